@@ -1,0 +1,1 @@
+"""From text to activations: corpus, language model, extraction, shards, pool."""

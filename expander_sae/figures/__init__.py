@@ -1,0 +1,1 @@
+"""One module a figure: tables in, matplotlib figure out."""

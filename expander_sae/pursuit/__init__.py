@@ -1,0 +1,1 @@
+"""Pursuits: the code found by optimisation on a fixed dictionary."""

@@ -1,0 +1,38 @@
+"""Version of each stage's results.
+
+Raise a number when that stage would write other results for the same settings: its outputs and
+everything after it are then made again. Golden-value tests guard against forgetting.
+"""
+
+from __future__ import annotations
+
+STAGE_VERSIONS: dict[str, int] = {
+    "model": 1,
+    "corpus": 1,
+    "extraction": 1,
+    "pool": 1,
+    "mask": 1,
+    "training": 1,
+    "evaluation": 1,
+}
+
+_UPSTREAM: dict[str, tuple[str, ...]] = {
+    "model": (),
+    "corpus": ("model",),
+    "extraction": ("corpus",),
+    "pool": ("extraction",),
+    "mask": (),
+    "training": ("pool", "mask"),
+    "evaluation": ("training",),
+}
+
+
+def lineage(stage: str) -> str:
+    """The versions that a stage's results depend on, e.g. ``corpus1-extraction1-model1-pool1``."""
+    needed: set[str] = set()
+    queue = [stage]
+    while queue:
+        name = queue.pop()
+        needed.add(name)
+        queue.extend(_UPSTREAM[name])
+    return "-".join(f"{name}{STAGE_VERSIONS[name]}" for name in sorted(needed))

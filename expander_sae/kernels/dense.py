@@ -1,0 +1,66 @@
+"""The five operations for a dense decoder: weight [n, m], one column of W a row.
+
+Only `correlate` and `correlate_topk` touch the whole weight; the decoder and both backward
+operations touch the k kept columns of each sample. Conventions as in `reference.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from expander_sae.kernels.exact_topk import topk_of_columns
+from expander_sae.kernels.reference import BATCH_TILE, by_feature, tiles
+
+_ELEMENTS = 1 << 23
+
+
+def correlate(weight: Tensor, residual: Tensor) -> Tensor:
+    """residual · W: [B, m] -> [B, n]."""
+    return residual @ weight.t()
+
+
+def correlate_topk(weight: Tensor, residual: Tensor, bias: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    """Index int64 [B, k] and value [B, k] of the k largest of residual · W + bias; as in `reference.py`."""
+    batch, n = residual.shape[0], weight.shape[0]
+    if not 1 <= k <= n:
+        raise ValueError(f"k = {k}: expected 1 <= k <= n = {n}")
+    index = torch.empty(batch, k, dtype=torch.int64, device=residual.device)
+    value = residual.new_empty(batch, k)
+    for tile in tiles(batch, BATCH_TILE):
+        scores = weight @ residual[tile].t()
+        if bias is not None:
+            scores += bias[:, None]
+        index[tile], value[tile] = topk_of_columns(scores, k)
+    return index, value
+
+
+def correlate_at(weight: Tensor, residual: Tensor, index: Tensor) -> Tensor:
+    """⟨w_j, residual[b]⟩ for j = index[b, s]: residual [B, m], index [B, k] -> [B, k]; 0 where j = -1."""
+    batch, k = index.shape
+    out = residual.new_empty(batch, k)
+    for tile in tiles(batch, _ELEMENTS // max(k * weight.shape[1], 1)):
+        picked = weight[index[tile].clamp(min=0)]
+        out[tile] = torch.bmm(picked, residual[tile][:, :, None])[:, :, 0]
+    return out.masked_fill_(index < 0, 0)
+
+
+def synthesize(weight: Tensor, index: Tensor, value: Tensor) -> Tensor:
+    """W x for sparse codes: index, value [B, k] -> [B, m]."""
+    if index.shape[0] == 0 or index.shape[1] == 0:
+        return value.new_zeros(index.shape[0], weight.shape[1])
+    coefficient = value.masked_fill(index < 0, 0)
+    return F.embedding_bag(index.clamp(min=0), weight, per_sample_weights=coefficient, mode="sum")
+
+
+def scatter_outer(n: int, index: Tensor, coefficient: Tensor, residual: Tensor) -> Tensor:
+    """Σ_b Σ_{s: index[b, s] = j} coefficient[b, s] · residual[b] as [n, m], zero where never picked."""
+    if index.numel() == 0:
+        return residual.new_zeros(n, residual.shape[1])
+    order, starts = by_feature(index, n)
+    sample = torch.div(order, index.shape[1], rounding_mode="floor")
+    weights = coefficient.flatten()[order].contiguous()
+    return F.embedding_bag(
+        sample, residual, starts, per_sample_weights=weights, mode="sum", include_last_offset=True
+    )

@@ -1,0 +1,109 @@
+"""The five operations of a sparse dictionary in plain PyTorch: the specification of every backend.
+
+Column j of the decoder W [m, n] has `values[j]` (float [n, w]) in the rows `rows[j]`
+(int32 [n, w]). An entry that pads an irregular mask has value 0, so its row is irrelevant, but
+`scatter_outer` still writes to it: whoever updates values masks them. Index -1 is an empty place:
+it contributes nothing and correlates to 0, whatever its coefficient. Values and residuals are
+float32 or float64 and finite. Results are deterministic on a CPU. Nothing here has gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from expander_sae.kernels.exact_topk import topk_of_columns
+
+BATCH_TILE = 256
+"""Samples scored at a time: beyond it the [n, B] scores leave the caches."""
+
+_ELEMENTS = 1 << 21
+"""Most elements of a gathered [B, k, w] piece."""
+
+
+def tiles(batch: int, width: int) -> Iterator[slice]:
+    """Cut a batch into slices of at most `width` samples."""
+    for start in range(0, batch, max(width, 1)):
+        yield slice(start, min(start + max(width, 1), batch))
+
+
+def _scores(values: Tensor, rows: Tensor, residual: Tensor) -> Tensor:
+    """(residual W)ᵀ as [n, B], one bag of rows of residualᵀ per column."""
+    return F.embedding_bag(rows, residual.t().contiguous(), per_sample_weights=values, mode="sum")
+
+
+def correlate(values: Tensor, rows: Tensor, residual: Tensor) -> Tensor:
+    """residual · W: [B, m] -> [B, n]."""
+    out = residual.new_empty(residual.shape[0], rows.shape[0])
+    for tile in tiles(residual.shape[0], BATCH_TILE):
+        out[tile] = _scores(values, rows, residual[tile]).t()
+    return out
+
+
+def correlate_topk(
+    values: Tensor, rows: Tensor, residual: Tensor, bias: Tensor | None, k: int
+) -> tuple[Tensor, Tensor]:
+    """Index int64 [B, k] and value [B, k] of the k largest of residual · W + bias (bias [n] or None).
+
+    Signed scores, the lowest index among equals, NaN above every number, places in no particular
+    order. Raises `ValueError` unless 1 <= k <= n.
+    """
+    batch, n = residual.shape[0], rows.shape[0]
+    if not 1 <= k <= n:
+        raise ValueError(f"k = {k}: expected 1 <= k <= n = {n}")
+    index = torch.empty(batch, k, dtype=torch.int64, device=residual.device)
+    value = residual.new_empty(batch, k)
+    for tile in tiles(batch, BATCH_TILE):
+        scores = _scores(values, rows, residual[tile])
+        if bias is not None:
+            scores += bias[:, None]
+        index[tile], value[tile] = topk_of_columns(scores, k)
+    return index, value
+
+
+def correlate_at(values: Tensor, rows: Tensor, residual: Tensor, index: Tensor) -> Tensor:
+    """⟨w_j, residual[b]⟩ for j = index[b, s]: residual [B, m], index [B, k] -> [B, k]; 0 where j = -1."""
+    batch, k = index.shape
+    out = residual.new_empty(batch, k)
+    for tile in tiles(batch, _ELEMENTS // max(k * rows.shape[1], 1)):
+        column = index[tile].clamp(min=0)
+        picked = residual[tile].gather(1, rows[column].flatten(1).long()).view(*column.shape, -1)
+        out[tile] = (picked * values[column]).sum(2)
+    return out.masked_fill_(index < 0, 0)
+
+
+def synthesize(values: Tensor, rows: Tensor, index: Tensor, value: Tensor, m: int) -> Tensor:
+    """W x for sparse codes: index, value [B, k] -> [B, m]."""
+    batch, k = index.shape
+    out = value.new_zeros(batch, m)
+    for tile in tiles(batch, _ELEMENTS // max(k * rows.shape[1], 1)):
+        column = index[tile].clamp(min=0)
+        coefficient = value[tile].masked_fill(index[tile] < 0, 0)
+        pieces = (coefficient[:, :, None] * values[column]).flatten(1)
+        out[tile] = out[tile].scatter_add_(1, rows[column].flatten(1).long(), pieces)
+    return out
+
+
+def by_feature(index: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Occupied places of index [B, k] in order of feature, then of place: (flat places, starts [n + 1])."""
+    flat = index.flatten()
+    order = flat.argsort(stable=True)
+    counts = torch.bincount(flat + 1, minlength=n + 1)
+    return order[int(counts[0]) :], F.pad(counts[1:].cumsum(0), (1, 0))
+
+
+def scatter_outer(rows: Tensor, index: Tensor, coefficient: Tensor, residual: Tensor) -> Tensor:
+    """Σ_b Σ_{s: index[b, s] = j} coefficient[b, s] · residual[b, rows[j]] as [n, w], zero where never picked."""
+    n, w = rows.shape
+    out: Tensor | None = None
+    for tile in tiles(index.shape[0], _ELEMENTS // max(index.shape[1] * w, 1)):
+        column = index[tile].clamp(min=0)
+        pieces = residual[tile].gather(1, rows[column].flatten(1).long()).view(-1, w)
+        pieces = pieces * coefficient[tile].reshape(-1, 1)
+        order, starts = by_feature(index[tile], n)
+        part = F.embedding_bag(order, pieces, starts, mode="sum", include_last_offset=True)
+        out = part if out is None else out.add_(part)
+    return residual.new_zeros(n, w) if out is None else out

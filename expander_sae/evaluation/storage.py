@@ -1,0 +1,47 @@
+"""What a dictionary costs to store, in learned values and bytes."""
+
+from __future__ import annotations
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.files import canonical_json
+from expander_sae.masks import describe
+
+BYTES_PER_VALUE = 4
+"""Weights are float32."""
+
+
+def row_index_bytes(m: int) -> int:
+    """Bytes of one row index: 2 up to m = 65,536."""
+    return 2 if m <= 1 << 16 else 4
+
+
+def storage(autoencoder: SparseAutoencoder) -> dict[str, int]:
+    """Counts and bytes of one autoencoder.
+
+    decoder_values: learned values of W, d·n (the true edges of an irregular mask; m·n dense).
+    encoder_values: those of an encoder of its own, 0 when tied.
+    storage_values_rows_bytes: values plus explicit row indices (and column degrees when these
+    differ); storage_encoder_bytes: encoder and both biases; storage_total_bytes: values, encoder,
+    biases and the mask's recipe, which is what the weights file must hold;
+    storage_mask_recipe_bytes: the recipe that regenerates the rows.
+    """
+    mask = autoencoder.mask
+    values = autoencoder.m * autoencoder.n if mask is None else mask.edges
+    encoder = 0 if autoencoder.encoder is None else values
+    if mask is None:
+        rows_bytes = recipe_bytes = 0
+    else:
+        degree_bytes = 0 if mask.regular else autoencoder.n * row_index_bytes(autoencoder.m)
+        rows_bytes = mask.edges * row_index_bytes(autoencoder.m) + degree_bytes
+        recipe_bytes = len(canonical_json(describe(mask)).encode())
+    values_bytes = values * BYTES_PER_VALUE
+    encoder_bytes = (encoder + autoencoder.n + autoencoder.m) * BYTES_PER_VALUE
+    return {
+        "decoder_values": values,
+        "encoder_values": encoder,
+        "storage_values_bytes": values_bytes,
+        "storage_values_rows_bytes": values_bytes + rows_bytes,
+        "storage_encoder_bytes": encoder_bytes,
+        "storage_mask_recipe_bytes": recipe_bytes,
+        "storage_total_bytes": values_bytes + encoder_bytes + recipe_bytes,
+    }

@@ -1,0 +1,181 @@
+"""One training run on disk: from a spec, a pool and a mask to weights, log and run.json.
+
+A run is finished when its weights carry its fingerprint; a run that was killed continues from
+its last checkpoint and ends with the weights of an undisturbed run, bit for bit on one machine.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from expander_sae.activations.pool import Normalisation, Pool, normalisation
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.errors import UserError
+from expander_sae.files import atomic_path, digest, write_json
+from expander_sae.masks import Mask, read_mask
+from expander_sae.recipes import Recipe
+from expander_sae.rng import torch_generator
+from expander_sae.stages import lineage
+from expander_sae.training import LOG_COLUMNS, TrainingState, train
+
+WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.json", "checkpoint.safetensors"
+
+
+def fingerprint(spec: dict[str, Any], pool: Pool, mask: Mask | None) -> str:
+    """What the weights depend on: settings, the activations used, the mask, the stage versions."""
+    return digest(
+        {
+            "spec": spec,
+            "pool": pool.prefix_digest(spec["train_tokens"]),
+            "mask": None if mask is None else mask.sha256,
+            "lineage": lineage("training"),
+        }
+    )
+
+
+def _read_mask(spec: dict[str, Any], path: Path | None) -> Mask | None:
+    if spec["support"] == "dense":
+        return None
+    if path is None:
+        raise UserError(f"support {spec['support']}: a mask file is needed")
+    mask = read_mask(path)
+    found = (mask.recipe.family, mask.recipe.m, mask.recipe.n, mask.recipe.d, mask.recipe.seed)
+    expected = tuple(spec[key] for key in ("support", "m", "n", "d", "seed"))
+    if found != expected:
+        raise UserError(f"{path}: mask (family, m, n, d, seed) = {found}, expected {expected}")
+    return mask
+
+
+def train_run(
+    spec: dict[str, Any],
+    train_pool: Path,
+    mask_file: Path | None,
+    folder: Path,
+    device: str = "cpu",
+    backend: str = "auto",
+    checkpoint_every: int = 500,
+) -> None:
+    """Train the run of `spec` into `folder`; does nothing where its weights are already there.
+
+    The saved autoencoder works on activations in the model's own units: the recipe's scaling is
+    folded into the biases. `about` in the weights holds the spec, the fingerprint and the norm
+    above which tokens are passed through.
+
+    Raises:
+        UserError: a pool of another width or with too few tokens, a mask that does not fit.
+    """
+    pool = Pool.open(train_pool)
+    if pool.m != spec["m"]:
+        raise UserError(f"{train_pool}: activations of width {pool.m}, expected m = {spec['m']}")
+    if pool.tokens < spec["train_tokens"]:
+        raise UserError(f"{train_pool}: {pool.tokens} tokens, expected at least {spec['train_tokens']}")
+    mask = _read_mask(spec, mask_file)
+    identity = fingerprint(spec, pool, mask)
+    if _finished(folder, identity):
+        return
+    recipe = Recipe(**spec["recipe_settings"])
+    scaling = normalisation(pool, spec["train_tokens"], spec["recipe_settings"])
+    autoencoder = SparseAutoencoder(spec["m"], spec["n"], spec["k"], mask, spec["encoder"], backend)
+    autoencoder.initialise(torch_generator(spec["seed"], "initialisation"))
+    if recipe.start_at_mean:
+        with torch.no_grad():
+            autoencoder.b_dec.copy_(torch.from_numpy(scaling.mean) * scaling.scale)
+    autoencoder.to(device)
+    state = TrainingState.start(autoencoder, recipe, spec["seed"])
+    _resume(state, folder / CHECKPOINT, identity)
+    finite = train(
+        state,
+        _drawer(pool, scaling, device),
+        len(scaling.kept),
+        spec["steps"],
+        recipe,
+        checkpoint_every=checkpoint_every,
+        checkpoint=lambda now: _save_checkpoint(now, folder / CHECKPOINT, identity),
+        label=f"{spec['support']}-{spec['encoder']} n{spec['n']} d{spec['d']} k{spec['k']} seed{spec['seed']}",
+    )
+    autoencoder.rescale(scaling.scale)
+    _write_results(folder, state, spec, identity, scaling, finite, mask)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _drawer(pool: Pool, scaling: Normalisation, device: str) -> Any:
+    kept = torch.from_numpy(scaling.kept)
+
+    def draw(positions: torch.Tensor) -> torch.Tensor:
+        batch = torch.from_numpy(pool.activations[kept[positions].numpy()])
+        return (batch * scaling.scale).to(device)
+
+    return draw
+
+
+def _finished(folder: Path, identity: str) -> bool:
+    if not all((folder / name).exists() for name in (WEIGHTS, LOG, RECORD)):
+        return False
+    try:
+        _, about = SparseAutoencoder.load(folder / WEIGHTS)
+    except UserError:
+        return False
+    return about.get("fingerprint") == identity
+
+
+def _save_checkpoint(state: TrainingState, path: Path, identity: str) -> None:
+    with atomic_path(path) as temporary:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors().items()}
+        save_file(tensors, temporary, {"fingerprint": identity})
+
+
+def _resume(state: TrainingState, path: Path, identity: str) -> None:
+    """Continue from a checkpoint of this very run; another run's or a damaged one is ignored."""
+    if not path.exists():
+        return
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as stored:
+            if (stored.metadata() or {}).get("fingerprint") != identity:
+                return
+        state.restore(load_file(path))
+    except (OSError, safetensors.SafetensorError):
+        return
+
+
+def _write_results(
+    folder: Path,
+    state: TrainingState,
+    spec: dict[str, Any],
+    identity: str,
+    scaling: Normalisation,
+    finite: bool,
+    mask: Mask | None,
+) -> None:
+    about = {"spec": spec, "fingerprint": identity, "norm_limit": scaling.limit, "scale": scaling.scale}
+    with (
+        atomic_path(folder / LOG) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(LOG_COLUMNS)
+        writer.writerows([int(row[0]), *(f"{value:.6g}" for value in row[1:])] for row in state.log)
+    write_json(
+        folder / RECORD,
+        about
+        | {
+            "finite": finite,
+            "kept_tokens": len(scaling.kept),
+            "mask_sha256": None if mask is None else mask.sha256,
+            "lineage": lineage("training"),
+            "torch": torch.__version__,
+            "device": str(state.fired.device),
+            "backend": _backend_name(state.autoencoder),
+        },
+    )
+    state.autoencoder.save(folder / WEIGHTS, **about)
+
+
+def _backend_name(autoencoder: SparseAutoencoder) -> str:
+    backend = getattr(autoencoder.dictionary(), "backend", None)
+    return "dense" if backend is None else backend.__name__.rsplit(".", 1)[-1]

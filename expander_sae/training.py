@@ -1,0 +1,186 @@
+"""The training loop: published schedule, clipping and resampling, with exact resume.
+
+Every tensor here is O(d·n) or O(B·k·w); see `expander_sae.kernels.autograd`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.recipes import Recipe
+from expander_sae.rng import torch_generator
+
+FIRING_THRESHOLD = 1e-6
+LOG_COLUMNS = ("step", "loss", "relative_error", "silent_share", "learning_rate")
+
+Draw = Callable[[Tensor], Tensor]
+"""Batch of activations [B, m] at int64 positions [B]."""
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """Cosine from `learning_rate` at step 0 towards `learning_rate_end` at step `steps`."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return recipe.learning_rate_end + (recipe.learning_rate - recipe.learning_rate_end) * cosine
+
+
+@dataclass
+class TrainingState:
+    """Everything that the next step depends on, beside the data."""
+
+    autoencoder: SparseAutoencoder
+    optimiser: torch.optim.Adam
+    batches: torch.Generator
+    resampling: torch.Generator
+    fired: Tensor
+    step: int = 0
+    log: list[list[float]] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, autoencoder: SparseAutoencoder, recipe: Recipe, seed: int) -> TrainingState:
+        """Fresh state: streams (seed, batches) and (seed, resampling), Adam at zero."""
+        optimiser = torch.optim.Adam(
+            autoencoder.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
+        )
+        fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=autoencoder.b_enc.device)
+        return cls(
+            autoencoder, optimiser, torch_generator(seed, "batches"), torch_generator(seed, "resampling"), fired
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state as named tensors, for a checkpoint."""
+        stored = {f"parameter.{name}": p.detach() for name, p in self.autoencoder.named_parameters()}
+        for name, parameter in self.autoencoder.named_parameters():
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                stored[f"adam.{name}.{key}"] = value
+        stored["generator.batches"] = self.batches.get_state()
+        stored["generator.resampling"] = self.resampling.get_state()
+        stored["fired"] = self.fired
+        stored["log"] = torch.tensor(self.log, dtype=torch.float64).reshape(-1, len(LOG_COLUMNS))
+        stored["step"] = torch.tensor([self.step])
+        return stored
+
+    @torch.no_grad()
+    def restore(self, stored: dict[str, Tensor]) -> None:
+        """Take over the tensors of `tensors()`."""
+        for name, parameter in self.autoencoder.named_parameters():
+            parameter.copy_(stored[f"parameter.{name}"])
+            prefix = f"adam.{name}."
+            moments = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
+            if moments:
+                self.optimiser.state[parameter] = {
+                    key: value.clone() if key == "step" else value.to(parameter.device).clone()
+                    for key, value in moments.items()
+                }
+        self.batches.set_state(stored["generator.batches"])
+        self.resampling.set_state(stored["generator.resampling"])
+        self.fired.copy_(stored["fired"])
+        self.log = stored["log"].tolist()
+        self.step = int(stored["step"])
+
+
+def train_step(state: TrainingState, batch: Tensor, steps: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """One update on batch [B, m]; returns (loss, ĥ). Does not resample."""
+    for group in state.optimiser.param_groups:
+        group["lr"] = learning_rate(state.step, steps, recipe)
+    state.optimiser.zero_grad(set_to_none=True)
+    reconstruction, code = state.autoencoder(batch)
+    loss = (reconstruction - batch).square().sum(dim=1).mean()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(state.autoencoder.parameters(), recipe.clip_norm)
+    state.optimiser.step()
+    if recipe.count_after_update:
+        code = state.autoencoder.encode(batch)
+    index, value = code.index.detach(), code.value.detach()
+    state.fired += torch.bincount(index[value.abs() > FIRING_THRESHOLD], minlength=state.autoencoder.n)
+    state.step += 1
+    return loss.detach(), reconstruction.detach()
+
+
+@torch.no_grad()
+def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
+    """Re-aim silent features at badly reconstructed samples; returns how many.
+
+    A feature that fired fewer than `resample_min_fires` times since the last call takes the
+    residual of a sample of `batch`, drawn with probability proportional to its squared error,
+    restricted to its support and divided by √d; its b_enc becomes 0; Adam's moments are kept.
+    A free encoder takes the same direction at unit norm. Nothing is done where more than
+    `resample_max_dead` of the features are silent or the errors are not finite.
+    """
+    autoencoder = state.autoencoder
+    silent = torch.nonzero(state.fired < recipe.resample_min_fires).flatten()
+    state.fired.zero_()
+    if silent.numel() == 0 or silent.numel() > recipe.resample_max_dead * autoencoder.n:
+        return 0
+    residual = batch - autoencoder.decode(autoencoder.encode(batch))
+    weight = residual.double().square().sum(dim=1).cpu()
+    if not (torch.isfinite(weight).all() and weight.sum() > 0):
+        return 0
+    drawn = torch.multinomial(weight, silent.numel(), replacement=True, generator=state.resampling)
+    direction = residual[drawn.to(residual.device)]
+    if autoencoder.rows is not None:
+        direction = direction.gather(1, autoencoder.rows[silent].long())
+    if autoencoder.valid is not None:
+        direction = direction * autoencoder.valid[silent]
+    norm = direction.norm(dim=1, keepdim=True)
+    # A residual that vanishes on the support gives no direction: the old column stays.
+    usable = (norm > 0).flatten()
+    silent, direction, norm = silent[usable], direction[usable], norm[usable]
+    autoencoder.values[silent] = direction / autoencoder.d**0.5
+    if autoencoder.encoder is not None:
+        autoencoder.encoder[silent] = direction / norm
+    autoencoder.b_enc[silent] = 0
+    return int(silent.numel())
+
+
+def train(
+    state: TrainingState,
+    draw: Draw,
+    pool_size: int,
+    steps: int,
+    recipe: Recipe,
+    *,
+    log_every: int = 50,
+    checkpoint_every: int = 0,
+    checkpoint: Callable[[TrainingState], None] | None = None,
+    label: str = "training",
+) -> bool:
+    """Run from `state.step` to `steps`; returns False where the loss stopped being finite.
+
+    Batches are drawn with replacement from `pool_size` positions through `draw`. Each row of
+    `state.log` holds LOG_COLUMNS, silent_share being the share of features that have not fired
+    since the last resampling.
+    """
+    finite = True
+    bar = tqdm(total=steps, initial=state.step, desc=label, unit="step", disable=not sys.stderr.isatty())
+    while state.step < steps and finite:
+        positions = torch.randint(pool_size, (recipe.batch_size,), generator=state.batches)
+        batch = draw(positions)
+        loss, reconstruction = train_step(state, batch, steps, recipe)
+        last = state.step == steps
+        if state.step % log_every == 0 or last:
+            state.log.append(_log_row(state, batch, loss, reconstruction, steps, recipe))
+            finite = math.isfinite(float(loss))
+        if state.step % recipe.resample_every == 0 and (recipe.resample_at_end or not last):
+            resample(state, batch, recipe)
+        if checkpoint and checkpoint_every and state.step % checkpoint_every == 0 and not last:
+            checkpoint(state)
+        bar.update()
+    bar.close()
+    return finite
+
+
+def _log_row(
+    state: TrainingState, batch: Tensor, loss: Tensor, reconstruction: Tensor, steps: int, recipe: Recipe
+) -> list[float]:
+    error: Any = ((reconstruction - batch).norm(dim=1) / batch.norm(dim=1)).mean()
+    silent: Any = (state.fired == 0).double().mean()
+    return [state.step, float(loss), float(error), float(silent), learning_rate(state.step - 1, steps, recipe)]

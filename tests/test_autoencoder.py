@@ -1,0 +1,152 @@
+"""The sparse path against dense float64 matrices: values, gradients, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from expander_sae.autoencoder import ENCODERS, SparseAutoencoder
+from expander_sae.errors import UserError
+from expander_sae.masks import FAMILIES, MaskRecipe
+from expander_sae.rng import torch_generator
+from tests import dense_reference
+
+
+def build(
+    family: str, m: int, n: int, d: int, k: int, encoder: str, seed: int, backend: str = "torch"
+) -> SparseAutoencoder:
+    mask = None if family == "dense" else MaskRecipe(family, m, n, d, seed).generate()
+    autoencoder = SparseAutoencoder(m, n, k, mask, encoder, backend, dtype=torch.float64)
+    autoencoder.initialise(torch_generator(seed, "initialisation"))
+    with torch.no_grad():
+        autoencoder.b_enc.normal_(generator=torch_generator(seed, "b_enc"))
+        autoencoder.b_dec.normal_(generator=torch_generator(seed, "b_dec"))
+    return autoencoder
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[SparseAutoencoder, torch.Tensor]:
+    family = draw(st.sampled_from([*sorted(FAMILIES), "dense"]))
+    m = draw(st.integers(2, 16))
+    d = m if family == "dense" else draw(st.integers(1, m))
+    n = draw(st.integers(max(2, -(-m // d)), 40))
+    k = draw(st.integers(1, n))
+    seed = draw(st.integers(0, 99))
+    backend = draw(st.sampled_from(["torch", "auto"]))
+    autoencoder = build(family, m, n, d, k, draw(st.sampled_from(ENCODERS)), seed, backend)
+    with torch.no_grad():
+        if draw(st.booleans()):
+            # Ties: equal columns and biases on two features of one support.
+            autoencoder.b_enc.zero_()
+            autoencoder.values[1] = autoencoder.values[0]
+            if autoencoder.encoder is not None:
+                autoencoder.encoder[1] = autoencoder.encoder[0]
+        if draw(st.booleans()):
+            # Dead features: nothing selects the last third unless k forces it.
+            autoencoder.b_enc[-(n // 3) - 1 :] = -30.0
+    batch = torch.randn(draw(st.integers(1, 9)), m, generator=torch_generator(seed, "batch"), dtype=torch.float64)
+    return autoencoder, batch
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems())
+def test_values_and_gradients_equal_dense_computation(problem: tuple[SparseAutoencoder, torch.Tensor]) -> None:
+    autoencoder, h = problem
+    m, n = autoencoder.m, autoencoder.n
+    if autoencoder.mask is None:
+        rows, degrees = torch.arange(m).repeat(n, 1).numpy(), torch.full((n,), m).numpy()
+    else:
+        rows, degrees = autoencoder.mask.rows, autoencoder.mask.degrees
+    mask = dense_reference.dense_mask(rows, degrees, m)
+
+    def dense(values: torch.Tensor) -> torch.Tensor:
+        return dense_reference.to_dense(values.detach(), rows, degrees, m).requires_grad_()
+
+    v = dense(autoencoder.values)
+    e = None if autoencoder.encoder is None else dense(autoencoder.encoder)
+    b_enc = autoencoder.b_enc.detach().clone().requires_grad_()
+    b_dec = autoencoder.b_dec.detach().clone().requires_grad_()
+    rebuilt, code = autoencoder(h)
+    expected, x = dense_reference.forward(mask, v, e, b_enc, b_dec, h, autoencoder.k, code.index)
+    torch.testing.assert_close(rebuilt, expected, rtol=1e-10, atol=1e-10)
+    written = torch.zeros_like(x).scatter(1, code.index, code.value.detach())
+    torch.testing.assert_close(written, x.detach(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(autoencoder.decode(autoencoder.encode(h)), expected.detach(), rtol=1e-10, atol=1e-10)
+
+    (expected - h).square().sum(1).mean().backward()
+    (rebuilt - h).square().sum(1).mean().backward()
+    pairs = [(autoencoder.values, v), (autoencoder.encoder, e)]
+    for sparse, full in pairs:
+        if sparse is not None and full is not None:
+            on_mask = dense_reference.to_dense(sparse.grad, rows, degrees, m)
+            torch.testing.assert_close(on_mask, full.grad, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(autoencoder.b_enc.grad, b_enc.grad, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(autoencoder.b_dec.grad, b_dec.grad, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "dense"])
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_saved_and_loaded_is_the_same_function(tmp_path: Path, family: str, encoder: str) -> None:
+    autoencoder = build(family, 12, 40, 12 if family == "dense" else 5, 6, encoder, 0)
+    h = torch.randn(7, 12, dtype=torch.float64, generator=torch_generator(0, "h"))
+    path = tmp_path / "weights.safetensors"
+    autoencoder.save(path, note="x", norm_limit=3.5)
+    loaded, about = SparseAutoencoder.load(path, backend="torch")
+    assert about == {"note": "x", "norm_limit": 3.5}
+    assert torch.equal(loaded(h)[0], autoencoder(h)[0])
+
+
+def test_weights_hold_true_edges_only(tmp_path: Path) -> None:
+    autoencoder = build("bernoulli", 64, 512, 7, 8, "tied", 0)
+    autoencoder.save(tmp_path / "w.safetensors")
+    assert autoencoder.values.numel() > 7 * 512
+    assert (tmp_path / "w.safetensors").stat().st_size < 8 * (7 * 512 + 512 + 64) + 1000
+
+
+def test_rescaling_moves_between_units_exactly() -> None:
+    autoencoder = build("expander", 12, 40, 5, 6, "warm_tied", 0)
+    h = torch.randn(7, 12, dtype=torch.float64, generator=torch_generator(0, "h"))
+    scaled = autoencoder(4.0 * h)[0] / 4.0
+    autoencoder.rescale(4.0)
+    torch.testing.assert_close(autoencoder(h)[0], scaled, rtol=1e-12, atol=1e-12)
+
+
+def test_initial_values_do_not_depend_on_dtype() -> None:
+    mask = MaskRecipe("expander", 16, 64, 4, 0).generate()
+    made = [SparseAutoencoder(16, 64, 4, mask, "independent", dtype=t) for t in (torch.float32, torch.float64)]
+    for autoencoder in made:
+        autoencoder.initialise(torch_generator(5, "initialisation"))
+    assert torch.equal(made[0].values.double(), made[1].values)
+    assert made[0].encoder is not None and not torch.equal(made[0].encoder, made[0].values)
+
+
+def test_a_column_of_zeros_stays_finite() -> None:
+    autoencoder = build("expander", 12, 40, 5, 6, "tied", 0)
+    with torch.no_grad():
+        autoencoder.values[3] = 0
+    rebuilt, _ = autoencoder(torch.ones(3, 12, dtype=torch.float64))
+    rebuilt.sum().backward()
+    assert torch.isfinite(rebuilt).all() and torch.isfinite(autoencoder.values.grad).all()
+
+
+def test_bad_shapes_and_files_are_named(tmp_path: Path) -> None:
+    mask = MaskRecipe("expander", 12, 40, 5, 0).generate()
+    with pytest.raises(UserError, match="k: found 41, expected 1 to n = 40"):
+        SparseAutoencoder(12, 40, 41, mask)
+    with pytest.raises(UserError, match="encoder: found 'tide'"):
+        SparseAutoencoder(12, 40, 4, mask, "tide")
+    with pytest.raises(UserError, match="mask: found 12×40, expected m×n = 12×48"):
+        SparseAutoencoder(12, 48, 4, mask)
+    missing = tmp_path / "none.safetensors"
+    with pytest.raises(UserError, match=r"none\.safetensors: no such"):
+        SparseAutoencoder.load(missing)
+    path = tmp_path / "w.safetensors"
+    SparseAutoencoder(12, 40, 4, mask).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    with pytest.raises(UserError, match=r"w\.safetensors: not a whole"):
+        SparseAutoencoder.load(path)

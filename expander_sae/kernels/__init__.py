@@ -43,7 +43,7 @@ def select(name: str, device: str | torch.device = "cpu") -> ModuleType:
         if reason is None:
             try:
                 return import_module("expander_sae.kernels.numba_cpu")
-            except ImportError as error:
+            except (ImportError, OSError, RuntimeError) as error:
                 reason = f"it cannot be imported: {error}"
         if name == "numba":
             raise UserError(f"compute.backend: found 'numba', but {reason}; expected 'auto' or 'torch'")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from expander_sae.kernels.exact_topk import topk_of_columns
-from expander_sae.kernels.reference import BATCH_TILE, by_feature, tiles
+from expander_sae.kernels.reference import BATCH_TILE, by_feature, summed_by_feature, tiles
 
 _ELEMENTS = 1 << 23
 
@@ -64,3 +64,14 @@ def scatter_outer(n: int, index: Tensor, coefficient: Tensor, residual: Tensor) 
     return F.embedding_bag(
         sample, residual, starts, per_sample_weights=weights, mode="sum", include_last_offset=True
     )
+
+
+def tied_gradients(
+    weight: Tensor, index: Tensor, value: Tensor, error: Tensor, residual: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(d_weight [n, m], d_bias [n]) of a tied autoencoder; see `reference.tied_gradients`."""
+    n = weight.shape[0]
+    slope = correlate_at(weight, error, index)
+    d_weight = scatter_outer(n, index, value, error)
+    d_weight += scatter_outer(n, index, slope, residual)
+    return d_weight, summed_by_feature(index, slope, n)

@@ -96,7 +96,7 @@ def by_feature(index: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def scatter_outer(rows: Tensor, index: Tensor, coefficient: Tensor, residual: Tensor) -> Tensor:
-    """Σ_b Σ_{s: index[b, s] = j} coefficient[b, s] · residual[b, rows[j]] as [n, w], zero where never picked."""
+    """Σ_b Σ_{s: index[b, s] = j} coefficient[b, s] · residual[b, rows[j]] as [n, w]; 0 where never picked."""
     n, w = rows.shape
     out: Tensor | None = None
     for tile in tiles(index.shape[0], _ELEMENTS // max(index.shape[1] * w, 1)):
@@ -107,3 +107,29 @@ def scatter_outer(rows: Tensor, index: Tensor, coefficient: Tensor, residual: Te
         part = F.embedding_bag(order, pieces, starts, mode="sum", include_last_offset=True)
         out = part if out is None else out.add_(part)
     return residual.new_zeros(n, w) if out is None else out
+
+
+def tied_gradients(
+    values: Tensor, rows: Tensor, index: Tensor, value: Tensor, error: Tensor, residual: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a loss of ĥ = W x, x_s = w_sᵀ r + b_s, where encoder and decoder share W.
+
+    error [B, m] is the loss's gradient in ĥ and residual [B, m] is r; index, value [B, k] is x. With
+    c[b, s] = ⟨w_j, error[b]⟩, the gradient in x, returns
+
+        d_values [n, w] = scatter_outer(value, error) + scatter_outer(c, residual),
+        d_bias [n] = Σ_b Σ_{s: index[b, s] = j} c[b, s].
+
+    The loss's gradient in r, summed over the batch, is W d_bias.
+    """
+    slope = correlate_at(values, rows, error, index)
+    d_values = scatter_outer(rows, index, value, error)
+    d_values += scatter_outer(rows, index, slope, residual)
+    return d_values, summed_by_feature(index, slope, rows.shape[0])
+
+
+def summed_by_feature(index: Tensor, coefficient: Tensor, n: int) -> Tensor:
+    """[n]: the sum of the coefficients [B, k] of each feature."""
+    occupied = index >= 0
+    out = coefficient.new_zeros(n)
+    return out.index_add_(0, index[occupied], coefficient[occupied])

@@ -1,0 +1,143 @@
+"""The operations of `reference.py` for CPUs, compiled by numba.
+
+Scoring works on tiles of 64 samples, one sample a lane. Top-k: the largest score of each of about
+4k blocks of features gives a threshold, the k-th largest of these maxima, that at least k scores
+reach; about 1.15 k do, and an exact selection runs among them. Ties, NaN and equal rows end in
+the same exact selection over the whole row. The rules for both are those of `exact_topk.py`.
+
+float32 and float64, CPU. Threads: as many as `torch.get_num_threads()`; results do not depend on it.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expander_sae.kernels import numba_loops as loops
+from expander_sae.kernels import threads
+from expander_sae.kernels.numba_vectors import LANES
+
+_scratch = threading.local()
+
+
+def _check(values: Tensor, rows: Tensor, *others: Tensor) -> None:
+    for tensor in (values, *others):
+        if tensor.dtype != values.dtype or values.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"numba kernels: found {tensor.dtype} and {values.dtype}, expected one of float32, float64")
+    if rows.dtype != torch.int32:
+        raise TypeError(f"rows: found {rows.dtype}, expected int32")
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
+
+
+def _index(index: Tensor) -> np.ndarray:
+    return _array(index.to(torch.int64))
+
+
+def _tiles(batch: int) -> list[int]:
+    return threads.even_bounds(-(-batch // LANES))
+
+
+def correlate(values: Tensor, rows: Tensor, residual: Tensor) -> Tensor:
+    """residual · W: [B, m] -> [B, n]."""
+    _check(values, rows, residual)
+    batch, n = residual.shape[0], rows.shape[0]
+    out = residual.new_empty(batch, n)
+    if batch:
+        arrays = _array(values), _array(rows), _array(residual)
+        threads.run(loops.correlate, _tiles(batch), *arrays, out.numpy())
+    return out
+
+
+def correlate_topk(
+    values: Tensor, rows: Tensor, residual: Tensor, bias: Tensor | None, k: int
+) -> tuple[Tensor, Tensor]:
+    """Index int64 [B, k] and value [B, k] of the k largest of residual · W + bias; see `reference.py`."""
+    batch, n = residual.shape[0], rows.shape[0]
+    if not 1 <= k <= n:
+        raise ValueError(f"k = {k}: expected 1 <= k <= n = {n}")
+    bias = values.new_zeros(n) if bias is None else bias
+    _check(values, rows, residual, bias)
+    index = torch.empty(batch, k, dtype=torch.int64)
+    value = residual.new_empty(batch, k)
+    if batch:
+        arrays = _array(values), _array(rows), _array(residual), _array(bias)
+        threads.run(_topk_tiles, _tiles(batch), *arrays, index.numpy(), value.numpy())
+    return index, value
+
+
+def _topk_tiles(
+    values: np.ndarray,
+    rows: np.ndarray,
+    residual: np.ndarray,
+    bias: np.ndarray,
+    index: np.ndarray,
+    value: np.ndarray,
+    start: int,
+    stop: int,
+) -> None:
+    scores = _kept_scratch(rows.shape[0], values.dtype)
+    loops.correlate_topk(values, rows, residual, bias, index, value, scores, start, stop)
+
+
+def _kept_scratch(n: int, dtype: np.dtype) -> np.ndarray:
+    """[n, LANES] of this thread, aligned; kept, because fresh pages cost as much as the scoring."""
+    held = getattr(_scratch, "scores", None)
+    if held is None or held.dtype != dtype or held.shape[0] < n:
+        kind = torch.float32 if dtype == np.float32 else torch.float64
+        held = torch.empty(n, LANES, dtype=kind).numpy()
+        _scratch.scores = held
+    return held
+
+
+def correlate_at(values: Tensor, rows: Tensor, residual: Tensor, index: Tensor) -> Tensor:
+    """⟨w_j, residual[b]⟩ for j = index[b, s]: residual [B, m], index [B, k] -> [B, k]; 0 where j = -1."""
+    _check(values, rows, residual)
+    out = residual.new_empty(index.shape)
+    arrays = _array(values), _array(rows), _array(residual), _index(index)
+    threads.run(loops.correlate_at, threads.even_bounds(index.shape[0]), *arrays, out.numpy())
+    return out
+
+
+def synthesize(values: Tensor, rows: Tensor, index: Tensor, value: Tensor, m: int) -> Tensor:
+    """W x for sparse codes: index, value [B, k] -> [B, m]."""
+    _check(values, rows, value)
+    out = value.new_empty(index.shape[0], m)
+    arrays = _array(values), _array(rows), _index(index), _array(value)
+    threads.run(loops.synthesize, threads.even_bounds(index.shape[0]), *arrays, out.numpy())
+    return out
+
+
+def _by_feature(index: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """(places in order of feature, starts [n + 1], bounds of features that share the places evenly)."""
+    order, starts = loops.by_feature(index, n)
+    shares = threads.even_bounds(int(starts[n]))
+    bounds = [0, *(int(b) for b in np.searchsorted(starts, shares[1:-1])), n]
+    return order, starts, bounds
+
+
+def scatter_outer(rows: Tensor, index: Tensor, coefficient: Tensor, residual: Tensor) -> Tensor:
+    """Σ_b Σ_{s: index[b, s] = j} coefficient[b, s] · residual[b, rows[j]] as [n, w]; 0 where never picked."""
+    _check(coefficient, rows, residual)
+    out = residual.new_empty(rows.shape)
+    order, starts, bounds = _by_feature(_index(index), rows.shape[0])
+    arrays = _array(rows), _array(coefficient), _array(residual)
+    threads.run(loops.scatter_outer, bounds, order, starts, *arrays, out.numpy())
+    return out
+
+
+def tied_gradients(
+    values: Tensor, rows: Tensor, index: Tensor, value: Tensor, error: Tensor, residual: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a tied autoencoder in one pass; see `reference.tied_gradients`."""
+    _check(values, rows, value, error, residual)
+    d_values, d_bias = torch.empty_like(values), values.new_empty(rows.shape[0])
+    order, starts, bounds = _by_feature(_index(index), rows.shape[0])
+    arrays = _array(values), _array(rows), _array(value), _array(error), _array(residual)
+    threads.run(loops.tied_gradients, bounds, order, starts, *arrays, d_values.numpy(), d_bias.numpy())
+    return d_values, d_bias

@@ -1,0 +1,248 @@
+"""Compiled loops behind `numba_cpu.py`. Each writes the part [start, stop) of its outputs."""
+
+# ruff: noqa: ANN001, ANN201, ANN202
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from expander_sae.kernels.numba_vectors import LANES, lanes_reaching, lowest_bit, score_block
+
+_compiled = njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+_exact = njit(cache=True, nogil=True)
+
+_BLOCKS_PER_K = 4
+
+
+@_compiled
+def load_panel(residual, first, panel):
+    """panel[:, l] = residual[first + l], zeros in lanes past the batch. Whole cache lines are read."""
+    batch, m = residual.shape
+    present = min(LANES, batch - first)
+    for row in range(0, m, 16):
+        end = min(row + 16, m)
+        for lane in range(present):
+            for r in range(row, end):
+                panel[r, lane] = residual[first + lane, r]
+        for r in range(row, end):
+            for lane in range(present, LANES):
+                panel[r, lane] = 0
+
+
+@_exact
+def kth_largest(a, size, k):
+    """k-th largest of a[:size], which is reordered and holds no NaN (Hoare's selection)."""
+    low, high, target = 0, size - 1, k - 1
+    while low < high:
+        pivot = a[(low + high) >> 1]
+        i, j = low, high
+        while i <= j:
+            while a[i] > pivot:
+                i += 1
+            while a[j] < pivot:
+                j -= 1
+            if i <= j:
+                a[i], a[j] = a[j], a[i]
+                i += 1
+                j -= 1
+        if target <= j:
+            high = j
+        elif target >= i:
+            low = i
+        else:
+            break
+    return a[target]
+
+
+@_exact
+def select(score, name, size, k, work, index, value):
+    """The k largest of score[:size], whose names ascend, into index and value; NaN first, then low names."""
+    numbers = 0
+    for i in range(size):
+        if not np.isnan(score[i]):
+            work[numbers] = score[i]
+            numbers += 1
+    missing = size - numbers
+    filled = 0
+    wanted = k - min(missing, k)
+    limit = kth_largest(work, numbers, wanted) if wanted > 0 else np.inf
+    above = 0
+    for i in range(numbers):
+        above += work[i] > limit
+    equals = wanted - above
+    nans = k - wanted
+    for i in range(size):
+        s = score[i]
+        if np.isnan(s):
+            take = nans > 0
+            nans -= take
+        elif wanted == 0:
+            take = False
+        elif s == limit:
+            take = equals > 0
+            equals -= take
+        else:
+            take = s > limit
+        if take:
+            index[filled] = name[i]
+            value[filled] = s
+            filled += 1
+
+
+@_exact
+def _threshold(maxima, blocks, lane, k, work):
+    """k-th largest of a lane's block maxima, NaN counted as infinity."""
+    for block in range(blocks):
+        s = maxima[block, lane]
+        work[block] = np.inf if np.isnan(s) else s
+    return kth_largest(work, blocks, k)
+
+
+@_compiled
+def correlate_topk(values, rows, residual, bias, index, value, scores, start, stop):
+    """Tiles [start, stop) of 64 samples; scores is scratch [>= n, 64]."""
+    batch, m = residual.shape
+    n, k = rows.shape[0], index.shape[1]
+    size = max(1, n // (_BLOCKS_PER_K * k))
+    blocks = (n + size - 1) // size
+    room = 2 * k + 32
+    panel = np.empty((m, LANES), residual.dtype)
+    maxima = np.empty((blocks, LANES), residual.dtype)
+    work = np.empty(max(blocks, room), residual.dtype)
+    threshold = np.empty(LANES, residual.dtype)
+    kept = np.empty((LANES, room), residual.dtype)
+    names = np.empty((LANES, room), np.int64)
+    count = np.empty(LANES, np.int64)
+    for tile in range(start, stop):
+        first = tile * LANES
+        present = min(LANES, batch - first)
+        load_panel(residual, first, panel)
+        for block in range(blocks):
+            score_block(
+                values, rows, bias, panel, block * size, min((block + 1) * size, n), scores, maxima, block
+            )
+        for lane in range(LANES):
+            threshold[lane] = np.inf
+            count[lane] = 0
+        for lane in range(present):
+            threshold[lane] = _threshold(maxima, blocks, lane, k, work)
+        for j in range(n):
+            bits = lanes_reaching(scores, j, threshold)
+            while bits != 0:
+                lane = lowest_bit(bits)
+                bits &= bits - np.uint64(1)
+                c = count[lane]
+                if c < room:
+                    kept[lane, c] = scores[j, lane]
+                    names[lane, c] = j
+                count[lane] = c + 1
+        for lane in range(present):
+            if count[lane] <= room:
+                select(kept[lane], names[lane], count[lane], k, work, index[first + lane], value[first + lane])
+            else:
+                whole = scores[:n, lane].copy()
+                select(whole, np.arange(n), n, k, np.empty_like(whole), index[first + lane], value[first + lane])
+
+
+@_compiled
+def correlate(values, rows, residual, out, start, stop):
+    """out[b] = residual[b] · W for tiles [start, stop) of 64 samples."""
+    batch, m = residual.shape
+    n = rows.shape[0]
+    panel = np.empty((m, LANES), residual.dtype)
+    maxima = np.empty((1, LANES), residual.dtype)
+    zeros = np.zeros(LANES, residual.dtype)
+    part = np.empty((LANES, LANES), residual.dtype)
+    for tile in range(start, stop):
+        first = tile * LANES
+        load_panel(residual, first, panel)
+        for j in range(0, n, LANES):
+            width = min(LANES, n - j)
+            score_block(values[j:], rows[j:], zeros, panel, 0, width, part, maxima, 0)
+            for lane in range(min(LANES, batch - first)):
+                for i in range(width):
+                    out[first + lane, j + i] = part[i, lane]
+
+
+@_compiled
+def correlate_at(values, rows, residual, index, out, start, stop):
+    k, w = index.shape[1], rows.shape[1]
+    for b in range(start, stop):
+        for s in range(k):
+            j = index[b, s]
+            total = residual.dtype.type(0)
+            if j >= 0:
+                for t in range(w):
+                    total += values[j, t] * residual[b, rows[j, t]]
+            out[b, s] = total
+
+
+@_compiled
+def synthesize(values, rows, index, value, out, start, stop):
+    k, w, m = index.shape[1], rows.shape[1], out.shape[1]
+    for b in range(start, stop):
+        for i in range(m):
+            out[b, i] = 0
+        for s in range(k):
+            j = index[b, s]
+            if j >= 0:
+                x = value[b, s]
+                for t in range(w):
+                    out[b, rows[j, t]] += x * values[j, t]
+
+
+@_exact
+def by_feature(index, n):
+    """Occupied places of index [B, k], ordered by feature, then by place; starts [n + 1] of each feature."""
+    flat = index.reshape(-1)
+    starts = np.zeros(n + 1, np.int64)
+    for j in flat:
+        if j >= 0:
+            starts[j + 1] += 1
+    for j in range(n):
+        starts[j + 1] += starts[j]
+    following = starts[:n].copy()
+    order = np.empty(starts[n], np.int64)
+    for place in range(flat.shape[0]):
+        j = flat[place]
+        if j >= 0:
+            order[following[j]] = place
+            following[j] += 1
+    return order, starts
+
+
+@_compiled
+def scatter_outer(order, starts, rows, coefficient, residual, out, start, stop):
+    w, k = rows.shape[1], coefficient.shape[1]
+    flat = coefficient.reshape(-1)
+    for j in range(start, stop):
+        for t in range(w):
+            out[j, t] = 0
+        for i in range(starts[j], starts[j + 1]):
+            place = order[i]
+            b, x = place // k, flat[place]
+            for t in range(w):
+                out[j, t] += x * residual[b, rows[j, t]]
+
+
+@_compiled
+def tied_gradients(order, starts, values, rows, value, error, residual, d_values, d_bias, start, stop):
+    w, k = rows.shape[1], value.shape[1]
+    flat = value.reshape(-1)
+    picked = np.empty(w, values.dtype)
+    for j in range(start, stop):
+        for t in range(w):
+            d_values[j, t] = 0
+        total = values.dtype.type(0)
+        for i in range(starts[j], starts[j + 1]):
+            place = order[i]
+            b, x = place // k, flat[place]
+            slope = values.dtype.type(0)
+            for t in range(w):
+                e = error[b, rows[j, t]]
+                picked[t] = e
+                slope += values[j, t] * e
+            for t in range(w):
+                d_values[j, t] += x * picked[t] + slope * residual[b, rows[j, t]]
+            total += slope
+        d_bias[j] = total

@@ -117,14 +117,15 @@ class SparseAutoencoder(nn.Module):
     def forward(self, activations: Tensor) -> tuple[Tensor, SparseCode]:
         """(ĥ [B, m], code), differentiable in every parameter.
 
-        The selection needs no gradient: it runs on the fast kernels, and only the k kept
-        pre-activations of each sample are recomputed with one.
+        The selection needs no gradient, and its k kept pre-activations are what the gradient
+        starts from: it costs O(B·k·w), not O(B·n·w).
         """
         decoder = self.dictionary()
         encoder = self._encoder_on(decoder)
         centred = activations - self.b_dec
-        index = encoder.correlate_topk(centred, self.b_enc, self.k).index
-        code = SparseCode(index, encoder.correlate_at(centred, index, self.b_enc))
+        selected = encoder.correlate_topk(centred, self.b_enc, self.k)
+        kept = encoder.correlate_at(centred, selected.index, self.b_enc, known=selected.value)
+        code = SparseCode(selected.index, kept)
         return decoder.synthesize(code) + self.b_dec, code
 
     @torch.no_grad()

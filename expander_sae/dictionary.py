@@ -56,8 +56,13 @@ class Dictionary(Protocol):
         """The k largest (signed) entries of Wᵀr + bias."""
         ...
 
-    def correlate_at(self, residual: Tensor, index: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Entries of Wᵀr + bias at index [B, k]: [B, k]; 0 where index is −1."""
+    def correlate_at(
+        self, residual: Tensor, index: Tensor, bias: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor:
+        """Entries of Wᵀr + bias at index [B, k]: [B, k]; 0 where index is −1.
+
+        known: these entries where `correlate_topk` has just computed them.
+        """
         ...
 
     def synthesize(self, code: SparseCode) -> Tensor:
@@ -124,8 +129,10 @@ class SparseDictionary:
                 *self.backend.correlate_topk(self.values.detach(), self.rows, residual.detach(), bias, k)
             )
 
-    def correlate_at(self, residual: Tensor, index: Tensor, bias: Tensor | None = None) -> Tensor:
-        return autograd.correlate_at(self.backend, self.values, self.rows, residual, index, bias)
+    def correlate_at(
+        self, residual: Tensor, index: Tensor, bias: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor:
+        return autograd.correlate_at(self.backend, self.values, self.rows, residual, index, bias, known)
 
     def synthesize(self, code: SparseCode) -> Tensor:
         return autograd.synthesize(self.backend, self.values, self.rows, code.index, code.value, self.m)
@@ -171,8 +178,10 @@ class DenseDictionary:
         with torch.no_grad():
             return SparseCode(*dense.correlate_topk(self.weight.detach(), residual.detach(), bias, k))
 
-    def correlate_at(self, residual: Tensor, index: Tensor, bias: Tensor | None = None) -> Tensor:
-        return autograd.correlate_at(None, self.weight, None, residual, index, bias)
+    def correlate_at(
+        self, residual: Tensor, index: Tensor, bias: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor:
+        return autograd.correlate_at(None, self.weight, None, residual, index, bias, known)
 
     def synthesize(self, code: SparseCode) -> Tensor:
         return autograd.synthesize(None, self.weight, None, code.index, code.value, self.m)

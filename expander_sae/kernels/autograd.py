@@ -59,9 +59,12 @@ class _CorrelateAt(torch.autograd.Function):
         backend: ModuleType | None,
         rows: Tensor | None,
         index: Tensor,
+        known: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(values, residual, index)
         ctx.backend, ctx.rows, ctx.has_bias = backend, rows, bias is not None
+        if known is not None:
+            return known.clone()
         z = _raw_correlate_at(backend, values, rows, residual, index)
         if bias is not None:
             z = z + bias[index.clamp(min=0)] * (index >= 0)
@@ -80,7 +83,7 @@ class _CorrelateAt(torch.autograd.Function):
         if ctx.has_bias and ctx.needs_input_grad[2]:
             d_bias = torch.zeros(values.shape[0], dtype=gradient.dtype, device=gradient.device)
             d_bias.index_add_(0, index.clamp(min=0).flatten(), gradient.flatten())
-        return d_values, d_residual, d_bias, None, None, None
+        return d_values, d_residual, d_bias, None, None, None, None
 
 
 class _Synthesize(torch.autograd.Function):
@@ -117,9 +120,13 @@ def correlate_at(
     residual: Tensor,
     index: Tensor,
     bias: Tensor | None,
+    known: Tensor | None = None,
 ) -> Tensor:
-    """z [B, k] at index [B, k], differentiable in values, residual and bias."""
-    return _CorrelateAt.apply(values, residual, bias, backend, rows, index)
+    """z [B, k] at index [B, k], differentiable in values, residual and bias.
+
+    known: z itself where a selection has just computed it; the forward pass then costs nothing.
+    """
+    return _CorrelateAt.apply(values, residual, bias, backend, rows, index, known)
 
 
 def synthesize(
@@ -132,8 +139,8 @@ def synthesize(
 class _UnitColumns(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        squared = values.square().sum(dim=1, keepdim=True)
-        inverse = torch.where(squared > 0, squared.rsqrt(), torch.zeros_like(squared))
+        norm = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+        inverse = torch.where(norm > 0, norm.reciprocal(), torch.zeros_like(norm))
         unit = values * inverse
         ctx.save_for_backward(unit, inverse)
         return unit
@@ -142,8 +149,9 @@ class _UnitColumns(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         unit, inverse = ctx.saved_tensors
         (gradient,) = gradients
-        along = (unit * gradient).sum(dim=1, keepdim=True)
-        return (gradient - unit * along) * inverse
+        # One temporary of [n, w] instead of four: allocation is what costs here.
+        along = torch.linalg.vecdot(unit, gradient).unsqueeze(1)
+        return torch.addcmul(gradient, unit, along, value=-1).mul_(inverse)
 
 
 def unit_columns(values: Tensor) -> Tensor:

@@ -141,3 +141,23 @@ def tied_gradients(
     arrays = _array(values), _array(rows), _array(value), _array(error), _array(residual)
     threads.run(loops.tied_gradients, bounds, order, starts, *arrays, d_values.numpy(), d_bias.numpy())
     return d_values, d_bias
+
+
+def omp(
+    values: Tensor, rows: Tensor, target: Tensor, limit: Tensor, k: int, absolute: bool
+) -> tuple[Tensor, Tensor]:
+    """Orthogonal matching pursuit with unit (or zero) columns: (index int64 [B, k], value [B, k]).
+
+    limit [B]: the score at or under which a sample stops. Meaning as in `pursuit.block_omp`, block 1.
+    """
+    from expander_sae.kernels import numba_omp  # compiled where it is used
+
+    _check(values, rows, target, limit)
+    batch = target.shape[0]
+    index = torch.full((batch, k), -1, dtype=torch.int64)
+    value = target.new_zeros(batch, k)
+    if batch:
+        dependence = values.new_tensor(1e-12 if values.dtype == torch.float64 else 1e-6).numpy()[()]
+        arrays = _array(values), _array(rows), _array(target), _array(limit)
+        threads.run(numba_omp.omp, _tiles(batch), *arrays, absolute, dependence, index.numpy(), value.numpy())
+    return index, value

@@ -1,0 +1,99 @@
+"""Orthogonal matching pursuit that takes several columns a round, on any dictionary.
+
+Y. C. Pati, R. Rezaiifar and P. S. Krishnaprasad (1993) for one column a round; block of k: one shot.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from expander_sae.dictionary import Dictionary, SparseCode
+from expander_sae.kernels.exact_topk import topk_of_columns
+from expander_sae.pursuit.active_set import ActiveSet
+
+SELECTIONS = ("signed", "absolute")
+_BATCH = 256
+
+
+def check_arguments(dictionary: Dictionary, target: Tensor, k: int, selection: str, tolerance: float) -> None:
+    """Raise `ValueError` for arguments that no pursuit can serve."""
+    if selection not in SELECTIONS:
+        raise ValueError(f"selection: found {selection!r}, expected one of {', '.join(SELECTIONS)}")
+    if not 1 <= k <= dictionary.n:
+        raise ValueError(f"k = {k}: expected 1 <= k <= n = {dictionary.n}")
+    if target.ndim != 2 or target.shape[1] != dictionary.m:
+        raise ValueError(f"target: found shape {tuple(target.shape)}, expected [B, {dictionary.m}]")
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance = {tolerance}: expected 0 <= tolerance < 1")
+
+
+def score_limit(target: Tensor, tolerance: float) -> Tensor:
+    """[B]: the score at or under which a sample stops: `tolerance`, or rounding, times ‖target‖."""
+    return target.norm(dim=1) * max(tolerance, 16 * torch.finfo(target.dtype).eps)
+
+
+def inverse_norms(dictionary: Dictionary) -> Tensor:
+    """[n]: 1/‖w_j‖, and 0 for a column of zeros, which therefore never scores."""
+    norms = dictionary.norms()
+    return torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
+
+
+@torch.no_grad()
+def block_omp(
+    dictionary: Dictionary,
+    target: Tensor,
+    k: int,
+    block: int = 1,
+    selection: str = "signed",
+    tolerance: float = 0.0,
+) -> SparseCode:
+    """Codes of target [B, m] with at most k columns, `block` of them chosen from each residual.
+
+    A round takes the columns with the largest scores ⟨w_j, r⟩/‖w_j‖ (their sizes, if `selection`
+    is "absolute"), the lowest index among equals, and refits all coefficients by least squares. A column
+    that depends on those held (ℓ² under 1e-6 of its squared norm, 1e-12 in float64) is passed over
+    for good. A sample stops early where its best score is at most `tolerance`·‖target‖, or rounding.
+
+    Returns places in the order of choice; early stops leave index -1 and value 0 at the end.
+    Raises `ValueError` for k, block, selection or tolerance out of range.
+    """
+    check_arguments(dictionary, target, k, selection, tolerance)
+    if not 1 <= block <= k:
+        raise ValueError(f"block = {block}: expected 1 <= block <= k = {k}")
+    scale = inverse_norms(dictionary)
+    pieces = [_pursue(dictionary, scale, part, k, block, selection, tolerance) for part in target.split(_BATCH)]
+    return SparseCode(torch.cat([p.index for p in pieces]), torch.cat([p.value for p in pieces]))
+
+
+def _pursue(
+    dictionary: Dictionary, scale: Tensor, target: Tensor, k: int, block: int, selection: str, tolerance: float
+) -> SparseCode:
+    active = ActiveSet(dictionary, target, k)
+    limit = score_limit(target, tolerance)
+    going = torch.ones(target.shape[0], dtype=torch.bool, device=target.device)
+    tried = torch.zeros(target.shape[0], 0, dtype=torch.int64, device=target.device)
+    while tried.shape[1] < dictionary.n:
+        scores = dictionary.correlate(active.residual() if tried.shape[1] else target)
+        scores *= scale
+        if selection == "absolute":
+            scores.abs_()
+        scores.scatter_(1, tried, -torch.inf)
+        best, column = _largest(scores, min(block, dictionary.n - tried.shape[1]))
+        tried = torch.cat([tried, column], dim=1)
+        for place in range(column.shape[1]):
+            active.append(column[:, place], going & (best[:, place] > limit))
+        going &= (best[:, 0] > limit) & (active.held < k)
+        if not bool(going.any()):
+            break
+    return active.code()
+
+
+def _largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Values and columns [B, count] of the largest scores, largest first."""
+    if count == 1:
+        column = scores.argmax(dim=1, keepdim=True)
+        return scores.gather(1, column), column
+    column, value = topk_of_columns(scores.t(), count)
+    value, order = value.sort(dim=1, descending=True, stable=True)
+    return value, column.gather(1, order)

@@ -1,0 +1,39 @@
+"""Orthogonal matching pursuit on any dictionary.
+
+Sparse dictionaries whose backend has a pursuit of its own use it; the meaning is that of
+`block_omp` with one column a round.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from expander_sae.dictionary import Dictionary, SparseCode, SparseDictionary
+from expander_sae.pursuit.block_omp import block_omp, check_arguments, inverse_norms, score_limit
+
+
+@torch.no_grad()
+def omp(
+    dictionary: Dictionary, target: Tensor, k: int, selection: str = "signed", tolerance: float = 0.0
+) -> SparseCode:
+    """Codes of target [B, m] with at most k columns, the best one of each residual; see `block_omp`.
+
+    selection: "signed" takes the largest correlation, as the encoder's top-k does; "absolute" the largest
+    in size, as in the literature. Raises `ValueError` for arguments out of range.
+    """
+    check_arguments(dictionary, target, k, selection, tolerance)
+    fast = getattr(dictionary.backend, "omp", None) if isinstance(dictionary, SparseDictionary) else None
+    if fast is None or not isinstance(dictionary, SparseDictionary):
+        return block_omp(dictionary, target, k, 1, selection, tolerance)
+    # The fast path takes unit columns: x_j = y_j/‖w_j‖.
+    scale = inverse_norms(dictionary)
+    unit = dictionary.values.detach() * scale[:, None]
+    limit = score_limit(target, tolerance)
+    index, value = fast(unit, dictionary.rows, target, limit, k, selection == "absolute")
+    return SparseCode(index, value * scale[index.clamp(min=0)])
+
+
+def early_stops(code: SparseCode) -> int:
+    """Number of samples that hold fewer columns than there are places."""
+    return int((code.index < 0).any(dim=1).sum())

@@ -1,0 +1,180 @@
+"""From a corpus spec to `tokens.parquet` and `corpus.json`.
+
+Documents come in the source's fixed order. One document of every group of near-duplicates is kept
+and falls to train, test or ce by a hash of its text; reading stops when every split has its shards
+full. Each decision depends on earlier documents only, so each split is prefix-stable: asking for
+more tokens appends documents and changes none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expander_sae.activations.language_model import read_model, tokenizer_of
+from expander_sae.activations.near_duplicates import GRAM, NearDuplicateFilter, share_contained, word_grams
+from expander_sae.activations.progress import Progress
+from expander_sae.activations.sources import open_source
+from expander_sae.activations.splits import SPLITS, least_tokens, shard_counts, split_of
+from expander_sae.activations.tokens import TokenizedDocument, write_token_table
+from expander_sae.errors import UserError
+from expander_sae.files import digest, write_json
+from expander_sae.stages import lineage
+
+_BATCH = 64
+# Text offered to the tokenizer and to the comparison, per token of context. Compared are 700
+# characters at 128 tokens, a little more than what 128 tokens of English hold.
+_TOKENIZED_CHARACTERS = 64
+_COMPARED_CHARACTERS = 700 / 128
+
+
+class Splits:
+    """The documents of each split while a corpus is read, and how many tokens each still wants."""
+
+    def __init__(self, spec: dict[str, Any], needs: dict[str, int]) -> None:
+        self._spec = spec
+        self._needs = needs
+        shards = shard_counts(needs, spec["context"])
+        self.wanted = {split: shards[split] * needs["shard"] for split in SPLITS}
+        self.documents: dict[str, list[TokenizedDocument]] = {split: [] for split in SPLITS}
+        self.grams: dict[str, set[int]] = {split: set() for split in SPLITS}
+        self.tokens: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter(too_short=0, near_duplicate=0, not_needed=0)
+        self._filter = NearDuplicateFilter(spec["max_overlap"])
+
+    @property
+    def full(self) -> bool:
+        """Whether every split fills its shards."""
+        return all(self.tokens[split] >= self.wanted[split] for split in SPLITS)
+
+    @property
+    def filled(self) -> int:
+        """Tokens found of those wanted."""
+        return sum(min(self.tokens[split], self.wanted[split]) for split in SPLITS)
+
+    def add(self, number: int, text: str, token_ids: list[int]) -> None:
+        """Judge one document and keep it where it is wanted."""
+        spec = self._spec
+        if len(token_ids) < spec["min_tokens"]:
+            self.dropped["too_short"] += 1
+            return
+        grams = word_grams(text, round(_COMPARED_CHARACTERS * spec["context"]))
+        if not self._filter.admit(grams):
+            self.dropped["near_duplicate"] += 1
+            return
+        split = split_of(text, spec["data_seed"])
+        if self.tokens[split] >= self.wanted[split]:
+            self.dropped["not_needed"] += 1
+            return
+        self.documents[split].append(TokenizedDocument(number, token_ids))
+        self.grams[split] |= grams
+        self.tokens[split] += len(token_ids)
+
+    def check(self) -> None:
+        """Raise `UserError` where the corpus ended before the asked amounts."""
+        name = self._spec["name"]
+        if not any(self.tokens.values()):
+            raise UserError(
+                f"corpus {name!r}: found no document of {self._spec['min_tokens']} tokens or more, "
+                "expected some"
+            )
+        asked = least_tokens(self._needs, self._spec["context"])
+        for split in ("train", "test"):
+            if self.tokens[split] < asked[split]:
+                raise UserError(
+                    f"corpus {name!r} is too small for tokens.{split}: found {self.tokens[split]} tokens "
+                    f"in the {split} split, expected {asked[split]}"
+                )
+        if len(self.documents["ce"]) < self._needs["ce"]:
+            raise UserError(
+                f"corpus {name!r} is too small for tokens.ce_sequences: found {len(self.documents['ce'])} "
+                f"documents in the ce split, expected {self._needs['ce']}"
+            )
+
+
+def write_tokens(
+    spec: dict[str, Any], needs: dict[str, int], model_json: Path, out_parquet: Path, out_json: Path
+) -> None:
+    """Write the token table (split, document, position, token_id) and its record.
+
+    needs: {"train": tokens, "test": tokens, "ce": sequences, "shard": tokens of a shard}. Each
+    split gets whole shards where the corpus is long enough; the ce split has room for `ce`
+    sequences of full length. Special tokens are those the tokenizer adds by itself.
+
+    Raises `UserError` when the corpus is empty or ends early.
+    """
+    tokenizer = tokenizer_of(read_model(model_json))
+    source = open_source(spec)
+    splits = Splits(spec, needs)
+    checksum = hashlib.sha256()
+    read = 0
+    with Progress("corpus", sum(splits.wanted.values()), "token") as progress:
+        for number, text, token_ids in _tokenized(source.texts, tokenizer, spec["context"]):
+            splits.add(number, text, token_ids)
+            raw = text.encode(errors="replace")
+            checksum.update(len(raw).to_bytes(8, "little") + raw)
+            read = number + 1
+            progress.to(splits.filled)
+            if splits.full:
+                break
+    splits.check()
+    write_token_table(Path(out_parquet), splits.documents)
+    record = {
+        "label": spec["label"],
+        "settings": {key: value for key, value in spec.items() if key not in ("name", "label")},
+        "needs": needs,
+        "source": {**source.description, "sha256_of_documents_read": checksum.hexdigest()},
+        "documents_read": read,
+        "documents_dropped": dict(splits.dropped),
+        "special_tokens": "those the tokenizer adds by itself",
+        "splits": {split: _describe(splits, split) for split in SPLITS},
+        "overlap": _overlap(splits),
+        "lineage": lineage("corpus"),
+    }
+    write_json(out_json, {**record, "sha256": digest({s: record["splits"][s]["sha256"] for s in SPLITS})})
+
+
+def _tokenized(texts: Iterable[str], tokenizer: Any, context: int) -> Iterator[tuple[int, str, list[int]]]:
+    """(number, text, token ids) of every document, tokenised in batches for speed."""
+    numbered = enumerate(texts)
+    while batch := list(islice(numbered, _BATCH)):
+        encoded = tokenizer(
+            [text[: _TOKENIZED_CHARACTERS * context] for _, text in batch],
+            add_special_tokens=True,
+            truncation=True,
+            max_length=context,
+            return_attention_mask=False,
+        )["input_ids"]
+        for (number, text), token_ids in zip(batch, encoded, strict=True):
+            yield number, text, token_ids
+
+
+def _describe(splits: Splits, split: str) -> dict[str, Any]:
+    documents = splits.documents[split]
+    checksum = hashlib.sha256()
+    for document in documents:
+        checksum.update(np.array([document.number, len(document.token_ids)], "<i8").tobytes())
+        checksum.update(np.array(document.token_ids, "<i4").tobytes())
+    return {"documents": len(documents), "tokens": splits.tokens[split], "sha256": checksum.hexdigest()}
+
+
+def _overlap(splits: Splits) -> dict[str, Any]:
+    """How much of the held-out text stands in the training text, word 8-gram by word 8-gram."""
+    train = splits.grams["train"]
+    return {
+        "unit": f"share of the distinct word {GRAM}-grams that also stand in train",
+        "train_grams": len(train),
+        **{
+            split: {
+                "grams": len(splits.grams[split]),
+                "share_in_train": share_contained(splits.grams[split], train),
+            }
+            for split in ("test", "ce")
+        },
+    }

@@ -1,0 +1,209 @@
+"""A language model cut at a decoder layer: what is below it, and what is above it.
+
+The residual stream of layer l is the output of decoder layer l, counted from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expander_sae.activations.weights import check_shape, materialise, read_model
+from expander_sae.errors import UserError
+
+__all__ = ["LanguageModel", "decoder_layers", "materialise", "read_model", "tokenizer_of"]
+
+
+class _Reached(Exception):
+    """Raised by a hook to end a forward pass at the deepest layer that is wanted."""
+
+
+def tokenizer_of(record: dict[str, Any]) -> Any:
+    """The tokenizer of a model record (`read_model`); the weights are not read."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            record["path"], trust_remote_code=record["trust_remote_code"], local_files_only=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"models[{record['name']}]: no readable tokenizer in {record['path']} ({first})"
+        ) from None
+
+
+def decoder_layers(model: nn.Module, depth: int) -> nn.ModuleList:
+    """The stack of `depth` decoder layers: the outermost list of that many modules of one type."""
+    stacks = [
+        module
+        for _, module in sorted(model.named_modules(), key=lambda item: item[0].count("."))
+        if isinstance(module, nn.ModuleList)
+        and len(module) == depth
+        and len({type(layer) for layer in module}) == 1
+        and any(True for _ in module[0].children())
+    ]
+    if not stacks:
+        raise UserError(
+            f"models: {type(model).__name__} has no list of {depth} decoder layers; tested architectures are "
+            "GPT-NeoX, Qwen2, Llama and GPT-2"
+        )
+    return stacks[0]
+
+
+class LanguageModel:
+    """A causal language model in evaluation mode, without gradients or key-value cache.
+
+    Batches are padded on the right. Attention is causal, so padding cannot reach the tokens before
+    it and no attention mask is passed; what stands at padded positions is to be ignored.
+    """
+
+    def __init__(self, model: nn.Module, record: dict[str, Any], device: torch.device) -> None:
+        self.record = record
+        self.label: str = record["label"]
+        self.width: int = record["width"]
+        self.depth: int = record["depth"]
+        self.sha256: str = record["sha256"]
+        self.device = device
+        self._model = model
+        self._layers = decoder_layers(model, self.depth)
+        self._dtype = next(model.parameters()).dtype
+        self._layer_returns_tuple = self._probe_output()
+
+    @classmethod
+    def load(cls, model_json: str | Path, device: str | torch.device = "cpu") -> LanguageModel:
+        """Load what `materialise` described; `UserError` when it cannot be read or has another shape."""
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        record = read_model(model_json)
+        place = resolve_device(device)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                record["path"],
+                dtype=getattr(torch, record["dtype"]),
+                trust_remote_code=record["trust_remote_code"],
+                local_files_only=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"{model_json}: cannot load the model at {record['path']} ({first})") from None
+        check_shape(model.config, record, f"models[{record['name']}]")
+        return cls(model.eval().requires_grad_(False).to(place), record, place)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return tokenizer_of(self.record)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits of a position."""
+        return int(self._model.config.get_text_config().vocab_size)
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """Raise `UserError` for a layer that the model does not have."""
+        for layer in layers:
+            if not 0 <= layer < self.depth:
+                raise UserError(
+                    f"models[{self.record['name']}].layers: found {layer}, expected 0 to {self.depth - 1}"
+                )
+
+    @torch.inference_mode()
+    def residual(self, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        """Residual stream after each of `layers`: ids int64[B,T] → {layer: float32[B,T,m]}.
+
+        One forward pass that stops after the deepest layer.
+        """
+        self.check_layers(layers)
+        deepest = max(layers)
+        found: dict[int, Tensor] = {}
+
+        def keep(layer: int) -> Any:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                found[layer] = _hidden(output).float()
+                if layer == deepest:
+                    raise _Reached
+
+            return hook
+
+        with ExitStack() as stack:
+            for layer in sorted(set(layers)):
+                stack.callback(self._layers[layer].register_forward_hook(keep(layer)).remove)
+            with suppress(_Reached):
+                self._forward(ids)
+        return found
+
+    @torch.inference_mode()
+    def logits_after(self, hidden: Tensor, layer: int, ids: Tensor) -> Tensor:
+        """Logits [B,T,V] when `hidden` [B,T,m] is the residual stream after `layer`.
+
+        Only the layers above `layer`, the final norm and the head are run; `ids` int64[B,T] gives
+        shape and positions.
+        """
+        self.check_layers([layer])
+        with self._replaced(hidden.to(self.device, self._dtype), layer):
+            return self._forward(ids).logits
+
+    def _forward(self, ids: Tensor) -> Any:
+        return self._model(input_ids=ids.to(self.device), use_cache=False)
+
+    @contextmanager
+    def _replaced(self, hidden: Tensor, layer: int) -> Iterator[None]:
+        """Within the block the layers up to `layer` compute nothing, and `layer` returns `hidden`."""
+
+        def pass_through(states: Tensor, *_: Any, **__: Any) -> Any:
+            return (states,) if self._layer_returns_tuple else states
+
+        def inject(*_: Any, **__: Any) -> Any:
+            return (hidden,) if self._layer_returns_tuple else hidden
+
+        replaced = list(self._layers[: layer + 1])
+        try:
+            for module in replaced[:-1]:
+                module.forward = pass_through  # type: ignore[method-assign]
+            replaced[-1].forward = inject  # type: ignore[method-assign]
+            yield
+        finally:
+            for module in replaced:
+                module.__dict__.pop("forward", None)
+
+    @torch.inference_mode()
+    def _probe_output(self) -> bool:
+        """Whether a decoder layer returns a tuple, seen on one token."""
+        seen: list[bool] = []
+
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            seen.append(isinstance(output, tuple))
+            raise _Reached
+
+        handle = self._layers[0].register_forward_hook(hook)
+        with suppress(_Reached):
+            self._forward(torch.zeros(1, 1, dtype=torch.int64))
+        handle.remove()
+        return seen[0]
+
+
+def _hidden(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:1` → a device that exists, else `UserError`."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"compute.device: found {str(device)!r}, expected auto, cpu or cuda ({first})"
+        ) from None
+    return place

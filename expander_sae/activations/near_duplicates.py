@@ -1,0 +1,74 @@
+"""Near-duplicates, so that what is tested was not trained on.
+
+Two texts are near-duplicates when the containment of their sets of word 8-grams,
+|A ∩ B| / min(|A|, |B|), exceeds a limit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from functools import lru_cache
+
+import numpy as np
+
+GRAM = 8
+_WORD = re.compile(r"\w+")
+_MULTIPLIER = 0x9E3779B97F4A7C15 | 1
+
+
+@lru_cache(maxsize=1 << 18)
+def _word_hash(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(errors="replace"), digest_size=8).digest(), "little")
+
+
+def word_grams(text: str, characters: int) -> frozenset[int]:
+    """64-bit hashes of the distinct word 8-grams in the first `characters` characters, lower case.
+
+    A text of fewer words has one gram: all of its words. The hash is a polynomial of the words'
+    blake2b hashes, the same in every process and on every platform.
+    """
+    words = _WORD.findall(text[:characters].lower())
+    if len(words) < GRAM:
+        return frozenset({_word_hash("\0".join(words) if words else text[:characters])})
+    hashes = np.array([_word_hash(word) for word in words], dtype=np.uint64)
+    count = len(words) - GRAM + 1
+    grams = np.zeros(count, dtype=np.uint64)
+    for place in range(GRAM):  # arithmetic modulo 2**64
+        grams = grams * np.uint64(_MULTIPLIER) + hashes[place : place + count]
+    return frozenset(grams.tolist())
+
+
+class NearDuplicateFilter:
+    """Keeps the first document of every group of near-duplicates, in the order they arrive.
+
+    A document falls into the group of the first earlier document, kept or not, that it overlaps by
+    more than `max_overlap`. Whether a document is kept depends on earlier ones alone, so a longer
+    corpus changes no earlier decision.
+    """
+
+    def __init__(self, max_overlap: float) -> None:
+        self.max_overlap = max_overlap
+        self._sizes: list[int] = []
+        self._documents_with: dict[int, list[int]] = {}
+
+    def admit(self, grams: frozenset[int]) -> bool:
+        """Whether no earlier document is a near-duplicate; remembers `grams` either way."""
+        shared: Counter[int] = Counter()
+        for gram in grams:
+            shared.update(self._documents_with.get(gram, ()))
+        is_new = all(
+            common <= self.max_overlap * min(len(grams), self._sizes[other])
+            for other, common in shared.items()
+        )
+        number = len(self._sizes)
+        self._sizes.append(len(grams))
+        for gram in grams:
+            self._documents_with.setdefault(gram, []).append(number)
+        return is_new
+
+
+def share_contained(grams: set[int], others: set[int]) -> float:
+    """Share of the distinct `grams` that also stand in `others`; 0 for no grams."""
+    return len(grams & others) / len(grams) if grams else 0.0

@@ -1,0 +1,127 @@
+"""Activation shards: Parquet files of document, position, token id and activation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expander_sae.errors import UserError
+from expander_sae.files import atomic_path
+
+_ROW_GROUP = 4096
+_KEY = b"expander_sae"
+_AGAIN = "remove it to have it made again"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """document int32[N], position int16[N], token_id int32[N], activation float32[N,m]."""
+
+    document: np.ndarray
+    position: np.ndarray
+    token_id: np.ndarray
+    activation: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+
+def write_shard(path: Path, rows: Rows, about: dict[str, Any]) -> None:
+    """Write a shard atomically; `about` and a sha256 of the rows go into its metadata."""
+    m = rows.activation.shape[1]
+    checksum = _Checksum()
+    for start in range(0, len(rows), _ROW_GROUP):
+        checksum.update(_slice(rows, start))
+    record = {**about, "m": m, "tokens": len(rows), "sha256": checksum.hexdigest()}
+    schema = pa.schema(
+        [
+            ("document", pa.int32()),
+            ("position", pa.int16()),
+            ("token_id", pa.int32()),
+            ("activation", pa.list_(pa.float32(), m)),
+        ]
+    ).with_metadata({_KEY: json.dumps(record, sort_keys=True)})
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False) as writer,
+    ):
+        for start in range(0, len(rows), _ROW_GROUP):
+            part = _slice(rows, start)
+            flat = pa.array(np.ascontiguousarray(part.activation).reshape(-1), pa.float32())
+            activation = pa.FixedSizeListArray.from_arrays(flat, m)
+            writer.write_table(
+                pa.table([part.document, part.position, part.token_id, activation], schema=schema),
+                row_group_size=_ROW_GROUP,
+            )
+
+
+def _slice(rows: Rows, start: int) -> Rows:
+    part = slice(start, start + _ROW_GROUP)
+    return Rows(rows.document[part], rows.position[part], rows.token_id[part], rows.activation[part])
+
+
+class Shard:
+    """A shard on disk. `about` is its metadata; the rows are read group by group."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f"{path}: no such file")
+        try:
+            self._file = pq.ParquetFile(self.path)
+            self.about: dict[str, Any] = json.loads((self._file.schema_arrow.metadata or {})[_KEY])
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise UserError(
+                f"{path}: not a whole activation shard ({_first_line(error)}); {_AGAIN}"
+            ) from None
+        self.tokens: int = self.about["tokens"]
+        self.m: int = self.about["m"]
+        found = self._file.metadata.num_rows
+        if found != self.tokens:
+            raise UserError(f"{path}: found {found} tokens, expected {self.tokens}; {_AGAIN}")
+
+    def row_groups(self) -> Iterator[Rows]:
+        """The rows, some thousands at a time; `UserError` at the end if they are not what was written."""
+        checksum = _Checksum()
+        for group in range(self._file.metadata.num_row_groups):
+            try:
+                table = self._file.read_row_group(group)
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(f"{self.path}: unreadable ({_first_line(error)}); {_AGAIN}") from None
+            activation = table["activation"].combine_chunks().flatten().to_numpy()
+            document, position, token_id = (
+                table[name].to_numpy() for name in ("document", "position", "token_id")
+            )
+            rows = Rows(document, position, token_id, activation.reshape(-1, self.m))
+            checksum.update(rows)
+            yield rows
+        if checksum.hexdigest() != self.about["sha256"]:
+            raise UserError(f"{self.path}: altered (its sha256 is not the recorded one); {_AGAIN}")
+
+
+class _Checksum:
+    """sha256 of each column over the row groups, then of the four together."""
+
+    def __init__(self) -> None:
+        self._columns = [hashlib.sha256() for _ in range(4)]
+
+    def update(self, rows: Rows) -> None:
+        for column, values in zip(
+            self._columns, (rows.document, rows.position, rows.token_id, rows.activation), strict=True
+        ):
+            column.update(np.ascontiguousarray(values).data)
+
+    def hexdigest(self) -> str:
+        return hashlib.sha256(b"".join(column.digest() for column in self._columns)).hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

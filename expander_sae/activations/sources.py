@@ -1,0 +1,145 @@
+"""Where texts come from: docstrings of the dependencies, a Hub data set, or local files."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expander_sae.activations.docstrings import PACKAGES, read_docstrings
+from expander_sae.errors import UserError
+from expander_sae.rng import Integers
+
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Texts in the corpus's fixed order, and what `corpus.json` says of where they came from."""
+
+    texts: Iterable[str]
+    description: dict[str, Any] = field(default_factory=dict)
+
+
+def open_source(spec: dict[str, Any]) -> Source:
+    """The source of a corpus spec. Hub and file sources are read as they are consumed."""
+    if spec["source"] == "docstrings":
+        return _docstrings(spec["data_seed"])
+    if spec["source"] == "hub":
+        return Source(_hub(spec), {"revision": spec["revision"]})
+    if spec["source"] == "files":
+        paths = _matching_files(spec["location"])
+        return Source(_files(paths, spec["column"]), {"files": len(paths)})
+    raise UserError(f"corpus.source: found {spec['source']!r}, expected docstrings, hub or files")
+
+
+def _docstrings(data_seed: int) -> Source:
+    corpus = read_docstrings()
+    order = Integers(data_seed, "corpus").permutation(len(corpus.texts))
+    description = {
+        "packages": {
+            name: {"version": corpus.versions[name], "licence": PACKAGES[name]} for name in PACKAGES
+        },
+        "documents_available": len(corpus.texts),
+        "sha256": corpus.sha256,
+    }
+    return Source((corpus.texts[place] for place in order), description)
+
+
+def _hub(spec: dict[str, Any]) -> Iterator[str]:
+    from datasets import load_dataset
+
+    name = f"{spec['location']!r}" + (f" at revision {spec['revision']}" if spec["revision"] else "")
+    try:
+        rows = load_dataset(
+            spec["location"], spec["subset"], split=spec["split"], revision=spec["revision"], streaming=True
+        )
+        for row in rows:
+            if spec["column"] not in row:
+                raise UserError(
+                    f"corpus.column: found {spec['column']!r}, expected one of {', '.join(sorted(row))}"
+                )
+            yield from _strings([row[spec["column"]]], f"corpus.column {spec['column']!r}")
+    except UserError:
+        raise
+    except Exception as error:  # the library raises dozens of kinds: network, gating, format
+        raise UserError(
+            f"corpus.location: cannot read the Hub data set {name} ({_first_line(error)}); check the "
+            "name, the revision and the network, set HF_TOKEN if it is gated, or use source: files with a "
+            "local copy"
+        ) from error
+
+
+def _matching_files(location: str) -> list[Path]:
+    """Files of a path, folder or glob, sorted."""
+    path = Path(location)
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if file.suffix in SUFFIXES]
+    else:
+        found = [Path(name) for name in glob.glob(location, recursive=True)]
+    files = sorted((file for file in found if file.is_file()), key=lambda file: file.as_posix())
+    if not files:
+        raise UserError(f"corpus.location: found no files at {location!r}, expected {', '.join(SUFFIXES)}")
+    for file in files:
+        if file.suffix not in SUFFIXES:
+            raise UserError(f"corpus.location: found {file}, expected files ending in {', '.join(SUFFIXES)}")
+    return files
+
+
+def _files(paths: list[Path], column: str) -> Iterator[str]:
+    readers = {".txt": _text_file, ".jsonl": _json_lines, ".parquet": _parquet_file}
+    for path in paths:
+        try:
+            yield from readers[path.suffix](path, column)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def _text_file(path: Path, column: str) -> Iterator[str]:
+    yield path.read_text(encoding="utf-8")
+
+
+def _json_lines(path: Path, column: str) -> Iterator[str]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}:{number}: not valid JSON ({error})") from None
+            if not isinstance(row, dict) or column not in row:
+                raise UserError(f"{path}:{number}: no key {column!r} (corpus.column)")
+            yield from _strings([row[column]], f"{path}:{number}: {column!r}")
+
+
+def _parquet_file(path: Path, column: str) -> Iterator[str]:
+    try:
+        with pq.ParquetFile(path) as table:
+            if column not in table.schema_arrow.names:
+                names = ", ".join(table.schema_arrow.names)
+                raise UserError(f"{path}: no column {column!r} (corpus.column), found {names}")
+            for batch in table.iter_batches(batch_size=256, columns=[column]):
+                yield from _strings(batch.column(0).to_pylist(), f"{path}: column {column!r}")
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path}: not a readable Parquet file ({_first_line(error)})") from None
+
+
+def _strings(values: Iterable[Any], where: str) -> Iterator[str]:
+    """The texts among `values`; an empty cell is no document, another type is an error."""
+    for value in values:
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise UserError(f"{where}: found {type(value).__name__}, expected text")
+        yield value
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(" :")

@@ -1,0 +1,139 @@
+"""`tokens.parquet`: documents, splits and token ids; read by token range, never whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expander_sae.activations.splits import SPLITS
+from expander_sae.errors import UserError
+from expander_sae.files import atomic_path
+
+_SCHEMA = pa.schema(
+    [
+        ("split", pa.dictionary(pa.int8(), pa.string())),
+        ("document", pa.int32()),
+        ("position", pa.int16()),
+        ("token_id", pa.int32()),
+    ]
+)
+_ROW_GROUP = 1 << 16
+
+
+@dataclass(frozen=True)
+class TokenizedDocument:
+    """Token ids of one document; `number` is its place in the source, unique over all splits."""
+
+    number: int
+    token_ids: list[int]
+
+
+def write_token_table(path: Path, documents: dict[str, list[TokenizedDocument]]) -> None:
+    """Write the splits one after the other, each in document order, atomically."""
+    starts: dict[str, tuple[int, int]] = {}
+    row = 0
+    for split in SPLITS:
+        count = sum(len(document.token_ids) for document in documents[split])
+        starts[split] = (row, count)
+        row += count
+    schema = _SCHEMA.with_metadata({"splits": json.dumps(starts)})
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for split in SPLITS:
+            for chunk in _chunks(documents[split]):
+                writer.write_table(_table(split, chunk, schema), row_group_size=_ROW_GROUP)
+
+
+def _chunks(
+    documents: Sequence[TokenizedDocument], tokens: int = _ROW_GROUP
+) -> list[list[TokenizedDocument]]:
+    chunks: list[list[TokenizedDocument]] = []
+    filled = tokens
+    for document in documents:
+        if filled >= tokens:
+            chunks.append([])
+            filled = 0
+        chunks[-1].append(document)
+        filled += len(document.token_ids)
+    return chunks
+
+
+def _table(split: str, documents: list[TokenizedDocument], schema: pa.Schema) -> pa.Table:
+    lengths = np.array([len(document.token_ids) for document in documents])
+    total = int(lengths.sum())
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    codes = pa.array(np.full(total, SPLITS.index(split), np.int8))
+    columns = [
+        pa.DictionaryArray.from_arrays(codes, pa.array(SPLITS)),
+        np.repeat(np.array([document.number for document in documents], np.int32), lengths),
+        (np.arange(total) - starts).astype(np.int16),
+        np.concatenate([np.array(document.token_ids, np.int32) for document in documents]),
+    ]
+    return pa.table(columns, schema=schema)
+
+
+@dataclass(frozen=True)
+class TokenRange:
+    """Tokens [start, stop) of a split, preceded by the `context` earlier tokens of the first document.
+
+    document int32[N], position int16[N], token_id int32[N] with N = context + (stop − start): the
+    model must see a document from its beginning, whatever the range keeps of it.
+    """
+
+    document: np.ndarray
+    position: np.ndarray
+    token_id: np.ndarray
+    context: int
+
+
+class TokenTable:
+    """Reads token ranges of one split from `tokens.parquet`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UserError(f"{path}: no such file")
+        try:
+            self._file = pq.ParquetFile(self.path)
+            self._splits: dict[str, list[int]] = json.loads(self._file.schema_arrow.metadata[b"splits"])
+        except (pa.ArrowInvalid, KeyError, TypeError, ValueError):
+            raise UserError(f"{path}: not a token table; remove it to have it made again") from None
+        groups = [
+            self._file.metadata.row_group(i).num_rows for i in range(self._file.metadata.num_row_groups)
+        ]
+        self._group_starts = np.concatenate([[0], np.cumsum(groups)]).astype(np.int64)
+
+    def tokens(self, split: str) -> int:
+        """Number of tokens of a split."""
+        return self._splits[split][1]
+
+    def read(self, split: str, start: int, stop: int) -> TokenRange:
+        """Tokens [start, min(stop, available)) of a split; empty where the split ends before."""
+        first, count = self._splits[split]
+        start, stop = min(start, count), min(stop, count)
+        if start == stop:
+            empty = self._rows(0, 0)
+            return TokenRange(empty[0], empty[1], empty[2], 0)
+        context = int(self._rows(first + start, first + start + 1)[1][0])
+        document, position, token_id = self._rows(first + start - context, first + stop)
+        return TokenRange(document, position, token_id, context)
+
+    def _rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Columns of rows [start, stop), reading only the row groups that hold them."""
+        low = int(np.searchsorted(self._group_starts, start, side="right")) - 1
+        high = int(np.searchsorted(self._group_starts, stop, side="left"))
+        columns = ["document", "position", "token_id"]
+        groups = list(range(low, max(high, low))) if stop > start else []
+        try:
+            table = self._file.read_row_groups(groups, columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{self.path}: unreadable ({error}); remove it to have it made again") from None
+        offset = start - int(self._group_starts[low]) if groups else 0
+        table = table.slice(offset, stop - start)
+        document, position, token_id = (table[name].to_numpy() for name in columns)
+        return document, position, token_id

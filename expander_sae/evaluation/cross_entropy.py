@@ -1,0 +1,155 @@
+"""Next-token cross-entropy of the language model with a layer's output replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from expander_sae.activations.batching import batches, document_starts
+from expander_sae.activations.language_model import LanguageModel
+from expander_sae.activations.pool import Pool, normalisation
+from expander_sae.activations.progress import Progress
+from expander_sae.errors import UserError
+from expander_sae.files import atomic_path
+
+# Logits held at once: 2²⁶ values are 256 MB in float32.
+_LOGITS = 1 << 26
+_ROWS = 512
+
+Replacement = Tensor | Callable[[Tensor], Tensor]
+
+
+def spliced_sums(
+    model: LanguageModel,
+    ce_pool: Pool,
+    replacement: Replacement,
+    layer: int,
+    sequences: int,
+    label: str = "cross-entropy",
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cross-entropy sums of each document when the output of `layer` is replaced.
+
+    ce_pool: activations after `layer` of the ce split; its first `sequences` documents are used.
+    replacement: float32[N,m] for the N tokens of these documents, or a function that gives it from
+    their activations float32[N,m]. Layers up to `layer` are not run: their output is in the pool.
+
+    Returns (document int32[S], sums float64[S] in nats, counts int64[S]): a document of T tokens
+    has T − 1 next tokens.
+    """
+    edges = sequence_edges(ce_pool, sequences)
+    rows = int(edges[-1])
+    if callable(replacement):
+        replacement = replacement(torch.from_numpy(np.array(ce_pool.activations[:rows])))
+    if tuple(replacement.shape) != (rows, ce_pool.m):
+        raise ValueError(f"replacement has shape {tuple(replacement.shape)}, expected {(rows, ce_pool.m)}")
+    losses = np.zeros(rows, np.float64)
+    batch_tokens = max(1, _LOGITS // model.vocabulary)
+    document = ce_pool.document[:rows]
+    with Progress(label, rows, "token") as progress:
+        for batch in batches(document, ce_pool.token_id[:rows], batch_tokens):
+            hidden = torch.zeros(batch.ids.numel(), ce_pool.m, dtype=replacement.dtype)
+            place = torch.from_numpy(batch.place)
+            hidden[place] = replacement[torch.from_numpy(batch.rows)].to(hidden.device)
+            logits = model.logits_after(hidden.reshape(*batch.ids.shape, -1), layer, batch.ids)
+            per_token = _next_token_losses(logits, batch.ids.to(logits.device)).cpu()
+            losses[batch.rows] = per_token.reshape(-1)[place].numpy()
+            progress.advance(len(batch.rows))
+    losses[edges[1:] - 1] = 0.0  # nothing follows a document's last token
+    return document[edges[:-1]], np.add.reduceat(losses, edges[:-1]), np.diff(edges) - 1
+
+
+def sequence_edges(ce_pool: Pool, sequences: int) -> np.ndarray:
+    """First rows of the first `sequences` documents of the ce pool, and the row after the last."""
+    edges = document_starts(ce_pool.document)
+    if len(edges) - 1 < sequences:
+        found = f"found {len(edges) - 1} documents in {ce_pool.path}"
+        raise UserError(f"tokens.ce_sequences: {found}, expected {sequences}")
+    return edges[: sequences + 1]
+
+
+def _next_token_losses(logits: Tensor, ids: Tensor) -> Tensor:
+    """−log p(next token) at every position, float64[B,T]; what stands at the last one is no loss."""
+    scores = logits.reshape(-1, logits.shape[-1])
+    targets = ids.roll(-1, dims=1).reshape(-1)
+    losses = torch.empty(len(targets), dtype=torch.float64, device=scores.device)
+    for start in range(0, len(targets), _ROWS):
+        part = slice(start, start + _ROWS)
+        rows = scores[part].float()
+        picked = rows.gather(1, targets[part, None])[:, 0]
+        losses[part] = rows.logsumexp(dim=1).double() - picked.double()
+    return losses.reshape(ids.shape)
+
+
+def recovered(ablated: float, reconstructed: float, clean: float) -> float:
+    """Share of the cross-entropy lost by ablation that the reconstruction wins back.
+
+    (CE_ablated − CE_reconstructed) / (CE_ablated − CE_clean); 1 is as good as the model itself.
+    """
+    return (ablated - reconstructed) / (ablated - clean)
+
+
+def baseline_replacements(
+    activations: Tensor, norms: np.ndarray, mean: np.ndarray, limit: float
+) -> dict[str, Tensor]:
+    """Replacements float32[N,m] that need no autoencoder, by metric name.
+
+    ce_clean: the activations; ce_zero, ce_mean: zeros, the mean kept activation, at every token;
+    ce_zero_kept, ce_mean_kept: the same, but tokens whose norm exceeds `limit` pass through, as
+    they do when an autoencoder is spliced in, so that they earn nothing.
+    """
+    passed = torch.from_numpy(norms > limit)[:, None]
+    zero = torch.zeros_like(activations)
+    means = torch.from_numpy(mean).expand_as(activations)
+    return {
+        "ce_clean": activations,
+        "ce_zero": zero,
+        "ce_mean": means,
+        "ce_zero_kept": torch.where(passed, activations, zero),
+        "ce_mean_kept": torch.where(passed, activations, means),
+    }
+
+
+def write_baseline(
+    model_json: Path,
+    ce_pool_json: Path,
+    train_pool_json: Path,
+    layer: int,
+    columns: dict[str, Any],
+    recipe_settings: dict[str, Any],
+    tokens: int,
+    sequences: int,
+    out_metrics: Path,
+    out_documents: Path,
+    device: str = "cpu",
+) -> None:
+    """Write the model's own cross-entropies: rows of metrics.parquet and of documents.parquet.
+
+    columns: the fixed columns of the rows (model, corpus, layer, …). The norm limit and the mean
+    are those of the first `tokens` training tokens under `recipe_settings`.
+    """
+    model = LanguageModel.load(model_json, device)
+    ce_pool = Pool.open(ce_pool_json)
+    training = normalisation(Pool.open(train_pool_json), tokens, recipe_settings)
+    rows = int(sequence_edges(ce_pool, sequences)[-1])
+    activations = torch.from_numpy(np.array(ce_pool.activations[:rows]))
+    metrics: list[dict[str, Any]] = []
+    documents: list[dict[str, Any]] = []
+    replacements = baseline_replacements(activations, ce_pool.norms[:rows], training.mean, training.limit)
+    for metric, replacement in replacements.items():
+        numbers, sums, counts = spliced_sums(model, ce_pool, replacement, layer, sequences, metric)
+        row = {**columns, "inference": "none", "split": "ce", "metric": metric}
+        metrics.append({**row, "value": float(sums.sum() / counts.sum())})
+        documents += [
+            {**row, "document": int(number), "sum": float(total), "count": int(count)}
+            for number, total, count in zip(numbers, sums, counts, strict=True)
+        ]
+    for path, table in ((out_metrics, metrics), (out_documents, documents)):
+        with atomic_path(path) as temporary:
+            pq.write_table(pa.Table.from_pylist(table), temporary)

@@ -1,0 +1,66 @@
+"""Reconstruction metrics against their definitions, written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.dictionary import SparseCode
+from expander_sae.evaluation.reconstruction import BATCH, reconstruct
+from expander_sae.inference import INFERENCES
+from expander_sae.masks import MaskRecipe
+from expander_sae.rng import torch_generator
+
+
+def autoencoder() -> SparseAutoencoder:
+    made = SparseAutoencoder(16, 64, 4, MaskRecipe("expander", 16, 64, 5, 0).generate(), backend="torch")
+    made.initialise(torch_generator(0, "initialisation"))
+    with torch.no_grad():
+        made.b_dec.normal_(generator=torch_generator(0, "b_dec"))
+        made.b_enc[:10] = -100.0
+    return made
+
+
+@pytest.mark.parametrize("name", sorted(INFERENCES))
+def test_metrics_are_their_definitions(name: str) -> None:
+    sae = autoencoder()
+    tokens = BATCH + 37
+    h = torch.randn(tokens, 16, generator=torch_generator(1, "h")) + 2
+    rebuilt, sums = reconstruct(sae, h.numpy(), INFERENCES[name])
+    code = INFERENCES[name](sae, h)
+    expected = sae.decode(code).double()
+    np.testing.assert_allclose(rebuilt, expected.numpy(), rtol=1e-5, atol=1e-5)
+    wide = h.double()
+    error = wide - expected
+    summary = sums.summary()
+    assert summary["relative_error"] == pytest.approx(float((error.norm(dim=1) / wide.norm(dim=1)).mean()), rel=1e-6)
+    deviation = (wide - wide.mean(0)).square().sum()
+    assert summary["explained_variance"] == pytest.approx(1 - float(error.square().sum() / deviation), rel=1e-5)
+    used = set(code.index[code.value != 0].tolist())
+    assert summary["dead_fraction"] == pytest.approx(1 - len(used) / 64)
+    assert summary["l0"] == pytest.approx(float((code.value != 0).sum(1).double().mean()))
+
+
+def test_features_with_hopeless_biases_count_as_dead() -> None:
+    _, sums = reconstruct(autoencoder(), np.ones((5, 16), dtype=np.float32), INFERENCES["encoder"])
+    assert not sums.ever_fired[:10].any()
+
+
+def test_omp_beats_the_encoder_at_the_same_k() -> None:
+    sae = autoencoder()
+    h = torch.randn(200, 16, generator=torch_generator(1, "h")).numpy()
+    errors = {name: reconstruct(sae, h, INFERENCES[name])[1].summary()["relative_error"] for name in INFERENCES}
+    assert errors["omp"] < 0.9 * errors["encoder"]
+
+
+def test_empty_places_do_not_fire() -> None:
+    def nothing(sae: SparseAutoencoder, h: torch.Tensor) -> SparseCode:
+        return SparseCode(torch.full((len(h), 4), -1), torch.zeros(len(h), 4))
+
+    sae = autoencoder()
+    rebuilt, sums = reconstruct(sae, np.ones((3, 16), dtype=np.float32), nothing)
+    np.testing.assert_array_equal(rebuilt, sae.b_dec.detach().numpy()[None].repeat(3, 0))
+    assert sums.summary()["l0"] == 0 and sums.summary()["dead_fraction"] == 1
+    assert np.isnan(sums.summary()["explained_variance"]), "constant activations have no variance to explain"

@@ -1,0 +1,57 @@
+# make frontier   install into .venv and make results/frontier.pdf
+# make test       install and run the tests
+# make lint       style, types and the workflow's own checks
+# make clean      remove results
+#
+# PYTHON=...       interpreter to make .venv with, 3.11 or newer
+# TORCH_INDEX=...  package index for torch alone, for example that of its CPU-only wheels
+# CONFIG=...       another configuration than config.yaml
+# CORES=...        how many cores the workflow may use
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+CONFIG ?= config.yaml
+CORES ?= all
+
+BIN := .venv/bin
+LOCK := requirements.lock
+TORCH := $(shell sed -n 's/^torch==/torch==/p' $(LOCK))
+HASH := $(shell cat $(LOCK) pyproject.toml | { sha256sum 2>/dev/null || shasum -a 256; } | cut -c 1-12)
+# Named by content: a new checkout does not reinstall, a new lock does.
+STAMP := .venv/installed-$(HASH)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: frontier test lint install clean
+
+frontier: $(STAMP)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --configfile $(CONFIG) --quiet host -- results/frontier.pdf
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+$(STAMP):
+	@command -v $(PYTHON) >/dev/null || { echo "make: found no $(PYTHON); install Python 3.11 or newer, or say PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1), expected Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }
+	@echo "installing into .venv (exact versions: $(LOCK))"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) --constraint $(LOCK) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@$(PIP) --no-deps --requirement $(LOCK)
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@rm -f .venv/installed-*
+	@touch $@
+
+clean:
+	find results -mindepth 1 ! -name .gitkeep -delete

@@ -1,0 +1,27 @@
+# From language models to results/frontier.pdf. See README.md and docs/.
+
+from snakemake.utils import min_version
+
+min_version("9.10")
+
+
+# The Python that requirements.lock was made with. `make install` is the supported way.
+container: "docker://python:3.11-bookworm"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/activations.smk"
+include: "workflow/rules/masks.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/figures.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        "results/frontier.pdf",

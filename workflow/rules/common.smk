@@ -1,0 +1,134 @@
+# The study, and what all rules share. No torch here, since this file is read for every job.
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from expander_sae.errors import UserError
+from expander_sae.files import canonical_json, digest
+from expander_sae.stages import lineage
+from expander_sae.study import Study, load_config
+
+BASE = Path(workflow.basedir)
+
+
+# A configuration given on the command line stands alone: it is not merged into config.yaml.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml" if Path("config.yaml").exists() else BASE / "config.yaml"
+
+
+try:
+    STUDY = Study(load_config(config, BASE / "workflow" / "schemas" / "config.schema.yaml"))
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+COMPUTE = STUDY.config["compute"]
+DEVICE = COMPUTE["device"]
+if DEVICE == "auto":
+    DEVICE = "cuda" if shutil.which("nvidia-smi") else "cpu"
+GPUS = int(DEVICE == "cuda")
+THREADS = COMPUTE["threads"]
+
+# How a job computes reaches it by its environment and not by params or the command's text, since
+# changing it must not rerun anything.
+os.environ.update(
+    PYTHON=sys.executable,
+    SCRIPTS=str(BASE / "workflow" / "scripts"),
+    EXPANDER_SAE_DEVICE=DEVICE,
+    EXPANDER_SAE_BACKEND=COMPUTE["backend"],
+    EXPANDER_SAE_THREADS=str(THREADS),
+    EXPANDER_SAE_BATCH_TOKENS=str(COMPUTE["batch_tokens"]),
+)
+
+
+wildcard_constraints:
+    model=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    corpus=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    recipe=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    family=r"[a-z_]+",
+    layer=r"\d+",
+    split="train|test|ce",
+    shard=r"\d{5}",
+    tokens=r"\d+",
+    m=r"\d+",
+    n=r"\d+",
+    d=r"\d+",
+    seed=r"\d+",
+    cell=r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+",
+
+
+onstart:
+    for line in STUDY.left_out:
+        print(f"left out: {line}", file=sys.stderr)
+
+
+def run_of(wildcards):
+    """The run of a path's wildcards."""
+    try:
+        return STUDY.by_path[f"results/{wildcards.cell}_seed{wildcards.seed}"]
+    except KeyError:
+        raise WorkflowError(
+            f"results/{wildcards.cell}_seed{wildcards.seed}: no such run in the configuration"
+        ) from None
+
+
+def model_spec(wildcards):
+    if wildcards.model not in STUDY.models:
+        raise WorkflowError(f"results/{wildcards.model}: no such model in the configuration")
+    return STUDY.models[wildcards.model].spec
+
+
+def corpus_spec(wildcards):
+    if wildcards.corpus != STUDY.corpus:
+        raise WorkflowError(
+            f"results/{wildcards.model}/{wildcards.corpus}: no such corpus in the configuration"
+        )
+    return STUDY.corpus_spec
+
+
+def folder(run):
+    """Where a run's activations lie."""
+    return f"results/{run.model}/{run.corpus}/layer{run.layer}"
+
+
+def shard_files(wildcards):
+    """Every shard of a pool."""
+    where = f"results/{wildcards.model}/{wildcards.corpus}/layer{wildcards.layer}/shards"
+    count = STUDY.shards(wildcards.model)[wildcards.split]
+    return [f"{where}/{wildcards.split}-{index:05d}.parquet" for index in range(count)]
+
+
+def baseline_of(run):
+    return f"{folder(run)}/baseline/{run.recipe}_t{run.train_tokens}"
+
+
+def tables_named(name):
+    """That table of every run and of every baseline."""
+    parts = [f"{run.path}/{name}.parquet" for run in STUDY.runs]
+    parts.extend(sorted({f"{baseline_of(run)}/{name}.parquet" for run in STUDY.runs}))
+    return parts
+
+
+def cell_of(wildcards):
+    """Any run of an evaluation's cell: its seeds share all inputs but the weights."""
+    return STUDY.cells[wildcards.cell].runs[0]
+
+
+def mask_spec(wildcards):
+    sizes = {key: int(getattr(wildcards, key)) for key in ("m", "n", "d", "seed")}
+    return {"family": wildcards.family, **sizes}
+
+
+def rule_name(label):
+    """A label as part of a rule's name."""
+    return re.sub(r"\W", "_", label)
+
+
+def seeds_name(seeds):
+    """Seeds as part of a rule's name: 0_1_2, or their number and a checksum where they are many."""
+    return "_".join(map(str, seeds)) if len(seeds) <= 5 else f"{len(seeds)}_{digest(seeds)[:6]}"

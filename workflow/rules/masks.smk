@@ -1,0 +1,16 @@
+# Masks: a recipe and the checksum of what it generates.
+
+
+rule mask:
+    output:
+        "results/masks/{family}_m{m}_n{n}_d{d}_seed{seed}.json",
+    log:
+        "results/logs/masks/{family}_m{m}_n{n}_d{d}_seed{seed}.log",
+    resources:
+        mem_mb=lambda w, attempt: 2000 * attempt,
+        runtime=lambda w, attempt: 30 * attempt,
+    params:
+        spec=lambda w: canonical_json(mask_spec(w)),
+        lineage=lineage("mask"),
+    shell:
+        "$PYTHON $SCRIPTS/mask.py --log {log:q} --spec {params.spec:q} --out {output:q}"

@@ -1,0 +1,24 @@
+# One autoencoder a job. The pool is ancient: it grows at its end, and the run's fingerprint holds
+# a checksum of the tokens that this run uses.
+
+
+rule train:
+    input:
+        pool=lambda w: ancient(f"{folder(run_of(w))}/pool/train.json"),
+        mask=lambda w: run_of(w).mask or [],
+    output:
+        weights="results/{cell}_seed{seed}/weights.safetensors",
+        record="results/{cell}_seed{seed}/run.json",
+    log:
+        "results/logs/{cell}_seed{seed}/train.log",
+    threads: THREADS
+    resources:
+        mem_mb=lambda w, attempt: 2500 * attempt,
+        runtime=lambda w, attempt: 120 * attempt,
+        gpu=GPUS,
+    params:
+        spec=lambda w: canonical_json(run_of(w).train_spec()),
+        lineage=lineage("training"),
+    shell:
+        "$PYTHON $SCRIPTS/train.py --log {log:q} --spec {params.spec:q} --pool {input.pool:q}"
+        " --mask {input.mask:q} --out {output.weights:q}"

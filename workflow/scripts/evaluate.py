@@ -1,0 +1,72 @@
+"""Evaluate those runs of a cell that are not yet evaluated as asked."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import job
+
+from expander_sae.errors import UserError
+from expander_sae.files import digest, read_json, sha256_file, write_json
+from expander_sae.stages import lineage
+
+
+def identity_of(folder: Path, settings: dict[str, Any], pools: list[Path], baseline: Path) -> str:
+    """What a run's measurements depend on."""
+    return digest(
+        {
+            "run": read_json(folder / "run.json")["fingerprint"],
+            "settings": settings,
+            "pools": [read_json(pool)["shards"] for pool in pools],
+            "baseline": sha256_file(baseline),
+            "lineage": lineage("evaluation"),
+        }
+    )
+
+
+def is_done(folder: Path, identity: str) -> bool:
+    """Whether both tables are there, readable, and were measured under this identity."""
+    from expander_sae.evaluation import tables
+
+    try:
+        tables.read_metrics(folder / "metrics.parquet")
+        tables.read_documents(folder / "documents.parquet")
+        return read_json(folder / "timings.json").get("identity") == identity
+    except UserError:
+        return False
+
+
+def main(options: argparse.Namespace) -> bool:
+    from expander_sae.evaluation.runs import evaluate_run
+
+    test, ce, baseline = Path(options.test), Path(options.ce), Path(options.baseline)
+    worked = False
+    for name, settings in json.loads(options.spec).items():
+        folder = Path(name)
+        identity = identity_of(folder, settings, [test, ce], baseline)
+        if is_done(folder, identity):
+            continue
+        worked = True
+        timings = folder / "timings.json"
+        evaluate_run(
+            folder,
+            settings,
+            test,
+            ce,
+            Path(options.model),
+            baseline,
+            folder / "metrics.parquet",
+            folder / "documents.parquet",
+            timings,
+            job.device(),
+            job.backend(),
+        )
+        # Last: a job that is killed before this is done again.
+        write_json(timings, {**read_json(timings), "identity": identity})
+    return worked
+
+
+if __name__ == "__main__":
+    names = ("spec", "model", "test", "ce", "baseline")
+    job.run("evaluation", main, job.arguments(*names, lists=("weights",)))

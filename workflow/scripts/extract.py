@@ -1,0 +1,60 @@
+"""Extract one shard for those layers of a model that do not have it yet."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import job
+
+from expander_sae.errors import UserError
+from expander_sae.files import read_json
+from expander_sae.stages import lineage
+
+
+def layer_of(path: Path) -> int:
+    """15 of results/{model}/{corpus}/layer15/shards/train-00000.parquet."""
+    return int(path.parent.parent.name.removeprefix("layer"))
+
+
+def is_done(path: Path, expected: dict[str, Any]) -> bool:
+    """Whether this very shard is there, whole."""
+    from expander_sae.activations.shards import Shard
+
+    try:
+        about = Shard(path).about
+    except UserError:
+        return False
+    return all(about.get(key) == value for key, value in expected.items())
+
+
+def main(options: argparse.Namespace) -> bool:
+    from expander_sae.activations.extraction import extract_shard
+
+    spec = json.loads(options.spec)
+    expected = {key: spec[key] for key in ("model", "split", "shard", "shard_tokens")}
+    expected |= {
+        "model_sha256": read_json(options.model)["sha256"],
+        "lineage": lineage("extraction"),
+    }
+    missing = {
+        layer_of(path): path
+        for path in options.out
+        if not is_done(path, expected | {"layer": layer_of(path)})
+    }
+    if missing:
+        extract_shard(
+            Path(options.model),
+            Path(options.tokens),
+            spec["split"],
+            spec["shard"],
+            spec["shard_tokens"],
+            missing,
+            job.device(),
+            job.batch_tokens(),
+        )
+    return bool(missing)
+
+
+if __name__ == "__main__":
+    job.run("extraction", main, job.arguments("spec", "model", "tokens", lists=("out",)))

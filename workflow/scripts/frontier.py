@@ -1,0 +1,16 @@
+"""Draw the storage-fidelity frontier."""
+
+from pathlib import Path
+
+from snakemake.script import snakemake
+
+from expander_sae.errors import reported_to_user
+from expander_sae.figures.frontier import draw
+
+with reported_to_user():
+    draw(
+        Path(snakemake.input.metrics),
+        Path(snakemake.input.published),
+        Path(snakemake.output.pdf),
+        Path(snakemake.output.png),
+    )

@@ -1,0 +1,173 @@
+"""One look for every figure: sizes, fonts, colours that colour-blind readers tell apart, writing.
+
+Figures are built on `matplotlib.figure.Figure` itself, without pyplot: no global state, no window
+system. DejaVu Sans ships inside matplotlib, so a page looks the same on every machine, and text is
+embedded as TrueType (editable, searchable). Colours: Okabe and Ito (2008), "Color universal design".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
+
+from expander_sae.files import atomic_path
+
+COLUMN_WIDTH = 3.4
+PAGE_WIDTH = 7.2
+"""Widths in inches of one and of two columns of a paper."""
+
+SMALL, NORMAL, LARGE = 6.5, 7.5, 9.5
+"""Font sizes in points; nothing in a figure is smaller than SMALL."""
+
+INK, MUTED, FAINT = "#1a1a1a", "#5f5f5f", "#d9d9d9"
+
+BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+PURPLE, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#000000"
+
+PNG_DPI = 200
+
+_SETTINGS: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": NORMAL,
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.labelsize": NORMAL,
+    "axes.linewidth": 0.6,
+    "axes.titlesize": NORMAL,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "text.hinting": "no_hinting",  # the same line breaks at every resolution
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "legend.fontsize": SMALL,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one series is drawn: the same colour and marker in every figure."""
+
+    colour: str
+    marker: str
+    line: str = "-"
+    width: float = 0.8
+    size: float = 4.4
+
+
+LOOKS: dict[tuple[str, str], Look] = {
+    ("expander", "encoder"): Look(BLUE, "o", "-", 1.4, 5.2),
+    ("expander", "omp"): Look(VERMILLION, "^", "-", 1.4, 5.6),
+    ("bernoulli", "encoder"): Look(GREEN, "s", ":"),
+    ("clustered", "encoder"): Look(ORANGE, "D", ":", size=4.2),
+    ("clustered_cover", "encoder"): Look(PURPLE, "p", ":", size=5.2),
+    ("small_dense", "encoder"): Look(BLACK, "P", ":", size=5.2),
+    ("dense", "encoder"): Look(BLACK, "h", "--", 1.0, 5.2),
+    ("dense", "omp"): Look(MUTED, "v", "-.", 1.0, 5.0),
+}
+
+_SPARE = (
+    Look(SKY, "X", ":", size=5.0),
+    Look("#8C564B", "<", ":", size=5.0),
+    Look("#7F7F00", ">", ":", size=5.0),
+)
+
+_FILLS = {"tied": "full", "warm_tied": "none", "independent": "left"}
+
+
+def marker_style(style: Look, encoder: str) -> dict[str, Any]:
+    """Keywords of `Axes.plot` for a marker: filled for a tied encoder, hollow for a warm-started
+    one of its own, half filled for a randomly started one."""
+    full = _FILLS.get(encoder, "full") == "full"
+    return {
+        "marker": style.marker,
+        "ms": style.size,
+        "mfc": "white" if _FILLS.get(encoder) == "none" else style.colour,
+        "mec": "white" if full else style.colour,
+        "mew": 0.5 if full else 1.0,
+        "fillstyle": "left" if _FILLS.get(encoder) == "left" else "full",
+        "markerfacecoloralt": "white",
+    }
+
+
+def look(support: str, inference: str, position: int = 0) -> Look:
+    """The look of a series; a support without one of its own takes a spare one by `position`.
+
+    Parameters
+    ----------
+    support: a mask family, ``dense``, or ``small_dense`` (a dense dictionary of fewer features).
+    inference: ``encoder`` or the name of a pursuit. A page about one pursuit only asks for the
+        ``encoder`` looks, so that a support keeps its colour.
+    position: which spare look, for families that came later.
+    """
+    return LOOKS.get((support, inference)) or _SPARE[position % len(_SPARE)]
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Matplotlib's settings for the block, starting from its defaults and not the user's file."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of `width` × `height` inches."""
+    figure = Figure(figsize=(width, height), dpi=PNG_DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+@lru_cache(maxsize=4096)
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Width in inches of one line of plain text at `size` points."""
+    font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
+    return float(TextToPath().get_text_width_height_descent(text, font, False)[0]) / 72
+
+
+def wrap(text: str, width: float, size: float, weight: str = "normal") -> list[str]:
+    """Lines of `text` that are at most `width` inches wide at `size` points (a long word stands alone)."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}" if line else word
+        if line and text_width(longer, size, weight) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = longer
+    return [*lines, line] if line else lines
+
+
+def write_pages(figures: Sequence[Figure], out_pdf: str | Path, out_png: str | Path) -> None:
+    """All figures as pages of one PDF, the first also as PNG at 200 dpi; both atomic and byte-stable."""
+    with atomic_path(out_pdf) as path, PdfPages(path, metadata={"CreationDate": None}) as pages:
+        for figure in figures:
+            figure.savefig(pages, format="pdf")
+    with atomic_path(out_png) as path:
+        figures[0].savefig(path, format="png", dpi=PNG_DPI)

@@ -26,7 +26,8 @@ _scratch = threading.local()
 def _check(values: Tensor, rows: Tensor, *others: Tensor) -> None:
     for tensor in (values, *others):
         if tensor.dtype != values.dtype or values.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"numba kernels: found {tensor.dtype} and {values.dtype}, expected one of float32, float64")
+            found = f"{values.dtype} and {tensor.dtype}"
+            raise TypeError(f"numba kernels: found {found}, expected all float32 or all float64")
     if rows.dtype != torch.int32:
         raise TypeError(f"rows: found {rows.dtype}, expected int32")
 

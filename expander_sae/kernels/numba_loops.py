@@ -1,6 +1,7 @@
 """Compiled loops behind `numba_cpu.py`. Each writes the part [start, stop) of its outputs."""
 
 # ruff: noqa: ANN001, ANN201, ANN202
+# mypy: disallow_untyped_defs=False
 from __future__ import annotations
 
 import numpy as np
@@ -137,11 +138,12 @@ def correlate_topk(values, rows, residual, bias, index, value, scores, start, st
                     names[lane, c] = j
                 count[lane] = c + 1
         for lane in range(present):
+            b = first + lane
             if count[lane] <= room:
-                select(kept[lane], names[lane], count[lane], k, work, index[first + lane], value[first + lane])
+                select(kept[lane], names[lane], count[lane], k, work, index[b], value[b])
             else:
                 whole = scores[:n, lane].copy()
-                select(whole, np.arange(n), n, k, np.empty_like(whole), index[first + lane], value[first + lane])
+                select(whole, np.arange(n), n, k, np.empty_like(whole), index[b], value[b])
 
 
 @_compiled

@@ -5,6 +5,7 @@ once; the update of a sample's inverse factor and residual runs by itself, in O(
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202
+# mypy: disallow_untyped_defs=False
 from __future__ import annotations
 
 import numpy as np

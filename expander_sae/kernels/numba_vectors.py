@@ -93,7 +93,7 @@ def score_block(
     maxima: Any,
     block: Any,
 ) -> Any:
-    """scores[j] = bias[j] + w_j · panel for first <= j < last, and maxima[block], their largest, lane by lane.
+    """scores[j] = bias[j] + w_j · panel for first <= j < last, and maxima[block], the largest of each lane.
 
     A NaN counts as the largest.
     """
@@ -133,7 +133,7 @@ def score_block(
 def best_columns(
     typingctx: Any, values: Any, rows: Any, panel: Any, absolute: Any, best: Any, chosen: Any
 ) -> Any:
-    """best[lane], the largest w_j · panel over all j (its absolute value where `absolute`), and chosen[lane], that j.
+    """best[lane], the largest w_j · panel over all j, or |w_j · panel| if `absolute`; chosen[lane], that j.
 
     The lowest j among equals; a NaN is never chosen.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,9 +34,9 @@ def even_bounds(count: int) -> list[int]:
     return [count * piece // pieces for piece in range(pieces + 1)]
 
 
-def run(function: Callable[..., None], bounds: Sequence[int], *arguments: Any) -> None:  # noqa: ANN401
+def run(function: Callable[..., None], bounds: Sequence[int], *arguments: Any) -> None:
     """Call function(*arguments, start, stop) for each neighbouring pair of bounds, at the same time."""
-    pieces = list(zip(bounds[:-1], bounds[1:], strict=True))
+    pieces = list(pairwise(bounds))
     if len(pieces) == 1:
         function(*arguments, *pieces[0])
         return

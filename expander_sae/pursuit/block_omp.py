@@ -50,10 +50,11 @@ def block_omp(
 ) -> SparseCode:
     """Codes of target [B, m] with at most k columns, `block` of them chosen from each residual.
 
-    A round takes the columns with the largest scores ⟨w_j, r⟩/‖w_j‖ (their sizes, if `selection`
-    is "absolute"), the lowest index among equals, and refits all coefficients by least squares. A column
-    that depends on those held (ℓ² under 1e-6 of its squared norm, 1e-12 in float64) is passed over
-    for good. A sample stops early where its best score is at most `tolerance`·‖target‖, or rounding.
+    A round takes the columns with the largest scores ⟨w_j, r⟩/‖w_j‖ (their sizes, if `selection` is
+    "absolute"), the lowest index among equals, and refits all coefficients by least squares. A
+    column that depends on those held (ℓ² under 1e-6 of its squared norm, 1e-12 in float64) is passed
+    over for good. A sample stops early where its best score is at most `tolerance`·‖target‖, or
+    where it is rounding.
 
     Returns places in the order of choice; early stops leave index -1 and value 0 at the end.
     Raises `ValueError` for k, block, selection or tolerance out of range.
@@ -62,12 +63,20 @@ def block_omp(
     if not 1 <= block <= k:
         raise ValueError(f"block = {block}: expected 1 <= block <= k = {k}")
     scale = inverse_norms(dictionary)
-    pieces = [_pursue(dictionary, scale, part, k, block, selection, tolerance) for part in target.split(_BATCH)]
+    pieces = [
+        _pursue(dictionary, scale, part, k, block, selection, tolerance) for part in target.split(_BATCH)
+    ]
     return SparseCode(torch.cat([p.index for p in pieces]), torch.cat([p.value for p in pieces]))
 
 
 def _pursue(
-    dictionary: Dictionary, scale: Tensor, target: Tensor, k: int, block: int, selection: str, tolerance: float
+    dictionary: Dictionary,
+    scale: Tensor,
+    target: Tensor,
+    k: int,
+    block: int,
+    selection: str,
+    tolerance: float,
 ) -> SparseCode:
     active = ActiveSet(dictionary, target, k)
     limit = score_limit(target, tolerance)

@@ -14,7 +14,7 @@ from typing import Any
 
 from expander_sae import presets, recipes
 from expander_sae.activations.splits import shard_counts
-from expander_sae.blocks import Config, as_list, blocks
+from expander_sae.blocks import AXES, Config, as_list, blocks, sizes
 from expander_sae.config import load_config
 from expander_sae.files import digest
 

@@ -7,7 +7,6 @@ a few bytes on disk whatever its size, and a checksum tells whether it was regen
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ import numpy as np
 
 from expander_sae.errors import UserError
 from expander_sae.files import read_json, write_json
+from expander_sae.mask_families import family
 from expander_sae.rng import Integers
 from expander_sae.stages import lineage
-
-Rows = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,13 @@ class MaskRecipe:
         Raises:
             UserError: unknown family, or a shape that the family cannot have.
         """
-        if self.family not in FAMILIES:
-            raise UserError(f"mask family: found {self.family!r}, expected one of {', '.join(FAMILIES)}")
+        make = family(self.family)
         if not 1 <= self.d <= self.m:
             raise UserError(f"d: found {self.d}, expected 1 to m = {self.m}")
         if self.n < 2:
             raise UserError(f"n: found {self.n}, expected at least 2")
         stream = Integers(self.seed, f"mask/{self.family}/{self.m}/{self.n}/{self.d}")
-        rows, degrees = FAMILIES[self.family](self, stream)
+        rows, degrees = make(self.m, self.n, self.d, stream)
         return Mask(self, rows, degrees)
 
 
@@ -92,117 +89,6 @@ class Mask:
         content = hashlib.sha256(self.degrees.astype("<i4").tobytes())
         content.update(self.rows[self.valid()].astype("<i4").tobytes())
         return content.hexdigest()
-
-
-def _regular(rows: Rows) -> tuple[Rows, np.ndarray]:
-    n, d = rows.shape
-    return np.sort(rows, axis=1).astype(np.int32), np.full(n, d, dtype=np.int32)
-
-
-def _subsets(stream: Integers, m: int, n: int, d: int) -> Rows:
-    """n uniform d-subsets of range(m), by Floyd's algorithm run on all columns at once.
-
-    Time O(n·d²) with d ≤ m/2; above, the complement is drawn.
-    """
-    if 2 * d > m:
-        left_out = np.zeros((n, m), dtype=bool)
-        np.put_along_axis(left_out, _subsets(stream, m, n, m - d), True, axis=1)
-        return np.nonzero(~left_out)[1].reshape(n, d)
-    chosen = np.empty((n, d), dtype=np.int32)
-    for place, last in enumerate(range(m - d, m)):
-        drawn = stream.below(last + 1, n).astype(np.int32)
-        taken = (chosen[:, :place] == drawn[:, None]).any(axis=1)
-        chosen[:, place] = np.where(taken, last, drawn)
-    return chosen
-
-
-def _expander(recipe: MaskRecipe, stream: Integers) -> tuple[Rows, np.ndarray]:
-    """The paper's mask: each column a uniform d-subset, no row left empty.
-
-    A row that nothing drew takes over a uniformly drawn edge of a row that has two or more.
-    """
-    m, n, d = recipe.m, recipe.n, recipe.d
-    if d * n < m:
-        raise UserError(f"d·n: found {d}·{n} = {d * n}, expected at least m = {m}, to cover every row")
-    rows = _subsets(stream, m, n, d)
-    degree = np.bincount(rows.ravel(), minlength=m)
-    flat = rows.reshape(-1)
-    for empty in np.flatnonzero(degree == 0):
-        edge = int(stream.below(flat.size, 1)[0])
-        while degree[flat[edge]] < 2:
-            edge = int(stream.below(flat.size, 1)[0])
-        degree[flat[edge]] -= 1
-        degree[empty] += 1
-        flat[edge] = empty
-    return _regular(rows)
-
-
-def _bernoulli(recipe: MaskRecipe, stream: Integers) -> tuple[Rows, np.ndarray]:
-    """Random and irregular: d·n edges uniform over all m·n cells, every column at least one.
-
-    A column that drew none takes over a uniformly drawn edge of a column that has two or more,
-    on a uniform row.
-    """
-    m, n, d = recipe.m, recipe.n, recipe.d
-    complement = 2 * d > m
-    wanted = (m - d) * n if complement else d * n
-    cells = np.empty(0, dtype=np.int64)
-    while cells.size < wanted:
-        missing = wanted - cells.size
-        size = missing + missing // 4 + 16
-        drawn = stream.below(n, size) * m + stream.below(m, size)
-        merged = np.concatenate([cells, drawn])
-        _, first = np.unique(merged, return_index=True)
-        cells = merged[np.sort(first)][:wanted]
-    if complement:
-        absent = np.zeros(n * m, dtype=bool)
-        absent[cells] = True
-        cells = np.flatnonzero(~absent)
-    column, row = cells // m, cells % m
-    degree = np.bincount(column, minlength=n)
-    for empty in np.flatnonzero(degree == 0):
-        edge = int(stream.below(column.size, 1)[0])
-        while degree[column[edge]] < 2:
-            edge = int(stream.below(column.size, 1)[0])
-        degree[column[edge]] -= 1
-        degree[empty] = 1
-        column[edge], row[edge] = empty, int(stream.below(m, 1)[0])
-    order = np.lexsort((row, column))
-    column, row = column[order], row[order]
-    starts = np.concatenate([[0], np.cumsum(degree)[:-1]])
-    rows = np.zeros((n, int(degree.max())), dtype=np.int32)
-    rows[column, np.arange(column.size) - starts[column]] = row
-    return rows, degree.astype(np.int32)
-
-
-def _clustered(recipe: MaskRecipe, stream: Integers) -> tuple[Rows, np.ndarray]:
-    """The published control: ⌊m/d⌋ disjoint blocks of d rows, each column takes one.
-
-    Blocks are used equally often within one. The m mod d rows left over are written by nothing.
-    """
-    blocks = recipe.m // recipe.d
-    block = stream.permutation(recipe.n) % blocks
-    return _regular(block[:, None] * recipe.d + np.arange(recipe.d)[None, :])
-
-
-def _clustered_cover(recipe: MaskRecipe, stream: Integers) -> tuple[Rows, np.ndarray]:
-    """`clustered` without its confound: blocks are laid end to end and wrap round.
-
-    Every row is covered and row degrees are equal within one.
-    """
-    m, n, d = recipe.m, recipe.n, recipe.d
-    if d * n < m:
-        raise UserError(f"d·n: found {d}·{n} = {d * n}, expected at least m = {m}, to cover every row")
-    start = stream.permutation(n) * d
-    return _regular((start[:, None] + np.arange(d)[None, :]) % m)
-
-
-FAMILIES: dict[str, Callable[[MaskRecipe, Integers], tuple[Rows, np.ndarray]]] = {
-    "expander": _expander,
-    "bernoulli": _bernoulli,
-    "clustered": _clustered,
-    "clustered_cover": _clustered_cover,
-}
 
 
 def write_mask(spec: dict[str, Any], path: str | Path) -> None:

@@ -11,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from expander_sae.errors import UserError
-from expander_sae.masks import FAMILIES, Mask, MaskRecipe, read_mask, write_mask
+from expander_sae.mask_families import FAMILIES
+from expander_sae.masks import Mask, MaskRecipe, read_mask, write_mask
+
+ANY_SHAPE = sorted(set(FAMILIES) - {"girth6"})
+"""Families that exist for every d·n ≥ m."""
 
 GOLDEN = {
     ("expander", 512, 4096, 7, 0): "6978ecd5",
@@ -19,6 +23,10 @@ GOLDEN = {
     ("bernoulli", 512, 4096, 7, 0): "9e02e692",
     ("clustered", 576, 4608, 100, 0): "b9a9b230",
     ("clustered_cover", 512, 4096, 7, 0): "4cdb3e2a",
+    ("right_regular", 576, 4608, 100, 0): "b1314f14",
+    ("girth6", 576, 4608, 7, 0): "56cc920a",
+    ("min_overlap", 576, 4608, 30, 0): "fc4d79e2",
+    ("dose576", 576, 4608, 7, 0): "63238d35",
 }
 
 
@@ -27,7 +35,7 @@ def recipes(draw: st.DrawFn) -> MaskRecipe:
     m = draw(st.integers(1, 24))
     d = draw(st.integers(1, m))
     n = draw(st.integers(max(2, -(-m // d)), 40))
-    return MaskRecipe(draw(st.sampled_from(sorted(FAMILIES))), m, n, d, draw(st.integers(0, 5)))
+    return MaskRecipe(draw(st.sampled_from(ANY_SHAPE)), m, n, d, draw(st.integers(0, 5)))
 
 
 @given(recipes())
@@ -41,9 +49,9 @@ def test_every_family_has_the_edges_it_promises(recipe: MaskRecipe) -> None:
         assert 0 <= rows[0] and rows[-1] < recipe.m
     if recipe.family != "bernoulli":
         assert (mask.degrees == recipe.d).all()
-    if recipe.family in ("expander", "clustered_cover"):
+    if recipe.family not in ("bernoulli", "clustered"):
         assert mask.uncovered_rows() == 0
-    if recipe.family == "clustered_cover":
+    if recipe.family in ("clustered_cover", "right_regular", "min_overlap"):
         assert np.ptp(mask.row_degrees()) <= 1
     if recipe.family == "clustered":
         assert mask.uncovered_rows() >= recipe.m % recipe.d
@@ -60,6 +68,49 @@ def test_regeneration_is_exact(recipe: MaskRecipe) -> None:
 @pytest.mark.parametrize("key", GOLDEN)
 def test_masks_are_those_of_this_stage_version(key: tuple[str, int, int, int, int]) -> None:
     assert MaskRecipe(*key).generate().sha256.startswith(GOLDEN[key])
+
+
+def overlaps(mask: Mask) -> np.ndarray:
+    """Rows shared by each pair of columns."""
+    member = np.zeros((mask.recipe.n, mask.recipe.m), dtype=np.float32)
+    np.put_along_axis(member, mask.rows.astype(np.int64), 1, axis=1)
+    return (member @ member.T)[np.triu_indices(mask.recipe.n, 1)]
+
+
+@pytest.mark.parametrize(("m", "n", "d"), [(512, 4096, 7), (576, 4608, 7), (29, 20, 5), (17, 20, 3)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_girth6_columns_share_at_most_one_row(m: int, n: int, d: int, seed: int) -> None:
+    mask = MaskRecipe("girth6", m, n, d, seed).generate()
+    assert overlaps(mask).max() == 1
+    assert mask.uncovered_rows() == 0
+    assert np.ptp(mask.row_degrees()) <= max(3, 0.3 * n * d / m)
+
+
+def test_girth6_prints_the_bound_where_it_cannot_be() -> None:
+    with pytest.raises(
+        UserError, match=r"n = 4608 columns of d = 30 .* at most m\(m−1\)/\(d\(d−1\)\) = 380 can"
+    ):
+        MaskRecipe("girth6", 576, 4608, 30, 0).generate()
+
+
+def test_min_overlap_shares_less_than_chance() -> None:
+    counts = {
+        family: np.maximum(overlaps(MaskRecipe(family, 96, 300, 8, 0).generate()) - 1, 0).sum()
+        for family in ("min_overlap", "right_regular")
+    }
+    assert counts["min_overlap"] < 0.7 * counts["right_regular"]
+
+
+@pytest.mark.parametrize(("d", "supports"), [(6, 8), (6, 32), (6, 96), (1, 48), (20, 12)])
+def test_a_dose_has_its_supports_and_balanced_rows(d: int, supports: int) -> None:
+    n = 96
+    mask = MaskRecipe(f"dose{supports}", 48, n, d, 0).generate()
+    unique, uses = np.unique(mask.rows, axis=0, return_counts=True)
+    assert len(unique) == supports
+    assert np.ptp(uses) <= 1
+    assert np.ptp(mask.row_degrees()) <= -(-n // supports)
+    if (d * supports) % 48 == 0 and n % supports == 0:
+        assert np.ptp(mask.row_degrees()) == 0
 
 
 def test_seeds_and_shapes_have_streams_of_their_own() -> None:
@@ -98,6 +149,10 @@ def test_bernoulli_degrees_are_spread_like_binomials() -> None:
         (MaskRecipe("expander", 8, 100, 9, 0), "d: found 9, expected 1 to m = 8"),
         (MaskRecipe("expander", 8, 1, 8, 0), "n: found 1, expected at least 2"),
         (MaskRecipe("random", 8, 8, 8, 0), "mask family: found 'random', expected one of"),
+        (MaskRecipe("dose0", 8, 8, 8, 0), "mask family: found 'dose0', expected one of"),
+        (MaskRecipe("dose9", 8, 8, 4, 0), "dose9: expected 1 to n = 8 supports"),
+        (MaskRecipe("dose4", 3, 8, 3, 0), "dose4: only 1 supports of 3 among 3 rows exist"),
+        (MaskRecipe("dose2", 16, 64, 4, 0), "d·n: found 4·2 = 8, expected at least m = 16"),
     ],
 )
 def test_impossible_masks_are_refused(recipe: MaskRecipe, message: str) -> None:

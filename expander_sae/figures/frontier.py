@@ -19,8 +19,10 @@ from expander_sae.figures import captions
 from expander_sae.figures.panel import (
     PANEL_HEIGHT,
     PANEL_WIDTH,
+    Looks,
     draw_panel,
     handle,
+    looks_for,
     mark_handle,
     on_scale,
     stored_limits,
@@ -105,7 +107,8 @@ def _pages(kind: captions.Kind, frame: pd.DataFrame, published: pd.DataFrame) ->
     if kind.supplementary:
         rows = [row for row in rows if _worth_showing(kind, row)]
     chunks = [rows[start : start + ROWS_PER_PAGE] for start in range(0, len(rows), ROWS_PER_PAGE)]
-    return [_page(kind, chunk, number + 1, len(chunks)) for number, chunk in enumerate(chunks)]
+    looks = looks_for(frame["support"].unique(), by_pursuit=kind.only_inference is not None)
+    return [_page(kind, chunk, looks, number + 1, len(chunks)) for number, chunk in enumerate(chunks)]
 
 
 def _row(
@@ -132,10 +135,10 @@ def _worth_showing(kind: captions.Kind, row: Row) -> bool:
     return len({one.role for one in row.all_series} - {"expander", "dense"}) > 0
 
 
-def _page(kind: captions.Kind, rows: Sequence[Row], number: int, of: int) -> Figure:
+def _page(kind: captions.Kind, rows: Sequence[Row], looks: Looks, number: int, of: int) -> Figure:
     notes = [captions.notes(row.setting, row.ours, row.entropies, kind, row.off_scale) for row in rows]
     wrapped = [[line for note in row for line in wrap(note, _TEXT_WIDTH, SMALL)] for row in notes]
-    legend = _legend(kind, rows)
+    legend = _legend(kind, rows, looks)
     every = [one for row in rows for one in row.all_series]
     caption = wrap(captions.caption(kind, every, _has_published(rows)), _TEXT_WIDTH, SMALL)
     if of > 1:
@@ -154,7 +157,7 @@ def _page(kind: captions.Kind, rows: Sequence[Row], number: int, of: int) -> Fig
     _text(figure, title, top, LARGE, 0.2, weight="bold")
     top += 0.2 * len(title) + 0.08
     for row, lines, row_height in zip(rows, wrapped, row_heights, strict=True):
-        _draw_row(figure, kind, row, lines, top)
+        _draw_row(figure, kind, row, looks, lines, top)
         top += row_height
     figure.legend(
         handles=legend, loc="upper left", bbox_to_anchor=(_MARGIN / PAGE_WIDTH, 1 - top / height), ncols=2,
@@ -164,7 +167,9 @@ def _page(kind: captions.Kind, rows: Sequence[Row], number: int, of: int) -> Fig
     return figure
 
 
-def _draw_row(figure: Figure, kind: captions.Kind, row: Row, notes: list[str], top: float) -> None:
+def _draw_row(
+    figure: Figure, kind: captions.Kind, row: Row, looks: Looks, notes: list[str], top: float
+) -> None:
     width, height = figure.get_size_inches()
     heading, details = captions.headings(row.setting)
     _text(figure, [heading], top, NORMAL + 1, 0.155, weight="bold")
@@ -177,9 +182,8 @@ def _draw_row(figure: Figure, kind: captions.Kind, row: Row, notes: list[str], t
         place_and_size = (left / width, bottom / height, PANEL_WIDTH / width, PANEL_HEIGHT / height)
         axes = figure.add_axes(place_and_size)
         draw_panel(
-            axes, row.setting, ours, published, row.all_series, limits,
+            axes, row.setting, ours, published, row.all_series, limits, looks,
             higher_is_better=kind.metrics[place] != "relative_error",
-            by_pursuit=kind.only_inference is not None,
         )  # fmt: skip
         axes.set_ylabel(kind.labels[place])
         if not any(point.values for one in ours for point in one.points):
@@ -199,13 +203,13 @@ def _text(
         )  # fmt: skip
 
 
-def _legend(kind: captions.Kind, rows: Sequence[Row]) -> list[Line2D]:
+def _legend(kind: captions.Kind, rows: Sequence[Row], looks: Looks) -> list[Line2D]:
     by_pursuit = kind.only_inference is not None
     shown: dict[tuple[str, str, str], Series] = {}
     for row in rows:
         for one in row.all_series:
             shown.setdefault((one.role, one.encoder, one.inference), one)
-    handles = [handle(one, captions.series_label(one, by_pursuit), by_pursuit) for one in shown.values()]
+    handles = [handle(one, captions.series_label(one, by_pursuit), looks) for one in shown.values()]
     points = [point for row in rows for one in row.all_series for point in one.points]
     if any(len(point.values) > 1 for point in points):
         handles.append(mark_handle("o", "one training seed (bar: 95 % interval of the mean)"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,10 +24,21 @@ _IN_PLACE = ("expander", "dense")
 _ROLES = ("expander", "bernoulli", "clustered", "clustered_cover", "small_dense", "dense")
 
 
-def look_of(series: Series, by_pursuit: bool = False) -> Look:
-    """The look of a series; on a page where all is decoded by one pursuit, the looks of the encoder."""
-    extra = sum(map(ord, series.role)) if series.role not in _ROLES else 0
-    return look(series.role, "encoder" if by_pursuit else series.inference, extra)
+Looks = Callable[[Series], Look]
+
+
+def looks_for(supports: Iterable[str], by_pursuit: bool = False) -> Looks:
+    """How the series of a table are drawn; families without a look of their own get spare ones in turn.
+
+    On a page where all is decoded by one pursuit (`by_pursuit`) supports keep the looks of the encoder.
+    """
+    newcomers = sorted({*supports} - {*_ROLES, "none"})
+
+    def of(series: Series) -> Look:
+        position = newcomers.index(series.role) if series.role in newcomers else 0
+        return look(series.role, "encoder" if by_pursuit else series.inference, position)
+
+    return of
 
 
 def stored_limits(groups: Iterable[Sequence[Series]]) -> tuple[float, float]:
@@ -47,8 +58,8 @@ def draw_panel(
     published: Sequence[Series],
     row: Sequence[Series],
     limits: tuple[float, float],
+    looks: Looks,
     higher_is_better: bool,
-    by_pursuit: bool = False,
 ) -> None:
     """Draw all series of one metric and set both axes.
 
@@ -63,10 +74,10 @@ def draw_panel(
     axes.spines[["right"]].set_visible(False)
     places = _sideways(row, limits)
     for series in ours:
-        _draw_series(axes, series, look_of(series, by_pursuit), places[series.role], limits)
+        _draw_series(axes, series, looks(series), places[series.role], limits)
     for series in published:
-        _draw_published(axes, series, look_of(series, by_pursuit), places.get(series.role, 0.0))
-    _mark_diverged(axes, ours, places, higher_is_better, by_pursuit)
+        _draw_published(axes, series, looks(series), places.get(series.role, 0.0))
+    _mark_diverged(axes, ours, places, looks, higher_is_better)
     _stored_axis(axes)
     _compression_axis(axes, setting, row, limits)
 
@@ -175,7 +186,7 @@ def _draw_published(axes: Axes, series: Series, style: Look, place: float) -> No
 
 
 def _mark_diverged(
-    axes: Axes, ours: Sequence[Series], places: dict[str, float], higher_is_better: bool, by_pursuit: bool
+    axes: Axes, ours: Sequence[Series], places: dict[str, float], looks: Looks, higher_is_better: bool
 ) -> None:
     """A cross at the bad edge for every cell with diverged seeds, once for all its inferences."""
     seen: set[tuple[str, str, int, int]] = set()
@@ -187,7 +198,7 @@ def _mark_diverged(
             if point.diverged and cell not in seen:
                 seen.add(cell)
                 axes.plot([point.stored], [low + edge * (high - low)], ls="none", marker="x", ms=4.5, mew=1.3,
-                          color=look_of(series, by_pursuit).colour,
+                          color=looks(series).colour,
                           transform=_moved(axes, places[series.role]), zorder=6)  # fmt: skip
 
 
@@ -259,9 +270,9 @@ def compression(factor: float) -> str:
     return f"{factor:.0f}×" if factor >= 10 else f"{factor:.2g}×"
 
 
-def handle(series: Series, label: str, by_pursuit: bool = False) -> Line2D:
+def handle(series: Series, label: str, looks: Looks) -> Line2D:
     """The legend's entry of a series."""
-    style = look_of(series, by_pursuit)
+    style = looks(series)
     return Line2D(
         [], [], color=style.colour, ls=style.line, lw=style.width, label=label,
         **marker_style(style, series.encoder),

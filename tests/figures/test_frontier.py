@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from expander_sae.errors import UserError
 from expander_sae.figures import captions, frontier
-from expander_sae.figures.panel import compression, on_scale, short_number
+from expander_sae.figures.panel import compression, looks_for, on_scale, short_number
 from expander_sae.figures.points import Point, Series, read_published
-from expander_sae.figures.style import SMALL, house_style, look, text_width, wrap
+from expander_sae.figures.style import LOOKS, SMALL, house_style, look, text_width, wrap
 
 Table = Callable[..., pd.DataFrame]
 
@@ -176,7 +176,13 @@ def test_looks_are_distinct() -> None:
     looks = [look(role, "encoder") for role in roles]
     looks += [look(role, "omp") for role in ("expander", "dense")]
     assert len({one.marker for one in looks}) == len(looks)
-    assert look("dose64", "encoder", 4) == look("other", "encoder", 1)
+
+
+def test_later_families_get_looks_of_their_own() -> None:
+    looks = looks_for(["expander", "none", "right_regular", "dose64"])
+    new = [looks(Series(role, "tied", "encoder", ())) for role in ("dose64", "right_regular")]
+    assert new[0].marker != new[1].marker
+    assert {one.marker for one in new}.isdisjoint(one.marker for one in LOOKS.values())
 
 
 def test_wrap_keeps_every_word_and_the_width() -> None:

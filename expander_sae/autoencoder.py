@@ -39,6 +39,10 @@ class SparseAutoencoder(nn.Module):
         UserError: k > n, an unknown encoder, or a mask of another shape.
     """
 
+    rows: Tensor | None
+    valid: Tensor | None
+    encoder: nn.Parameter | None
+
     def __init__(
         self,
         m: int,
@@ -85,7 +89,9 @@ class SparseAutoencoder(nn.Module):
         self.b_enc.zero_()
         self.b_dec.zero_()
         if self.encoder is not None:
-            start = draw() if self.encoder_kind == "independent" else unit_columns(self._on_support(self.values))
+            start = (
+                draw() if self.encoder_kind == "independent" else unit_columns(self._on_support(self.values))
+            )
             self.encoder.copy_(start)
 
     def _on_support(self, values: Tensor) -> Tensor:
@@ -179,7 +185,9 @@ class SparseAutoencoder(nn.Module):
         try:
             shape, mask_record = json.loads(header["shape"]), json.loads(header["mask"])
             mask = mask_record and regenerate(mask_record["recipe"], mask_record["sha256"], path)
-            loaded = cls(**shape, mask=mask, encoder=header["encoder"], backend=backend, dtype=tensors["b_enc"].dtype)
+            loaded = cls(
+                **shape, mask=mask, encoder=header["encoder"], backend=backend, dtype=tensors["b_enc"].dtype
+            )
             with torch.no_grad():
                 for name, parameter in loaded.named_parameters():
                     if name in ("values", "encoder") and loaded.valid is not None:

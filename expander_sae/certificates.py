@@ -162,7 +162,11 @@ def expansion_deficit(mask: Mask, s: int, seed: int = 0, starts: int = 8, rounds
         raise UserError(f"s: found {s}, expected 1 to n = {n}")
     stream, search = Integers(seed, f"expansion/{s}"), _Search(mask)
     regular = mask.regular
-    found = [ExpansionBound(counting_bound(mask.recipe.m, mask.recipe.d, s) if regular else 0.0, "counting", np.array([]))]
+    found = [
+        ExpansionBound(
+            counting_bound(mask.recipe.m, mask.recipe.d, s) if regular else 0.0, "counting", np.array([])
+        )
+    ]
     firsts = stream.permutation(n)[:starts]
     greedy = [search.greedy(int(first), s) for first in firsts]
     best = max(greedy, key=lambda columns: deficit(mask, columns))

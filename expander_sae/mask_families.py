@@ -193,9 +193,10 @@ def girth6(m: int, n: int, d: int, stream: Integers) -> Support:
     """No two columns share two rows: the bipartite graph has no cycle of length four.
 
     Columns are lines y = ax + b over GF(q), with d of the x and q prime; two lines meet at most
-    once. All lines of a slope are taken before the next slope, which keeps row degrees even. Each of
-    the m − dq rows beyond takes one place from lines of one slope, which do not meet at all. Needs a prime q with d ≤ q ≤ m/d and q² ≥ n, where counting pairs of rows allows at
-    most m(m−1)/(d(d−1)) columns.
+    once. All lines of a slope are taken before the next slope, which keeps row degrees even. Each
+    of the m − dq rows beyond takes one place from lines of one slope, which do not meet at all.
+    Needs a prime q with d ≤ q ≤ m/d and q² ≥ n, where counting pairs of rows allows at most
+    m(m−1)/(d(d−1)) columns.
     """
     _require_cover(m, n, d)
     limit = m * (m - 1) // (d * (d - 1)) if d > 1 else n
@@ -203,8 +204,8 @@ def girth6(m: int, n: int, d: int, stream: Integers) -> Support:
     reach = fitting[-1] ** 2 if fitting else 0
     if n > reach:
         raise UserError(
-            f"girth6: n = {n} columns of d = {d} on m = {m} rows; at most m(m−1)/(d(d−1)) = {limit} can exist "
-            f"and this construction reaches {reach}"
+            f"girth6: n = {n} columns of d = {d} on m = {m} rows; at most m(m−1)/(d(d−1)) = {limit} "
+            f"can exist and this construction reaches {reach}"
         )
     q = fitting[-1]
     slopes, extras, target = -(-n // q), m - d * q, min(max(n * d // m, 1), q)

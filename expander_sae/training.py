@@ -52,7 +52,11 @@ class TrainingState:
         )
         fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=autoencoder.b_enc.device)
         return cls(
-            autoencoder, optimiser, torch_generator(seed, "batches"), torch_generator(seed, "resampling"), fired
+            autoencoder,
+            optimiser,
+            torch_generator(seed, "batches"),
+            torch_generator(seed, "resampling"),
+            fired,
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -74,7 +78,9 @@ class TrainingState:
         for name, parameter in self.autoencoder.named_parameters():
             parameter.copy_(stored[f"parameter.{name}"])
             prefix = f"adam.{name}."
-            moments = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
+            moments = {
+                key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)
+            }
             if moments:
                 self.optimiser.state[parameter] = {
                     key: value.clone() if key == "step" else value.to(parameter.device).clone()
@@ -183,4 +189,10 @@ def _log_row(
 ) -> list[float]:
     error: Any = ((reconstruction - batch).norm(dim=1) / batch.norm(dim=1)).mean()
     silent: Any = (state.fired == 0).double().mean()
-    return [state.step, float(loss), float(error), float(silent), learning_rate(state.step - 1, steps, recipe)]
+    return [
+        state.step,
+        float(loss),
+        float(error),
+        float(silent),
+        learning_rate(state.step - 1, steps, recipe),
+    ]

@@ -15,7 +15,6 @@ from expander_sae.masks import MaskRecipe
 from expander_sae.rng import torch_generator
 from tests import dense_reference
 
-
 FAMILIES = ("expander", "bernoulli", "clustered", "clustered_cover", "right_regular", "min_overlap")
 
 

@@ -19,7 +19,9 @@ from expander_sae.pursuit.omp import omp
 from expander_sae.rng import torch_generator
 
 
-def make(m: int, n: int, d: int, seed: int = 0, flat: bool = False) -> tuple[Mask, SparseDictionary, torch.Tensor]:
+def make(
+    m: int, n: int, d: int, seed: int = 0, flat: bool = False
+) -> tuple[Mask, SparseDictionary, torch.Tensor]:
     mask = MaskRecipe("expander", m, n, d, seed).generate()
     values = torch.randn(n, d, dtype=torch.float64, generator=torch_generator(seed, "values"))
     columns = unit_columns(values.sign() if flat else values)
@@ -45,7 +47,9 @@ def test_cumulative_coherence_equals_brute_force(seed: int, s: int) -> None:
         for j in range(9)
         for chosen in itertools.combinations([i for i in range(9) if i != j], s)
     )
-    assert certificates.cumulative_coherence(dictionary, [s], block=4)[s] == pytest.approx(expected, rel=1e-12)
+    assert certificates.cumulative_coherence(dictionary, [s], block=4)[s] == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @settings(deadline=None, max_examples=25)
@@ -93,7 +97,9 @@ def test_restricted_singular_values_are_those_of_the_submatrix() -> None:
 
 def test_a_positive_margin_means_omp_recovers() -> None:
     _, dictionary, w = make(64, 80, 8)
-    supports = torch.stack([torch.randperm(80, generator=torch_generator(i, "support"))[:3] for i in range(40)])
+    supports = torch.stack(
+        [torch.randperm(80, generator=torch_generator(i, "support"))[:3] for i in range(40)]
+    )
     margins = certificates.recovery_margin(dictionary, supports)
     for row, margin in zip(supports, margins, strict=True):
         outside = [j for j in range(80) if j not in set(row.tolist())]

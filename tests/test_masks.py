@@ -46,7 +46,7 @@ def test_every_family_has_the_edges_it_promises(recipe: MaskRecipe) -> None:
     for column, degree in enumerate(mask.degrees):
         rows = mask.rows[column, :degree]
         assert (np.diff(rows) > 0).all()
-        assert 0 <= rows[0] and rows[-1] < recipe.m
+        assert rows.min() >= 0 and rows.max() < recipe.m
     if recipe.family != "bernoulli":
         assert (mask.degrees == recipe.d).all()
     if recipe.family not in ("bernoulli", "clustered"):

@@ -35,7 +35,9 @@ def start(family: str, d: int, recipe: Recipe, dtype: torch.dtype, backend: str 
 
 
 @pytest.mark.parametrize("backend", ["torch", "auto"])
-@pytest.mark.parametrize(("family", "d"), [("expander", 3), ("expander", 20), ("bernoulli", 5), ("clustered", 7)])
+@pytest.mark.parametrize(
+    ("family", "d"), [("expander", 3), ("expander", 20), ("bernoulli", 5), ("clustered", 7)]
+)
 def test_recipe_paper_equals_the_dense_reference(family: str, d: int, backend: str) -> None:
     """300 steps, two resamplings, the second on the last step: every parameter to 1e-8."""
     steps, every = 300, 150

@@ -47,9 +47,9 @@ class Reconstruction:
 
 
 @torch.no_grad()
-def reconstruct(autoencoder: SparseAutoencoder, activations: np.ndarray, inference: Inference) -> tuple[
-    np.ndarray, Reconstruction
-]:
+def reconstruct(
+    autoencoder: SparseAutoencoder, activations: np.ndarray, inference: Inference
+) -> tuple[np.ndarray, Reconstruction]:
     """(ĥ float32 [N, m], its sums) for activations [N, m] in the model's units."""
     tokens = len(activations)
     rebuilt = np.empty((tokens, autoencoder.m), dtype=np.float32)

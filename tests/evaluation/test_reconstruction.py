@@ -35,9 +35,13 @@ def test_metrics_are_their_definitions(name: str) -> None:
     wide = h.double()
     error = wide - expected
     summary = sums.summary()
-    assert summary["relative_error"] == pytest.approx(float((error.norm(dim=1) / wide.norm(dim=1)).mean()), rel=1e-6)
+    assert summary["relative_error"] == pytest.approx(
+        float((error.norm(dim=1) / wide.norm(dim=1)).mean()), rel=1e-6
+    )
     deviation = (wide - wide.mean(0)).square().sum()
-    assert summary["explained_variance"] == pytest.approx(1 - float(error.square().sum() / deviation), rel=1e-5)
+    assert summary["explained_variance"] == pytest.approx(
+        1 - float(error.square().sum() / deviation), rel=1e-5
+    )
     used = set(code.index[code.value != 0].tolist())
     assert summary["dead_fraction"] == pytest.approx(1 - len(used) / 64)
     assert summary["l0"] == pytest.approx(float((code.value != 0).sum(1).double().mean()))
@@ -51,7 +55,9 @@ def test_features_with_hopeless_biases_count_as_dead() -> None:
 def test_omp_beats_the_encoder_at_the_same_k() -> None:
     sae = autoencoder()
     h = torch.randn(200, 16, generator=torch_generator(1, "h")).numpy()
-    errors = {name: reconstruct(sae, h, INFERENCES[name])[1].summary()["relative_error"] for name in INFERENCES}
+    errors = {
+        name: reconstruct(sae, h, INFERENCES[name])[1].summary()["relative_error"] for name in INFERENCES
+    }
     assert errors["omp"] < 0.9 * errors["encoder"]
 
 

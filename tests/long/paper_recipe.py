@@ -64,7 +64,13 @@ def compare(pool: Pool, d: int, n: int, k: int, steps: int) -> dict[str, Any]:
     sparse_seconds = time.perf_counter() - began
     began = time.perf_counter()
     expected = dense_reference.train(
-        support, v, batches, k, d, recipe.resample_every, torch_generator(0, "resampling")  # type: ignore[arg-type]
+        support,
+        v,
+        batches,
+        k,
+        d,
+        recipe.resample_every,
+        torch_generator(0, "resampling"),  # type: ignore[arg-type]
     )
     dense_seconds = time.perf_counter() - began
     got = dense_reference.to_dense(autoencoder.values.detach(), mask.rows, mask.degrees, pool.m)
@@ -96,7 +102,9 @@ def compare(pool: Pool, d: int, n: int, k: int, steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pool", type=Path, required=True, help="train.json of an activation pool")
     parser.add_argument("--d", type=int, required=True)
     parser.add_argument("--n", type=int, help="features; 8·m if left out")

@@ -30,7 +30,7 @@ class Source:
 def open_source(spec: dict[str, Any]) -> Source:
     """The source of a corpus spec. Hub and file sources are read as they are consumed."""
     if spec["source"] == "docstrings":
-        return _docstrings(spec["data_seed"])
+        return _docstrings(spec["location"], spec["data_seed"])
     if spec["source"] == "hub":
         return Source(_hub(spec), {"revision": spec["revision"]})
     if spec["source"] == "files":
@@ -39,12 +39,16 @@ def open_source(spec: dict[str, Any]) -> Source:
     raise UserError(f"corpus.source: found {spec['source']!r}, expected docstrings, hub or files")
 
 
-def _docstrings(data_seed: int) -> Source:
-    corpus = read_docstrings()
+def _docstrings(package: str | None, data_seed: int) -> Source:
+    """Docstrings of one of the packages, or of all of them, in an order of the seed's."""
+    if package is not None and package not in PACKAGES:
+        raise UserError(f"corpus.location: found {package!r}, expected null or one of {', '.join(PACKAGES)}")
+    packages = tuple(PACKAGES) if package is None else (package,)
+    corpus = read_docstrings(packages)
     order = Integers(data_seed, "corpus").permutation(len(corpus.texts))
     description = {
         "packages": {
-            name: {"version": corpus.versions[name], "licence": PACKAGES[name]} for name in PACKAGES
+            name: {"version": corpus.versions[name], "licence": PACKAGES[name]} for name in packages
         },
         "documents_available": len(corpus.texts),
         "sha256": corpus.sha256,

@@ -54,7 +54,7 @@ def run(stage: str, main: Callable[[argparse.Namespace], bool | None], options: 
     message; anything else leaves its traceback in the log and says where that is. `main` returns
     False where it found everything done: the cost of the job that did it is then kept.
     """
-    # Set before numpy and torch are imported, which read them once.
+    # Numpy and torch read these once, when they are imported.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(threads())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -63,7 +63,7 @@ def run(stage: str, main: Callable[[argparse.Namespace], bool | None], options: 
     started = time.perf_counter()
     try:
         with reported_to_user():
-            _set_threads()
+            _check_device()
             worked = main(options)
     except SystemExit:
         _repeat_last_line(options.log, terminal)
@@ -87,12 +87,12 @@ def cost(stage: str, job: str, started: float) -> dict[str, Any]:
     }
 
 
-def _set_threads() -> None:
-    import torch
+def _check_device() -> None:
+    if device() == "cuda":
+        import torch
 
-    torch.set_num_threads(threads())
-    if device() == "cuda" and not torch.cuda.is_available():
-        raise UserError("compute.device: found 'cuda', expected 'cpu' (torch sees no GPU here)")
+        if not torch.cuda.is_available():
+            raise UserError("compute.device: found 'cuda', expected 'cpu' (torch sees no GPU here)")
 
 
 def _redirect(log: Path) -> int:

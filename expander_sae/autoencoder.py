@@ -27,7 +27,10 @@ FORMAT = "expander-sae/1"
 
 
 class SparseAutoencoder(nn.Module):
-    """Parameters: values V [n, w] (dense: [n, m]), encoder E of the same shape unless tied, b_enc [n], b_dec [m].
+    """A TopK autoencoder with parameters O(d·n).
+
+    Parameters: values V [n, w] (dense: [n, m]), encoder E of the same shape unless tied, b_enc [n],
+    b_dec [m].
 
     Args:
         m, n, k: residual width, features, active features per token.

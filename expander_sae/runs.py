@@ -97,7 +97,7 @@ def train_run(
         recipe,
         checkpoint_every=checkpoint_every,
         checkpoint=lambda now: _save_checkpoint(now, folder / CHECKPOINT, identity),
-        label=f"{spec['support']}-{spec['encoder']} n{spec['n']} d{spec['d']} k{spec['k']} seed{spec['seed']}",
+        label="{support}-{encoder} n{n} d{d} k{k} seed{seed}".format(**spec),
     )
     autoencoder.rescale(scaling.scale)
     _write_results(folder, state, spec, identity, scaling, finite, mask)

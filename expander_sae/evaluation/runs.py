@@ -18,7 +18,7 @@ from expander_sae.activations.pool import Pool
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
 from expander_sae.evaluation import tables
-from expander_sae.evaluation.cross_entropy import recovered, sequence_tokens, spliced_sums
+from expander_sae.evaluation.cross_entropy import recovered, sequence_edges, spliced_sums
 from expander_sae.evaluation.reconstruction import reconstruct
 from expander_sae.evaluation.storage import storage
 from expander_sae.files import write_json
@@ -149,7 +149,7 @@ def _cross_entropy_rows(
     name: str,
     reference: dict[str, float],
 ) -> None:
-    tokens = sequence_tokens(pool, sequences)
+    tokens = int(sequence_edges(pool, sequences)[-1])
     spliced = np.array(pool.activations[:tokens])
     encoded = np.flatnonzero(pool.norms[:tokens] <= limit)
     spliced[encoded], _ = reconstruct(autoencoder, spliced[encoded], INFERENCES[name])

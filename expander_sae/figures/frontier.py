@@ -56,7 +56,8 @@ from expander_sae.figures.style import (
 ROWS_PER_PAGE = 3
 
 _LEFT, _GAP, _LINE = 0.74, 0.80, 0.135
-_ABOVE_PANEL, _BELOW_PANEL = 0.55, 0.46
+_HEADING, _ABOVE_PANEL, _BELOW_PANEL = 0.155, 0.55, 0.46
+_PANEL_AND_AXES = _ABOVE_PANEL + PANEL_HEIGHT + _BELOW_PANEL
 _TEXT_WIDTH = PAGE_WIDTH - 0.30
 _MARGIN = 0.15
 
@@ -146,8 +147,8 @@ def _page(kind: captions.Kind, rows: Sequence[Row], looks: Looks, number: int, o
     title = wrap(kind.title, _TEXT_WIDTH, LARGE, "bold")
     legend_height = 0.147 * -(-len(legend) // 2) + 0.10
     row_heights = [
-        2 * 0.155 + _ABOVE_PANEL + PANEL_HEIGHT + _BELOW_PANEL + _LINE * len(lines) + 0.16
-        for lines in wrapped
+        _HEADING * len([*heading, *details]) + _PANEL_AND_AXES + _LINE * len(lines) + 0.16
+        for (heading, details), lines in zip(map(_headings, rows), wrapped, strict=True)
     ]
     height = (
         _MARGIN + 0.2 * len(title) + 0.08 + sum(row_heights) + legend_height + _LINE * len(caption) + _MARGIN
@@ -167,14 +168,19 @@ def _page(kind: captions.Kind, rows: Sequence[Row], looks: Looks, number: int, o
     return figure
 
 
+def _headings(row: Row) -> tuple[list[str], list[str]]:
+    heading, details = captions.headings(row.setting)
+    return wrap(heading, _TEXT_WIDTH, NORMAL + 1, "bold"), wrap(details, _TEXT_WIDTH, NORMAL)
+
+
 def _draw_row(
     figure: Figure, kind: captions.Kind, row: Row, looks: Looks, notes: list[str], top: float
 ) -> None:
     width, height = figure.get_size_inches()
-    heading, details = captions.headings(row.setting)
-    _text(figure, [heading], top, NORMAL + 1, 0.155, weight="bold")
-    _text(figure, [details], top + 0.165, NORMAL, 0.155)
-    panel_top = top + 2 * 0.155 + _ABOVE_PANEL
+    heading, details = _headings(row)
+    _text(figure, heading, top, NORMAL + 1, _HEADING, weight="bold")
+    _text(figure, details, top + _HEADING * len(heading) + 0.01, NORMAL, _HEADING)
+    panel_top = top + _HEADING * len([*heading, *details]) + _ABOVE_PANEL
     limits = stored_limits([*row.ours, *row.published])
     for place, (ours, published) in enumerate(zip(row.ours, row.published, strict=True)):
         left = _LEFT + place * (PANEL_WIDTH + _GAP)

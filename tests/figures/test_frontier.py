@@ -33,6 +33,11 @@ def cases(table: Table, diverge: Table) -> dict[str, pd.DataFrame]:
         "diverged": diverge(diverge(table(), "expander", 7, [1]), "clustered", 7, [0]),
         "all diverged": diverge(table(ds=(7,), controls=(), dense=False), "expander", 7, [0, 1, 2]),
         "no value": nan,
+        "long names": table(
+            "a-model-whose-name-is-long-instruct-0a1b2c",
+            recipe="standard-0a1b2c",
+            corpus="texts-of-my-own-d4e5f6",
+        ),
         "dense only": table(ds=(), controls=()),
         "later families, no cross-entropy by omp": table(controls=("dose64", "right_regular"), omp_ce=False),
         "encoders of their own": pd.concat([table(), table().replace({"encoder": {"tied": "warm_tied"}})]),

@@ -22,7 +22,7 @@ from expander_sae.masks import Mask, read_mask
 from expander_sae.recipes import Recipe
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
-from expander_sae.training import LOG_COLUMNS, TrainingState, train
+from expander_sae.training import LOG_COLUMNS, Cadence, TrainingState, train
 
 WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.json", "checkpoint.safetensors"
 
@@ -95,7 +95,7 @@ def train_run(
         len(scaling.kept),
         spec["steps"],
         recipe,
-        checkpoint_every=checkpoint_every,
+        Cadence(checkpoint_every=checkpoint_every),
         checkpoint=lambda now: _save_checkpoint(now, folder / CHECKPOINT, identity),
         label="{support}-{encoder} n{n} d{d} k{k} seed{seed}".format(**spec),
     )

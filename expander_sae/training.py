@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,15 +147,21 @@ def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
     return int(silent.numel())
 
 
+@dataclass(frozen=True)
+class Cadence:
+    """How often a run logs and checkpoints, in steps; 0 is never. Neither changes a result."""
+
+    log_every: int = 50
+    checkpoint_every: int = 0
+
+
 def train(
     state: TrainingState,
     draw: Draw,
     pool_size: int,
     steps: int,
     recipe: Recipe,
-    *,
-    log_every: int = 50,
-    checkpoint_every: int = 0,
+    cadence: Cadence = Cadence(),
     checkpoint: Callable[[TrainingState], None] | None = None,
     label: str = "training",
 ) -> bool:
@@ -165,29 +171,65 @@ def train(
     `state.log` holds LOG_COLUMNS, silent_share being the share of features that have not fired
     since the last resampling.
     """
-    finite = True
-    bar = tqdm(total=steps, initial=state.step, desc=label, unit="step", disable=not sys.stderr.isatty())
-    while state.step < steps and finite:
-        positions = torch.randint(pool_size, (recipe.batch_size,), generator=state.batches)
-        batch = draw(positions)
-        loss, reconstruction = train_step(state, batch, steps, recipe)
-        last = state.step == steps
-        if state.step % log_every == 0 or last:
-            state.log.append(_log_row(state, batch, loss, reconstruction, steps, recipe))
-            finite = math.isfinite(float(loss))
-        if state.step % recipe.resample_every == 0 and (recipe.resample_at_end or not last):
-            resample(state, batch, recipe)
-        if checkpoint and checkpoint_every and state.step % checkpoint_every == 0 and not last:
-            checkpoint(state)
-        bar.update()
-    bar.close()
+    return train_together([state], draw, pool_size, steps, recipe, cadence, checkpoint, label)[0]
+
+
+def train_together(
+    states: Sequence[TrainingState],
+    draw: Draw,
+    pool_size: int,
+    steps: int,
+    recipe: Recipe,
+    cadence: Cadence = Cadence(),
+    checkpoint: Callable[[TrainingState], None] | None = None,
+    label: str = "training",
+) -> list[bool]:
+    """`train` several autoencoders side by side: those of one seed share each batch that is read.
+
+    Every one ends as it would alone, bit for bit, since each draws its positions from its own
+    stream. States may stand at different steps.
+    """
+    finite = [True] * len(states)
+    total, done = steps * len(states), sum(state.step for state in states)
+    with tqdm(total=total, initial=done, desc=label, unit="step", disable=not sys.stderr.isatty()) as bar:
+        while running := [i for i, state in enumerate(states) if finite[i] and state.step < steps]:
+            read: dict[bytes, Tensor] = {}
+            for i in running:
+                positions = torch.randint(pool_size, (recipe.batch_size,), generator=states[i].batches)
+                key = positions.numpy().tobytes()
+                if key not in read:
+                    read[key] = draw(positions)
+                finite[i] = _advance(states[i], read[key], steps, recipe, cadence, checkpoint)
+                bar.update()
+    return finite
+
+
+def _advance(
+    state: TrainingState,
+    batch: Tensor,
+    steps: int,
+    recipe: Recipe,
+    cadence: Cadence,
+    checkpoint: Callable[[TrainingState], None] | None,
+) -> bool:
+    """One step with all that hangs on its number; False where a logged loss is not finite."""
+    loss, reconstruction = train_step(state, batch, steps, recipe)
+    last, finite = state.step == steps, True
+    if last or (cadence.log_every and state.step % cadence.log_every == 0):
+        state.log.append(_log_row(state, batch, loss, reconstruction, steps, recipe))
+        finite = math.isfinite(float(loss))
+    if state.step % recipe.resample_every == 0 and (recipe.resample_at_end or not last):
+        resample(state, batch, recipe)
+    if checkpoint and cadence.checkpoint_every and state.step % cadence.checkpoint_every == 0 and not last:
+        checkpoint(state)
     return finite
 
 
 def _log_row(
     state: TrainingState, batch: Tensor, loss: Tensor, reconstruction: Tensor, steps: int, recipe: Recipe
 ) -> list[float]:
-    error: Any = ((reconstruction - batch).norm(dim=1) / batch.norm(dim=1)).mean()
+    norms = batch.norm(dim=1).clamp(min=torch.finfo(batch.dtype).tiny)
+    error: Any = ((reconstruction - batch).norm(dim=1) / norms).mean()
     silent: Any = (state.fired == 0).double().mean()
     return [
         state.step,

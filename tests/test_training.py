@@ -12,7 +12,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.masks import MaskRecipe
 from expander_sae.recipes import RECIPES, Recipe
 from expander_sae.rng import torch_generator
-from expander_sae.training import TrainingState, learning_rate, resample, train
+from expander_sae.training import Cadence, TrainingState, learning_rate, resample, train, train_together
 from tests import dense_reference
 
 M, N, K, POOL = 24, 192, 4, 2000
@@ -94,17 +94,42 @@ def test_resuming_from_any_checkpoint_changes_nothing(encoder: str) -> None:
         POOL,
         60,
         recipe,
-        log_every=10,
-        checkpoint_every=7,
+        Cadence(log_every=10, checkpoint_every=7),
         checkpoint=lambda s: checkpoints.append({name: t.clone() for name, t in s.tensors().items()}),
     )
     assert len(checkpoints) == 8
     for stored in (checkpoints[0], checkpoints[3], checkpoints[-1]):
         resumed = fresh()
         resumed.restore(stored)
-        train(resumed, lambda p: data[p], POOL, 60, recipe, log_every=10)
+        train(resumed, lambda p: data[p], POOL, 60, recipe, Cadence(log_every=10))
         for name, tensor in whole.tensors().items():
             assert torch.equal(tensor, resumed.tensors()[name]), name
+
+
+def test_training_together_is_training_one_by_one() -> None:
+    recipe = replace(RECIPES["standard"], resample_every=20, batch_size=16)
+    data = pool(torch.float32)
+    settings = [(3, 4, 0), (3, 8, 0), (9, 4, 0), (3, 4, 1)]
+    reads: list[int] = []
+
+    def fresh(d: int, k: int, seed: int) -> TrainingState:
+        mask = MaskRecipe("expander", M, N, d, seed).generate()
+        autoencoder = SparseAutoencoder(M, N, k, mask)
+        autoencoder.initialise(torch_generator(seed, "initialisation"))
+        return TrainingState.start(autoencoder, recipe, seed)
+
+    def draw(positions: torch.Tensor) -> torch.Tensor:
+        reads.append(1)
+        return data[positions]
+
+    together = [fresh(*setting) for setting in settings]
+    assert all(train_together(together, draw, POOL, 45, recipe))
+    assert len(reads) == 2 * 45, "three of one seed share a batch"
+    for setting, state in zip(settings, together, strict=True):
+        alone = fresh(*setting)
+        train(alone, draw, POOL, 45, recipe)
+        for name, tensor in alone.tensors().items():
+            assert torch.equal(tensor, state.tensors()[name]), (setting, name)
 
 
 def test_resampling_aims_at_residuals_on_the_support() -> None:
@@ -145,5 +170,5 @@ def test_a_run_that_stops_being_finite_says_so() -> None:
     state = start("expander", 5, recipe, torch.float32)
     data = pool(torch.float32)
     data[7] = float("nan")
-    assert not train(state, lambda p: data[torch.full_like(p, 7)], POOL, 100, recipe, log_every=10)
+    assert not train(state, lambda p: data[torch.full_like(p, 7)], POOL, 100, recipe, Cadence(log_every=10))
     assert state.step == 10

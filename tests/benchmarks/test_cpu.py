@@ -14,24 +14,8 @@ from benchmarks.peers import DenseEmulation, batched_qr, gathered_correlation
 from benchmarks.tasks import Shape
 from expander_sae.pursuit.omp import omp
 
-FIELDS = set(
-    [
-        "task",
-        "variant",
-        "m",
-        "n",
-        "d",
-        "k",
-        "B",
-        "dtype",
-        "threads",
-        "ms_median",
-        "ms_q25",
-        "ms_q75",
-        "peak_mb",
-        "device",
-    ]
-)
+FIELDS = {"task", "variant", "m", "n", "d", "k", "B", "dtype", "threads"}
+FIELDS |= {"ms_median", "ms_q25", "ms_q75", "peak_mb", "device"}
 SMALL = Shape(m=24, n=60, d=3, k=4, batch=10)
 
 

@@ -89,8 +89,8 @@ def tiny_spec(folder: Path, architecture: str = "llama", **changes: Any) -> dict
     return {**spec, **changes}
 
 
-def tiny_model_json(folder: Path, architecture: str = "llama") -> Path:
+def tiny_model_json(folder: Path, architecture: str = "llama", **changes: Any) -> Path:
     """Save a tiny model below `folder` and write its `model.json` there."""
-    spec = tiny_spec(save_tiny_model(folder / "weights", architecture), architecture)
+    spec = tiny_spec(save_tiny_model(folder / "weights", architecture), architecture, **changes)
     materialise(spec, folder / "weights", folder / "model.json")
     return folder / "model.json"

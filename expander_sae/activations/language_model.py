@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from expander_sae.activations.weights import check_shape, materialise, read_model
@@ -70,7 +71,7 @@ class LanguageModel:
         self.depth: int = record["depth"]
         self.sha256: str = record["sha256"]
         self.device = device
-        self._model = model
+        self._model: Any = model
         self._layers = decoder_layers(model, self.depth)
         self._dtype = next(model.parameters()).dtype
         self._layer_returns_tuple = self._probe_output()
@@ -85,15 +86,18 @@ class LanguageModel:
         record = read_model(model_json)
         place = resolve_device(device)
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            model, loading = AutoModelForCausalLM.from_pretrained(
                 record["path"],
                 dtype=getattr(torch, record["dtype"]),
                 trust_remote_code=record["trust_remote_code"],
                 local_files_only=True,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"{model_json}: cannot load the model at {record['path']} ({first})") from None
+        if loading["missing_keys"]:  # they would be random
+            raise UserError(f"{model_json}: {record['path']} has no {min(loading['missing_keys'])}")
         check_shape(model.config, record, f"models[{record['name']}]")
         return cls(model.eval().requires_grad_(False).to(place), record, place)
 
@@ -149,7 +153,8 @@ class LanguageModel:
         """
         self.check_layers([layer])
         with self._replaced(hidden.to(self.device, self._dtype), layer):
-            return self._forward(ids).logits
+            logits: Tensor = self._forward(ids).logits
+            return logits
 
     def _forward(self, ids: Tensor) -> Any:
         return self._model(input_ids=ids.to(self.device), use_cache=False)
@@ -191,7 +196,8 @@ class LanguageModel:
 
 
 def _hidden(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -58,6 +58,7 @@ def build_pool(
     index = out_json.with_suffix(".tokens.safetensors")
     with atomic_path(index) as temporary:
         save_file({name: np.concatenate(values) for name, values in columns.items()}, temporary)
+        temporary.chmod(0o644)  # safetensors writes files that only their owner may read
     write_json(
         out_json,
         {

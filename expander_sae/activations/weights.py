@@ -143,7 +143,7 @@ def _from_hub(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
         advice = f"could not be fetched ({_one_line(error)}): check the network and HF_HUB_OFFLINE, {local}"
         raise UserError(f"{key}.location: {name} {advice}") from None
     except Exception as error:  # the HTTP client's own errors, which differ between versions
-        if type(error).__module__.split(".")[0] not in ("httpx", "requests", "huggingface_hub"):
+        if not type(error).__module__.startswith(("httpx", "requests", "huggingface_hub")):
             raise
         advice = f"could not be fetched ({_one_line(error)}): check the network, {local}"
         raise UserError(f"{key}.location: {name} {advice}") from None
@@ -183,6 +183,8 @@ def _from_package(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
         plain.to(dtype).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         temporary.chmod(0o755)
+        for file in temporary.iterdir():  # safetensors writes files that only their owner may read
+            file.chmod(0o644)
         if weights_folder.exists():
             shutil.rmtree(weights_folder)
         os.replace(temporary, weights_folder)

@@ -1,0 +1,112 @@
+import json
+import random
+
+import pyarrow.parquet as pq
+import pytest
+
+from expander_sae.activations.corpus import write_tokens
+from expander_sae.errors import UserError
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+NEEDS = {"train": 300, "test": 100, "ce": 3, "shard": 128}
+
+
+def words(count, draw):
+    return " ".join("".join(draw.choices(LETTERS, k=4)) for _ in range(count))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """200 documents of 12 words, each tenth a near-copy of an earlier one, and some too short."""
+    path = tmp_path_factory.mktemp("corpus")
+    draw = random.Random(0)
+    texts = []
+    for number in range(200):
+        texts.append(words(1, draw) + " " + texts[number // 2] if number % 10 == 9 else words(12, draw))
+    texts[5] = "ab"
+    (path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    return path
+
+
+def spec(folder, **changes):
+    base = {"name": "mine", "label": "mine", "source": "files", "location": str(folder), "revision": None}
+    base |= {"subset": None, "split": "train", "column": "text", "context": 32, "min_tokens": 4}
+    return {**base, "max_overlap": 0.2, "data_seed": 0, "licence": "none", **changes}
+
+
+def written(folder, model_json, out, needs=NEEDS, **changes):
+    write_tokens(spec(folder, **changes), needs, model_json, out / "tokens.parquet", out / "corpus.json")
+    return pq.read_table(out / "tokens.parquet").to_pandas(), json.loads((out / "corpus.json").read_text())
+
+
+def test_table_has_what_the_record_says(folder, model_json, tmp_path):
+    table, record = written(folder, model_json, tmp_path)
+    assert list(table.columns) == ["split", "document", "position", "token_id"]
+    for split, tokens in (("train", 300), ("test", 100), ("ce", 96)):
+        rows = table[table.split == split]
+        assert len(rows) == record["splits"][split]["tokens"] >= -(-tokens // 128) * 128
+        assert rows.document.nunique() == record["splits"][split]["documents"]
+    assert (table.groupby("document").split.nunique() == 1).all()
+    lengths = table.groupby("document").size()
+    assert lengths.max() == 32 and lengths.min() >= 4
+    assert record["overlap"]["test"]["share_in_train"] == 0.0
+    assert record["documents_dropped"]["near_duplicate"] > 0
+    assert record["lineage"] == "corpus1-model1"
+
+
+def test_golden_tokens(folder, model_json, tmp_path):
+    """If this changes, raise STAGE_VERSIONS["corpus"]."""
+    _, record = written(folder, model_json, tmp_path)
+    assert record["sha256"][:16] == "43c36f0a6e53370d"
+
+
+def test_short_documents_and_near_copies_are_dropped(folder, model_json, tmp_path):
+    table, _ = written(folder, model_json, tmp_path)
+    assert 5 not in set(table.document)
+    assert not any(number % 10 == 9 for number in set(table.document))
+
+
+@pytest.mark.parametrize("more", [{"train": 1000}, {"test": 200}, {"ce": 9}, {"train": 900, "ce": 5}])
+def test_asking_for_more_appends_and_changes_nothing(folder, model_json, tmp_path, more):
+    few, _ = written(folder, model_json, tmp_path)
+    many, _ = written(folder, model_json, tmp_path, {**NEEDS, **more})
+    for split in ("train", "test", "ce"):
+        before = few[few.split == split].reset_index(drop=True)
+        after = many[many.split == split].reset_index(drop=True)
+        assert after[: len(before)].equals(before)
+        if split not in more:
+            assert len(after) == len(before)
+
+
+def test_data_seed_moves_documents_between_splits(folder, model_json, tmp_path):
+    zero, _ = written(folder, model_json, tmp_path)
+    one, _ = written(folder, model_json, tmp_path, data_seed=1)
+    assert set(zero[zero.split == "train"].document) != set(one[one.split == "train"].document)
+
+
+def test_finite_corpus_may_leave_its_last_shard_partial(folder, model_json, tmp_path):
+    _, record = written(folder, model_json, tmp_path, {**NEEDS, "test": 1, "shard": 100_000})
+    assert 0 < record["splits"]["test"]["tokens"] < 100_000
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        (
+            {"train": 10**6},
+            r"too small for tokens\.train: found \d+ tokens in the train split, expected 1000000",
+        ),
+        ({"test": 10**6}, r"too small for tokens\.test"),
+        ({"ce": 10**4}, r"too small for tokens\.ce_sequences: found \d+ documents"),
+    ],
+)
+def test_fewer_tokens_than_asked(folder, model_json, tmp_path, more, key):
+    with pytest.raises(UserError, match=f"corpus 'mine' is {key}"):
+        written(folder, model_json, tmp_path, {**NEEDS, **more})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_corpus(model_json, tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(UserError, match="corpus 'mine': found no document"):
+        written(tmp_path, model_json, tmp_path)

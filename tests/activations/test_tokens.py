@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from expander_sae.activations import tokens as tokens_module
+from expander_sae.activations.tokens import TokenizedDocument, TokenTable, write_token_table
+from expander_sae.errors import UserError
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens_module, "_ROW_GROUP", 7)  # many row groups
+    draw = np.random.default_rng(0)
+    number, splits = 0, {"train": [], "test": [], "ce": []}
+    for split, documents in splits.items():
+        for _ in range({"train": 9, "test": 3, "ce": 0}[split]):
+            documents.append(TokenizedDocument(number, draw.integers(0, 99, draw.integers(1, 12)).tolist()))
+            number += 2
+    write_token_table(tmp_path / "tokens.parquet", splits)
+    return TokenTable(tmp_path / "tokens.parquet"), splits
+
+
+def test_every_range_starts_at_a_document_and_holds_what_was_written(table):
+    reader, splits = table
+    for split, documents in splits.items():
+        ids = np.array([t for d in documents for t in d.token_ids], np.int64)
+        numbers = np.array([d.number for d in documents for _ in d.token_ids], np.int64)
+        assert reader.tokens(split) == len(ids)
+        for start in range(len(ids) + 2):
+            for stop in (start, start + 1, start + 5, start + 20):
+                found = reader.read(split, start, stop)
+                kept = slice(found.context, None)
+                assert found.token_id[kept].tolist() == ids[start:stop].tolist()
+                assert found.document[kept].tolist() == numbers[start:stop].tolist()
+                if len(found.position):
+                    assert found.position[0] == 0
+                    same = found.document[1:] == found.document[:-1]
+                    assert (np.diff(found.position)[same] == 1).all()
+                    assert (found.position[1:][~same] == 0).all()
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    with pytest.raises(UserError, match="absent"):
+        TokenTable(tmp_path / "absent.parquet")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"cut\.parquet"):
+        TokenTable(tmp_path / "cut.parquet")

@@ -1,0 +1,178 @@
+import math
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch.nn import functional
+
+from expander_sae.activations.extraction import extract_shard
+from expander_sae.activations.language_model import LanguageModel, decoder_layers
+from expander_sae.activations.pool import Pool, build_pool, normalisation
+from expander_sae.activations.tokens import TokenizedDocument, write_token_table
+from expander_sae.errors import UserError
+from expander_sae.evaluation import cross_entropy
+from expander_sae.evaluation.cross_entropy import recovered, spliced_sums, write_baseline
+from tests.tiny_models import ARCHITECTURES, DEPTH, VOCABULARY, WIDTH, tiny_model, tiny_model_json
+
+LAYER, SEQUENCES = 1, 5
+RECIPE = {"norm_limit": 1.2, "scale_to_sqrt_m": True}
+
+
+def make(folder, architecture):
+    """A tiny model and its train and ce pools; 7 documents a split."""
+    path = tiny_model_json(folder, architecture)
+    draw = np.random.default_rng(0)
+    documents = {
+        split: [
+            TokenizedDocument(10 * place + n, draw.integers(0, VOCABULARY, length).tolist())
+            for n, length in enumerate([6, 2, 9, 1, 9, 4, 3])
+        ]
+        for place, split in enumerate(("train", "test", "ce"))
+    }
+    write_token_table(folder / "tokens.parquet", documents)
+    for split in ("train", "ce"):
+        shard = folder / f"{split}-00000.parquet"
+        extract_shard(path, folder / "tokens.parquet", split, 0, 64, {LAYER: shard})
+        build_pool([shard], split, folder / f"{split}.f32", folder / f"{split}.json")
+    return folder, documents["ce"][:SEQUENCES]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("llama"), "llama")
+
+
+def losses_one_by_one(plain, documents, replacement):
+    """Sums by an ordinary forward pass of each document with a hook that replaces the output."""
+    sums, start = [], 0
+    for document in documents:
+        ids = torch.tensor([document.token_ids])
+        hidden = replacement[None, start : start + ids.shape[1]]
+        start += ids.shape[1]
+
+        def hook(module, inputs, output, hidden=hidden):
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        handle = decoder_layers(plain, DEPTH)[LAYER].register_forward_hook(hook)
+        with torch.no_grad():
+            logits = plain(input_ids=ids).logits[0, :-1].double()
+        handle.remove()
+        sums.append(functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item())
+    return sums
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("logits_at_once", [1, 20 * VOCABULARY, 1 << 26])
+def test_sums_equal_a_full_forward_pass(tmp_path, monkeypatch, architecture, logits_at_once):
+    monkeypatch.setattr(cross_entropy, "_LOGITS", logits_at_once)
+    monkeypatch.setattr(cross_entropy, "_ROWS", 4)
+    folder, documents = make(tmp_path, architecture)
+    model, pool = LanguageModel.load(folder / "model.json"), Pool.open(folder / "ce.json")
+    rows = sum(len(document.token_ids) for document in documents)
+    replacement = torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(0))
+    numbers, sums, counts = spliced_sums(model, pool, replacement, LAYER, SEQUENCES)
+    assert numbers.tolist() == [document.number for document in documents]
+    assert counts.tolist() == [len(document.token_ids) - 1 for document in documents]
+    assert sums.dtype == np.float64
+    np.testing.assert_allclose(
+        sums, losses_one_by_one(tiny_model(architecture), documents, replacement), rtol=1e-5
+    )
+
+
+def test_function_sees_the_activations_of_the_sequences(llama):
+    folder, documents = llama
+    model, pool = LanguageModel.load(folder / "model.json"), Pool.open(folder / "ce.json")
+    seen = []
+    given = spliced_sums(model, pool, lambda h: seen.append(h) or 2 * h, LAYER, SEQUENCES)[1]
+    rows = sum(len(document.token_ids) for document in documents)
+    assert torch.equal(seen[0], torch.from_numpy(np.array(pool.activations[:rows])))
+    np.testing.assert_array_equal(given, spliced_sums(model, pool, 2 * seen[0], LAYER, SEQUENCES)[1])
+
+
+def test_true_activations_give_the_models_own_cross_entropy(llama):
+    folder, documents = llama
+    plain = tiny_model("llama")
+    expected = [
+        functional.cross_entropy(
+            plain(input_ids=ids).logits[0, :-1].detach().double(), ids[0, 1:], reduction="sum"
+        ).item()
+        for ids in (torch.tensor([document.token_ids]) for document in documents)
+    ]
+    model, pool = LanguageModel.load(folder / "model.json"), Pool.open(folder / "ce.json")
+    np.testing.assert_allclose(
+        spliced_sums(model, pool, lambda h: h, LAYER, SEQUENCES)[1], expected, rtol=1e-5
+    )
+
+
+def test_more_sequences_than_the_pool_has(llama):
+    folder, _ = llama
+    model, pool = LanguageModel.load(folder / "model.json"), Pool.open(folder / "ce.json")
+    with pytest.raises(UserError, match=r"ce_sequences: found 7 documents .*, expected 8"):
+        spliced_sums(model, pool, lambda h: h, LAYER, 8)
+
+
+def test_baseline_rows(llama, tmp_path):
+    folder, documents = llama
+    columns = {"model": "tiny", "layer": LAYER, "support": "none", "n": 0}
+    metrics, sums = tmp_path / "metrics.parquet", tmp_path / "documents.parquet"
+    tokens = 20
+    write_baseline(
+        folder / "model.json",
+        folder / "ce.json",
+        folder / "train.json",
+        LAYER,
+        columns,
+        RECIPE,
+        tokens,
+        SEQUENCES,
+        metrics,
+        sums,
+    )
+    table, by_document = pq.read_table(metrics).to_pandas(), pq.read_table(sums).to_pandas()
+    names = ["ce_clean", "ce_zero", "ce_mean", "ce_zero_kept", "ce_mean_kept"]
+    assert table.metric.tolist() == names
+    assert list(table.columns) == [*columns, "inference", "split", "metric", "value"]
+    assert list(by_document.columns) == [*columns, "inference", "split", "metric", "document", "sum", "count"]
+    assert set(table.inference) == {"none"} and set(table.split) == {"ce"}
+
+    pool = Pool.open(folder / "ce.json")
+    rows = sum(len(document.token_ids) for document in documents)
+    truth = torch.from_numpy(np.array(pool.activations[:rows]))
+    found = normalisation(Pool.open(folder / "train.json"), tokens, RECIPE)
+    mean = torch.from_numpy(found.mean).expand_as(truth)
+    passed = torch.from_numpy(pool.norms[:rows] > found.limit)[:, None]
+    assert 0 < passed.sum() < rows
+    expected = {
+        "ce_clean": truth,
+        "ce_zero": 0 * truth,
+        "ce_mean": mean,
+        "ce_zero_kept": truth * passed,
+        "ce_mean_kept": torch.where(passed, truth, mean),
+    }
+    for metric, replacement in expected.items():
+        one_by_one = losses_one_by_one(tiny_model("llama"), documents, replacement)
+        mine = by_document[by_document.metric == metric]
+        np.testing.assert_allclose(mine["sum"], one_by_one, rtol=1e-5)
+        value = table.value[table.metric == metric].item()
+        assert value == pytest.approx(mine["sum"].sum() / mine["count"].sum(), rel=1e-12)
+
+
+def test_without_a_norm_limit_nothing_passes(llama, tmp_path):
+    folder, _ = llama
+    recipe = {"norm_limit": None, "scale_to_sqrt_m": False}
+    out = tmp_path / "metrics.parquet"
+    pools = (folder / "ce.json", folder / "train.json")
+    write_baseline(
+        folder / "model.json", *pools, LAYER, {}, recipe, 20, SEQUENCES, out, tmp_path / "documents.parquet"
+    )
+    value = pq.read_table(out).to_pandas().set_index("metric").value
+    assert value.ce_zero == value.ce_zero_kept
+    assert value.ce_mean == value.ce_mean_kept
+
+
+def test_recovered():
+    assert recovered(10.0, 3.0, 3.0) == 1.0
+    assert recovered(10.0, 10.0, 3.0) == 0.0
+    assert recovered(10.0, 6.5, 3.0) == 0.5
+    assert math.isclose(recovered(10.0, 12.0, 2.0), -0.25)

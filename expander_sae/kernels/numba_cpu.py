@@ -1,9 +1,10 @@
 """The operations of `reference.py` for CPUs, compiled by numba.
 
 Scoring works on tiles of 64 samples, one sample a lane. Top-k: the largest score of each of about
-4k blocks of features gives a threshold, the k-th largest of these maxima, that at least k scores
-reach; about 1.15 k do, and an exact selection runs among them. Ties, NaN and equal rows end in
-the same exact selection over the whole row. The rules for both are those of `exact_topk.py`.
+4k blocks of features gives a threshold that at least k scores reach; about 1.2 k do, are listed, and
+an exact selection runs among them. Beyond 8192 features the list goes on from chunk to chunk. A
+list that fills up (ties, NaN, equal rows) is cut to its k best, so nothing is ever lost. The rules
+for ties and NaN are those of `exact_topk.py`.
 
 float32 and float64, CPU. Threads: as many as `torch.get_num_threads()`; results do not depend on it.
 """
@@ -19,6 +20,9 @@ from torch import Tensor
 from expander_sae.kernels import numba_loops as loops
 from expander_sae.kernels import threads
 from expander_sae.kernels.numba_vectors import LANES
+
+_CHUNK = 8192
+"""Features scored at a time, so that 64 lanes of scores stay in a near cache."""
 
 _scratch = threading.local()
 
@@ -82,7 +86,7 @@ def _topk_tiles(
     start: int,
     stop: int,
 ) -> None:
-    scores = _kept_scratch(rows.shape[0], values.dtype)
+    scores = _kept_scratch(min(rows.shape[0], _CHUNK), values.dtype)
     loops.correlate_topk(values, rows, residual, bias, index, value, scores, start, stop)
 
 
@@ -93,7 +97,7 @@ def _kept_scratch(n: int, dtype: np.dtype) -> np.ndarray:
         kind = torch.float32 if dtype == np.float32 else torch.float64
         held = torch.empty(n, LANES, dtype=kind).numpy()
         _scratch.scores = held
-    return held
+    return held[:n]
 
 
 def correlate_at(values: Tensor, rows: Tensor, residual: Tensor, index: Tensor) -> Tensor:

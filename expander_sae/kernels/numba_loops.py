@@ -13,6 +13,7 @@ _compiled = njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"}
 _exact = njit(cache=True, nogil=True)
 
 _BLOCKS_PER_K = 4
+_BISECTIONS = 10
 
 
 @_compiled
@@ -91,7 +92,46 @@ def select(score, name, size, k, work, index, value):
 
 
 @_exact
-def _threshold(maxima, blocks, lane, k, work):
+def _thresholds(maxima, blocks, k, bounds, reached, work, threshold):
+    """Numbers that at least k, and not many more, of each lane's block maxima reach.
+
+    All lanes are bisected together. Where that does not come close (NaN, infinities, outliers,
+    many equal maxima), a lane's k-th largest is selected. bounds [3, 64], reached int32 [64]: scratch.
+    """
+    low, high, middle = bounds[0], bounds[1], bounds[2]
+    for lane in range(LANES):
+        low[lane] = maxima[0, lane]
+        high[lane] = maxima[0, lane]
+    for block in range(1, blocks):
+        for lane in range(LANES):
+            s = maxima[block, lane]
+            low[lane] = s if s < low[lane] else low[lane]
+            high[lane] = s if s > high[lane] else high[lane]
+    for _ in range(_BISECTIONS):
+        for lane in range(LANES):
+            middle[lane] = (low[lane] + high[lane]) * 0.5
+            reached[lane] = 0
+        for block in range(blocks):
+            for lane in range(LANES):
+                reached[lane] += maxima[block, lane] >= middle[lane]
+        for lane in range(LANES):
+            enough = reached[lane] >= k
+            low[lane] = middle[lane] if enough else low[lane]
+            high[lane] = high[lane] if enough else middle[lane]
+    for lane in range(LANES):
+        reached[lane] = 0
+    for block in range(blocks):
+        for lane in range(LANES):
+            reached[lane] += maxima[block, lane] >= low[lane]
+    for lane in range(LANES):
+        if k <= reached[lane] <= k + (k >> 3) + 4:
+            threshold[lane] = low[lane]
+        else:
+            threshold[lane] = _kth_maximum(maxima, blocks, lane, k, work)
+
+
+@_exact
+def _kth_maximum(maxima, blocks, lane, k, work):
     """k-th largest of a lane's block maxima, NaN counted as infinity."""
     for block in range(blocks):
         s = maxima[block, lane]
@@ -99,18 +139,37 @@ def _threshold(maxima, blocks, lane, k, work):
     return kth_largest(work, blocks, k)
 
 
+@_exact
+def _shorten(kept, names, size, k, work, index, value):
+    """Keep the k best of a full list; returns the score under which nothing can get in any more."""
+    select(kept, names, size, k, work, index, value)
+    least = np.inf
+    for i in range(k):
+        kept[i] = value[i]
+        names[i] = index[i]
+        if value[i] < least:
+            least = value[i]
+    return least
+
+
 @_compiled
 def correlate_topk(values, rows, residual, bias, index, value, scores, start, stop):
-    """Tiles [start, stop) of 64 samples; scores is scratch [>= n, 64]."""
+    """Tiles [start, stop) of 64 samples, scores [chunk, 64] at a time, which is scratch.
+
+    The first chunk's block maxima give each lane's threshold; scores that reach it are listed, and
+    a list that is full is cut to its k best, which raises the threshold.
+    """
     batch, m = residual.shape
-    n, k = rows.shape[0], index.shape[1]
-    size = max(1, n // (_BLOCKS_PER_K * k))
-    blocks = (n + size - 1) // size
-    room = 2 * k + 32
+    n, k, chunk = rows.shape[0], index.shape[1], min(scores.shape[0], rows.shape[0])
+    size = max(1, chunk // (_BLOCKS_PER_K * k))
+    blocks = (chunk + size - 1) // size
+    room = 3 * k + 64
     panel = np.empty((m, LANES), residual.dtype)
     maxima = np.empty((blocks, LANES), residual.dtype)
     work = np.empty(max(blocks, room), residual.dtype)
     threshold = np.empty(LANES, residual.dtype)
+    bounds = np.empty((3, LANES), residual.dtype)
+    reached = np.empty(LANES, np.int32)
     kept = np.empty((LANES, room), residual.dtype)
     names = np.empty((LANES, room), np.int64)
     count = np.empty(LANES, np.int64)
@@ -118,32 +177,37 @@ def correlate_topk(values, rows, residual, bias, index, value, scores, start, st
         first = tile * LANES
         present = min(LANES, batch - first)
         load_panel(residual, first, panel)
-        for block in range(blocks):
-            score_block(
-                values, rows, bias, panel, block * size, min((block + 1) * size, n), scores, maxima, block
-            )
-        for lane in range(LANES):
-            threshold[lane] = np.inf
-            count[lane] = 0
-        for lane in range(present):
-            threshold[lane] = _threshold(maxima, blocks, lane, k, work)
-        for j in range(n):
-            bits = lanes_reaching(scores, j, threshold)
-            while bits != 0:
-                lane = lowest_bit(bits)
-                bits &= bits - np.uint64(1)
-                c = count[lane]
-                if c < room:
-                    kept[lane, c] = scores[j, lane]
-                    names[lane, c] = j
-                count[lane] = c + 1
+        count[:] = 0
+        for base in range(0, n, chunk):
+            end = min(chunk, n - base)
+            v, r, c = values[base:], rows[base:], bias[base:]
+            if base == 0:
+                for block in range(blocks):
+                    stop_at = min((block + 1) * size, end)
+                    score_block(v, r, c, panel, block * size, stop_at, scores, maxima, block)
+                threshold[:] = -np.inf
+                if blocks >= k:
+                    _thresholds(maxima, blocks, k, bounds, reached, work, threshold)
+                threshold[present:] = np.inf
+            else:
+                score_block(v, r, c, panel, 0, end, scores, maxima, 0)
+            for j in range(end):
+                bits = lanes_reaching(scores, j, threshold)
+                while bits != 0:
+                    lane = lowest_bit(bits)
+                    bits &= bits - np.uint64(1)
+                    if lane >= present:  # a NaN in an empty lane
+                        break
+                    if count[lane] == room:
+                        b = first + lane
+                        threshold[lane] = _shorten(kept[lane], names[lane], room, k, work, index[b], value[b])
+                        count[lane] = k
+                    kept[lane, count[lane]] = scores[j, lane]
+                    names[lane, count[lane]] = base + j
+                    count[lane] += 1
         for lane in range(present):
             b = first + lane
-            if count[lane] <= room:
-                select(kept[lane], names[lane], count[lane], k, work, index[b], value[b])
-            else:
-                whole = scores[:n, lane].copy()
-                select(whole, np.arange(n), n, k, np.empty_like(whole), index[b], value[b])
+            select(kept[lane], names[lane], count[lane], k, work, index[b], value[b])
 
 
 @_compiled

@@ -106,6 +106,29 @@ def test_topk_by_rule(backend: ModuleType, kind: str, k: int) -> None:
     torch.testing.assert_close(value, scores[index], rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("kind", ["random", "ties", "equal", "nan", "rising"])
+@pytest.mark.parametrize("k", [1, 7, 40, 299])
+def test_topk_across_chunks(kind: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists that run on from chunk to chunk, and fill up on the way."""
+    numba_cpu = pytest.importorskip(
+        "expander_sae.kernels.numba_cpu", reason="the numba extra is not installed"
+    )
+    monkeypatch.setattr(numba_cpu, "_CHUNK", 37)
+    scores = torch.randn(300, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    if kind == "ties":
+        scores = (2 * scores).round()
+    if kind == "equal":
+        scores = torch.zeros_like(scores)
+    if kind == "nan":
+        scores[::3] = torch.nan
+    if kind == "rising":
+        scores = scores.sort().values
+    rows, values = torch.zeros(300, 1, dtype=torch.int32), torch.zeros(300, 1, dtype=torch.float64)
+    index, value = numba_cpu.correlate_topk(values, rows, torch.ones(70, 1).double(), scores, k)
+    assert torch.equal(index.sort(dim=1).values, stable_topk(scores[None], k).expand(70, k))
+    torch.testing.assert_close(value, scores[index], rtol=0, atol=0, equal_nan=True)
+
+
 def test_topk_refuses_k_out_of_range(backend: ModuleType) -> None:
     p = problem(5, 6, 2, 2, 3, 0)
     for k in (0, 7):

@@ -36,7 +36,7 @@ def _best_untried(values, rows, panel, lane, absolute, tried, bit):
 
 @_compiled
 def _overlaps(values, rows, j, held, index, lane, written, overlap):
-    """overlap[i, lane] = ⟨column index[i], column j⟩ for i < held. written: zeros [m], and again on return."""
+    """overlap[i, lane] = ⟨column index[i], column j⟩ for i < held. written: zeros [m], also on return."""
     w = rows.shape[1]
     for t in range(w):
         written[rows[j, t]] += values[j, t]
@@ -88,7 +88,7 @@ def _new_row(inverse, overlap, held, lane, row, pivot):
 
 @_compiled
 def _subtract(values, rows, held, index, part, lane, panel, written):
-    """panel[:, lane] -= Σ_{i < held} part[i, lane] · column index[i]. written: zeros [m], and again on return."""
+    """panel[:, lane] -= Σ_{i < held} part[i, lane] · column index[i]. written: zeros [m], also on return."""
     w, m = rows.shape[1], panel.shape[0]
     if held * w <= m:
         for i in range(held):

@@ -23,11 +23,14 @@ class ActiveSet:
     """Held columns and their least-squares coefficients for each row of target [B, m].
 
     Samples may hold different numbers of columns, up to `capacity`; empty places have index -1.
+    gram: WᵀW [n, n], if it is at hand; overlaps are then looked up.
     """
 
-    def __init__(self, dictionary: Dictionary, target: Tensor, capacity: int) -> None:
+    def __init__(
+        self, dictionary: Dictionary, target: Tensor, capacity: int, gram: Tensor | None = None
+    ) -> None:
         batch = target.shape[0]
-        self.dictionary, self.target = dictionary, target
+        self.dictionary, self.target, self.gram = dictionary, target, gram
         self.index = torch.full((batch, capacity), -1, dtype=torch.int64, device=target.device)
         self.value = target.new_zeros(batch, capacity)
         self.held = torch.zeros(batch, dtype=torch.int64, device=target.device)
@@ -50,7 +53,11 @@ class ActiveSet:
         size = min(size, self.index.shape[1])
         inverse = self._inverse[:, :size, :size]
         written = self.dictionary.columns(column)
-        overlap = self.dictionary.correlate_at(written, self.index[:, :size])
+        held = self.index[:, :size]
+        if self.gram is None:
+            overlap = self.dictionary.correlate_at(written, held)
+        else:
+            overlap = self.gram[column[:, None], held.clamp(min=0)].masked_fill_(held < 0, 0)
         u = torch.bmm(inverse, overlap[:, :, None])[:, :, 0]
         squared = self._squared_norms[column]
         pivot = squared - u.square().sum(1)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import Dictionary, SparseCode
+from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode
 from expander_sae.kernels.exact_topk import topk_of_columns
 from expander_sae.pursuit.active_set import ActiveSet
 
 SELECTIONS = ("signed", "absolute")
 _BATCH = 256
+_GRAM_LIMIT = 8192
+"""Most features whose n² products are held: 256 MB in float32."""
 
 
 def check_arguments(dictionary: Dictionary, target: Tensor, k: int, selection: str, tolerance: float) -> None:
@@ -63,22 +65,35 @@ def block_omp(
     if not 1 <= block <= k:
         raise ValueError(f"block = {block}: expected 1 <= block <= k = {k}")
     scale = inverse_norms(dictionary)
+    gram = _whole_gram(dictionary, target.shape[0], k)
     pieces = [
-        _pursue(dictionary, scale, part, k, block, selection, tolerance) for part in target.split(_BATCH)
+        _pursue(dictionary, scale, gram, part, k, block, selection, tolerance)
+        for part in target.split(_BATCH)
     ]
     return SparseCode(torch.cat([p.index for p in pieces]), torch.cat([p.value for p in pieces]))
+
+
+def _whole_gram(dictionary: Dictionary, batch: int, k: int) -> Tensor | None:
+    """WᵀW of a dense dictionary, where one product costs less than gathering k columns a step."""
+    if not isinstance(dictionary, DenseDictionary) or dictionary.n > _GRAM_LIMIT:
+        return None
+    if batch * k**2 * 64 < dictionary.n**2:
+        return None
+    weight = dictionary.weight.detach()
+    return weight @ weight.t()
 
 
 def _pursue(
     dictionary: Dictionary,
     scale: Tensor,
+    gram: Tensor | None,
     target: Tensor,
     k: int,
     block: int,
     selection: str,
     tolerance: float,
 ) -> SparseCode:
-    active = ActiveSet(dictionary, target, k)
+    active = ActiveSet(dictionary, target, k, gram)
     limit = score_limit(target, tolerance)
     going = torch.ones(target.shape[0], dtype=torch.bool, device=target.device)
     tried = torch.zeros(target.shape[0], 0, dtype=torch.int64, device=target.device)

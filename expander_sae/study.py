@@ -5,7 +5,6 @@ Imports neither torch, numpy nor pandas: the workflow plans thousands of jobs wi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -21,6 +20,23 @@ from expander_sae.files import digest
 __all__ = ["Cell", "Model", "Run", "Study", "load_config"]
 
 RESULTS = "results"
+RUN_COLUMNS = (
+    "model",
+    "corpus",
+    "layer",
+    "recipe",
+    "support",
+    "encoder",
+    "m",
+    "n",
+    "d",
+    "k",
+    "train_tokens",
+    "steps",
+    "seed",
+)
+"""What tells a run from another, in the order of the tables' columns."""
+
 _INFERENCES = ("encoder", "omp")
 
 
@@ -70,9 +86,8 @@ class Run:
 
     def train_spec(self) -> dict[str, Any]:
         """What the training job is told."""
-        spec = asdict(self)
-        del spec["evaluation"]
-        return spec
+        # Not dataclasses.asdict, which takes a second for thousands of runs.
+        return {name: getattr(self, name) for name in (*RUN_COLUMNS, "recipe_settings")}
 
     def eval_spec(self) -> dict[str, Any]:
         """What the evaluation job is told."""
@@ -130,23 +145,6 @@ class Study:
         }
 
     @cached_property
-    def cell_patterns(self) -> dict[tuple[int, ...], str]:
-        """Each set of seeds that occurs → a regular expression of the cells that have it.
-
-        The names are grouped by folder, which keeps matching fast with thousands of cells.
-        """
-        folders: dict[tuple[int, ...], dict[str, list[str]]] = {}
-        for cell in self.cells.values():
-            folder, _, name = cell.name.rpartition("/")
-            folders.setdefault(cell.seeds, {}).setdefault(folder, []).append(name)
-        return {
-            seeds: "|".join(
-                f"{re.escape(folder)}/(?:{'|'.join(names)})" for folder, names in sorted(groups.items())
-            )
-            for seeds, groups in sorted(folders.items())
-        }
-
-    @cached_property
     def by_path(self) -> dict[str, Run]:
         """Run folder → run."""
         return {run.path: run for run in self.runs}
@@ -188,6 +186,13 @@ class Study:
         """What the job is told that joins the shards of a split."""
         count = self.shards(model)[split]
         return {"model": model, "corpus": self.corpus, "layer": layer, "split": split, "shards": count}
+
+    def training_spec(self, cell: str) -> dict[str, Any]:
+        """What the training job of a cell is told; the seeds differ in nothing else."""
+        runs = self.cells[cell].runs
+        spec = runs[0].train_spec()
+        del spec["seed"]
+        return {"run": spec, "seeds": [run.seed for run in runs]}
 
     def evaluation_spec(self, cell: str) -> dict[str, Any]:
         """What the evaluation job of a cell is told: each run's folder and settings."""

@@ -7,8 +7,8 @@ rule model:
     log:
         "results/logs/{model}/model.log",
     resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
-        runtime=lambda w, attempt: 60 * attempt,
+        mem_mb=4000,
+        runtime=60,
     params:
         spec=lambda w: canonical_json(model_spec(w)),
         lineage=lineage("model"),
@@ -25,8 +25,8 @@ rule tokens:
     log:
         "results/logs/{model}/{corpus}/tokens.log",
     resources:
-        mem_mb=lambda w, attempt: 3000 * attempt,
-        runtime=lambda w, attempt: 120 * attempt,
+        mem_mb=3000,
+        runtime=120,
     params:
         spec=lambda w: canonical_json(corpus_spec(w)),
         needs=lambda w: canonical_json(STUDY.needs(w.model)),
@@ -59,8 +59,8 @@ for MODEL in STUDY.models.values():
             model=re.escape(MODEL.label),
         threads: THREADS
         resources:
-            mem_mb=lambda w, attempt: 4000 * attempt,
-            runtime=lambda w, attempt: 60 * attempt,
+            mem_mb=4000,
+            runtime=60,
             gpu=GPUS,
         params:
             spec=lambda w: canonical_json(STUDY.shard_spec(w.model, w.split, int(w.shard))),
@@ -80,8 +80,8 @@ rule pool:
     log:
         "results/logs/{model}/{corpus}/layer{layer}/pool_{split}.log",
     resources:
-        mem_mb=lambda w, attempt: 2000 * attempt,
-        runtime=lambda w, attempt: 60 * attempt,
+        mem_mb=2000,
+        runtime=60,
     params:
         spec=lambda w: canonical_json(STUDY.pool_spec(w.model, int(w.layer), w.split)),
         shards=lambda w, input: str(Path(input[0]).parent),

@@ -9,7 +9,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from expander_sae.errors import UserError
-from expander_sae.files import canonical_json, digest
+from expander_sae.files import canonical_json
 from expander_sae.stages import lineage
 from expander_sae.study import Study, load_config
 
@@ -67,14 +67,11 @@ onstart:
         print(f"left out: {line}", file=sys.stderr)
 
 
-def run_of(wildcards):
-    """The run of a path's wildcards."""
-    try:
-        return STUDY.by_path[f"results/{wildcards.cell}_seed{wildcards.seed}"]
-    except KeyError:
-        raise WorkflowError(
-            f"results/{wildcards.cell}_seed{wildcards.seed}: no such run in the configuration"
-        ) from None
+def runs_of(wildcards):
+    """The runs of a setting, one a seed."""
+    if wildcards.cell not in STUDY.cells:
+        raise WorkflowError(f"results/{wildcards.cell}: no such runs in the configuration")
+    return STUDY.cells[wildcards.cell].runs
 
 
 def model_spec(wildcards):
@@ -108,15 +105,29 @@ def baseline_of(run):
 
 
 def tables_named(name):
-    """That table of every run and of every baseline."""
-    parts = [f"{run.path}/{name}.parquet" for run in STUDY.runs]
+    """That table of every setting and of every baseline."""
+    parts = [f"results/{cell}/{name}.parquet" for cell in STUDY.cells]
     parts.extend(sorted({f"{baseline_of(run)}/{name}.parquet" for run in STUDY.runs}))
     return parts
 
 
-def cell_of(wildcards):
-    """Any run of an evaluation's cell: its seeds share all inputs but the weights."""
-    return STUDY.cells[wildcards.cell].runs[0]
+def training_inputs(wildcards):
+    runs = runs_of(wildcards)
+    return {
+        "pool": ancient(f"{folder(runs[0])}/pool/train.json"),
+        "masks": [run.mask for run in runs if run.mask],
+    }
+
+
+def evaluation_inputs(wildcards):
+    run = runs_of(wildcards)[0]
+    return {
+        "runs": f"results/{wildcards.cell}/runs.json",
+        "model": ancient(f"results/{run.model}/model.json"),
+        "test": ancient(f"{folder(run)}/pool/test.json"),
+        "ce": ancient(f"{folder(run)}/pool/ce.json"),
+        "baseline": f"{baseline_of(run)}/metrics.parquet",
+    }
 
 
 def mask_spec(wildcards):
@@ -127,8 +138,3 @@ def mask_spec(wildcards):
 def rule_name(label):
     """A label as part of a rule's name."""
     return re.sub(r"\W", "_", label)
-
-
-def seeds_name(seeds):
-    """Seeds as part of a rule's name: 0_1_2, or their number and a checksum where they are many."""
-    return "_".join(map(str, seeds)) if len(seeds) <= 5 else f"{len(seeds)}_{digest(seeds)[:6]}"

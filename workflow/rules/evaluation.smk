@@ -13,8 +13,8 @@ rule baseline:
         "results/logs/{model}/{corpus}/layer{layer}/baseline_{recipe}_t{tokens}.log",
     threads: THREADS
     resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
-        runtime=lambda w, attempt: 60 * attempt,
+        mem_mb=4000,
+        runtime=60,
         gpu=GPUS,
     params:
         spec=lambda w: canonical_json(STUDY.baseline_spec(w.model, int(w.layer), int(w.tokens))),
@@ -25,42 +25,28 @@ rule baseline:
         " --metrics {output.metrics:q} --documents {output.documents:q}"
 
 
-# The seeds of a setting share a job, which evaluates those that are not yet evaluated. Outputs
-# must be known without the setting, so each set of seeds that occurs has a rule.
-for SEEDS, PATTERN in STUDY.cell_patterns.items():
-
-    rule:
-        name:
-            f"evaluate_seeds_{seeds_name(SEEDS)}"
-        input:
-            weights=expand("results/{{cell}}_seed{seed}/weights.safetensors", seed=SEEDS),
-            model=lambda w: ancient(f"results/{cell_of(w).model}/model.json"),
-            test=lambda w: ancient(f"{folder(cell_of(w))}/pool/test.json"),
-            ce=lambda w: ancient(f"{folder(cell_of(w))}/pool/ce.json"),
-            baseline=lambda w: f"{baseline_of(cell_of(w))}/metrics.parquet",
-        output:
-            update(
-                expand(
-                    "results/{{cell}}_seed{seed}/{table}.parquet",
-                    seed=SEEDS,
-                    table=["metrics", "documents"],
-                )
-            ),
-        log:
-            f"results/logs/{{cell}}/evaluate_seeds_{seeds_name(SEEDS)}.log",
-        wildcard_constraints:
-            cell=PATTERN,
-        threads: THREADS
-        resources:
-            mem_mb=lambda w, attempt: 4000 * attempt,
-            runtime=lambda w, attempt: 120 * attempt,
-            gpu=GPUS,
-        params:
-            spec=lambda w: canonical_json(STUDY.evaluation_spec(w.cell)),
-            lineage=lineage("evaluation"),
-        shell:
-            "$PYTHON $SCRIPTS/evaluate.py --log {log:q} --spec {params.spec:q} --weights {input.weights:q}"
-            " --model {input.model:q} --test {input.test:q} --ce {input.ce:q} --baseline {input.baseline:q}"
+# The seeds of a setting share a job, which measures the runs that are not yet measured as asked.
+# Each run's tables stay in its folder; the setting's own are those of its seeds together.
+rule evaluate:
+    input:
+        unpack(evaluation_inputs),
+    output:
+        metrics=update("results/{cell}/metrics.parquet"),
+        documents=update("results/{cell}/documents.parquet"),
+    log:
+        "results/logs/{cell}/evaluate.log",
+    threads: THREADS
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=GPUS,
+    params:
+        spec=lambda w: canonical_json(STUDY.evaluation_spec(w.cell)),
+        lineage=lineage("evaluation"),
+    shell:
+        "$PYTHON $SCRIPTS/evaluate.py --log {log:q} --spec {params.spec:q}"
+        " --model {input.model:q} --test {input.test:q} --ce {input.ce:q} --baseline {input.baseline:q}"
+        " --metrics {output.metrics:q} --documents {output.documents:q}"
 
 
 rule collect:

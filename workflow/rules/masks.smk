@@ -7,8 +7,8 @@ rule mask:
     log:
         "results/logs/masks/{family}_m{m}_n{n}_d{d}_seed{seed}.log",
     resources:
-        mem_mb=lambda w, attempt: 2000 * attempt,
-        runtime=lambda w, attempt: 30 * attempt,
+        mem_mb=2000,
+        runtime=30,
     params:
         spec=lambda w: canonical_json(mask_spec(w)),
         lineage=lineage("mask"),

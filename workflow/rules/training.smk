@@ -1,24 +1,24 @@
-# One autoencoder a job. The pool is ancient: it grows at its end, and the run's fingerprint holds
-# a checksum of the tokens that this run uses.
+# The seeds of a setting share a job, which trains those that are not yet trained: a run's folder
+# holds its weights and their fingerprint. Half as many jobs plan in half the time, and a new seed
+# trains that seed only. The pool is ancient: it grows at its end, and the fingerprint holds a
+# checksum of the tokens that the run uses.
 
 
 rule train:
     input:
-        pool=lambda w: ancient(f"{folder(run_of(w))}/pool/train.json"),
-        mask=lambda w: run_of(w).mask or [],
+        unpack(training_inputs),
     output:
-        weights="results/{cell}_seed{seed}/weights.safetensors",
-        record="results/{cell}_seed{seed}/run.json",
+        update("results/{cell}/runs.json"),
     log:
-        "results/logs/{cell}_seed{seed}/train.log",
+        "results/logs/{cell}/train.log",
     threads: THREADS
     resources:
-        mem_mb=lambda w, attempt: 2500 * attempt,
-        runtime=lambda w, attempt: 120 * attempt,
+        mem_mb=2500,
+        runtime=120,
         gpu=GPUS,
     params:
-        spec=lambda w: canonical_json(run_of(w).train_spec()),
+        spec=lambda w: canonical_json(STUDY.training_spec(w.cell)),
         lineage=lineage("training"),
     shell:
         "$PYTHON $SCRIPTS/train.py --log {log:q} --spec {params.spec:q} --pool {input.pool:q}"
-        " --mask {input.mask:q} --out {output.weights:q}"
+        " --masks {input.masks:q} --out {output:q}"

@@ -38,12 +38,13 @@ def is_done(folder: Path, identity: str) -> bool:
 
 
 def main(options: argparse.Namespace) -> bool:
+    from expander_sae.evaluation import tables
     from expander_sae.evaluation.runs import evaluate_run
 
     test, ce, baseline = Path(options.test), Path(options.ce), Path(options.baseline)
+    spec = {Path(name): settings for name, settings in json.loads(options.spec).items()}
     worked = False
-    for name, settings in json.loads(options.spec).items():
-        folder = Path(name)
+    for folder, settings in spec.items():
         identity = identity_of(folder, settings, [test, ce], baseline)
         if is_done(folder, identity):
             continue
@@ -62,11 +63,13 @@ def main(options: argparse.Namespace) -> bool:
             job.device(),
             job.backend(),
         )
-        # Last: a job that is killed before this is done again.
+        # Last: a job that is killed before this does the run again.
         write_json(timings, {**read_json(timings), "identity": identity})
+    tables.collect_metrics([folder / "metrics.parquet" for folder in spec], options.metrics)
+    tables.collect_documents([folder / "documents.parquet" for folder in spec], options.documents)
     return worked
 
 
 if __name__ == "__main__":
-    names = ("spec", "model", "test", "ce", "baseline")
-    job.run("evaluation", main, job.arguments(*names, lists=("weights",)))
+    names = ("spec", "model", "test", "ce", "baseline", "metrics", "documents")
+    job.run("evaluation", main, job.arguments(*names))

@@ -1,0 +1,14 @@
+# Verdicts on what the paper claims, from tables alone.
+
+
+rule claims:
+    input:
+        metrics="results/metrics.parquet",
+        documents="results/documents.parquet",
+        claims=BASE / "workflow" / "claims.yaml",
+    output:
+        "results/claims.json",
+    log:
+        "results/logs/claims.log",
+    script:
+        "../scripts/claims.py"

@@ -1,0 +1,16 @@
+"""Judge the claims of workflow/claims.yaml."""
+
+from pathlib import Path
+
+from snakemake.script import snakemake
+
+from expander_sae.claims import write_claims
+from expander_sae.errors import reported_to_user
+
+with reported_to_user():
+    write_claims(
+        Path(snakemake.input.metrics),
+        Path(snakemake.input.documents),
+        Path(snakemake.input.claims),
+        Path(snakemake.output[0]),
+    )

@@ -1,0 +1,242 @@
+"""What single features fire on, and whether another dictionary has them too.
+
+The firing set F_j is the set of tokens on which feature j has a non-zero value. Definitions:
+
+    Jaccard          J(i, j) = |F_i ∩ F_j| / |F_i ∪ F_j|; a feature's best is max_j J(i, j)
+    cosine           max_j |⟨w_i, w'_j⟩| / (‖w_i‖ ‖w'_j‖) over the columns of the other dictionary
+    null             F_i replaced by a uniform set of |F_i| tokens: the best Jaccard that chance gives
+                     a feature of this firing rate
+    token entropy    H_j = −Σ_t p_j(t) log₂ p_j(t), p_j(t) the share of F_j whose token id is t
+    dead fraction    of the first T tokens: the share of features with F_j ∩ [0, T) empty
+
+A feature is novel against another dictionary by firing where its best Jaccard is under 0.1, by
+direction where its best cosine is under 0.3 (arXiv 2607.01799). The share of novel features under
+the null belongs beside it: a rare feature has no chance of a large Jaccard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expander_sae.dictionary import Dictionary, SparseCode
+from expander_sae.errors import UserError
+from expander_sae.rng import Integers
+
+JACCARD_THRESHOLD = 0.1
+COSINE_THRESHOLD = 0.3
+_CELLS = 1 << 22
+"""Most cells of a table of intersections, and most pairs of firings counted at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class FiringSets:
+    """F_1 … F_n, as the rows of a matrix in compressed form.
+
+    token: int64 [E], tokens of feature j ascending at [starts[j], starts[j + 1]). starts: int64
+    [n + 1]. tokens: how many tokens were encoded.
+    """
+
+    token: np.ndarray
+    starts: np.ndarray
+    tokens: int
+
+    @staticmethod
+    def of(codes: Iterable[SparseCode], n: int) -> FiringSets:
+        """Firing sets of the n features on the samples of all codes, numbered in order."""
+        features, tokens, seen = [], [], 0
+        for code in codes:
+            sample, place = (code.value != 0).nonzero(as_tuple=True)
+            features.append(code.index[sample, place].cpu().numpy())
+            tokens.append(sample.cpu().numpy() + seen)
+            seen += code.index.shape[0]
+        empty = np.empty(0, dtype=np.int64)
+        return FiringSets.from_pairs(
+            np.concatenate([empty, *features]), np.concatenate([empty, *tokens]), n, seen
+        )
+
+    @staticmethod
+    def from_pairs(feature: np.ndarray, token: np.ndarray, n: int, tokens: int) -> FiringSets:
+        """From int64 [E] pairs (feature, token), none given twice, in any order."""
+        starts = np.concatenate([[0], np.cumsum(np.bincount(feature, minlength=n))])
+        return FiringSets(np.sort(feature * tokens + token) % max(tokens, 1), starts, tokens)
+
+    @property
+    def n(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def counts(self) -> np.ndarray:
+        """int64 [n]: |F_j|."""
+        return np.diff(self.starts)
+
+    @property
+    def feature(self) -> np.ndarray:
+        """int64 [E]: the feature of each entry of `token`."""
+        return np.repeat(np.arange(self.n), self.counts)
+
+    def by_token(self) -> FiringSets:
+        """The transpose: for each token, the features that fire on it."""
+        return FiringSets.from_pairs(self.token, self.feature, self.tokens, self.n)
+
+
+def best_jaccard(first: FiringSets, second: FiringSets) -> tuple[np.ndarray, np.ndarray]:
+    """(max_j J(i, j) float64, its j int64) for each feature i of `first` over those of `second`: [n].
+
+    NaN and −1 for a feature that never fires, and (0, −1) where nothing of `second` fires with it;
+    the lowest j among equals. Intersections are a sparse product, counted over blocks of features
+    in O(firings · active features per token).
+
+    Raises:
+        UserError: the sets are over different numbers of tokens.
+    """
+    if first.tokens != second.tokens:
+        raise UserError(f"firing sets: {first.tokens} and {second.tokens} tokens, expected the same tokens")
+    there = second.by_token()
+    longest = int(there.counts.max(initial=0))
+    best, partner = np.zeros(first.n), np.full(first.n, -1, dtype=np.int64)
+    block = max(1, _CELLS // max(second.n, 1))
+    for start in range(0, first.n if longest else 0, block):
+        stop = min(start + block, first.n)
+        overlap = np.zeros((stop - start) * second.n, dtype=np.int64)
+        step = max(1, _CELLS // longest)
+        owner = np.repeat(np.arange(stop - start), first.counts[start:stop])
+        token = first.token[first.starts[start] : first.starts[stop]]
+        for piece in range(0, len(token), step):
+            event, other = _expand(there, token[piece : piece + step])
+            overlap += np.bincount(owner[piece + event] * second.n + other, minlength=overlap.size)
+        table = overlap.reshape(stop - start, second.n)
+        union = first.counts[start:stop, None] + second.counts[None, :] - table
+        jaccard = table / np.maximum(union, 1)
+        chosen = jaccard.argmax(axis=1)
+        best[start:stop] = jaccard[np.arange(stop - start), chosen]
+        partner[start:stop] = np.where(best[start:stop] > 0, chosen, -1)
+    best[first.counts == 0] = np.nan
+    return best, partner
+
+
+def _expand(sets: FiringSets, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All members of sets[c] for c in `chosen`: (position of c in `chosen`, member)."""
+    lengths = sets.counts[chosen]
+    position = np.repeat(np.arange(len(chosen)), lengths)
+    within = np.arange(len(position)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return position, sets.token[sets.starts[chosen][position] + within]
+
+
+def random_sets(sets: FiringSets, seed: int) -> FiringSets:
+    """For each feature a uniform set of as many tokens as it fires on: the null of `best_jaccard`."""
+    stream = Integers(seed, "features/null")
+    counts, tokens = sets.counts, sets.tokens
+    # Of a set beyond half of the tokens its complement is drawn: rejection would crawl.
+    inverted = np.flatnonzero(2 * counts > tokens)
+    wanted = counts.copy()
+    wanted[inverted] = tokens - counts[inverted]
+    pair = np.empty(0, dtype=np.int64)
+    missing = wanted
+    while missing.any():
+        owner = np.repeat(np.arange(sets.n), missing)
+        # Every draw that is new is taken and no set gets more than it wants, so sets are uniform.
+        pair = np.union1d(pair, owner * tokens + stream.below(tokens, owner.size))
+        missing = wanted - np.bincount(pair // tokens, minlength=sets.n)
+    feature, token = pair // max(tokens, 1), pair % max(tokens, 1)
+    kept = ~np.isin(feature, inverted)
+    features, members = [feature[kept]], [token[kept]]
+    for j in inverted:
+        rest = np.setdiff1d(np.arange(tokens), token[feature == j], assume_unique=True)
+        features.append(np.full(len(rest), j))
+        members.append(rest)
+    return FiringSets.from_pairs(np.concatenate(features), np.concatenate(members), sets.n, tokens)
+
+
+@torch.no_grad()
+def best_cosine(first: Dictionary, second: Dictionary, block: int = 512) -> Tensor:
+    """max_j |cos(w_i, w'_j)| for each column w_i of `first` over those of `second`: [n].
+
+    Never more than [block, n'] at a time. 0 against columns of zeros, NaN for a column of zeros in `first`.
+
+    Raises:
+        UserError: the columns have different lengths.
+    """
+    if first.m != second.m:
+        raise UserError(f"dictionaries: columns of length {first.m} and {second.m}, expected the same")
+    lengths, others = first.norms(), second.norms()
+    scale = torch.where(others > 0, 1 / others, 0)
+    out = torch.empty(first.n, dtype=first.dtype, device=first.device)
+    for start in range(0, first.n, block):
+        index = torch.arange(start, min(start + block, first.n), device=first.device)
+        written = first.columns(index).to(device=second.device, dtype=second.dtype)
+        overlap = (second.correlate(written) * scale).abs_().amax(dim=1)
+        out[index] = overlap.to(out) / lengths[index]
+    return out
+
+
+def token_entropy(sets: FiringSets, token_id: np.ndarray) -> np.ndarray:
+    """H_j in bits of each feature, token_id [tokens] the vocabulary ids: float64 [n], NaN where dead.
+
+    At most log₂|F_j|, so entropies compare only between features of similar rates; those of
+    `random_sets` tell what a feature without a preference would have.
+
+    Raises:
+        UserError: token_id has another length.
+    """
+    if len(token_id) != sets.tokens:
+        raise UserError(f"token ids: found {len(token_id)}, expected {sets.tokens}, one a token")
+    counts = sets.counts
+    if not counts.any():
+        return np.full(sets.n, np.nan)
+    ids = np.asarray(token_id, dtype=np.int64)[sets.token]
+    pair, times = np.unique(sets.feature * (int(ids.max()) + 1) + ids, return_counts=True)
+    feature = pair // (int(ids.max()) + 1)
+    share = times / counts[feature]
+    entropy = np.bincount(feature, weights=-share * np.log2(share), minlength=sets.n) + 0.0
+    return np.where(counts > 0, entropy, np.nan)
+
+
+def dead_fractions(sets: FiringSets, sizes: Sequence[int]) -> dict[int, float]:
+    """Share of features that fire on none of the first T tokens, for each T in `sizes`.
+
+    Raises:
+        UserError: a size is not from 1 to the number of tokens.
+    """
+    first = np.full(sets.n, sets.tokens, dtype=np.int64)
+    alive = sets.counts > 0
+    first[alive] = sets.token[sets.starts[:-1][alive]]
+    for size in sizes:
+        if not 1 <= size <= sets.tokens:
+            raise UserError(f"test tokens: found {size}, expected 1 to the {sets.tokens} that were encoded")
+    return {size: float((first >= size).mean()) for size in sizes}
+
+
+def novelty(
+    jaccard: np.ndarray,
+    null: np.ndarray,
+    cosine: np.ndarray,
+    jaccard_threshold: float = JACCARD_THRESHOLD,
+    cosine_threshold: float = COSINE_THRESHOLD,
+) -> dict[str, float]:
+    """Shares of novel features among those that fire (finite `jaccard`), and the means beside them.
+
+    jaccard, null: best Jaccard of the features and of their random sets; cosine: best |cos|; all [n].
+    `novel_jaccard_null` is what `novel_jaccard` would be if features fired at random.
+
+    Raises:
+        UserError: no feature fires.
+    """
+    live = np.isfinite(jaccard)
+    if not live.any():
+        raise UserError("novelty: no feature fires on these tokens, expected at least one")
+    by_firing, by_direction = jaccard[live] < jaccard_threshold, cosine[live] < cosine_threshold
+    return {
+        "live_features": float(live.sum()),
+        "novel_jaccard": float(by_firing.mean()),
+        "novel_jaccard_null": float((null[live] < jaccard_threshold).mean()),
+        "novel_cosine": float(by_direction.mean()),
+        "novel_both": float((by_firing & by_direction).mean()),
+        "best_jaccard": float(jaccard[live].mean()),
+        "best_jaccard_null": float(null[live].mean()),
+        "best_cosine": float(cosine[live].mean()),
+    }

@@ -1,0 +1,185 @@
+"""Recovery of planted codes (arXiv 2607.01799): the decoder is ±1/√d on a random mask.
+
+A trial plants a uniform support of k features with N(0, 1) coefficients x and observes
+
+    h = Wx + σ · ‖Wx‖/√m · N(0, I),
+
+and the pursuit takes k steps; the published one is OMP with absolute selection. The trial counts
+as recovered if the support is exactly the planted one. Masks, signs and trials have streams of
+their own; the first trials of a cell are the same however many are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expander_sae.dictionary import Dictionary, SparseCode, SparseDictionary
+from expander_sae.errors import UserError
+from expander_sae.masks import MaskRecipe
+from expander_sae.pursuit.omp import omp
+from expander_sae.rng import torch_generator
+
+Pursuit = Callable[[Dictionary, Tensor, int, str], SparseCode]
+_CHUNK = 100
+"""Trials drawn at a time, whatever the number asked for."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the table: a dictionary's shape, the planted sparsity and the relative noise σ."""
+
+    m: int
+    n: int
+    d: int
+    k: int
+    sigma: float
+
+    def validate(self) -> None:
+        """Raise `UserError` for a cell that no trial can have."""
+        if not 1 <= self.k <= self.n:
+            raise UserError(f"synthetic k: found {self.k}, expected 1 to n = {self.n}")
+        if not (math.isfinite(self.sigma) and self.sigma >= 0):
+            raise UserError(f"synthetic sigma: found {self.sigma}, expected a number of at least 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """Trials of a cell, one row a mask: recovered bool, code_error and reconstruction_error float64.
+
+    code_error: ‖x − x̂‖/‖x‖. reconstruction_error: ‖Wx − Wx̂‖/‖Wx‖, against the noiseless signal.
+    All [masks, trials].
+    """
+
+    cell: Cell
+    recovered: np.ndarray
+    code_error: np.ndarray
+    reconstruction_error: np.ndarray
+
+    @property
+    def rate(self) -> float:
+        """Share of trials whose support was recovered."""
+        return float(self.recovered.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """√(p̃(1 − p̃)/ñ) of the rate, with ñ = trials + 4, p̃ = (successes + 2)/ñ (Agresti and Coull).
+
+        Unlike √(p(1 − p)/n) it does not claim certainty where every trial succeeds.
+        """
+        size = self.recovered.size + 4
+        p = (float(self.recovered.sum()) + 2) / size
+        return math.sqrt(p * (1 - p) / size)
+
+    @property
+    def mask_standard_error(self) -> float:
+        """Standard error of the rate from its spread over masks; NaN for a single mask."""
+        rates = self.recovered.mean(axis=1)
+        return float(rates.std(ddof=1) / math.sqrt(len(rates))) if len(rates) > 1 else float("nan")
+
+    def row(self) -> dict[str, float]:
+        """The columns of resources/paper_synthetic_omp.csv, then trials and standard errors."""
+        cell = self.cell
+        return {
+            "m": cell.m,
+            "n": cell.n,
+            "sigma": cell.sigma,
+            "d": cell.d,
+            "k": cell.k,
+            "support_recovery_rate": self.rate,
+            "code_error": float(self.code_error.mean()),
+            "reconstruction_error": float(self.reconstruction_error.mean()),
+            "mask_seeds": len(self.recovered),
+            "trials": self.recovered.size,
+            "standard_error": self.standard_error,
+            "mask_standard_error": self.mask_standard_error,
+        }
+
+
+def signed_dictionary(
+    m: int, n: int, d: int, seed: int, backend: str = "auto", device: str = "cpu"
+) -> SparseDictionary:
+    """W = ±1/√d, signs uniform, on the `expander` mask of this seed; float64, unit columns."""
+    mask = MaskRecipe("expander", m, n, d, seed).generate()
+    generator = torch_generator(seed, f"synthetic/signs/{m}/{n}/{d}")
+    signs = torch.randint(0, 2, (n, d), generator=generator, dtype=torch.float64) * 2 - 1
+    rows = torch.from_numpy(mask.rows).to(device)
+    return SparseDictionary((signs / math.sqrt(d)).to(device), rows, m, backend)
+
+
+def planted_trials(
+    dictionary: SparseDictionary, cell: Cell, trials: int, seed: int
+) -> Iterator[tuple[SparseCode, Tensor, Tensor]]:
+    """(code, Wx, h) of the trials, at most 100 at a time."""
+    purpose = f"synthetic/trials/{cell.m}/{cell.n}/{cell.d}/{cell.k}/{cell.sigma!r}"
+    generator = torch_generator(seed, purpose)
+    for start in range(0, trials, _CHUNK):
+        kept, wide = min(_CHUNK, trials - start), torch.float64
+        keys = torch.rand(_CHUNK, cell.n, generator=generator, dtype=wide)
+        value = torch.randn(_CHUNK, cell.k, generator=generator, dtype=wide)[:kept]
+        noise = torch.randn(_CHUNK, cell.m, generator=generator, dtype=wide)[:kept]
+        index = keys[:kept].topk(cell.k, dim=1).indices
+        code = SparseCode(index.to(dictionary.device), value.to(dictionary.device))
+        clean = dictionary.synthesize(code)
+        scale = cell.sigma / math.sqrt(cell.m) * clean.norm(dim=1, keepdim=True)
+        yield code, clean, clean + scale * noise.to(dictionary.device)
+
+
+def compare(true: SparseCode, found: SparseCode) -> tuple[Tensor, Tensor]:
+    """(support recovered bool [B], ‖x − x̂‖/‖x‖ [B]); no column may stand twice in a code."""
+    same = (true.index[:, :, None] == found.index[:, None, :]) & (true.index >= 0)[:, :, None]
+    found_there = same.any(dim=2) | (true.index < 0)
+    wanted = same.any(dim=1) | (found.index < 0)
+    at_true = (same * found.value[:, None, :]).sum(dim=2)
+    squared = (true.value - at_true).square().sum(1) + found.value.masked_fill(wanted, 0).square().sum(1)
+    return found_there.all(1) & wanted.all(1), squared.sqrt() / true.value.norm(dim=1)
+
+
+@torch.no_grad()
+def recovery(
+    cell: Cell,
+    seeds: Sequence[int],
+    trials: int,
+    pursuit: Pursuit = omp,
+    selection: str = "absolute",
+    backend: str = "auto",
+    device: str = "cpu",
+) -> Recovery:
+    """Run `trials` trials on the mask of each seed.
+
+    Raises:
+        UserError: the cell, the seeds or the number of trials are out of range.
+    """
+    cell.validate()
+    if trials < 1 or not seeds or len(set(seeds)) != len(seeds):
+        raise UserError(
+            f"synthetic: found {trials} trials and seeds {list(seeds)}, expected at least one, no seed twice"
+        )
+    results = []
+    for seed in seeds:
+        dictionary = signed_dictionary(cell.m, cell.n, cell.d, seed, backend, device)
+        parts = []
+        for code, clean, observed in planted_trials(dictionary, cell, trials, seed):
+            found = pursuit(dictionary, observed, cell.k, selection)
+            recovered, code_error = compare(code, found)
+            error = (dictionary.synthesize(found) - clean).norm(dim=1) / clean.norm(dim=1)
+            parts.append(torch.stack([recovered.double(), code_error, error]).cpu())
+        results.append(torch.cat(parts, dim=1).numpy())
+    table = np.stack(results, axis=1)
+    return Recovery(cell, table[0] > 0, table[1], table[2])
+
+
+def joint_standard_errors(rate: float, trials: int, published: float, published_trials: int = 300) -> float:
+    """(rate − published) in standard errors of the difference of two proportions.
+
+    The proportion is pooled, p = (rate·trials + published·published_trials)/(sum of trials), so that
+    a published 1.000 does not count as certain. 0 where both are 0 or both 1.
+    """
+    p = (rate * trials + published * published_trials) / (trials + published_trials)
+    error = math.sqrt(p * (1 - p) * (1 / trials + 1 / published_trials)) if 0 < p < 1 else 0.0
+    return (rate - published) / error if error else 0.0

@@ -1,0 +1,119 @@
+"""Compressive sampling matching pursuit on any dictionary.
+
+D. Needell and J. A. Tropp (2009), CoSaMP: iterative signal recovery from incomplete and inaccurate
+samples, Appl. Comput. Harmon. Anal. 26(3), 301–321.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from expander_sae.dictionary import Dictionary, SparseCode
+from expander_sae.pursuit.block_omp import check_arguments, score_limit
+from expander_sae.pursuit.hard_threshold import keep_largest, largest_correlations, merge
+
+_BATCH = 128
+_STAGNATION = 1e-6
+_REFINEMENTS = 4
+
+
+@torch.no_grad()
+def cosamp(
+    dictionary: Dictionary,
+    target: Tensor,
+    k: int,
+    selection: str = "signed",
+    iterations: int = 50,
+    tolerance: float = 0.0,
+    patience: int = 5,
+) -> SparseCode:
+    """Codes of target [B, m] with at most k columns. From x = 0, each iteration
+
+        Ω = the 2k best correlations with h − Wx,  T = Ω ∪ supp(x),
+        b = argmin ‖h − W_T b‖,                    x = H_k(b).
+
+    CoSaMP need not descend (with 3k near m, or coherent columns, it wanders), so the iterate with
+    the smallest residual is returned, and a sample stops after `patience` iterations that did not
+    lower its squared residual by a millionth. The empty code is the first iterate: the residual
+    never exceeds the target.
+
+    Args:
+        selection: "signed": Ω and H_k take the largest positive entries; "absolute": the largest
+            in size, as published.
+        iterations: at most so many. A sample stops earlier where ‖residual‖ is at most
+            `tolerance`·‖target‖ or rounding.
+
+    The least squares go over the Gram matrix with a ridge and iterative refinement; of dependent
+    columns they take the shortest solution, up to rounding.
+    Returns places in falling order of entries, empty ones (index −1) at the end. A target that is
+    zero or not finite gets an empty code. Raises `ValueError` for arguments out of range.
+    """
+    check_arguments(dictionary, target, k, selection, tolerance)
+    if iterations < 1 or patience < 1:
+        raise ValueError(f"iterations = {iterations}, patience = {patience}: expected at least 1")
+    pieces = [
+        _iterate(dictionary, part, k, selection, iterations, tolerance, patience)
+        for part in target.split(_BATCH)
+    ]
+    return SparseCode(torch.cat([p.index for p in pieces]), torch.cat([p.value for p in pieces]))
+
+
+def _iterate(
+    dictionary: Dictionary,
+    target: Tensor,
+    k: int,
+    selection: str,
+    iterations: int,
+    tolerance: float,
+    patience: int,
+) -> SparseCode:
+    batch = target.shape[0]
+    index = torch.full((batch, k), -1, dtype=torch.int64, device=target.device)
+    value = target.new_zeros(batch, k)
+    smallest = target.square().sum(1)
+    limit = score_limit(target, tolerance).square()
+    active = ((smallest > limit) & smallest.isfinite()).nonzero()[:, 0]
+    held, residual = index[active], target[active]
+    idle = torch.zeros_like(active)
+    for _ in range(iterations):
+        if not active.numel():
+            break
+        goal = target[active]
+        proxy = largest_correlations(dictionary, residual, 2 * k, selection)
+        places, _ = merge(held, proxy.index)
+        code = keep_largest(SparseCode(places, least_squares(dictionary, goal, places)), k, selection)
+        residual = goal - dictionary.synthesize(code)
+        squared = residual.square().sum(1)
+        lower = squared < smallest[active]
+        progress = smallest[active] - squared > _STAGNATION * smallest[active]
+        taken = active[lower]
+        index[taken], value[taken], smallest[taken] = code.index[lower], code.value[lower], squared[lower]
+        idle = torch.where(progress, 0, idle + 1)
+        going = (idle < patience) & (squared > limit[active])
+        active, idle, held, residual = active[going], idle[going], code.index[going], residual[going]
+    return SparseCode(index, value)
+
+
+def least_squares(dictionary: Dictionary, target: Tensor, index: Tensor) -> Tensor:
+    """argmin_b ‖target − W_T b‖ for T = index [B, c], no column twice: [B, c]; 0 in empty places.
+
+    b += (G + λI)⁻¹ W_Tᵀ(target − W_T b) from b = 0, four times: along a singular value s the
+    relative error is (λ/(λ + s²))⁴. λ = √eps·max diag(G) is far above the rounding of G, and keeps
+    that of the right side from filling the null space. Zero where the numbers are not finite.
+    """
+    gram = dictionary.gram(index).double()
+    diagonal = gram.diagonal(dim1=1, dim2=2)
+    ridge = torch.finfo(target.dtype).eps ** 0.5 * diagonal.amax(dim=1, keepdim=True)
+    diagonal += ridge + (index < 0)
+    # A column of zeros, too, must leave a positive diagonal.
+    diagonal.clamp_(min=torch.finfo(target.dtype).tiny)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+
+    solution, left = torch.zeros_like(index, dtype=target.dtype), target
+    for _ in range(_REFINEMENTS):
+        right = dictionary.correlate_at(left, index).double()
+        solution += torch.cholesky_solve(right[:, :, None], factor)[:, :, 0].to(target.dtype)
+        left = target - dictionary.synthesize(SparseCode(index, solution))
+    solution.masked_fill_((index < 0) | (failed[:, None] > 0), 0)
+    return solution.nan_to_num_(0.0, 0.0, 0.0)

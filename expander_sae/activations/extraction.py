@@ -31,7 +31,8 @@ def extract_shard(
 
     The shard holds tokens [shard · shard_tokens, (shard + 1) · shard_tokens) of the split, fewer
     where the split ends, none where it ended before. outputs: {layer: path}. Documents are run
-    from their beginning, in batches of at most `batch_tokens` padded tokens.
+    from their beginning, in batches of at most `batch_tokens` padded tokens. The shard's metadata
+    name its model, layer, split, place and tokens, so that a stale shard can be told.
     """
     model = LanguageModel.load(model_json, device)
     model.check_layers(sorted(outputs))
@@ -46,6 +47,7 @@ def extract_shard(
             "split": split,
             "shard": shard,
             "shard_tokens": shard_tokens,
+            "tokens_sha256": tokens.sha256,
             "lineage": lineage("extraction"),
         }
         rows = Rows(tokens.document[kept], tokens.position[kept], tokens.token_id[kept], found[layer])

@@ -86,7 +86,7 @@ class LanguageModel:
         record = read_model(model_json)
         place = resolve_device(device)
         try:
-            model, loading = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 record["path"],
                 dtype=getattr(torch, record["dtype"]),
                 trust_remote_code=record["trust_remote_code"],
@@ -96,6 +96,7 @@ class LanguageModel:
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"{model_json}: cannot load the model at {record['path']} ({first})") from None
+        model, loading = loaded
         if loading["missing_keys"]:  # they would be random
             raise UserError(f"{model_json}: {record['path']} has no {min(loading['missing_keys'])}")
         check_shape(model.config, record, f"models[{record['name']}]")

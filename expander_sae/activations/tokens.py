@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,6 +90,14 @@ class TokenRange:
     position: np.ndarray
     token_id: np.ndarray
     context: int
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything in the range: equal hashes, equal activations."""
+        checksum = hashlib.sha256(str(self.context).encode())
+        for column in (self.document, self.position, self.token_id):
+            checksum.update(np.ascontiguousarray(column).data)
+        return checksum.hexdigest()
 
 
 class TokenTable:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool, normalisation
 from expander_sae.activations.progress import Progress
 from expander_sae.errors import UserError
-from expander_sae.files import atomic_path
+from expander_sae.evaluation import tables
 
 # Logits held at once: 2²⁶ values are 256 MB in float32.
 _LOGITS = 1 << 26
@@ -131,7 +129,7 @@ def write_baseline(
 ) -> None:
     """Write the model's own cross-entropies: rows of metrics.parquet and of documents.parquet.
 
-    columns: the fixed columns of the rows (model, corpus, layer, …). The norm limit and the mean
+    columns: the rows' values of `tables.RUN_COLUMNS`. The norm limit and the mean
     are those of the first `tokens` training tokens under `recipe_settings`.
     """
     model = LanguageModel.load(model_json, device)
@@ -150,6 +148,5 @@ def write_baseline(
             {**row, "document": int(number), "sum": float(total), "count": int(count)}
             for number, total, count in zip(numbers, sums, counts, strict=True)
         ]
-    for path, table in ((out_metrics, metrics), (out_documents, documents)):
-        with atomic_path(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(table), temporary)
+    tables.write_metrics(metrics, out_metrics)
+    tables.write_documents(documents, out_documents)

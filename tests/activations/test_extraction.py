@@ -5,7 +5,7 @@ import torch
 from expander_sae.activations.extraction import extract_shard
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.shards import Shard
-from expander_sae.activations.tokens import TokenizedDocument, write_token_table
+from expander_sae.activations.tokens import TokenizedDocument, TokenTable, write_token_table
 from expander_sae.errors import UserError
 from tests.tiny_models import VOCABULARY, tiny_model_json
 
@@ -65,6 +65,19 @@ def test_metadata_says_where_the_shard_belongs(model_json, tokens_parquet, tmp_p
         "shard_tokens": SHARD,
         "lineage": "corpus1-extraction1-model1",
     }
+
+
+def test_metadata_tell_one_token_range_from_another(model_json, tokens_parquet, tmp_path):
+    first, second = (extract(model_json, tokens_parquet, tmp_path, shard)[0] for shard in (0, 1))
+    expected = TokenTable(tokens_parquet).read("train", SHARD, 2 * SHARD).sha256
+    assert Shard(second).about["tokens_sha256"] == expected
+    assert Shard(first).about["tokens_sha256"] != expected
+
+
+def test_golden_activations(model_json, tokens_parquet, tmp_path):
+    """If this changes, raise STAGE_VERSIONS["extraction"]."""
+    found = columns([extract(model_json, tokens_parquet, tmp_path, 0)[2]])["activation"]
+    np.testing.assert_allclose(found[[3, 30], [5, 7]], [3.012925, 1.552783], rtol=1e-4)
 
 
 def test_same_settings_give_the_same_bytes(model_json, tokens_parquet, tmp_path):

@@ -16,6 +16,11 @@ from expander_sae.evaluation.cross_entropy import recovered, spliced_sums, write
 from tests.tiny_models import ARCHITECTURES, DEPTH, VOCABULARY, WIDTH, tiny_model, tiny_model_json
 
 LAYER, SEQUENCES = 1, 5
+COLUMNS = {
+    **dict.fromkeys(("corpus", "recipe", "support", "encoder"), "none"),
+    **dict.fromkeys(("n", "d", "k", "train_tokens", "steps", "seed"), 0),
+    **{"model": "tiny", "layer": LAYER, "m": WIDTH},
+}
 RECIPE = {"norm_limit": 1.2, "scale_to_sqrt_m": True}
 
 
@@ -114,7 +119,6 @@ def test_more_sequences_than_the_pool_has(llama):
 
 def test_baseline_rows(llama, tmp_path):
     folder, documents = llama
-    columns = {"model": "tiny", "layer": LAYER, "support": "none", "n": 0}
     metrics, sums = tmp_path / "metrics.parquet", tmp_path / "documents.parquet"
     tokens = 20
     write_baseline(
@@ -122,7 +126,7 @@ def test_baseline_rows(llama, tmp_path):
         folder / "ce.json",
         folder / "train.json",
         LAYER,
-        columns,
+        COLUMNS,
         RECIPE,
         tokens,
         SEQUENCES,
@@ -131,9 +135,9 @@ def test_baseline_rows(llama, tmp_path):
     )
     table, by_document = pq.read_table(metrics).to_pandas(), pq.read_table(sums).to_pandas()
     names = ["ce_clean", "ce_zero", "ce_mean", "ce_zero_kept", "ce_mean_kept"]
-    assert table.metric.tolist() == names
-    assert list(table.columns) == [*columns, "inference", "split", "metric", "value"]
-    assert list(by_document.columns) == [*columns, "inference", "split", "metric", "document", "sum", "count"]
+    assert sorted(table.metric) == sorted(names)
+    assert table[list(COLUMNS)].drop_duplicates().to_dict("records") == [COLUMNS]
+    assert by_document.document.tolist() == [document.number for document in documents] * len(names)
     assert set(table.inference) == {"none"} and set(table.split) == {"ce"}
 
     pool = Pool.open(folder / "ce.json")
@@ -164,7 +168,15 @@ def test_without_a_norm_limit_nothing_passes(llama, tmp_path):
     out = tmp_path / "metrics.parquet"
     pools = (folder / "ce.json", folder / "train.json")
     write_baseline(
-        folder / "model.json", *pools, LAYER, {}, recipe, 20, SEQUENCES, out, tmp_path / "documents.parquet"
+        folder / "model.json",
+        *pools,
+        LAYER,
+        COLUMNS,
+        recipe,
+        20,
+        SEQUENCES,
+        out,
+        tmp_path / "documents.parquet",
     )
     value = pq.read_table(out).to_pandas().set_index("metric").value
     assert value.ce_zero == value.ce_zero_kept

@@ -1,0 +1,267 @@
+"""The cells that claims compare: their runs, and their metrics as functions of weights.
+
+A cell is the seeds of one setting, picked by values of the tables' run columns. Its metric is
+recomputed from per-document sums under any weights, so that a ratio is a ratio in every draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from expander_sae.errors import UserError
+from expander_sae.evaluation.tables import RUN_COLUMNS
+
+RunKey = tuple[Any, ...]
+"""A run's values of RUN_COLUMNS."""
+
+_COLUMNS = list(RUN_COLUMNS)
+_OF_MODEL = ("model", "corpus", "layer", "recipe", "train_tokens")
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A metric that is no mean of one row's sums.
+
+    run, model: the metrics of the run and of the model itself whose document means `combine` takes.
+    """
+
+    run: tuple[str, ...]
+    model: tuple[str, ...]
+    combine: Callable[..., np.ndarray]
+
+
+def _recovered(entropy: np.ndarray, ablated: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    return (ablated - entropy) / (ablated - clean)
+
+
+def _explained(error: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    return 1.0 - error / deviation
+
+
+DERIVED: dict[str, Derived] = {
+    "ce_recovered": Derived(("ce",), ("ce_zero", "ce_clean"), _recovered),
+    "ce_recovered_zero_kept": Derived(("ce",), ("ce_zero_kept", "ce_clean"), _recovered),
+    "ce_recovered_mean": Derived(("ce",), ("ce_mean_kept", "ce_clean"), _recovered),
+    "explained_variance": Derived(("squared_error", "squared_deviation"), (), _explained),
+}
+
+
+def default_split(metric: str) -> str:
+    """Where a metric is measured unless a claim says otherwise."""
+    return "ce" if metric.startswith("ce") else "test"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a claim asks of the tables.
+
+    where: values of run columns, without `seed`. key: where it stands in claims.yaml.
+    """
+
+    key: str
+    where: Mapping[str, Any]
+    metric: str
+    inference: str
+    split: str
+
+    def __str__(self) -> str:
+        setting = ", ".join(f"{name}={value}" for name, value in self.where.items())
+        return f"{self.metric} ({self.inference}, {self.split}) of {setting}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One cell's metric for some seeds.
+
+    parts: document sums and counts float64[D, S] of each part. fixed: float64[S] instead, for a
+    metric that has no documents.
+    """
+
+    split: str
+    combine: Callable[..., np.ndarray]
+    parts: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+    fixed: np.ndarray | None = None
+
+    def per_seed(self, documents: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The metric of each seed under document weights: [R or 1, S]."""
+        if self.fixed is not None:
+            return self.fixed[None, :]
+        weights = documents[self.split]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.combine(*((weights @ sums) / (weights @ counts) for sums, counts in self.parts))
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Several cells on the same seeds and, split by split, on the same documents.
+
+    missing: what the tables lack, in words; where there is any, `cells` is empty.
+    diverged: seeds with a diverged run in any cell. left_out: seeds that not every cell has.
+    dropped: documents that not every run was measured on.
+    """
+
+    cells: tuple[Measured, ...] = ()
+    seeds: tuple[int, ...] = ()
+    documents: Mapping[str, int] | None = None
+    missing: tuple[str, ...] = ()
+    diverged: tuple[int, ...] = ()
+    left_out: tuple[int, ...] = ()
+    dropped: int = 0
+
+
+_Series = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Tables:
+    """Look-ups in metrics.parquet and documents.parquet."""
+
+    def __init__(self, metrics: pd.DataFrame, documents: pd.DataFrame) -> None:
+        self.runs = metrics[_COLUMNS].drop_duplicates().reset_index(drop=True)
+        measured = [*_COLUMNS, "inference", "split", "metric"]
+        keys = metrics[measured].itertuples(index=False, name=None)
+        self._values = dict(zip(keys, metrics["value"].to_numpy(float), strict=True))
+        self._diverged = {
+            key[: len(_COLUMNS)]
+            for key, value in self._values.items()
+            if key[-1] == "diverged" and not value <= 0
+        }
+        self._numbers = documents["document"].to_numpy()
+        self._sums = documents["sum"].to_numpy(float)
+        self._counts = documents["count"].to_numpy(float)
+        groups = documents.groupby(measured, sort=False).indices
+        self._rows: dict[Any, np.ndarray] = {key: np.asarray(rows) for key, rows in groups.items()}
+
+    def find(self, request: Request) -> dict[int, RunKey]:
+        """Seed → run; `UserError` where `where` leaves a column open that the tables tell apart."""
+        chosen = pd.Series(True, index=self.runs.index)
+        for column, value in request.where.items():
+            chosen &= self.runs[column] == value
+        rows = self.runs[chosen]
+        for column in _COLUMNS:
+            found = rows[column].unique()
+            if column != "seed" and len(found) > 1:
+                values = ", ".join(str(value) for value in sorted(found))
+                raise UserError(f"{request.key}: the tables hold {column} {values}; say which")
+        return {int(key[-1]): key for key in rows.itertuples(index=False, name=None)}
+
+    def compare(self, requests: Sequence[Request], leave_out_diverged: bool = False) -> Comparable:
+        """The cells on the seeds and documents that they share."""
+        runs = [self._measured_runs(request) for request in requests]
+        missing = tuple(str(request) for request, found in zip(requests, runs, strict=True) if not found)
+        if missing:
+            return Comparable(missing=missing)
+        everywhere = set.intersection(*(set(found) for found in runs))
+        anywhere = set.union(*(set(found) for found in runs))
+        diverged = sorted(seed for seed in everywhere if any(found[seed] in self._diverged for found in runs))
+        seeds = sorted(everywhere.difference(diverged if leave_out_diverged else ()))
+        if not seeds:
+            why = "every shared seed diverged" if everywhere else "no seed is in every cell"
+            listed = "; ".join(str(request) for request in requests)
+            return Comparable(missing=(f"{why}: {listed}",), diverged=tuple(diverged))
+        series = [
+            [self._series(request, found[seed]) for seed in seeds]
+            for request, found in zip(requests, runs, strict=True)
+        ]
+        shared, dropped = _shared_documents(requests, series)
+        if any(len(numbers) == 0 for numbers in shared.values()):
+            listed = "; ".join(str(request) for request in requests)
+            return Comparable(missing=(f"no document is in every run: {listed}",), diverged=tuple(diverged))
+        cells = tuple(
+            self._cell(request, [found[seed] for seed in seeds], of_cell, shared)
+            for request, found, of_cell in zip(requests, runs, series, strict=True)
+        )
+        return Comparable(
+            cells,
+            tuple(seeds),
+            {split: len(numbers) for split, numbers in shared.items()},
+            diverged=tuple(diverged),
+            left_out=tuple(sorted(anywhere - everywhere)),
+            dropped=dropped,
+        )
+
+    def _measured_runs(self, request: Request) -> dict[int, RunKey]:
+        found = self.find(request)
+        return {seed: run for seed, run in found.items() if self._is_measured(request, run)}
+
+    def _is_measured(self, request: Request, run: RunKey) -> bool:
+        keys = self._document_keys(request, run)
+        if all(key in self._rows for key in keys):
+            return True
+        return request.metric not in DERIVED and self._value_key(request, run) in self._values
+
+    def _value_key(self, request: Request, run: RunKey) -> tuple[Any, ...]:
+        return (*run, request.inference, request.split, request.metric)
+
+    def _document_keys(self, request: Request, run: RunKey) -> list[tuple[Any, ...]]:
+        """Rows of documents.parquet from which the metric of a run is made."""
+        derived = DERIVED.get(request.metric)
+        if derived is None:
+            return [self._value_key(request, run)]
+        values = dict(zip(_COLUMNS, run, strict=True))
+        model = tuple(
+            values[name] if name in (*_OF_MODEL, "m") else ("none" if name in ("support", "encoder") else 0)
+            for name in _COLUMNS
+        )
+        mine = [(*run, request.inference, request.split, name) for name in derived.run]
+        return mine + [(*model, "none", request.split, name) for name in derived.model]
+
+    def _series(self, request: Request, run: RunKey) -> list[_Series]:
+        """(document, sum, count) of each part; none for a metric without documents."""
+        found: list[_Series] = []
+        for key in self._document_keys(request, run):
+            rows = self._rows.get(key)
+            if rows is None:
+                return []
+            rows = rows[np.argsort(self._numbers[rows], kind="stable")]
+            found.append((self._numbers[rows], self._sums[rows], self._counts[rows]))
+        return found
+
+    def _cell(
+        self,
+        request: Request,
+        runs: list[RunKey],
+        series: list[list[_Series]],
+        shared: Mapping[str, np.ndarray],
+    ) -> Measured:
+        derived = DERIVED.get(request.metric)
+        if not all(series):
+            fixed = np.array([self._values[self._value_key(request, run)] for run in runs])
+            return Measured(request.split, _identity, fixed=fixed)
+        numbers = shared[request.split]
+        parts = []
+        for part in range(len(series[0])):
+            rows = [np.searchsorted(of_seed[part][0], numbers) for of_seed in series]
+            sums = [of_seed[part][1][row] for of_seed, row in zip(series, rows, strict=True)]
+            counts = [of_seed[part][2][row] for of_seed, row in zip(series, rows, strict=True)]
+            parts.append((np.stack(sums, axis=1), np.stack(counts, axis=1)))
+        return Measured(request.split, derived.combine if derived else _identity, tuple(parts))
+
+
+def _identity(value: np.ndarray) -> np.ndarray:
+    return value
+
+
+def _shared_documents(
+    requests: Sequence[Request], series: list[list[list[_Series]]]
+) -> tuple[dict[str, np.ndarray], int]:
+    """Split → documents of every run; and how many others there are."""
+    shared: dict[str, np.ndarray] = {}
+    dropped = 0
+    for split in sorted({request.split for request in requests}):
+        lists = [
+            part[0]
+            for request, of_cell in zip(requests, series, strict=True)
+            if request.split == split and all(of_cell)
+            for of_seed in of_cell
+            for part in of_seed
+        ]
+        if lists:
+            shared[split] = reduce(np.intersect1d, lists)
+            dropped += len(np.unique(np.concatenate(lists))) - len(shared[split])
+    return shared, dropped

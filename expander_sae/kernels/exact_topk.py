@@ -1,9 +1,9 @@
 """Exact top-k of every column of a score matrix, much faster than `torch.topk`.
 
 A pyramid of block maxima (four scores a block) is climbed until few blocks are left, then
-descended: of the children of the k best blocks, the k best go on. What a level leaves behind
+descended: of the children of the k + 1 best blocks, the k + 1 best go on. What a level leaves behind
 cannot be among the k largest, unless it ties with the k-th: such samples are found by comparing
-the best one left behind with the k-th largest, and are sorted outright.
+the least that went on with the k-th largest, and are sorted outright.
 
 The k largest *signed* scores are chosen; among equal scores the lowest index wins; a NaN counts
 as larger than every number (as in `torch.topk`), so divergence shows instead of vanishing. The
@@ -46,33 +46,31 @@ def topk_of_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     while levels[-1].shape[0] > 2 * _BRANCHING * k:
         levels.append(_block_maxima(levels[-1]))
 
-    top = levels.pop()
-    left_behind = top.new_full((batch,), -torch.inf)
-    ambiguous = torch.zeros(batch, dtype=torch.bool, device=scores.device)
-    candidates = top.t().contiguous()
+    candidates = levels.pop().t().contiguous()
+    # The largest score that was, or ties with one that was, left behind on the way down.
+    left_behind = scores.new_full((batch,), -torch.inf)
     nodes: Tensor | None = None
     column = torch.arange(batch, device=scores.device)[:, None]
     children = torch.arange(_BRANCHING, device=scores.device)
-    while True:
-        best, place = candidates.topk(min(k + 1, candidates.shape[1]), dim=1)
-        if best.shape[1] > k:
-            left_behind = torch.maximum(left_behind, best[:, k])
-            ambiguous |= best[:, k].isnan()
-            best, place = best[:, :k], place[:, :k]
+    while levels:
+        best, place = candidates.topk(min(k + 1, candidates.shape[1]), dim=1, sorted=False)
+        if best.shape[1] < candidates.shape[1]:
+            left_behind = torch.maximum(left_behind, best.amin(1))
         chosen = place if nodes is None else nodes.gather(1, place)
-        if not levels:
-            break
         level = levels.pop()
         nodes = (chosen[:, :, None] * _BRANCHING + children).flatten(1)
         beyond = nodes >= level.shape[0]
         nodes = nodes.clamp_(max=level.shape[0] - 1)
-        candidates = level.view(-1)[nodes * batch + column].masked_fill_(beyond, -torch.inf)
+        candidates = level.view(-1).index_select(0, (nodes * batch + column).view(-1)).view_as(nodes)
+        candidates.masked_fill_(beyond, -torch.inf)
 
-    index, value = chosen.contiguous(), best.contiguous()
-    if k < n:
-        ambiguous |= ~(left_behind < value[:, k - 1])
-    else:
+    best, place = candidates.topk(min(k + 1, candidates.shape[1]), dim=1)
+    chosen = place if nodes is None else nodes.gather(1, place)
+    index, value = chosen[:, :k].contiguous(), best[:, :k].contiguous()
+    if k == n:
         return index, value
+    left_behind = torch.maximum(left_behind, best[:, k])
+    ambiguous = ~(left_behind < value[:, k - 1])  # also where either is NaN
     if bool(ambiguous.any()):
         again = ambiguous.nonzero()[:, 0]
         index[again], value[again] = _sorted_topk(scores[:, again], k)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expander_sae.kernels import numba_gathers as gathers
 from expander_sae.kernels import numba_loops as loops
 from expander_sae.kernels import threads
 from expander_sae.kernels.numba_vectors import LANES
@@ -105,7 +106,7 @@ def correlate_at(values: Tensor, rows: Tensor, residual: Tensor, index: Tensor) 
     _check(values, rows, residual)
     out = residual.new_empty(index.shape)
     arrays = _array(values), _array(rows), _array(residual), _index(index)
-    threads.run(loops.correlate_at, threads.even_bounds(index.shape[0]), *arrays, out.numpy())
+    threads.run(gathers.correlate_at, threads.even_bounds(index.shape[0]), *arrays, out.numpy())
     return out
 
 
@@ -114,13 +115,13 @@ def synthesize(values: Tensor, rows: Tensor, index: Tensor, value: Tensor, m: in
     _check(values, rows, value)
     out = value.new_empty(index.shape[0], m)
     arrays = _array(values), _array(rows), _index(index), _array(value)
-    threads.run(loops.synthesize, threads.even_bounds(index.shape[0]), *arrays, out.numpy())
+    threads.run(gathers.synthesize, threads.even_bounds(index.shape[0]), *arrays, out.numpy())
     return out
 
 
 def _by_feature(index: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """(places in order of feature, starts [n + 1], bounds of features that share the places evenly)."""
-    order, starts = loops.by_feature(index, n)
+    order, starts = gathers.by_feature(index, n)
     shares = threads.even_bounds(int(starts[n]))
     bounds = [0, *(int(b) for b in np.searchsorted(starts, shares[1:-1])), n]
     return order, starts, bounds
@@ -132,7 +133,7 @@ def scatter_outer(rows: Tensor, index: Tensor, coefficient: Tensor, residual: Te
     out = residual.new_empty(rows.shape)
     order, starts, bounds = _by_feature(_index(index), rows.shape[0])
     arrays = _array(rows), _array(coefficient), _array(residual)
-    threads.run(loops.scatter_outer, bounds, order, starts, *arrays, out.numpy())
+    threads.run(gathers.scatter_outer, bounds, order, starts, *arrays, out.numpy())
     return out
 
 
@@ -144,7 +145,7 @@ def tied_gradients(
     d_values, d_bias = torch.empty_like(values), values.new_empty(rows.shape[0])
     order, starts, bounds = _by_feature(_index(index), rows.shape[0])
     arrays = _array(values), _array(rows), _array(value), _array(error), _array(residual)
-    threads.run(loops.tied_gradients, bounds, order, starts, *arrays, d_values.numpy(), d_bias.numpy())
+    threads.run(gathers.tied_gradients, bounds, order, starts, *arrays, d_values.numpy(), d_bias.numpy())
     return d_values, d_bias
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import safetensors
@@ -16,10 +17,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from expander_sae import kernels
 from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.errors import UserError
 from expander_sae.files import atomic_path, canonical_json
 from expander_sae.kernels.autograd import unit_columns
+from expander_sae.kernels.tied import tied_reconstruction
 from expander_sae.masks import Mask, describe, regenerate
 
 ENCODERS = ("tied", "warm_tied", "independent")
@@ -100,14 +103,20 @@ class SparseAutoencoder(nn.Module):
     def _on_support(self, values: Tensor) -> Tensor:
         return values if self.valid is None else values * self.valid
 
+    def _columns(self) -> Tensor:
+        return unit_columns(self._on_support(self.values))
+
     def _as_dictionary(self, columns: Tensor) -> Dictionary:
         if self.rows is None:
             return DenseDictionary(columns)
-        return SparseDictionary(columns, self.rows, self.m, self.backend)
+        return SparseDictionary(columns, self.rows, self.m, self._kernels())
+
+    def _kernels(self) -> ModuleType:
+        return kernels.select(self.backend, self.b_dec.device)
 
     def dictionary(self) -> Dictionary:
         """The decoder W, unit-norm columns; differentiable in V."""
-        return self._as_dictionary(unit_columns(self._on_support(self.values)))
+        return self._as_dictionary(self._columns())
 
     def _encoder_on(self, decoder: Dictionary) -> Dictionary:
         return decoder if self.encoder is None else self._as_dictionary(self._on_support(self.encoder))
@@ -124,11 +133,17 @@ class SparseAutoencoder(nn.Module):
         return self.dictionary().synthesize(code) + self.b_dec
 
     def forward(self, activations: Tensor) -> tuple[Tensor, SparseCode]:
-        """(ĥ [B, m], code), differentiable in every parameter.
+        """(ĥ [B, m], code); ĥ is differentiable in every parameter.
 
         The selection needs no gradient, and its k kept pre-activations are what the gradient
         starts from: it costs O(B·k·w), not O(B·n·w).
         """
+        if self.encoder is None:
+            backend = None if self.rows is None else self._kernels()
+            rebuilt, index, value = tied_reconstruction(
+                self._columns(), self.b_enc, self.b_dec, activations, self.k, self.rows, backend
+            )
+            return rebuilt, SparseCode(index, value)
         decoder = self.dictionary()
         encoder = self._encoder_on(decoder)
         centred = activations - self.b_dec

@@ -1,6 +1,6 @@
-"""Compiled loops over the k kept columns of each sample. Each writes the part [start, stop) of its outputs."""
+"""Compiled loops over the k kept columns of each sample. Each writes the part [start, stop) of an output."""
 
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN201
 # mypy: disallow_untyped_defs=False
 from __future__ import annotations
 

@@ -26,23 +26,22 @@ def cosamp(
     selection: str = "signed",
     iterations: int = 50,
     tolerance: float = 0.0,
-    patience: int = 5,
 ) -> SparseCode:
     """Codes of target [B, m] with at most k columns. From x = 0, each iteration
 
         Ω = the 2k best correlations with h − Wx,  T = Ω ∪ supp(x),
         b = argmin ‖h − W_T b‖,                    x = H_k(b).
 
-    CoSaMP need not descend (with 3k near m, or coherent columns, it wanders), so the iterate with
-    the smallest residual is returned, and a sample stops after `patience` iterations that did not
-    lower its squared residual by a millionth. The empty code is the first iterate: the residual
-    never exceeds the target.
+    CoSaMP need not descend: with 3k near m, or coherent columns, it wanders, often from a worse
+    start to a better end. So the iterate with the smallest residual is returned, the empty code
+    counting as the first: the residual never exceeds the target.
 
     Args:
         selection: "signed": Ω and H_k take the largest positive entries; "absolute": the largest
             in size, as published.
-        iterations: at most so many. A sample stops earlier where ‖residual‖ is at most
-            `tolerance`·‖target‖ or rounding.
+        iterations: at most so many. A sample stops earlier where its support and its squared
+            residual (to a millionth) repeat.
+        tolerance: and where ‖residual‖ is at most `tolerance`·‖target‖, or rounding.
 
     The least squares go over the Gram matrix with a ridge and iterative refinement; of dependent
     columns they take the shortest solution, up to rounding.
@@ -50,11 +49,10 @@ def cosamp(
     zero or not finite gets an empty code. Raises `ValueError` for arguments out of range.
     """
     check_arguments(dictionary, target, k, selection, tolerance)
-    if iterations < 1 or patience < 1:
-        raise ValueError(f"iterations = {iterations}, patience = {patience}: expected at least 1")
+    if iterations < 1:
+        raise ValueError(f"iterations = {iterations}: expected at least 1")
     pieces = [
-        _iterate(dictionary, part, k, selection, iterations, tolerance, patience)
-        for part in target.split(_BATCH)
+        _iterate(dictionary, part, k, selection, iterations, tolerance) for part in target.split(_BATCH)
     ]
     return SparseCode(torch.cat([p.index for p in pieces]), torch.cat([p.value for p in pieces]))
 
@@ -66,7 +64,6 @@ def _iterate(
     selection: str,
     iterations: int,
     tolerance: float,
-    patience: int,
 ) -> SparseCode:
     batch = target.shape[0]
     index = torch.full((batch, k), -1, dtype=torch.int64, device=target.device)
@@ -74,8 +71,7 @@ def _iterate(
     smallest = target.square().sum(1)
     limit = score_limit(target, tolerance).square()
     active = ((smallest > limit) & smallest.isfinite()).nonzero()[:, 0]
-    held, residual = index[active], target[active]
-    idle = torch.zeros_like(active)
+    held, residual, previous = index[active], target[active], smallest[active]
     for _ in range(iterations):
         if not active.numel():
             break
@@ -86,12 +82,11 @@ def _iterate(
         residual = goal - dictionary.synthesize(code)
         squared = residual.square().sum(1)
         lower = squared < smallest[active]
-        progress = smallest[active] - squared > _STAGNATION * smallest[active]
         taken = active[lower]
         index[taken], value[taken], smallest[taken] = code.index[lower], code.value[lower], squared[lower]
-        idle = torch.where(progress, 0, idle + 1)
-        going = (idle < patience) & (squared > limit[active])
-        active, idle, held, residual = active[going], idle[going], code.index[going], residual[going]
+        repeats = (code.index == held).all(1) & ((squared - previous).abs() <= _STAGNATION * previous)
+        going = ~repeats & (squared > limit[active])
+        active, previous, held, residual = active[going], squared[going], code.index[going], residual[going]
     return SparseCode(index, value)
 
 

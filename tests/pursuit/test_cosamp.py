@@ -39,7 +39,7 @@ def reference(columns: np.ndarray, h: np.ndarray, k: int, selection: str, iterat
 def test_equals_the_published_iteration(kind: str, selection: str, iterations: int) -> None:
     dictionary = dictionary_of(kind, *random_columns(40, 120, 6, 0), 40)
     target = normal(12, 40, seed=1)
-    code = cosamp(dictionary, target, 5, selection, iterations, patience=iterations)
+    code = cosamp(dictionary, target, 5, selection, iterations)
     columns = dictionary.columns(torch.arange(120)).numpy()
     expected = np.stack([reference(columns, h, 5, selection, iterations) for h in target.numpy()])
     np.testing.assert_allclose(dense_code(code, 120), expected, atol=1e-8)
@@ -115,7 +115,7 @@ def test_never_worse_than_nothing_where_it_wanders() -> None:
 def test_an_empty_batch_and_arguments_out_of_range() -> None:
     dictionary = dictionary_of("torch", *random_columns(8, 10, 2, 0), 8)
     assert isinstance(cosamp(dictionary, normal(0, 8, seed=0), 2), SparseCode)
-    with pytest.raises(ValueError, match="patience"):
-        cosamp(dictionary, normal(2, 8, seed=0), 2, patience=0)
+    with pytest.raises(ValueError, match="iterations"):
+        cosamp(dictionary, normal(2, 8, seed=0), 2, iterations=0)
     with pytest.raises(ValueError, match="k = 11"):
         cosamp(dictionary, normal(2, 8, seed=0), 11)

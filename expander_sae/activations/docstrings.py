@@ -8,11 +8,13 @@ changes with Python.
 from __future__ import annotations
 
 import ast
+import gc
 import hashlib
 import importlib.metadata
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -63,14 +65,27 @@ def read_docstrings(packages: Sequence[str] = tuple(PACKAGES)) -> DocstringCorpu
     texts: list[str] = []
     versions: dict[str, str] = {}
     checksum = hashlib.sha256()
-    for package in packages:
-        versions[package], files = _installed_files(package)
-        for path in files:
-            for text in docstrings_of(path.read_bytes()):
-                texts.append(text)
-                raw = text.encode()
-                checksum.update(len(raw).to_bytes(8, "little") + raw)
+    with _collector_paused():
+        for package in packages:
+            versions[package], files = _installed_files(package)
+            for path in files:
+                for text in docstrings_of(path.read_bytes()):
+                    texts.append(text)
+                    raw = text.encode()
+                    checksum.update(len(raw).to_bytes(8, "little") + raw)
     return DocstringCorpus(texts, versions, checksum.hexdigest())
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Syntax trees hold no cycles, and looking for some takes a quarter of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _installed_files(package: str) -> tuple[str, list[Path]]:

@@ -67,7 +67,7 @@ def _key(columns: Mapping[str, pa.DataType]) -> list[str]:
 def _write(rows: pa.Table, columns: Mapping[str, pa.DataType], path: str | Path) -> None:
     rows = rows.sort_by([(name, "ascending") for name in _key(columns)])
     with atomic_path(path) as temporary:
-        pq.write_table(rows, temporary, compression="zstd", store_schema=False)
+        pq.write_table(rows, temporary, compression="zstd", store_schema=False, write_page_checksum=True)
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, pa.DataType]) -> pa.Table:
@@ -95,7 +95,7 @@ def write_timings(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
 def _read(path: str | Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
     try:
         # ParquetFile, not read_table: the folders' names are no columns.
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such table") from None

@@ -72,7 +72,8 @@ for MODEL in STUDY.models.values():
 
 rule pool:
     input:
-        shard_files,
+        shards=shard_files,
+        corpus="results/{model}/{corpus}/corpus.json",
     output:
         data="results/{model}/{corpus}/layer{layer}/pool/{split}.f32",
         record="results/{model}/{corpus}/layer{layer}/pool/{split}.json",
@@ -84,7 +85,7 @@ rule pool:
         runtime=60,
     params:
         spec=lambda w: canonical_json(STUDY.pool_spec(w.model, int(w.layer), w.split)),
-        shards=lambda w, input: str(Path(input[0]).parent),
+        shards=lambda w, input: str(Path(input.shards[0]).parent),
         lineage=lineage("pool"),
     shell:
         "$PYTHON $SCRIPTS/pool.py --log {log:q} --spec {params.spec:q} --shards {params.shards:q}"

@@ -111,6 +111,16 @@ def tables_named(name):
     return parts
 
 
+def pools():
+    """The manifest of every pool."""
+    return [
+        f"results/{model.label}/{STUDY.corpus}/layer{layer}/pool/{split}.json"
+        for model in STUDY.models.values()
+        for layer in model.layers
+        for split in STUDY.shards(model.label)
+    ]
+
+
 def training_inputs(wildcards):
     runs = runs_of(wildcards)
     return {

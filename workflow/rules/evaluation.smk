@@ -49,10 +49,13 @@ rule evaluate:
         " --metrics {output.metrics:q} --documents {output.documents:q}"
 
 
+# The pools are inputs so that whatever is planned before training, whose inputs are ancient, also
+# plans this rule, and through it everything that is missing.
 rule collect:
     input:
         metrics=tables_named("metrics"),
         documents=tables_named("documents"),
+        pools=pools(),
     output:
         metrics="results/metrics.parquet",
         documents="results/documents.parquet",

@@ -1,11 +1,13 @@
 """Draw the storage-fidelity frontier."""
 
 from pathlib import Path
-
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING, Any
 
 from expander_sae.errors import reported_to_user
 from expander_sae.figures.frontier import draw
+
+if TYPE_CHECKING:
+    snakemake: Any
 
 with reported_to_user():
     draw(

@@ -1,14 +1,16 @@
 """Record what made the results."""
 
 from pathlib import Path
-
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING, Any
 
 from expander_sae import provenance
 from expander_sae.errors import reported_to_user
 from expander_sae.evaluation import tables
 from expander_sae.files import read_json, write_json
 from expander_sae.study import Study, load_config
+
+if TYPE_CHECKING:
+    snakemake: Any
 
 with reported_to_user():
     study = Study(load_config(snakemake.config))

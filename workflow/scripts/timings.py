@@ -1,12 +1,14 @@
 """Put together what every job cost: the records lie beside the log files."""
 
 from pathlib import Path
-
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING, Any
 
 from expander_sae.errors import reported_to_user
 from expander_sae.evaluation import tables
 from expander_sae.files import read_json
+
+if TYPE_CHECKING:
+    snakemake: Any
 
 with reported_to_user():
     folder = Path(snakemake.log[0]).parent

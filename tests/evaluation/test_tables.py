@@ -1,0 +1,117 @@
+"""Tables: one order of rows, one order of bytes, and files that are not tables are named."""
+
+import random
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from expander_sae.errors import UserError
+from expander_sae.evaluation import tables
+from expander_sae.study import RUN_COLUMNS
+
+
+def run(seed, d=7):
+    values = ["model", "corpus", 15, "standard", "expander", "tied", 64, 512, d, 8, 1000, 10, seed]
+    return dict(zip(tables.RUN_COLUMNS, values, strict=True))
+
+
+def metrics(seed):
+    return [
+        {**run(seed), "inference": inference, "split": "test", "metric": metric, "value": seed + 0.25}
+        for inference in ("encoder", "omp")
+        for metric in ("relative_error", "l0")
+    ]
+
+
+def documents(seed):
+    return [
+        {
+            **run(seed),
+            "inference": "omp",
+            "split": "ce",
+            "metric": "ce",
+            "document": document,
+            "sum": 1.5,
+            "count": 3,
+        }
+        for document in range(4)
+    ]
+
+
+def test_the_study_and_the_tables_agree_on_what_tells_runs_apart():
+    assert tuple(tables.RUN_COLUMNS) == RUN_COLUMNS
+
+
+def test_the_order_of_rows_and_parts_changes_no_byte(tmp_path):
+    for name, seeds in (("forth", [0, 1, 2]), ("back", [2, 1, 0])):
+        parts = []
+        for seed in seeds:
+            rows = metrics(seed)
+            random.Random(name).shuffle(rows)
+            parts.append(tmp_path / f"{name}{seed}.parquet")
+            tables.write_metrics(rows, parts[-1])
+        tables.collect_metrics(parts, tmp_path / f"{name}.parquet")
+    assert (tmp_path / "forth.parquet").read_bytes() == (tmp_path / "back.parquet").read_bytes()
+    frame = tables.read_metrics(tmp_path / "forth.parquet")
+    assert list(frame) == list(tables.METRICS) and len(frame) == 12
+    assert frame["seed"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_documents_come_back_as_written(tmp_path):
+    tables.write_documents(documents(0), tmp_path / "a.parquet")
+    frame = tables.read_documents(tmp_path / "a.parquet")
+    pd.testing.assert_frame_equal(frame, pd.DataFrame(documents(0)), check_dtype=False)
+
+
+def test_nothing_collected_is_an_empty_table(tmp_path):
+    tables.collect_metrics([], tmp_path / "none.parquet")
+    assert list(tables.read_metrics(tmp_path / "none.parquet")) == list(tables.METRICS)
+
+
+def test_nan_stays_nan(tmp_path):
+    rows = [{**metrics(0)[0], "value": float("nan")}]
+    tables.write_metrics(rows, tmp_path / "a.parquet")
+    assert tables.read_metrics(tmp_path / "a.parquet")["value"].isna().all()
+
+
+def test_a_row_in_two_parts_is_refused(tmp_path):
+    tables.write_metrics(metrics(0), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="two inputs hold a row for"):
+        tables.collect_metrics([tmp_path / "a.parquet"] * 2, tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_missing_truncated_or_foreign_file_is_named(tmp_path):
+    path = tmp_path / "broken.parquet"
+    with pytest.raises(UserError, match=r"broken\.parquet: no such table"):
+        tables.read_metrics(path)
+    tables.write_metrics(metrics(0), path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"broken\.parquet: not a readable Parquet table"):
+        tables.read_metrics(path)
+    tables.write_documents(documents(0), path)
+    with pytest.raises(UserError, match=r"broken\.parquet: column 'count' is int64, expected no such column"):
+        tables.read_metrics(path)
+    tables.write_metrics(metrics(0), path)
+    pq.write_table(pq.read_table(path).drop_columns(["value"]), path)
+    with pytest.raises(UserError, match="column 'value' is missing, expected double"):
+        tables.read_metrics(path)
+
+
+def test_a_row_with_other_columns_is_a_defect(tmp_path):
+    with pytest.raises(ValueError, match="expected"):
+        tables.write_metrics([{"model": "x"}], tmp_path / "a.parquet")
+
+
+def test_no_altered_byte_of_the_data_goes_unnoticed(tmp_path):
+    path = tmp_path / "a.parquet"
+    tables.write_metrics(metrics(0), path)
+    whole = path.read_bytes()
+    expected = tables.read_metrics(path)
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        try:
+            pd.testing.assert_frame_equal(tables.read_metrics(path), expected)
+        except UserError as error:
+            assert "a.parquet" in str(error)

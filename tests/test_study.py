@@ -1,0 +1,250 @@
+"""From a configuration to its runs, and what is said about a wrong one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from expander_sae import presets
+from expander_sae.errors import UserError
+from expander_sae.study import RUN_COLUMNS, Study, load_config, matched
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def config(**changes):
+    base = {
+        "models": [{"name": "smollm2-135m-instruct", "layers": [15]}],
+        "grid": {"n": 4608, "d": [7, 30], "seeds": [0, 1]},
+        "runs": [{"support": "expander"}],
+    }
+    return {**base, **changes}
+
+
+def mistakes(wrong):
+    with pytest.raises(UserError) as caught:
+        load_config(wrong)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith("config: ") for line in lines)
+    return [line.removeprefix("config: ") for line in lines]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "configs/smoke.yaml", "configs/paper.yaml"])
+def test_every_shipped_configuration_is_valid(name):
+    assert Study(load_config(ROOT / name)).runs
+
+
+def test_defaults_are_filled_in():
+    checked = load_config(config())
+    assert checked["corpus"]["name"] == "docstrings"
+    assert checked["tokens"]["shard"] > 0
+    assert checked["grid"]["k"] == [64]
+    assert checked["compute"] == {"device": "auto", "backend": "auto", "threads": 1, "batch_tokens": 2048}
+
+
+def test_the_given_mapping_is_left_alone():
+    given = config()
+    load_config(given)
+    assert given == config()
+
+
+def test_runs_are_the_product_of_a_block():
+    study = Study(load_config(config()))
+    assert [(run.d, run.seed) for run in study.runs] == [(7, 0), (7, 1), (30, 0), (30, 1)]
+    assert study.runs[0].path == (
+        "results/smollm2-135m-instruct/docstrings/layer15/standard_t120000_s1500/expander-tied/"
+        "n4608_d7_k64_seed0"
+    )
+    assert study.runs[0].mask == "results/masks/expander_m576_n4608_d7_seed0.json"
+    assert [cell.seeds for cell in study.cells.values()] == [(0, 1), (0, 1)]
+
+
+def test_a_run_named_twice_is_one_run_measured_in_every_way_asked():
+    blocks = [
+        {"support": "expander", "cross_entropy": ["omp"]},
+        {"support": "expander", "d": 7, "seeds": 0, "cross_entropy": ["encoder"]},
+    ]
+    study = Study(load_config(config(runs=blocks)))
+    assert len(study.runs) == len(set(study.by_path)) == 4
+    assert study.runs[0].eval_spec()["cross_entropy"] == ["encoder", "omp"]
+    assert study.runs[1].eval_spec()["cross_entropy"] == ["omp"]
+
+
+def test_expansion_is_a_multiple_of_the_width():
+    study = Study(load_config(config(grid={"expansion": 8, "d": 7})))
+    assert {run.n for run in study.runs} == {8 * 576}
+
+
+def test_dense_runs_have_d_equal_m_whatever_d_the_grid_names():
+    study = Study(load_config(config(runs=[{"support": "dense"}])))
+    assert [(run.n, run.d, run.seed) for run in study.runs] == [(4608, 576, 0), (4608, 576, 1)]
+    assert study.runs[0].mask is None
+
+
+def test_matched_dense_runs_have_as_many_values_and_small_ones_are_left_out():
+    study = Study(load_config(config(runs=[{"support": "dense", "match": "decoder", "seeds": 0}])))
+    assert [(run.n, run.d) for run in study.runs] == [(240, 576)]
+    assert len(study.left_out) == 1 and "n'=56" in study.left_out[0] and "2k=128" in study.left_out[0]
+    assert matched("decoder", 512, 4096, 50) == 50 * 4096 // 512
+    assert matched("total", 512, 4096, 50) == 50 * 4096 // 1024
+    assert matched(None, 512, 4096, 50) == 4096
+
+
+def test_labels_tell_settings_apart():
+    def labels(**changes):
+        study = Study(load_config(config(**changes)))
+        run = study.runs[0]
+        return run.model, run.corpus, run.recipe
+
+    plain = labels()
+    assert plain == ("smollm2-135m-instruct", "docstrings", "standard")
+    half = labels(models=[{"name": "smollm2-135m-instruct", "layers": 15, "dtype": "bfloat16"}])
+    assert half[0].startswith("smollm2-135m-instruct-") and len(half[0]) == len(plain[0]) + 7
+    assert labels(corpus={"name": "docstrings", "data_seed": 1})[1].startswith("docstrings-")
+    assert labels(training={"learning_rate": 1e-3})[2].startswith("standard-")
+    spelled_out = {"name": "smollm2-135m-instruct", **presets.MODELS["smollm2-135m-instruct"], "layers": [15]}
+    assert labels(models=[spelled_out]) == plain
+    assert labels(training={"batch_size": 256.0}) == plain, "a number equal to the default is the default"
+
+
+def test_what_a_job_is_told_names_the_whole_run():
+    spec = Study(load_config(config())).runs[0].train_spec()
+    assert set(spec) == {*RUN_COLUMNS, "recipe_settings"}
+    assert spec["recipe_settings"]["norm_limit"] == 10.0
+
+
+def test_planning_imports_neither_torch_nor_numpy():
+    code = (
+        "import sys; from expander_sae.study import Study, load_config;"
+        f"Study(load_config({str(ROOT / 'config.yaml')!r}));"
+        "print([name for name in ('torch', 'numpy', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_mistake_is_listed_with_its_key():
+    wrong = config(
+        training={"stepz": 3, "clip_norm": 0, "learning_rate": float("nan")},
+        compute={"device": "tpu"},
+        tokens={"train": "many"},
+    )
+    found = mistakes(wrong)
+    assert len(found) == 5
+    assert found[0].startswith("compute.device: found 'tpu', expected one of auto, cpu, cuda")
+    assert found[1] == "tokens.train: found 'many', expected a whole number (token activations to train on)"
+    assert found[2].startswith("training.clip_norm: found 0, expected more than 0")
+    assert found[3] == "training.learning_rate: found nan, expected a finite number"
+    assert found[4].startswith("training.stepz: unknown key; expected one of steps, ")
+    assert found[4].endswith("(did you mean steps?)")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"grid": {"n": 4608, "d": [7, 600]}},
+            "grid.d[1]: found 600, expected at most 576 (the width of model smollm2-135m-instruct)",
+        ),
+        (
+            {"grid": {"n": 64, "d": 7}},
+            "grid.d[0]: found 7 with n=64 and support expander, expected d·n at least",
+        ),
+        ({"grid": {"n": 1, "d": 7}}, "grid.n: found 1, expected at least 2"),
+        ({"grid": {"n": 600, "d": 7, "k": [64, 601]}}, "grid.k[1]: found 601, expected at most n=600"),
+        ({"grid": {"n": 600}}, "runs[0].d: missing"),
+        ({"grid": {"d": 7}}, "runs[0].n: missing"),
+        ({"grid": {"n": 600, "expansion": 2, "d": 7}}, "grid.expansion: found beside grid.n"),
+        ({"grid": {"expansion": 0.3, "d": 7}}, "grid.expansion[0]: found 0.3, expected a multiple"),
+        ({"grid": {"n": 600, "d": 7, "seeds": [0, 0]}}, "grid.seeds[1]: found 0 again"),
+        (
+            {"models": [{"name": "smollm2-135m-instruct", "layers": [30]}]},
+            "models[0].layers[0]: found 30, expected at most 29",
+        ),
+        (
+            {"models": [{"name": "smollm2-135m-instruct", "layers": 15}] * 2},
+            "models[1].name: found 'smollm2-135m-instruct' again",
+        ),
+        ({"models": [{"name": "mine", "layers": 3}]}, "models[0].depth: missing"),
+        ({"models": []}, "models: found [], expected at least 1 item"),
+        ({"runs": [{"support": "expandr"}]}, "runs[0].support: found 'expandr', expected one of"),
+        (
+            {"runs": [{"support": "expander", "models": "gpt"}]},
+            "runs[0].models: found 'gpt', expected one of",
+        ),
+        (
+            {"runs": [{"support": "expander", "layers": 40}]},
+            "runs[0].layers[0]: found 40, expected at most 29",
+        ),
+        (
+            {"runs": [{"support": "expander", "match": "decoder"}]},
+            "runs[0].match: found 'decoder' with support expander",
+        ),
+        (
+            {"runs": [{"support": "expander", "encoder": "warm_tied"}]},
+            "runs[0].encoder: found 'warm_tied' with support expander",
+        ),
+        (
+            {"runs": [{"support": "dense", "match": "total"}]},
+            "runs[0].match: found 'total' with encoder tied",
+        ),
+        (
+            {"evaluation": {"inference": ["encoder"]}},
+            "evaluation.cross_entropy: found 'omp', expected only what evaluation.inference lists",
+        ),
+        (
+            {"corpus": {"name": "mine", "source": "files"}},
+            "corpus.location: missing, expected a path or glob",
+        ),
+        ({"corpus": {"name": "docstrings", "context": 2}}, "corpus.min_tokens: found 4, expected at most 2"),
+        ({"surprise": 1}, "surprise: unknown key"),
+        ({"compute": {"threads": True}}, "compute.threads: found True, expected a whole number"),
+        (
+            {"training": {"norm_limit": float("inf")}},
+            "training.norm_limit: found inf, expected a finite number",
+        ),
+    ],
+)
+def test_a_mistake_names_key_value_and_what_is_allowed(changes, expected):
+    assert any(line.startswith(expected) for line in mistakes(config(**changes)))
+
+
+@pytest.mark.parametrize(
+    "name", ["../up", "a/b", "a b", "$(id)", "a;b", "", ".hidden", "logs", "Masks", "x" * 81]
+)
+def test_names_cannot_leave_the_results(name):
+    model = {
+        "name": name,
+        "source": "folder",
+        "location": "somewhere",
+        "width": 8,
+        "depth": 2,
+        "layers": 1,
+    }
+    assert mistakes(config(models=[model], grid={"n": 16, "d": 2, "k": 2}))[0].startswith("models[0].name: ")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "models: [", "- 1", "\x00", "models: {a: b}", "3"])
+def test_a_file_that_is_no_configuration_is_named(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError):
+        load_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.yaml: no such configuration file"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_the_paper_grid_holds_the_published_cells():
+    study = Study(load_config(ROOT / "configs/paper.yaml"))
+    held = {(run.model, run.layer, run.support, run.encoder, run.n, run.d, run.k) for run in study.runs}
+    assert ("pythia-70m-deduped", 3, "expander", "tied", 4096, 200, 128) in held
+    assert ("pythia-160m", 8, "expander", "tied", 6144, 300, 64) in held
+    assert ("qwen2.5-3b", 24, "dense", "tied", 16384, 2048, 64) in held
+    assert ("qwen2.5-3b", 12, "dense", "tied", 240, 2048, 64) in held
+    assert ("qwen2.5-3b", 12, "dense", "tied", 816, 2048, 64) in held
+    assert {run.seed for run in study.runs} == {0, 1, 2}
+    assert {run.recipe for run in study.runs} == {"paper"}

@@ -1,0 +1,63 @@
+"""Asking snakemake what it would do, and faking what it has done."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from expander_sae.study import Study, load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+
+
+def snakemake(folder, config, *arguments, timeout=600):
+    """Run snakemake in `folder` with this configuration; returns the finished process."""
+    path = Path(folder) / "config-of-the-test.yaml"
+    path.write_text(yaml.safe_dump(config))
+    command = [*SNAKEMAKE, "--directory", str(folder), "--configfile", str(path), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def plan(folder, config, *targets):
+    """{rule: number of jobs} of a dry run, without the rule `all`."""
+    done = snakemake(folder, config, "--dry-run", "--quiet", "all", "--", *targets)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = done.stdout + done.stderr
+    table = text.partition("Job stats:")[2].partition("total")[0]
+    counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+    counts.pop("all", None)
+    return counts
+
+
+def pretend_finished(folder, config):
+    """Leave a folder as a finished run does: empty files, and snakemake's record of their jobs."""
+    study = Study(load_config(config))
+    files = []
+    for label, model in study.models.items():
+        corpus = f"results/{label}/{study.corpus}"
+        files += [f"results/{label}/model.json", f"{corpus}/tokens.parquet", f"{corpus}/corpus.json"]
+        for layer in model.layers:
+            for split, count in study.shards(label).items():
+                files += [f"{corpus}/layer{layer}/shards/{split}-{i:05d}.parquet" for i in range(count)]
+        for layer in model.layers:
+            for split in study.shards(label):
+                pool = f"{corpus}/layer{layer}/pool/{split}"
+                files += [f"{pool}.f32", f"{pool}.json", f"{pool}.tokens.safetensors"]
+    files += [run.mask for run in study.runs if run.mask]
+    for run in study.runs:
+        base = f"results/{run.model}/{run.corpus}/layer{run.layer}/baseline/{run.recipe}_t{run.train_tokens}"
+        files += [f"{base}/metrics.parquet", f"{base}/documents.parquet"]
+    files += [f"results/{cell}/runs.json" for cell in study.cells]
+    for cell in study.cells:
+        files += [f"results/{cell}/metrics.parquet", f"results/{cell}/documents.parquet"]
+    names = ("metrics.parquet", "documents.parquet", "timings.parquet", "provenance.json")
+    files += [f"results/{name}" for name in (*names, "frontier.pdf", "frontier.png")]
+    for name in dict.fromkeys(files):
+        path = Path(folder) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    done = snakemake(folder, config, "--touch", "--forceall", "--quiet", "all")
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,129 @@
+"""What snakemake plans: everything once, then only what is missing."""
+
+import copy
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.workflow.planning import ROOT, plan, pretend_finished, snakemake
+
+COLLECTORS = {"collect": 1, "timings": 1, "provenance": 1, "frontier": 1}
+
+CONFIG = {
+    "models": [{"name": "smollm2-135m-instruct", "layers": [2]}],
+    "tokens": {"train": 2048, "test": 512, "ce_sequences": 4, "shard": 1024},
+    "grid": {"n": 1152, "d": [7, 30], "k": 8, "seeds": [0, 1]},
+    "runs": [{"support": "expander"}, {"support": "dense", "seeds": [0]}],
+}
+
+
+def changed(**blocks):
+    config = copy.deepcopy(CONFIG)
+    for block, values in blocks.items():
+        config[block] = {**config[block], **values}
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    pretend_finished(folder, CONFIG)
+    return folder
+
+
+def test_a_fresh_folder_plans_every_job_once(tmp_path):
+    assert plan(tmp_path, CONFIG) == {
+        "model": 1,
+        "tokens": 1,
+        "extract_smollm2_135m_instruct": 4,
+        "pool": 3,
+        "mask": 4,
+        "baseline": 1,
+        "train": 3,
+        "evaluate": 3,
+        **COLLECTORS,
+    }
+
+
+def test_after_a_finished_run_there_is_nothing_to_do(finished):
+    assert plan(finished, CONFIG) == {}
+
+
+def test_one_more_d_plans_its_jobs_and_what_collects_them(finished):
+    more = changed(grid={"d": [7, 30, 100]})
+    assert plan(finished, more) == {"mask": 2, "train": 1, "evaluate": 1, **COLLECTORS}
+
+
+def test_one_more_seed_plans_its_mask_and_its_cells(finished):
+    more = changed(grid={"d": [7, 30], "seeds": [0, 1, 2]})
+    assert plan(finished, more) == {"mask": 2, "train": 2, "evaluate": 2, **COLLECTORS}
+
+
+def test_one_more_layer_leaves_the_other_layer_alone(finished):
+    more = copy.deepcopy(CONFIG)
+    more["models"][0]["layers"] = [2, 5]
+    counts = plan(finished, more)
+    assert counts["train"] == counts["evaluate"] == 3, "of the new layer only"
+    assert counts["extract_smollm2_135m_instruct"] == 4, "one job a shard, which skips the layer it has"
+    assert "tokens" not in counts and "model" not in counts and "mask" not in counts
+
+
+def test_more_training_tokens_train_nothing_again(finished):
+    """The shards that are there stay; the run that asks for more tokens is another run."""
+    more = copy.deepcopy(CONFIG)
+    more["runs"].append({"support": "expander", "d": 7, "seeds": [0], "train_tokens": 4096})
+    counts = plan(finished, more)
+    assert counts["extract_smollm2_135m_instruct"] == 2
+    assert counts["tokens"] == counts["train"] == counts["evaluate"] == counts["baseline"] == 1
+    assert "mask" not in counts and "model" not in counts
+
+
+def test_one_run_can_be_asked_for(tmp_path):
+    cell = "results/smollm2-135m-instruct/docstrings/layer2/standard_t2048_s1500/expander-tied/n1152_d7_k8"
+    assert plan(tmp_path, CONFIG, f"{cell}/metrics.parquet")["train"] == 1
+
+
+def test_how_it_is_computed_reruns_nothing(finished):
+    slower = {**CONFIG, "compute": {"threads": 2, "batch_tokens": 512, "backend": "torch", "device": "cpu"}}
+    assert plan(finished, slower) == {}
+
+
+def test_mistakes_stop_before_any_job_with_every_message_and_no_traceback(tmp_path):
+    done = snakemake(tmp_path, changed(grid={"d": [7, 600], "kk": 3}), "--dry-run")
+    text = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "config: grid.kk: unknown key; expected one of expansion, n, d, k, seeds, encoder" in text
+    assert "Traceback" not in text
+    done = snakemake(tmp_path, changed(grid={"d": [7, 600]}), "--dry-run")
+    text = done.stdout + done.stderr
+    assert "config: grid.d[1]: found 600, expected at most 576" in text
+    assert "Traceback" not in text and not (tmp_path / "results").exists()
+
+
+def test_the_published_grid_plans_offline(tmp_path):
+    config = yaml.safe_load((ROOT / "configs" / "paper.yaml").read_text())
+    counts = plan(tmp_path, config)
+    assert counts["model"] == counts["tokens"] == 4
+    assert counts["train"] == counts["evaluate"] > 60
+
+
+def test_thousands_of_runs_are_few_jobs(tmp_path):
+    """5,100 runs; how long the plan takes is measured in the docs, and asserted only loosely here."""
+    config = changed(grid={"n": None, "d": [3 * i for i in range(1, 35)], "seeds": [0, 1, 2]})
+    config["grid"] = {"expansion": 8, "k": [16, 32, 64, 128, 256], **config["grid"]}
+    config["grid"].pop("n")
+    config["grid"]["k"] = [16, 32, 64, 128, 256]
+    config["models"][0]["layers"] = list(range(0, 30, 3))
+    config["runs"] = [{"support": "expander"}]
+    began = time.monotonic()
+    counts = plan(tmp_path, config)
+    assert counts["train"] == 1700 and sum(counts.values()) < 4000
+    assert time.monotonic() - began < 120
+
+
+def test_the_library_may_be_touched(finished):
+    """No rule has library files as inputs: stage versions tell when results change."""
+    rules = "".join(path.read_text() for path in (Path(ROOT) / "workflow" / "rules").glob("*.smk"))
+    assert "expander_sae/" not in rules

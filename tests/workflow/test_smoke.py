@@ -1,0 +1,71 @@
+"""The whole workflow on the embedded model, as small as it goes."""
+
+import copy
+import json
+
+import pytest
+import yaml
+
+from expander_sae.evaluation import tables
+from expander_sae.files import sha256_file
+from expander_sae.study import Study, load_config
+from tests.workflow.planning import ROOT, plan, snakemake
+from tests.workflow.test_plan import COLLECTORS
+
+CONFIG = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text(encoding="utf-8"))
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke")
+    done = snakemake(folder, CONFIG, timeout=1500)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
+    assert "left out: smollm2-135m-instruct, k=8: the dense run matched to d=7" in done.stdout + done.stderr
+    return folder
+
+
+def test_it_ends_with_the_figure_and_every_table(finished):
+    assert (finished / "results/frontier.pdf").read_bytes().startswith(b"%PDF")
+    assert (finished / "results/frontier.png").stat().st_size > 1000
+    frame = tables.read_metrics(finished / "results/metrics.parquet")
+    study = Study(load_config(CONFIG))
+    measured = frame[(frame["inference"] == "omp") & (frame["metric"] == "relative_error")]
+    assert len(measured) == len(study.runs)
+    assert measured["value"].notna().all()
+    assert {"ce_clean", "ce_zero"} <= set(frame[frame["support"] == "none"]["metric"])
+    assert len(tables.read_documents(finished / "results/documents.parquet"))
+
+
+def test_what_made_it_stands_beside_it(finished):
+    record = json.loads((finished / "results/provenance.json").read_text())
+    assert {"model", "corpus", "extraction", "pool", "mask", "training", "evaluation"} <= set(record["cost"])
+    assert all(stage["seconds"] > 0 and stage["peak_mb"] > 0 for stage in record["cost"].values())
+    assert record["versions"]["torch"] and record["config"]["grid"]["d"] == [7, 30]
+    assert record["left_out"]
+
+
+def test_nothing_is_left_to_do(finished):
+    assert plan(finished, CONFIG) == {}
+
+
+def test_one_more_d_plans_its_jobs_and_no_more(finished):
+    more = copy.deepcopy(CONFIG)
+    more["grid"]["d"] = [7, 30, 100]
+    # A mask for each seed; the matched dense run of d=100 has a setting of its own.
+    assert plan(finished, more) == {"mask": 2, "train": 2, "evaluate": 2, **COLLECTORS}
+
+
+def test_one_more_seed_plans_the_settings_that_have_it(finished):
+    more = copy.deepcopy(CONFIG)
+    more["grid"]["seeds"] = [0, 1, 2]
+    assert plan(finished, more) == {"mask": 2, "train": 2, "evaluate": 2, **COLLECTORS}
+
+
+def test_doing_the_last_steps_again_gives_the_same_bytes(finished):
+    names = ("metrics.parquet", "documents.parquet", "frontier.pdf")
+    before = {name: sha256_file(finished / "results" / name) for name in names}
+    done = snakemake(finished, CONFIG, "--forcerun", "evaluate", "collect", "frontier", "--quiet", "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {name: sha256_file(finished / "results" / name) for name in names} == before

@@ -7,7 +7,7 @@ recomputed from per-document sums under any weights, so that a ratio is a ratio 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
@@ -62,6 +62,7 @@ class Request:
     """What a claim asks of the tables.
 
     where: values of run columns, without `seed`. key: where it stands in claims.yaml.
+    setting: those of `where` that go without saying.
     """
 
     key: str
@@ -69,10 +70,11 @@ class Request:
     metric: str
     inference: str
     split: str
+    setting: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        setting = ", ".join(f"{name}={value}" for name, value in self.where.items())
-        return f"{self.metric} ({self.inference}, {self.split}) of {setting}"
+        said = [f"{name}={value}" for name, value in self.where.items() if self.setting.get(name) != value]
+        return f"{self.metric} ({self.inference}, {self.split}) of {', '.join(said)}"
 
 
 @dataclass(frozen=True)

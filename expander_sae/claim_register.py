@@ -179,6 +179,7 @@ def _plan(entry: dict[str, Any], setting: Setting, key: str) -> tuple[Planned, .
             requests = tuple(
                 _request(
                     entry,
+                    setting,
                     {**setting.where, **common},
                     cell,
                     f"{key}.cells.{name}" if name in cells else f"{key}.cells.cell",
@@ -191,7 +192,9 @@ def _plan(entry: dict[str, Any], setting: Setting, key: str) -> tuple[Planned, .
     return tuple(planned)
 
 
-def _request(entry: dict[str, Any], common: dict[str, Any], cell: Mapping[str, Any], key: str) -> Request:
+def _request(
+    entry: dict[str, Any], setting: Setting, common: dict[str, Any], cell: Mapping[str, Any], key: str
+) -> Request:
     _selector(cell, key, _MEASURED)
     metric = cell.get("metric", entry["metric"])
     inference = cell.get("inference", entry.get("inference", "encoder"))
@@ -199,7 +202,7 @@ def _request(entry: dict[str, Any], common: dict[str, Any], cell: Mapping[str, A
     for name, value in (("inference", inference), ("split", split)):
         _text(value, f"{key}.{name}")
     own = {column: value for column, value in cell.items() if column not in _MEASURED}
-    return Request(key, {**common, **own}, metric, inference, split)
+    return Request(key, {**common, **own}, metric, inference, split, setting.where)
 
 
 def _bindings(each: Any, setting: Setting, key: str) -> list[dict[str, Any]]:

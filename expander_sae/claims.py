@@ -115,7 +115,6 @@ def _judge_claim(register: Register, claim: Claim, setting: Setting, found: Tabl
             verdict = INCONCLUSIVE
         if other_points_to != points_to:
             points_to = INCONCLUSIVE
-    ran = [one for one in every_run if one.verdict != NOT_RUN]
     return {
         "id": claim.id,
         "setting": setting.name,
@@ -125,7 +124,7 @@ def _judge_claim(register: Register, claim: Claim, setting: Setting, found: Tabl
         "threshold": str(claim.region),
         "verdict": verdict,
         "points_to": points_to,
-        "descriptive": claim.needs_seeds and any(len(one.per_seed) < register.minimum_seeds for one in ran),
+        "descriptive": verdict not in (HOLDS, FAILS) and bool(_too_few(register, claim, every_run)),
         "level": _rounded(at.single),
         "level_family": _rounded(at.family),
         **_numbers(shown),
@@ -230,6 +229,13 @@ def _comparison(one: Judged) -> dict[str, Any]:
     }
 
 
+def _too_few(register: Register, claim: Claim, judged: list[Judged]) -> list[Judged]:
+    """The comparisons that have too few seeds to decide; a claim that is decided is so without them."""
+    if not claim.needs_seeds:
+        return []
+    return [one for one in judged if one.verdict != NOT_RUN and len(one.per_seed) < register.minimum_seeds]
+
+
 def _reason(
     register: Register, claim: Claim, setting: Setting, judged: list[Judged], verdict: str, points_to: str
 ) -> str:
@@ -248,9 +254,9 @@ def _reason(
             parts.append(f"of {len(judged)} comparisons ({asked}): {listed}")
     missing = list(dict.fromkeys(text for one in judged for text in one.missing))
     if missing:
-        parts.append("missing: " + "; ".join(missing))
-    short = [one for one in judged if one.verdict != NOT_RUN and len(one.per_seed) < register.minimum_seeds]
-    if short and claim.needs_seeds:
+        parts.append(f"missing in setting {setting.name}: " + "; ".join(missing))
+    short = _too_few(register, claim, judged)
+    if short and verdict not in (HOLDS, FAILS):
         fewest = min(len(one.per_seed) for one in short)
         text = f"descriptive: {fewest} seeds in common, {register.minimum_seeds} needed to decide"
         parts.append(text + (f"; points to {points_to}" if points_to != verdict else ""))

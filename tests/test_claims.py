@@ -515,5 +515,6 @@ def test_the_ablations_are_those_of_the_evaluation():
 
 
 def test_a_request_reads_like_a_sentence():
-    request = Request("key", {"support": "dense", "k": 64}, "ce_recovered", "omp", "ce")
+    where = {"model": "toy", "support": "dense", "k": 64}
+    request = Request("key", where, "ce_recovered", "omp", "ce", {"model": "toy", "k": 8})
     assert str(request) == "ce_recovered (omp, ce) of support=dense, k=64"

@@ -1,11 +1,13 @@
 """Judge the claims of workflow/claims.yaml."""
 
 from pathlib import Path
-
-from snakemake.script import snakemake
+from typing import TYPE_CHECKING, Any
 
 from expander_sae.claims import write_claims
 from expander_sae.errors import reported_to_user
+
+if TYPE_CHECKING:
+    snakemake: Any
 
 with reported_to_user():
     write_claims(

@@ -187,13 +187,6 @@ class Study:
         count = self.shards(model)[split]
         return {"model": model, "corpus": self.corpus, "layer": layer, "split": split, "shards": count}
 
-    def training_spec(self, cell: str) -> dict[str, Any]:
-        """What the training job of a cell is told; the seeds differ in nothing else."""
-        runs = self.cells[cell].runs
-        spec = runs[0].train_spec()
-        del spec["seed"]
-        return {"run": spec, "seeds": [run.seed for run in runs]}
-
     def evaluation_spec(self, cell: str) -> dict[str, Any]:
         """What the evaluation job of a cell is told: each run's folder and settings."""
         return {run.path: run.eval_spec() for run in self.cells[cell].runs}

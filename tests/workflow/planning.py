@@ -50,7 +50,8 @@ def pretend_finished(folder, config):
     for run in study.runs:
         base = f"results/{run.model}/{run.corpus}/layer{run.layer}/baseline/{run.recipe}_t{run.train_tokens}"
         files += [f"{base}/metrics.parquet", f"{base}/documents.parquet"]
-    files += [f"results/{cell}/runs.json" for cell in study.cells]
+    for run in study.runs:
+        files += [f"{run.path}/{name}" for name in ("weights.safetensors", "run.json", "training.csv")]
     for cell in study.cells:
         files += [f"results/{cell}/metrics.parquet", f"results/{cell}/documents.parquet"]
     names = ("metrics.parquet", "documents.parquet", "timings.parquet", "provenance.json")

@@ -67,6 +67,14 @@ onstart:
         print(f"left out: {line}", file=sys.stderr)
 
 
+def run_of(wildcards):
+    """The run of a path's wildcards."""
+    path = f"results/{wildcards.cell}_seed{wildcards.seed}"
+    if path not in STUDY.by_path:
+        raise WorkflowError(f"{path}: no such run in the configuration")
+    return STUDY.by_path[path]
+
+
 def runs_of(wildcards):
     """The runs of a setting, one a seed."""
     if wildcards.cell not in STUDY.cells:
@@ -122,17 +130,15 @@ def pools():
 
 
 def training_inputs(wildcards):
-    runs = runs_of(wildcards)
-    return {
-        "pool": ancient(f"{folder(runs[0])}/pool/train.json"),
-        "masks": [run.mask for run in runs if run.mask],
-    }
+    run = run_of(wildcards)
+    return {"pool": ancient(f"{folder(run)}/pool/train.json"), "mask": run.mask or []}
 
 
 def evaluation_inputs(wildcards):
-    run = runs_of(wildcards)[0]
+    runs = runs_of(wildcards)
+    run = runs[0]
     return {
-        "runs": f"results/{wildcards.cell}/runs.json",
+        "weights": [f"{run.path}/weights.safetensors" for run in runs],
         "model": ancient(f"results/{run.model}/model.json"),
         "test": ancient(f"{folder(run)}/pool/test.json"),
         "ce": ancient(f"{folder(run)}/pool/ce.json"),

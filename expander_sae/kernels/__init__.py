@@ -16,8 +16,10 @@ from expander_sae.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-BACKENDS = ("auto", "torch", "numba")
+BACKENDS = ("auto", "torch", "numba", "triton", "densified")
 """What `compute.backend` may say."""
+
+_MODULES = {"torch": "reference", "numba": "numba_cpu", "triton": "triton_gpu", "densified": "densified"}
 
 
 def _missing(name: str, device_type: str) -> str | None:
@@ -27,24 +29,58 @@ def _missing(name: str, device_type: str) -> str | None:
             return f"it runs on a CPU, and the device is {device_type}"
         if find_spec("numba") is None:
             return "numba is not installed (pip install 'expander-sae[fast]')"
+    if name == "triton":
+        if device_type != "cuda":
+            return f"it runs on CUDA, and the device is {device_type}"
+        if find_spec("triton") is None:
+            return "triton is not installed (CUDA builds of PyTorch bring it along)"
+        import torch
+
+        if not torch.cuda.is_available():
+            return "PyTorch finds no CUDA device"
     return None
 
 
-def select(name: str, device: str | torch.device = "cpu") -> ModuleType:
+def _load(name: str, device_type: str) -> ModuleType | str:
+    """The backend, or why it cannot run here."""
+    reason = _missing(name, device_type)
+    if reason is not None:
+        return reason
+    try:
+        return import_module(f"expander_sae.kernels.{_MODULES[name]}")
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"it cannot be imported: {error}"
+
+
+def _preferred(device_type: str, m: int | None, width: int | None) -> list[str]:
+    """What `auto` tries, fastest first."""
+    if device_type == "cpu":
+        return ["numba", "torch"]
+    if device_type != "cuda":
+        return ["torch"]
+    if m is not None and width is not None:
+        from expander_sae.kernels.precision import dense_is_faster
+
+        if dense_is_faster(m, width):
+            return ["densified", "torch"]
+    return ["triton", "torch"]
+
+
+def select(
+    name: str, device: str | torch.device = "cpu", m: int | None = None, width: int | None = None
+) -> ModuleType:
     """The backend module of this name for this device; `auto` is the fastest one that is there.
+
+    m, width: length and stored entries of a column. With them `auto` takes `densified` on CUDA where
+    columns are so wide that a dense product is faster than gathering; without them, never.
 
     Raises `UserError` for an unknown name and for a backend that is asked for and cannot run.
     """
     if name not in BACKENDS:
         raise UserError(f"compute.backend: found {name!r}, expected one of {', '.join(BACKENDS)}")
     device_type = str(device).split(":")[0]
-    if name in ("auto", "numba"):
-        reason = _missing("numba", device_type)
-        if reason is None:
-            try:
-                return import_module("expander_sae.kernels.numba_cpu")
-            except (ImportError, OSError, RuntimeError) as error:
-                reason = f"it cannot be imported: {error}"
-        if name == "numba":
-            raise UserError(f"compute.backend: found 'numba', but {reason}; expected 'auto' or 'torch'")
-    return import_module("expander_sae.kernels.reference")
+    for candidate in _preferred(device_type, m, width) if name == "auto" else [name]:
+        found = _load(candidate, device_type)
+        if isinstance(found, ModuleType):
+            return found
+    raise UserError(f"compute.backend: found {name!r}, but {found}; expected 'auto' or 'torch'")

@@ -23,6 +23,7 @@ def test_auto_takes_numba_where_it_is_installed() -> None:
 
 
 def test_auto_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert kernels.select("auto", "cuda:0") is reference
     without_numba(monkeypatch)
     assert kernels.select("auto", "cpu") is reference

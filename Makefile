@@ -28,10 +28,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .PHONY: frontier test lint install clean
 
 frontier: $(STAMP)
+	@test -r '$(CONFIG)' || { echo "make: CONFIG=$(CONFIG): no such file" >&2; exit 2; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --configfile $(CONFIG) --quiet host rules -- results/frontier.pdf
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

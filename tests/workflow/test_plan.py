@@ -8,6 +8,8 @@ import yaml
 
 from tests.workflow.planning import ROOT, plan, pretend_finished, snakemake
 
+pytestmark = pytest.mark.xdist_group("plan")
+
 COLLECTORS = {"collect": 1, "timings": 1, "provenance": 1, "frontier": 1}
 
 CONFIG = {

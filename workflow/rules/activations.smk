@@ -7,7 +7,7 @@ rule model:
     log:
         "results/logs/{model}/model.log",
     resources:
-        mem_mb=4000,
+        mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=60,
     params:
         spec=lambda w: canonical_json(model_spec(w)),
@@ -25,7 +25,7 @@ rule tokens:
     log:
         "results/logs/{model}/{corpus}/tokens.log",
     resources:
-        mem_mb=3000,
+        mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=120,
     params:
         spec=lambda w: canonical_json(corpus_spec(w)),
@@ -59,7 +59,7 @@ for MODEL in STUDY.models.values():
             model=re.escape(MODEL.label),
         threads: THREADS
         resources:
-            mem_mb=4000,
+            mem_mb=lambda w, attempt: 4000 * attempt,
             runtime=60,
             gpu=GPUS,
         params:
@@ -81,7 +81,7 @@ rule pool:
     log:
         "results/logs/{model}/{corpus}/layer{layer}/pool_{split}.log",
     resources:
-        mem_mb=2000,
+        mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=60,
     params:
         spec=lambda w: canonical_json(STUDY.pool_spec(w.model, int(w.layer), w.split)),

@@ -13,7 +13,7 @@ rule baseline:
         "results/logs/{model}/{corpus}/layer{layer}/baseline_{recipe}_t{tokens}.log",
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=60,
         gpu=GPUS,
     params:
@@ -37,7 +37,7 @@ rule evaluate:
         "results/logs/{cell}/evaluate.log",
     threads: THREADS
     resources:
-        mem_mb=4000,
+        mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=120,
         gpu=GPUS,
     params:

@@ -7,7 +7,7 @@ rule mask:
     log:
         "results/logs/masks/{family}_m{m}_n{n}_d{d}_seed{seed}.log",
     resources:
-        mem_mb=2000,
+        mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=30,
     params:
         spec=lambda w: canonical_json(mask_spec(w)),

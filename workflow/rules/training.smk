@@ -13,7 +13,7 @@ rule train:
         "results/logs/{cell}_seed{seed}/train.log",
     threads: THREADS
     resources:
-        mem_mb=2500,
+        mem_mb=lambda w, attempt: 2500 * attempt,
         runtime=120,
         gpu=GPUS,
     params:

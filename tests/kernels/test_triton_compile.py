@@ -1,0 +1,58 @@
+"""Without a GPU the kernels can still be compiled for one, down to machine code; nothing runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+SCRIPT = """
+import triton, triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from expander_sae.kernels import triton_kernels as kernels, triton_topk as topk
+
+F, I, L, H = "*fp32", "*i32", "*i64", "*i16"
+NAMED = dict(values=F, rows=I, panels="*bf16", bias=F, scores=F, maxima=I, listed=I, index=L, value=F,
+             residual=F, out=F, order=L, starts=L, first=F, first_from=F, second=F, second_from=F)
+KEYS = dict(LOWEST=-(2**31), BITS=32)
+SUMS = dict(ACCUMULATOR=tl.float32, PLACES=16, WIDTH=8)
+JOBS = [
+    (kernels.score_kernel, dict(STORE=store, MAXIMA=True, HAS_BIAS=True, ACCUMULATOR=tl.float32,
+     LOWEST=-(2**31), BLOCK=16, FEATURES=64, SAMPLES=32), dict(rows=H)) for store in (True, False)
+] + [
+    (topk._maxima_kernel, dict(HAS_BIAS=True, LOWEST=-(2**31), BLOCK=16, TILE=64), {}),
+    (topk._list_kernel, dict(KEYS, TILE=512), {}),
+    (topk._select_kernel, dict(KEYS, RECOMPUTE=True, HAS_BIAS=True, ACCUMULATOR=tl.float32, BLOCK=8,
+     TILE=256), dict(rows=H)),
+    (kernels.correlate_at_kernel, SUMS, {}),
+    (kernels.synthesize_kernel, SUMS, {}),
+    (kernels.outer_kernel, dict(SUMS, TWO=True), {}),
+    (kernels.grouped_outer_kernel, dict(SUMS, TWO=True), {}),
+]
+for kernel, constants, changed in JOBS:
+    kinds = {**NAMED, **changed}
+    signature = {a: "constexpr" if a in constants else kinds.get(a, "i32") for a in kernel.arg_names}
+    fixed = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    source = ASTSource(kernel, signature, fixed)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+    assert len(compiled.asm["cubin"]) > 0
+    print(kernel.__name__)
+"""
+
+
+def test_kernels_compile_for_hopper(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    script = tmp_path / "compile_all.py"
+    script.write_text("import sys; sys.path.insert(0, sys.argv[1])\n" + SCRIPT)
+    done = subprocess.run(
+        [sys.executable, str(script), str(Path.cwd())], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(done.stdout.split()) == 9

@@ -12,12 +12,13 @@ import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import tasks
+from benchmarks import extraction, tasks
 from benchmarks.measure import Ceilings, Timing, Variant, interleaved, measure_ceilings
 from benchmarks.tasks import Shape
 from expander_sae.files import write_json
@@ -33,7 +34,7 @@ _FULL = [
 _QUICK = [(576, 4608, 7)]
 _PURSUIT = [(512, 4096, 7), (512, 4096, 50)]
 Job = tuple[str, Shape, int, Callable[[Shape], list[Variant]]]
-TASKS = ("encode_topk", "train_step", "omp", "pool_read")
+TASKS = ("encode_topk", "train_step", "omp", "pool_read", "extraction")
 
 
 def device_name() -> str:
@@ -91,6 +92,12 @@ def jobs(names: list[str], quick: bool, folder: Path) -> list[Job]:
         tokens = 20_000 if quick else 200_000
         shape = Shape(576, 0, 0, 0, 256)
         planned.append(("pool_read", shape, rounds, lambda s: tasks.pool_read(s, folder, tokens)))
+    if "extraction" in names:
+        tokens = 512 if quick else 4096
+        model = extraction.model_file(folder, convert=not quick)
+        shape = Shape(extraction.width_of(model), 0, 0, 0, tokens)
+        variants = partial(extraction.extraction, model, folder)
+        planned.append(("extraction", shape, 1 if quick else 3, lambda s: variants(s.batch)))
     return planned
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cpu, tasks
+from benchmarks import cpu, extraction, tasks
 from benchmarks.measure import Variant, interleaved
 from benchmarks.peers import DenseEmulation, batched_qr, gathered_correlation
 from benchmarks.tasks import Shape
@@ -78,5 +78,10 @@ def _tiny(task: str, folder: Path) -> cpu.Job:
         "train_step": tasks.train,
         "omp": tasks.pursuit,
         "pool_read": lambda shape: tasks.pool_read(shape, folder, 100),
+        "extraction": lambda shape: extraction.extraction(_tiny_model(folder), folder, 40),
     }
     return task, SMALL, 1, make[task]
+
+
+def _tiny_model(folder: Path) -> Path:
+    return extraction.model_file(folder, convert=False, results=folder)

@@ -1,0 +1,253 @@
+"""Fit the cost model of `expander_sae.cost_model`: ``python -m benchmarks.fit [--quick] --json FILE``.
+
+Times every task on a list of shapes, all shapes in turn so that a slow moment falls on all of them,
+fits non-negative coefficients to some and predicts the others. Writes what `python -m
+expander_sae.cost --cpu FILE` reads, with the quality of each fit; --rows FILE fits rows that
+`benchmarks.cpu` or another benchmark wrote instead of timing anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import fit_jobs, tasks
+from benchmarks import fit_shapes as shapes
+from benchmarks.cpu import device_name
+from benchmarks.measure import Variant, interleaved
+from benchmarks.tasks import BACKENDS, Shape
+from expander_sae import cost_model
+from expander_sae.cost_model import CPU_FILE, DENSE, TASKS
+from expander_sae.errors import UserError, reported_to_user
+from expander_sae.files import read_json, write_json
+from expander_sae.provenance import versions
+
+Row = dict[str, Any]
+
+_NAMES: dict[str, str] = {"dense_topk": DENSE, "dense_gemm": DENSE}
+"""Benchmark variants that are not called what the backend is."""
+
+
+def nonnegative_least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """x ≥ 0 that minimises ‖matrix · x − target‖.
+
+    The solution is the plain one on its own support, so all supports are tried: exact, and quick
+    for the few columns here.
+    """
+    count = matrix.shape[1]
+    scale = np.linalg.norm(matrix, axis=0)
+    scale[scale == 0] = 1
+    best, least = np.zeros(count), float(target @ target)
+    for size in range(1, count + 1):
+        for support in map(list, combinations(range(count), size)):
+            found = np.linalg.lstsq(matrix[:, support] / scale[support], target, rcond=None)[0]
+            if (found < 0).any():
+                continue
+            error = float(np.square(matrix[:, support] / scale[support] @ found - target).sum())
+            if error < least * (1 - 1e-12):
+                best, least = np.zeros(count), error
+                best[support] = found / scale[support]
+    return best
+
+
+def r_squared(measured: np.ndarray, predicted: np.ndarray) -> float:
+    """1 − Σ(t − t̂)²/Σ(t − t̄)²; NaN where there are not two different times."""
+    spread = float(np.square(measured - measured.mean()).sum())
+    return 1 - float(np.square(measured - predicted).sum()) / spread if spread > 0 else float("nan")
+
+
+def fit(rows: Sequence[Row], gather_flops: float | None = None) -> dict[str, Any]:
+    """Coefficients of one task and backend from rows with ms_median, and how well they predict.
+
+    Errors are weighed by 1/t. Rows with `held_out` are predicted only. gather_share: how fast the
+    term c·n·d·B runs, as a part of `gather_flops`.
+    """
+    matrix = np.array([cost_model.terms(row["task"], _shape(row)) for row in rows])
+    seconds = np.array([row["ms_median"] / 1e3 for row in rows])
+    held = np.array([bool(row.get("held_out")) for row in rows])
+    used = ~held
+    if used.sum() < 4:
+        raise UserError(
+            f"{rows[0]['task']}, {rows[0]['variant']}: {used.sum()} shapes to fit, expected 4 or more"
+        )
+    weighed = matrix[used] / seconds[used, None]
+    found = nonnegative_least_squares(weighed, np.ones(int(used.sum())))
+    predicted = matrix @ found
+    ratio = predicted / seconds
+    result: dict[str, Any] = dict(zip(cost_model.COEFFICIENTS, map(float, found), strict=True))
+    for name, part in (("fitted", used), ("held_out", held)):
+        if part.any():
+            result[name] = {
+                "shapes": int(part.sum()),
+                "r2": r_squared(seconds[part], predicted[part]),
+                "r2_log": r_squared(np.log(seconds[part]), np.log(np.maximum(predicted[part], 1e-12))),
+                "least_ratio": float(ratio[part].min()),
+                "largest_ratio": float(ratio[part].max()),
+            }
+    share = 2 / (result["c"] * gather_flops) if gather_flops and result["c"] > 0 else None
+    return {**result, "gather_share": share}
+
+
+def _shape(row: Row) -> cost_model.Shape:
+    dense = _NAMES.get(row["variant"]) == DENSE
+    return cost_model.Shape(row["n"], row["m"] if dense else row["d"], row["k"], row["B"])
+
+
+def fit_all(rows: Iterable[Row], gather_flops: float | None) -> dict[str, dict[str, Any]]:
+    """Task → backend → `fit` of its rows; variants that are no backend are left out."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        backend = _NAMES.get(row["variant"], row["variant"])
+        if row["task"] in TASKS and backend in (DENSE, "torch", "numba", "triton", "densified"):
+            groups.setdefault((row["task"], backend), []).append(row)
+    found: dict[str, dict[str, Any]] = {task: {} for task in TASKS}
+    for (task, backend), group in groups.items():
+        found[task][backend] = fit(group, gather_flops)
+    return found
+
+
+def _holding_out(rows: list[Row]) -> list[Row]:
+    """Rows of another benchmark, every third of a task and variant held out."""
+    seen: dict[tuple[str, str], int] = {}
+    marked = []
+    for row in rows:
+        key = row["task"], row["variant"]
+        seen[key] = seen.get(key, 0) + 1
+        marked.append({**row, "held_out": row.get("held_out", seen[key] % 3 == 0)})
+    return marked
+
+
+def _variants(task: str, quick: bool) -> list[tuple[Shape, bool, Variant]]:
+    """(shape, held out, variant) of every timing of a task."""
+    make = {"encode_topk": tasks.encode_topk, "train_step": tasks.train, "omp": tasks.pursuit}[task]
+    pursuit = task == "omp"
+    lists = [
+        (shapes.PURSUIT if pursuit else shapes.SPARSE, False, set(BACKENDS)),
+        (shapes.PURSUIT_HELD_OUT if pursuit else shapes.SPARSE_HELD_OUT, True, set(BACKENDS)),
+        (shapes.PURSUIT_DENSE if pursuit else shapes.DENSE, False, set(_NAMES)),
+        (shapes.PURSUIT_DENSE_HELD_OUT if pursuit else shapes.DENSE_HELD_OUT, True, set(_NAMES)),
+    ]
+    found = []
+    for numbers, held_out, names in lists:
+        for shape in (Shape(*each) for each in numbers):
+            if quick:
+                shape = replace(
+                    shape, m=shape.m // 8, n=shape.n // 8, d=min(shape.d, 30), k=max(1, shape.k // 8)
+                )
+            found += [(shape, held_out, variant) for variant in make(shape) if variant.name in names]
+    return found
+
+
+def measure(task: str, rounds: int, quick: bool) -> list[Row]:
+    """Rows of a task: median milliseconds of each shape and variant."""
+    planned = _variants(task, quick)
+    timings = interleaved([variant for _, _, variant in planned], rounds, memory=False)
+    return [
+        {
+            "task": task,
+            "variant": variant.name,
+            "m": shape.m,
+            "n": shape.n,
+            "d": shape.d,
+            "k": shape.k,
+            "B": shape.batch,
+            "held_out": held_out,
+            "threads": torch.get_num_threads(),
+            "ms_median": timing.quantile(0.5),
+            "ms_q25": timing.quantile(0.25),
+            "ms_q75": timing.quantile(0.75),
+            "device": device_name(),
+        }
+        for (shape, held_out, variant), timing in zip(planned, timings, strict=True)
+    ]
+
+
+def report(fitted: dict[str, dict[str, Any]]) -> None:
+    """Print coefficients and quality as a table."""
+    print(
+        f"\n{'task':<13}{'backend':<10}{'a, µs':>9}{'b, ps':>9}{'c, ps':>9}{'e, ps':>9}{'R²':>8}"
+        f"{'held out':>10}{'ratios held out':>17}{'of gather':>11}"
+    )
+    for task, backends in fitted.items():
+        for backend, found in backends.items():
+            held = found.get("held_out")
+            share = found["gather_share"]
+            cells = f"{found['a'] * 1e6:>9.0f}" + "".join(f"{found[x] * 1e12:>9.1f}" for x in "bce")
+            cells += f"{found['fitted']['r2']:>8.3f}"
+            cells += (
+                f"{held['r2']:>10.3f}{held['least_ratio']:>10.2f} –{held['largest_ratio']:>5.2f}"
+                if held
+                else ""
+            )
+            print(
+                f"{task:<13}{backend:<10}{cells}" + ("" if share is None else f"{share:>11.0%}"), flush=True
+            )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fit", description="Fit the cost model.")
+    parser.add_argument("--quick", action="store_true", help="tiny shapes, few rounds: a check that it runs")
+    parser.add_argument("--json", type=Path, required=True, help="write the coefficients there")
+    parser.add_argument("--rows", type=Path, help="fit these rows; times nothing")
+    parser.add_argument("--base", type=Path, default=CPU_FILE, help="what stands beside refitted tasks")
+    parser.add_argument("--save-rows", type=Path, help="write the measured rows there")
+    parser.add_argument("--threads", type=int, default=1, help="1 if not given, as in the jobs")
+    parser.add_argument("--rounds", type=int, help="turns of each task")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    with reported_to_user():
+        record = _measured(options) if options.rows is None else _refitted(options.rows, options.base)
+        write_json(options.json, record)
+
+
+def _refitted(path: Path, base: Path) -> dict[str, Any]:
+    """The record `base` with the tasks that the rows hold fitted anew."""
+    rows, record = _holding_out(read_json(path)), read_json(base)
+    device = next((row["device"] for row in rows if "device" in row), record["device"])
+    ceiling = record.get("gather_flops") if device == record["device"] else None
+    fitted = fit_all(rows, ceiling)
+    report(fitted)
+    tasks_known = {task: {**record["tasks"].get(task, {}), **fitted[task]} for task in TASKS}
+    every = all(fitted.values())
+    return {**record, "device": device, "tasks": tasks_known, "measured": record["measured"] or every}
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    load = fit_jobs.load_average()
+    gather = fit_jobs.gather_flops()
+    print(f"{device_name()}, {torch.get_num_threads()} threads, load {load}")
+    print(
+        "gather ceiling: " + ("needs numba" if gather is None else f"{gather / 1e9:.0f} GFLOP/s"), flush=True
+    )
+    rows: list[Row] = []
+    for task in TASKS:
+        rows += measure(task, options.rounds or (2 if options.quick else 7), options.quick)
+        print(f"timed {task}", flush=True)
+    if options.save_rows:
+        write_json(options.save_rows, rows)
+    fitted = fit_all(rows, gather)
+    report(fitted)
+    constants = fit_jobs.constants(options.quick)
+    known = versions()
+    return {
+        "device": device_name(),
+        "cores": fit_jobs.cores(),
+        "threads": options.threads,
+        "measured": True,
+        "load_average": {"before": load, "after": fit_jobs.load_average()},
+        "gather_flops": gather,
+        "versions": {name: known[name] for name in ("torch", "numba", "numpy")},
+        "tasks": fitted,
+        "jobs": constants,
+    }
+
+
+if __name__ == "__main__":
+    main()

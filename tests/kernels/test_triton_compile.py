@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton", reason="triton is not installed")
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 SCRIPT = """
 import triton, triton.language as tl

@@ -23,6 +23,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' $(LOCK))
 HASH := $(shell cat $(LOCK) pyproject.toml | { sha256sum 2>/dev/null || shasum -a 256; } | cut -c 1-12)
 # Named by content: a new checkout does not reinstall, a new lock does.
 STAMP := .venv/installed-$(HASH)
+TEST_STAMP := .venv/tests-$(HASH)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: frontier test lint install clean
@@ -31,7 +32,7 @@ frontier: $(STAMP)
 	@test -r '$(CONFIG)' || { echo "make: CONFIG=$(CONFIG): no such file" >&2; exit 2; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --configfile $(CONFIG) --quiet host rules -- results/frontier.pdf
 
-test: $(STAMP)
+test: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(STAMP)
@@ -52,6 +53,12 @@ $(STAMP):
 	@$(PIP) --no-deps --requirement $(LOCK)
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@rm -f .venv/installed-*
+	@touch $@
+
+# CUDA builds of torch bring the triton that they need; elsewhere its interpreter serves the tests.
+$(TEST_STAMP): $(STAMP)
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) --no-deps --requirement requirements-test.lock
+	@rm -f .venv/tests-*
 	@touch $@
 
 clean:

@@ -112,7 +112,7 @@ class SparseAutoencoder(nn.Module):
         return SparseDictionary(columns, self.rows, self.m, self._kernels())
 
     def _kernels(self) -> ModuleType:
-        return kernels.select(self.backend, self.b_dec.device)
+        return kernels.select(self.backend, self.b_dec.device, self.m, self.values.shape[1])
 
     def dictionary(self) -> Dictionary:
         """The decoder W, unit-norm columns; differentiable in V."""

@@ -106,7 +106,9 @@ class SparseDictionary:
         self.values = values
         self.rows = rows
         self.m = m
-        self.backend = kernels.select(backend, values.device) if isinstance(backend, str) else backend
+        if isinstance(backend, str):
+            backend = kernels.select(backend, values.device, m, values.shape[1])
+        self.backend = backend
 
     @property
     def n(self) -> int:

@@ -197,19 +197,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, required=True, help="write the coefficients there")
     parser.add_argument("--rows", type=Path, help="fit these rows; times nothing")
     parser.add_argument("--base", type=Path, default=CPU_FILE, help="what stands beside refitted tasks")
+    parser.add_argument("--dtype", default="float32", help="of the rows that are fitted")
     parser.add_argument("--save-rows", type=Path, help="write the measured rows there")
     parser.add_argument("--threads", type=int, default=1, help="1 if not given, as in the jobs")
     parser.add_argument("--rounds", type=int, help="turns of each task")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     with reported_to_user():
-        record = _measured(options) if options.rows is None else _refitted(options.rows, options.base)
+        record = (
+            _measured(options)
+            if options.rows is None
+            else _refitted(options.rows, options.base, options.dtype)
+        )
         write_json(options.json, record)
 
 
-def _refitted(path: Path, base: Path) -> dict[str, Any]:
+def _refitted(path: Path, base: Path, dtype: str) -> dict[str, Any]:
     """The record `base` with the tasks that the rows hold fitted anew."""
-    rows, record = _holding_out(read_json(path)), read_json(base)
+    given = [row for row in read_json(path) if row.get("dtype", dtype) == dtype]
+    rows, record = _holding_out(given), read_json(base)
     device = next((row["device"] for row in rows if "device" in row), record["device"])
     ceiling = record.get("gather_flops") if device == record["device"] else None
     fitted = fit_all(rows, ceiling)

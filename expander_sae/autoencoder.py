@@ -197,7 +197,9 @@ class SparseAutoencoder(nn.Module):
         except FileNotFoundError:
             raise UserError(f"{path}: no such weights file") from None
         except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+            raise UserError(
+                f"{path}: not a whole safetensors file ({error}); remove it to have it made again"
+            ) from None
         if header.get("format") != FORMAT:
             raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}")
         try:

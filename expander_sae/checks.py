@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from expander_sae import presets
 from expander_sae.blocks import Config, as_list, blocks, sizes
-
-COVERING = ("expander", "clustered_cover")
-"""Supports that leave no row empty, and so need d·n ≥ m."""
 
 RESERVED = ("logs", "masks")
 """Folders of results/ that a model's name must not take."""
@@ -28,6 +26,10 @@ def semantic_errors(config: Config) -> Iterator[str]:
     if config["corpus"]["source"] != "docstrings" and config["corpus"]["location"] is None:
         what = "the id of a data set" if config["corpus"]["source"] == "hub" else "a path or glob"
         yield f"corpus.location: missing, expected {what} for source {config['corpus']['source']}"
+    package = config["corpus"]["location"]
+    if config["corpus"]["source"] == "docstrings" and package not in (None, *presets.DOCSTRING_VERSIONS):
+        known = ", ".join(presets.DOCSTRING_VERSIONS)
+        yield f"corpus.location: found {package!r}, expected one of {known}, or null for all"
     if config["corpus"]["min_tokens"] > config["corpus"]["context"]:
         yield (
             f"corpus.min_tokens: found {config['corpus']['min_tokens']}, expected at most "
@@ -124,7 +126,7 @@ def _shape_errors(
         for position, k in enumerate(block["k"]):
             if k > n:
                 yield f"{origin['k']}[{position}]: found {k}, expected at most n={n} (model {name})"
-        for support in (support for support in sparse if support in COVERING):
+        for support in sparse:
             for position, d in enumerate(block["d"]):
                 if d * n < m:
                     yield (

@@ -7,6 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
+DOCSTRING_VERSIONS = {
+    "numpy": "2.4.6",
+    "scipy": "1.17.1",
+    "pandas": "3.1.1",
+    "matplotlib": "3.11.2",
+    "torch": "2.13.0",
+    "transformers": "5.23.0",
+}
+"""The packages of the corpus `docstrings`, at the versions of requirements.lock."""
+
 MODELS: dict[str, dict[str, Any]] = {
     "smollm2-135m-instruct": {
         "source": "package",

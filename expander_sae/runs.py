@@ -7,6 +7,7 @@ its last checkpoint and ends with the weights of an undisturbed run, bit for bit
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ def train_run(
     device: str = "cpu",
     backend: str = "auto",
     checkpoint_every: int = 500,
-) -> None:
-    """Train the run of `spec` into `folder`; does nothing where its weights are already there.
+) -> bool:
+    """Train the run of `spec` into `folder`; returns False where its weights were already there.
 
     The saved autoencoder works on activations in the model's own units: the recipe's scaling is
     folded into the biases. `about` in the weights holds the spec, the fingerprint and the norm
@@ -78,7 +79,7 @@ def train_run(
     mask = _read_mask(spec, mask_file)
     identity = fingerprint(spec, pool, mask)
     if _finished(folder, identity):
-        return
+        return False
     recipe = Recipe(**spec["recipe_settings"])
     scaling = normalisation(pool, spec["train_tokens"], spec["recipe_settings"])
     autoencoder = SparseAutoencoder(spec["m"], spec["n"], spec["k"], mask, spec["encoder"], backend)
@@ -102,6 +103,7 @@ def train_run(
     autoencoder.rescale(scaling.scale)
     _write_results(folder, state, spec, identity, scaling, finite, mask)
     (folder / CHECKPOINT).unlink(missing_ok=True)
+    return True
 
 
 def _drawer(pool: Pool, scaling: Normalisation, device: str) -> Any:
@@ -152,7 +154,9 @@ def _write_results(
     finite: bool,
     mask: Mask | None,
 ) -> None:
-    about = {"spec": spec, "fingerprint": identity, "norm_limit": scaling.limit, "scale": scaling.scale}
+    # JSON has no infinity: a recipe that passes nothing through has no limit.
+    limit = scaling.limit if math.isfinite(scaling.limit) else None
+    about = {"spec": spec, "fingerprint": identity, "norm_limit": limit, "scale": scaling.scale}
     with (
         atomic_path(folder / LOG) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as stream,

@@ -11,11 +11,14 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from expander_sae import presets, recipes
+from expander_sae import recipes
 from expander_sae.activations.splits import shard_counts
 from expander_sae.blocks import AXES, Config, as_list, blocks, sizes
 from expander_sae.config import load_config
+from expander_sae.errors import UserError
 from expander_sae.files import digest
+from expander_sae.labels import label_corpus, label_model
+from expander_sae.stages import lineage
 
 __all__ = ["Cell", "Model", "Run", "Study", "load_config"]
 
@@ -124,15 +127,19 @@ class Study:
         training.pop("steps")
         self.recipe, settings = recipes.resolve(config["recipe"], training)
         self.recipe_settings: dict[str, Any] = asdict(settings)
-        self.corpus_spec = _labelled(config["corpus"], presets.CORPORA)
+        self.corpus_spec = label_corpus(config["corpus"])
         self.corpus: str = self.corpus_spec["label"]
         self._entries = {entry["name"]: entry for entry in config["models"]}
         self._model_specs = {
-            name: _labelled({key: entry[key] for key in entry if key != "layers"}, presets.MODELS)
+            name: label_model({key: entry[key] for key in entry if key != "layers"})
             for name, entry in self._entries.items()
         }
         self.left_out: list[str] = []
         self.runs: tuple[Run, ...] = tuple(self._collect())
+        if not self.runs:
+            raise UserError(
+                "config: runs: found none to do, expected one or more\n" + "\n".join(self.left_out)
+            )
 
     @cached_property
     def cells(self) -> dict[str, Cell]:
@@ -186,6 +193,18 @@ class Study:
         """What the job is told that joins the shards of a split."""
         count = self.shards(model)[split]
         return {"model": model, "corpus": self.corpus, "layer": layer, "split": split, "shards": count}
+
+    def measurements(self, cell: str) -> str:
+        """Folder of a cell's tables; named by what is asked, so that other settings give another."""
+        asked = digest([self.evaluation_spec(cell), lineage("evaluation")])[:12]
+        return f"{RESULTS}/{cell}/{asked}"
+
+    def baseline(self, run: Run) -> str:
+        """Folder of the model's own cross-entropies that the run is measured against."""
+        spec = self.baseline_spec(run.model, run.layer, run.train_tokens)
+        asked = digest([spec, lineage("evaluation")])[:12]
+        where = f"{RESULTS}/{run.model}/{run.corpus}/layer{run.layer}/baseline"
+        return f"{where}/{run.recipe}_t{run.train_tokens}-{asked}"
 
     def evaluation_spec(self, cell: str) -> dict[str, Any]:
         """What the evaluation job of a cell is told: each run's folder and settings."""
@@ -284,11 +303,3 @@ def _merge(known: Run, again: Run) -> Run:
 
 def _in_order(names: Any) -> list[str]:
     return [name for name in _INFERENCES if name in names]
-
-
-def _labelled(entry: dict[str, Any], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The entry with its label: its name, and a hash where its settings are not the built-in ones."""
-    settings = {key: value for key, value in entry.items() if key != "name"}
-    name = entry["name"]
-    label = name if settings == known.get(name) else f"{name}-{digest(settings)[:6]}"
-    return {"name": name, "label": label, **settings}

@@ -106,10 +106,15 @@ def evaluate_run(
     rows.add("none", "none", dict(storage(autoencoder)))
     uncovered = 0 if autoencoder.mask is None else autoencoder.mask.uncovered_rows()
     rows.add("none", "none", {"uncovered_rows": uncovered})
-    limit = about["norm_limit"]
-    for name in settings["inference"]:
+    limit = math.inf if about["norm_limit"] is None else about["norm_limit"]
+    finite = all(bool(torch.isfinite(parameter).all()) for parameter in autoencoder.parameters())
+    diverged = not finite
+    # The encoder first: what it diverges on is diverged for every other inference too.
+    for name in sorted(settings["inference"], key=lambda name: name != "encoder"):
         began = time.perf_counter()
-        _reconstruction_rows(rows, autoencoder, test, settings["test_tokens"], limit, name)
+        summary = _reconstruction_rows(rows, autoencoder, test, settings["test_tokens"], limit, name)
+        diverged |= not summary["relative_error"] <= 1
+        rows.add(name, "test", {"diverged": float(diverged)})
         seconds[f"reconstruction_{name}"] = time.perf_counter() - began
     reference = _baselines(baseline)
     model = LanguageModel.load(model_file, device)
@@ -124,19 +129,18 @@ def evaluate_run(
 
 def _reconstruction_rows(
     rows: Rows, autoencoder: SparseAutoencoder, pool: Pool, tokens: int, limit: float, name: str
-) -> None:
+) -> dict[str, float]:
     encoded = np.flatnonzero(pool.norms[:tokens] <= limit)
     if encoded.size == 0:
         raise UserError(f"norm_limit {limit:g}: no test token has a norm below it")
     _, sums = reconstruct(autoencoder, pool.activations[encoded], INFERENCES[name])
     summary = sums.summary()
-    diverged = not math.isfinite(summary["relative_error"]) or summary["relative_error"] > 1
-    share = encoded.size / tokens
-    rows.add(name, "test", summary | {"diverged": float(diverged), "encoded_share": share})
+    rows.add(name, "test", summary | {"encoded_share": encoded.size / tokens})
     documents = pool.document[encoded]
     rows.add_documents(name, "test", "relative_error", documents, sums.token_relative_error)
     rows.add_documents(name, "test", "squared_error", documents, sums.squared_error)
     rows.add_documents(name, "test", "squared_deviation", documents, sums.squared_deviation)
+    return summary
 
 
 def _cross_entropy_rows(

@@ -86,6 +86,7 @@ def test_rows_of_another_benchmark_are_fitted(tmp_path: Path) -> None:
     given.append(
         {"task": "encode_topk", "variant": "dense_gemm_topk", "m": 1, "n": 1, "d": 1, "k": 1, "B": 1}
     )
+    given.append(given[0] | {"dtype": "bfloat16", "ms_median": 1e9})  # not the one asked for
     (tmp_path / "rows.json").write_text(json.dumps(given))
     fit.main(["--rows", str(tmp_path / "rows.json"), "--json", str(tmp_path / "fit.json")])
     fitted = Machine.read(tmp_path / "fit.json").tasks

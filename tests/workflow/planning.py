@@ -1,5 +1,6 @@
 """Asking snakemake what it would do, and faking what it has done."""
 
+import os
 import re
 import subprocess
 import sys
@@ -10,20 +11,32 @@ import yaml
 from expander_sae.study import Study, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
 
 
-def snakemake(folder, config, *arguments, timeout=600):
+def snakemake(folder, config, *arguments, timeout=600, source=ROOT):
     """Run snakemake in `folder` with this configuration; returns the finished process."""
     path = Path(folder) / "config-of-the-test.yaml"
     path.write_text(yaml.safe_dump(config))
-    command = [*SNAKEMAKE, "--directory", str(folder), "--configfile", str(path), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    command = [
+        *SNAKEMAKE,
+        "--snakefile",
+        str(source / "Snakefile"),
+        "--directory",
+        str(folder),
+        "--configfile",
+        str(path),
+        *arguments,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, check=False, env=environment, cwd=folder
+    )
 
 
-def plan(folder, config, *targets):
+def plan(folder, config, *targets, source=ROOT):
     """{rule: number of jobs} of a dry run, without the rule `all`."""
-    done = snakemake(folder, config, "--dry-run", "--quiet", "all", "--", *targets)
+    done = snakemake(folder, config, "--dry-run", "--quiet", "all", "--", *targets, source=source)
     assert done.returncode == 0, done.stdout + done.stderr
     text = done.stdout + done.stderr
     table = text.partition("Job stats:")[2].partition("total")[0]
@@ -48,12 +61,11 @@ def pretend_finished(folder, config):
                 files += [f"{pool}.f32", f"{pool}.json", f"{pool}.tokens.safetensors"]
     files += [run.mask for run in study.runs if run.mask]
     for run in study.runs:
-        base = f"results/{run.model}/{run.corpus}/layer{run.layer}/baseline/{run.recipe}_t{run.train_tokens}"
-        files += [f"{base}/metrics.parquet", f"{base}/documents.parquet"]
+        files += [f"{study.baseline(run)}/{name}.parquet" for name in ("metrics", "documents")]
     for run in study.runs:
         files += [f"{run.path}/{name}" for name in ("weights.safetensors", "run.json", "training.csv")]
     for cell in study.cells:
-        files += [f"results/{cell}/metrics.parquet", f"results/{cell}/documents.parquet"]
+        files += [f"{study.measurements(cell)}/{name}.parquet" for name in ("metrics", "documents")]
     names = ("metrics.parquet", "documents.parquet", "timings.parquet", "provenance.json")
     files += [f"results/{name}" for name in (*names, "frontier.pdf", "frontier.png")]
     for name in dict.fromkeys(files):

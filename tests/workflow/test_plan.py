@@ -1,11 +1,12 @@
 """What snakemake plans: everything once, then only what is missing."""
 
 import copy
-from pathlib import Path
+import shutil
 
 import pytest
 import yaml
 
+from expander_sae.study import Study, load_config
 from tests.workflow.planning import ROOT, plan, pretend_finished, snakemake
 
 pytestmark = pytest.mark.xdist_group("plan")
@@ -20,10 +21,18 @@ CONFIG = {
 }
 
 
+def copy_of_the_project(folder):
+    """What a plan needs of the project, to be edited."""
+    for name in ("workflow", "expander_sae", "resources"):
+        shutil.copytree(ROOT / name, folder / "copy" / name)
+    shutil.copy(ROOT / "Snakefile", folder / "copy")
+    return folder / "copy"
+
+
 def changed(**blocks):
     config = copy.deepcopy(CONFIG)
     for block, values in blocks.items():
-        config[block] = {**config[block], **values}
+        config[block] = {**config.get(block, {}), **values}
     return config
 
 
@@ -81,6 +90,56 @@ def test_more_training_tokens_train_nothing_again(finished):
     assert "mask" not in counts and "model" not in counts
 
 
+@pytest.mark.parametrize(
+    ("tokens", "new_shards"), [({"test": 2048}, 2), ({"test": 600}, 1), ({"ce_sequences": 40}, 4)]
+)
+def test_more_held_out_text_measures_everything_again_at_once(finished, tokens, new_shards):
+    """No training, and no second call: the tables that are asked for have another name."""
+    counts = plan(finished, changed(tokens={**CONFIG["tokens"], **tokens}))
+    baseline = {"baseline": 1} if "ce_sequences" in tokens else {}
+    assert counts.pop("extract_smollm2_135m_instruct", 0) <= new_shards
+    assert counts == {"tokens": 1, "pool": 3, "evaluate": 3, **baseline, **COLLECTORS}
+
+
+def test_steps_and_sequences_changed_together_share_no_old_baseline(finished):
+    more = changed(tokens={**CONFIG["tokens"], "ce_sequences": 40}, training={"steps": 3000})
+    counts = plan(finished, more)
+    assert (counts["train"], counts["evaluate"], counts["baseline"]) == (5, 3, 1)
+
+
+@pytest.mark.parametrize("stage", ["extraction", "training", "evaluation"])
+def test_a_raised_stage_version_makes_that_stage_and_what_follows_again(finished, stage, tmp_path):
+    """The workflow reads the versions from the library, here from a copy of it."""
+    copied = copy_of_the_project(tmp_path)
+    stages = copied / "expander_sae" / "stages.py"
+    stages.write_text(stages.read_text().replace(f'"{stage}": 1', f'"{stage}": 2'))
+    counts = plan(finished, CONFIG, source=copied)
+    again = {"baseline", "evaluate"}
+    again |= {"train"} if stage != "evaluation" else set()
+    again |= {"extract_smollm2_135m_instruct", "pool"} if stage == "extraction" else set()
+    assert again <= counts.keys()
+    assert ("train" in counts) == (stage != "evaluation")
+
+
+def test_an_edited_library_without_a_new_version_reruns_nothing(finished, tmp_path):
+    copied = copy_of_the_project(tmp_path)
+    for path in copied.glob("expander_sae/**/*.py"):
+        path.write_text(path.read_text() + "\n# A remark.\n")
+    counts = plan(finished, CONFIG, source=copied)
+    assert counts.keys() <= COLLECTORS.keys(), "scripts of cheap rules are newer in a copy"
+
+
+def test_an_edited_text_is_another_corpus(tmp_path):
+    text = tmp_path / "texts"
+    text.mkdir()
+    (text / "a.txt").write_text("some words")
+    config = {**CONFIG, "corpus": {"name": "mine", "source": "files", "location": f"{text}/*.txt"}}
+    first = Study(load_config(config)).corpus
+    assert Study(load_config(config)).corpus == first
+    (text / "a.txt").write_text("other words")
+    assert Study(load_config(config)).corpus != first
+
+
 def test_one_run_can_be_asked_for(tmp_path):
     cell = "results/smollm2-135m-instruct/docstrings/layer2/standard_t2048_s1500/expander-tied/n1152_d7_k8"
     counts = plan(tmp_path, CONFIG, f"{cell}_seed1/weights.safetensors")
@@ -121,9 +180,3 @@ def test_thousands_of_runs_can_be_planned(tmp_path):
     config["runs"] = [{"support": "expander"}]
     counts = plan(tmp_path, config)
     assert (counts["train"], counts["evaluate"]) == (5100, 1700)
-
-
-def test_the_library_may_be_touched(finished):
-    """No rule has library files as inputs: stage versions tell when results change."""
-    rules = "".join(path.read_text() for path in (Path(ROOT) / "workflow" / "rules").glob("*.smk"))
-    assert "expander_sae/" not in rules

@@ -27,11 +27,11 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+FIRST_RUNS = [cell.runs[0] for cell in STUDY.cells.values()]
 COMPUTE = STUDY.config["compute"]
 DEVICE = COMPUTE["device"]
-if DEVICE == "auto":
-    DEVICE = "cuda" if shutil.which("nvidia-smi") else "cpu"
-GPUS = int(DEVICE == "cuda")
+# What a job asks the scheduler for; the job itself finds out whether torch can use it.
+GPUS = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
 THREADS = COMPUTE["threads"]
 
 # How a job computes reaches it by its environment and not by params or the command's text, since
@@ -59,6 +59,7 @@ wildcard_constraints:
     n=r"\d+",
     d=r"\d+",
     seed=r"\d+",
+    asked=r"[0-9a-f]{12}",
     cell=r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+",
 
 
@@ -108,14 +109,10 @@ def shard_files(wildcards):
     return [f"{where}/{wildcards.split}-{index:05d}.parquet" for index in range(count)]
 
 
-def baseline_of(run):
-    return f"{folder(run)}/baseline/{run.recipe}_t{run.train_tokens}"
-
-
 def tables_named(name):
     """That table of every setting and of every baseline."""
-    parts = [f"results/{cell}/{name}.parquet" for cell in STUDY.cells]
-    parts.extend(sorted({f"{baseline_of(run)}/{name}.parquet" for run in STUDY.runs}))
+    parts = [f"{STUDY.measurements(cell)}/{name}.parquet" for cell in STUDY.cells]
+    parts.extend(sorted({f"{folder}/{name}.parquet" for folder in map(STUDY.baseline, FIRST_RUNS)}))
     return parts
 
 
@@ -142,7 +139,7 @@ def evaluation_inputs(wildcards):
         "model": ancient(f"results/{run.model}/model.json"),
         "test": ancient(f"{folder(run)}/pool/test.json"),
         "ce": ancient(f"{folder(run)}/pool/ce.json"),
-        "baseline": f"{baseline_of(run)}/metrics.parquet",
+        "baseline": f"{STUDY.baseline(run)}/metrics.parquet",
     }
 
 

@@ -7,10 +7,10 @@ rule baseline:
         ce=ancient("results/{model}/{corpus}/layer{layer}/pool/ce.json"),
         train=ancient("results/{model}/{corpus}/layer{layer}/pool/train.json"),
     output:
-        metrics="results/{model}/{corpus}/layer{layer}/baseline/{recipe}_t{tokens}/metrics.parquet",
-        documents="results/{model}/{corpus}/layer{layer}/baseline/{recipe}_t{tokens}/documents.parquet",
+        metrics="results/{model}/{corpus}/layer{layer}/baseline/{recipe}_t{tokens}-{asked}/metrics.parquet",
+        documents="results/{model}/{corpus}/layer{layer}/baseline/{recipe}_t{tokens}-{asked}/documents.parquet",
     log:
-        "results/logs/{model}/{corpus}/layer{layer}/baseline_{recipe}_t{tokens}.log",
+        "results/logs/{model}/{corpus}/layer{layer}/baseline_{recipe}_t{tokens}-{asked}.log",
     threads: THREADS
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
@@ -26,15 +26,17 @@ rule baseline:
 
 
 # The seeds of a setting share a job, which measures the runs that are not yet measured as asked.
-# Each run's tables stay in its folder; the setting's own are those of its seeds together.
+# Each run's tables stay in its folder; the setting's own are those of its seeds together, in a folder
+# named by what is asked of them: changed settings are then missing files and not a params trigger,
+# which Snakemake does not look at while an ancient input is itself about to be made.
 rule evaluate:
     input:
         unpack(evaluation_inputs),
     output:
-        metrics=update("results/{cell}/metrics.parquet"),
-        documents=update("results/{cell}/documents.parquet"),
+        metrics="results/{cell}/{asked}/metrics.parquet",
+        documents="results/{cell}/{asked}/documents.parquet",
     log:
-        "results/logs/{cell}/evaluate.log",
+        "results/logs/{cell}/evaluate-{asked}.log",
     threads: THREADS
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,

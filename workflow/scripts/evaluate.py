@@ -42,8 +42,7 @@ def main(options: argparse.Namespace) -> bool:
     from expander_sae.evaluation.runs import evaluate_run
 
     test, ce, baseline = Path(options.test), Path(options.ce), Path(options.baseline)
-    asked = json.loads(options.spec)
-    spec = {Path(name): settings for name, settings in asked.items()}
+    spec = {Path(name): settings for name, settings in json.loads(options.spec).items()}
     worked = False
     for folder, settings in spec.items():
         identity = identity_of(folder, settings, [test, ce], baseline)
@@ -68,8 +67,6 @@ def main(options: argparse.Namespace) -> bool:
         write_json(timings, {**read_json(timings), "identity": identity})
     tables.collect_metrics([folder / "metrics.parquet" for folder in spec], options.metrics)
     tables.collect_documents([folder / "documents.parquet" for folder in spec], options.documents)
-    record = Path(options.metrics).with_name("evaluation.json")
-    write_json(record, {"asked": digest([asked, lineage("evaluation")])})
     return worked
 
 

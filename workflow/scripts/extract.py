@@ -30,11 +30,15 @@ def is_done(path: Path, expected: dict[str, Any]) -> bool:
 
 def main(options: argparse.Namespace) -> bool:
     from expander_sae.activations.extraction import extract_shard
+    from expander_sae.activations.tokens import TokenTable
 
     spec = json.loads(options.spec)
+    start = spec["shard"] * spec["shard_tokens"]
+    tokens = TokenTable(Path(options.tokens)).read(spec["split"], start, start + spec["shard_tokens"])
     expected = {key: spec[key] for key in ("model", "split", "shard", "shard_tokens")}
     expected |= {
         "model_sha256": read_json(options.model)["sha256"],
+        "tokens_sha256": tokens.sha256,
         "lineage": lineage("extraction"),
     }
     missing = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
 import sys
 import time
 import traceback
@@ -17,8 +18,15 @@ from expander_sae.files import write_json
 
 
 def device() -> str:
-    """The device that the workflow chose."""
-    return os.environ.get("EXPANDER_SAE_DEVICE", "cpu")
+    """The device that the configuration asks for; `auto` is CUDA where torch can use it."""
+    asked = os.environ.get("EXPANDER_SAE_DEVICE", "cpu")
+    if asked != "auto":
+        return asked
+    if shutil.which("nvidia-smi") is None:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def backend() -> str:

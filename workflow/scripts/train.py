@@ -7,12 +7,12 @@ from pathlib import Path
 import job
 
 
-def main(options: argparse.Namespace) -> None:
+def main(options: argparse.Namespace) -> bool:
     from expander_sae.runs import train_run
 
     mask = options.mask[0] if options.mask else None
     folder = Path(options.out).parent
-    train_run(json.loads(options.spec), Path(options.pool), mask, folder, job.device(), job.backend())
+    return train_run(json.loads(options.spec), Path(options.pool), mask, folder, job.device(), job.backend())
 
 
 if __name__ == "__main__":

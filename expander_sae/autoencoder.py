@@ -7,23 +7,20 @@ with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from expander_sae import kernels
 from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.errors import UserError
-from expander_sae.files import atomic_path, canonical_json
 from expander_sae.kernels.autograd import unit_columns
 from expander_sae.kernels.tied import tied_reconstruction
 from expander_sae.masks import Mask, describe, regenerate
+from expander_sae.tensors import load_tensors, save_tensors
 
 ENCODERS = ("tied", "warm_tied", "independent")
 FORMAT = "expander-sae/1"
@@ -173,13 +170,12 @@ class SparseAutoencoder(nn.Module):
                 tensors[name] = kept if self.valid is None else kept[self.valid]
         header = {
             "format": FORMAT,
-            "shape": canonical_json({"m": self.m, "n": self.n, "k": self.k}),
+            "shape": {"m": self.m, "n": self.n, "k": self.k},
             "encoder": self.encoder_kind,
-            "mask": canonical_json(None if self.mask is None else describe(self.mask)),
-            "about": canonical_json(metadata),
+            "mask": None if self.mask is None else describe(self.mask),
+            "about": metadata,
         }
-        with atomic_path(path) as temporary:
-            save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, temporary, header)
+        save_tensors(tensors, path, header)
 
     @classmethod
     def load(
@@ -190,21 +186,12 @@ class SparseAutoencoder(nn.Module):
         Raises:
             UserError: the file is missing, damaged or of another format.
         """
-        try:
-            with safetensors.safe_open(str(path), framework="pt") as stored:
-                header = stored.metadata() or {}
-                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such weights file") from None
-        except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(
-                f"{path}: not a whole safetensors file ({error}); remove it to have it made again"
-            ) from None
+        tensors, header = load_tensors(path)
         if header.get("format") != FORMAT:
             raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}")
         try:
-            shape, mask_record = json.loads(header["shape"]), json.loads(header["mask"])
-            mask = mask_record and regenerate(mask_record["recipe"], mask_record["sha256"], path)
+            shape, record = header["shape"], header["mask"]
+            mask = record and regenerate(record["recipe"], record["sha256"], path)
             loaded = cls(
                 **shape, mask=mask, encoder=header["encoder"], backend=backend, dtype=tensors["b_enc"].dtype
             )
@@ -216,7 +203,7 @@ class SparseAutoencoder(nn.Module):
                         raise ValueError(f"{name} has shape {list(tensors[name].shape)}")
                     else:
                         parameter.copy_(tensors[name])
-            about = json.loads(header["about"])
+            about = header["about"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path}: damaged weights ({error})") from None
         return loaded.to(device), about

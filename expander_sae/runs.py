@@ -11,9 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
 
 from expander_sae.activations.pool import Normalisation, Pool, normalisation
 from expander_sae.autoencoder import SparseAutoencoder
@@ -23,6 +21,7 @@ from expander_sae.masks import Mask, read_mask
 from expander_sae.recipes import Recipe
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
+from expander_sae.tensors import load_tensors, save_tensors
 from expander_sae.training import LOG_COLUMNS, Cadence, TrainingState, train
 
 WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.json", "checkpoint.safetensors"
@@ -127,22 +126,17 @@ def _finished(folder: Path, identity: str) -> bool:
 
 
 def _save_checkpoint(state: TrainingState, path: Path, identity: str) -> None:
-    with atomic_path(path) as temporary:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors().items()}
-        save_file(tensors, temporary, {"fingerprint": identity})
+    save_tensors(state.tensors(), path, {"fingerprint": identity})
 
 
 def _resume(state: TrainingState, path: Path, identity: str) -> None:
     """Continue from a checkpoint of this very run; another run's or a damaged one is ignored."""
-    if not path.exists():
-        return
     try:
-        with safetensors.safe_open(str(path), framework="pt") as stored:
-            if (stored.metadata() or {}).get("fingerprint") != identity:
-                return
-        state.restore(load_file(path))
-    except (OSError, safetensors.SafetensorError):
+        stored, about = load_tensors(path)
+    except UserError:
         return
+    if about.get("fingerprint") == identity:
+        state.restore(stored)
 
 
 def _write_results(

@@ -152,7 +152,7 @@ def test_bad_shapes_and_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mask: found 12×40, expected m×n = 12×48"):
         SparseAutoencoder(12, 48, 4, mask)
     missing = tmp_path / "none.safetensors"
-    with pytest.raises(UserError, match=r"none\.safetensors: no such"):
+    with pytest.raises(UserError, match=r"none\.safetensors: no such file"):
         SparseAutoencoder.load(missing)
     path = tmp_path / "w.safetensors"
     SparseAutoencoder(12, 40, 4, mask).save(path)

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import fit, fit_jobs
+from benchmarks import extraction, fit, fit_jobs
 from benchmarks.measure import Variant
 from benchmarks.tasks import Shape
-from expander_sae.cost_model import CPU_FILE, Machine, terms
+from expander_sae import cost_stages
+from expander_sae.cost_model import CPU_FILE, JOB_CONSTANTS, Machine, terms
 from expander_sae.errors import UserError
 
 TRUE = {"a": 2e-4, "b": 3e-10, "c": 2e-11, "e": 4e-10}
@@ -113,3 +114,25 @@ def test_quick_shapes_can_be_timed() -> None:
     shape, _, variant = next(each for each in fit._variants("omp", True) if each[2].name == "dense_gemm")
     assert isinstance(shape, Shape)
     assert variant.make()().index.shape == (shape.batch, shape.k)
+
+
+def test_constants_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = extraction.model_file(tmp_path, convert=False, results=tmp_path)
+    monkeypatch.setattr(extraction, "EMBEDDED", "tiny")
+    monkeypatch.setitem(cost_stages.VOCABULARIES, "tiny", 512)
+    monkeypatch.setattr(extraction, "model_file", lambda folder: model)
+    (tmp_path / "new").mkdir()
+    found = fit_jobs._model_rates(tmp_path / "new", tokens=400) | fit_jobs._pool_rates(tmp_path, 256, 16)
+    assert set(found) == {"load", "forward_float32", "logits", "shard_bytes", "pool_bytes", "read_bytes"}
+    assert set(found) < set(JOB_CONSTANTS)
+    assert all(value > 0 for value in found.values())
+
+
+def test_the_programs_that_time_a_start_run() -> None:
+    for code in (fit_jobs._START, fit_jobs._START_MODEL):
+        exec(compile(code, "start", "exec"), {})
+
+
+def test_gather_ceiling_is_a_rate() -> None:
+    pytest.importorskip("numba")
+    assert fit_jobs.gather_flops(m=64) > 1e8

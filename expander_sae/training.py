@@ -131,9 +131,11 @@ def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
     if not (torch.isfinite(weight).all() and weight.sum() > 0):
         return 0
     drawn = torch.multinomial(weight, silent.numel(), replacement=True, generator=state.resampling)
-    direction = residual[drawn.to(residual.device)]
-    if autoencoder.rows is not None:
-        direction = direction.gather(1, autoencoder.rows[silent].long())
+    drawn = drawn.to(residual.device)
+    if autoencoder.rows is None:
+        direction = residual[drawn]
+    else:
+        direction = residual[drawn.unsqueeze(1), autoencoder.rows[silent].long()]
     if autoencoder.valid is not None:
         direction = direction * autoencoder.valid[silent]
     norm = direction.norm(dim=1, keepdim=True)

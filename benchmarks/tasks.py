@@ -142,7 +142,7 @@ def pursuit(shape: Shape) -> list[Variant]:
         return torch.no_grad()(lambda: batched_qr(weight, correlate, following(), shape.k))
 
     def sklearn() -> Call:
-        from sklearn.linear_model import orthogonal_mp_gram  # type: ignore[import-untyped]
+        from sklearn.linear_model import orthogonal_mp_gram
 
         weight, following = written_out(columns).numpy(), batches(shape, 2)
         gram = weight @ weight.T

@@ -43,7 +43,8 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(str(path), framework="pt") as stored:
             about = (stored.metadata() or {}).get(_KEY)
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            names = list(stored.keys())  # the handle is no mapping: it cannot be iterated over
+            tensors = {name: stored.get_tensor(name) for name in names}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, safetensors.SafetensorError) as error:

@@ -15,7 +15,7 @@ precision "medium", see `precision.py`.
 from __future__ import annotations
 
 import torch
-import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import triton
 from torch import Tensor
 
 from expander_sae.kernels import reference

@@ -4,8 +4,8 @@
 # mypy: disallow_untyped_defs=False, disallow_incomplete_defs=False
 from __future__ import annotations
 
-import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
-import triton.language as tl  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import triton
+import triton.language as tl
 
 from expander_sae.kernels.triton_topk import ordered
 

@@ -10,7 +10,8 @@ import torch
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.inference import Inference
 
-BATCH = 512
+BATCH = 4096
+"""Tokens inferred at once: enough that a pursuit's product of all columns is spread over many."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Orthogonal matching pursuit on any dictionary.
 
-Sparse dictionaries whose backend has a pursuit of its own use it; the meaning is that of
-`block_omp` with one column a round.
+Sparse dictionaries whose backend has a pursuit of its own use it, and so do dense ones on a CPU
+where all n² products fit into memory; the meaning is that of `block_omp` with one column a round.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import Dictionary, SparseCode, SparseDictionary
+from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
+from expander_sae.kernels import dense_omp
 from expander_sae.pursuit.block_omp import block_omp, check_arguments, inverse_norms, score_limit
 
 
@@ -23,6 +24,12 @@ def omp(
     in size, as in the literature. Raises `ValueError` for arguments out of range.
     """
     check_arguments(dictionary, target, k, selection, tolerance)
+    if isinstance(dictionary, DenseDictionary) and dense_omp.serves(dictionary.weight, target.shape[0], k):
+        scale = inverse_norms(dictionary)
+        unit = dictionary.weight.detach() * scale[:, None]
+        limit = score_limit(target, tolerance)
+        index, value = dense_omp.omp(unit, target, limit, k, selection == "absolute")
+        return SparseCode(index, value * scale[index.clamp(min=0)])
     fast = getattr(dictionary.backend, "omp", None) if isinstance(dictionary, SparseDictionary) else None
     if fast is None or not isinstance(dictionary, SparseDictionary):
         return block_omp(dictionary, target, k, 1, selection, tolerance)

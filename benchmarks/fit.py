@@ -97,7 +97,7 @@ def fit(rows: Sequence[Row], gather_flops: float | None = None) -> dict[str, Any
 
 def _shape(row: Row) -> cost_model.Shape:
     dense = _NAMES.get(row["variant"]) == DENSE
-    return cost_model.Shape(row["n"], row["m"] if dense else row["d"], row["k"], row["B"])
+    return cost_model.Shape(row["m"], row["n"], row["m"] if dense else row["d"], row["k"], row["B"])
 
 
 def fit_all(rows: Iterable[Row], gather_flops: float | None) -> dict[str, dict[str, Any]]:

@@ -1,11 +1,17 @@
 """How long a task takes on a machine, from its shape and fitted coefficients. Standard library only.
 
-    t = r · (a + b·n·B + c·n·d·B + e·B·k·d)
+    t = r · (a + b·n·B + c·n·d·B + e·B·k·d + f·n·d + g·B·k + h·B·m)
 
 with n features, d stored entries a column (m for a dense dictionary), k active features and a batch
-of B samples. a: what a call costs at any size; b: selection among the scores; c: the scores
-themselves, one multiply-add each; e: work on the kept columns. r is 1, and k for orthogonal
-matching pursuit, whose coefficients are those of one round.
+of B samples of m coordinates. a: what a call costs at any size; b: selection among the scores; c: the
+scores themselves, one multiply-add each; e: work on the kept columns; f: on all values, whatever the
+batch (norms, clipping, Adam); g: on the kept places; h: on the samples themselves. r is 1, and k for
+orthogonal matching pursuit, whose coefficients are those of one round.
+
+Dense dictionaries differ in two tasks. A training step takes the whole product over all features
+again where gathering the kept columns would cost more (`kernels/dense.py`): c then counts every such
+pass and e the gathers that remain. A pursuit by the Gram matrix (`kernels/dense_omp.py`) takes
+f·n·m·(n + B) once and e·n·B·k² in all.
 """
 
 from __future__ import annotations
@@ -18,7 +24,8 @@ from expander_sae.errors import UserError
 from expander_sae.files import read_json
 
 TASKS = ("encode_topk", "train_step", "omp")
-COEFFICIENTS = ("a", "b", "c", "e")
+COEFFICIENTS = ("a", "b", "c", "e", "f", "g", "h")
+_OPTIONAL = ("f", "g", "h")  # 0 where a file does not say
 DENSE = "dense"
 """The name under which dense dictionaries stand among the backends."""
 
@@ -28,19 +35,27 @@ GPU_FILE = Path(__file__).with_name("cost_estimates_gpu.json")
 
 @dataclass(frozen=True)
 class Shape:
-    """n features, d stored entries a column (m where dense), k active features, B samples a call."""
+    """n features, d stored entries a column (m where dense), k active features, B samples of m a call."""
 
+    m: int
     n: int
     d: int
     k: int
     batch: int
 
 
-def terms(task: str, shape: Shape) -> tuple[float, float, float, float]:
+def terms(task: str, shape: Shape) -> tuple[float, ...]:
     """What each coefficient is multiplied by."""
-    rounds = float(shape.k if task == "omp" else 1)
-    scored = rounds * shape.n * shape.batch
-    return rounds, scored, scored * shape.d, rounds * shape.batch * shape.k * shape.d
+    m, n, d, k, batch = shape.m, shape.n, shape.d, shape.k, shape.batch
+    rounds = float(k if task == "omp" else 1)
+    scored = rounds * n * batch
+    passes, gathers, values = 1.0, rounds * batch * k * d, rounds * n * d
+    if d == m and task == "train_step":
+        whole = (n <= 96 * k) + 3 * (n <= 16 * k)
+        passes, gathers = 1.0 + whole, gathers * (4 - whole)
+    elif d == m and task == "omp":
+        gathers, values = float(n) * batch * k * k, float(n) * m * (n + batch)
+    return rounds, scored, passes * scored * d, gathers, values, rounds * batch * k, rounds * batch * m
 
 
 @dataclass(frozen=True)
@@ -78,11 +93,12 @@ class Machine:
                 raise UserError(f"{path}: tasks.{task}: found {sorted(fitted)}, expected dense and another")
             for backend, found in fitted.items():
                 if not isinstance(found, dict) or any(
-                    not isinstance(found.get(name), int | float) or found[name] < 0 for name in COEFFICIENTS
+                    not isinstance(found.get(name, 0 if name in _OPTIONAL else None), int | float)
+                    or found.get(name, 0) < 0
+                    for name in COEFFICIENTS
                 ):
-                    raise UserError(
-                        f"{path}: tasks.{task}.{backend}: expected numbers a, b, c, e of at least 0"
-                    )
+                    expected = f"expected numbers {', '.join(COEFFICIENTS)} of at least 0"
+                    raise UserError(f"{path}: tasks.{task}.{backend}: {expected}")
         return machine
 
     def backend(self, asked: str) -> str:
@@ -90,14 +106,14 @@ class Machine:
         sparse = [name for name in self.tasks["train_step"] if name != DENSE]
         if asked in sparse:
             return asked
-        common = Shape(4608, 7, 64, 256)
+        common = Shape(576, 4608, 7, 64, 256)
         return min(sparse, key=lambda name: self.seconds("train_step", name, common))
 
     def seconds(self, task: str, backend: str, shape: Shape) -> float:
         """Predicted seconds of one call."""
         fitted = self.tasks[task][backend]
         parts = terms(task, shape)
-        return sum(float(fitted[name]) * part for name, part in zip(COEFFICIENTS, parts, strict=True))
+        return sum(float(fitted.get(name, 0)) * part for name, part in zip(COEFFICIENTS, parts, strict=True))
 
 
 JOB_CONSTANTS = {

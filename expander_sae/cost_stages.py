@@ -167,7 +167,7 @@ class Plan:
 
     def training_seconds(self, run: Run) -> float:
         """One run: start, checks of the pool, and the steps."""
-        jobs, shape = self.machine.jobs, Shape(run.n, run.d, run.k, self.recipe.batch_size)
+        jobs, shape = self.machine.jobs, Shape(run.m, run.n, run.d, run.k, self.recipe.batch_size)
         backend = DENSE if run.support == "dense" else self.backend
         step = self.machine.seconds("train_step", backend, shape)
         encode = self.machine.seconds("encode_topk", backend, shape)
@@ -215,7 +215,7 @@ class Plan:
 
     def _inference(self, run: Run, name: str, tokens: int) -> float:
         """Codes and reconstructions of that many tokens."""
-        shape = Shape(run.n, run.d, run.k, _EVALUATED)
+        shape = Shape(run.m, run.n, run.d, run.k, _EVALUATED)
         backend = DENSE if run.support == "dense" else self.backend
         task = "omp" if name == "omp" else "encode_topk"
         return tokens / _EVALUATED * self.machine.seconds(task, backend, shape) / self.threads

@@ -49,15 +49,24 @@ def stages(given, hardware, other=None):
 
 
 def test_terms():
-    shape = Shape(n=10, d=3, k=4, batch=5)
-    assert terms("train_step", shape) == (1, 50, 150, 60)
-    assert terms("omp", shape) == (4, 200, 600, 240)
+    shape = Shape(m=7, n=10, d=3, k=4, batch=5)
+    assert terms("train_step", shape) == (1, 50, 150, 60, 30, 20, 35)
+    assert terms("omp", shape) == (4, 200, 600, 240, 120, 80, 140)
+
+
+def test_terms_of_dense_dictionaries():
+    assert terms("encode_topk", Shape(7, 10, 7, 4, 5)) == (1, 50, 350, 140, 70, 20, 35)
+    # Whole products: five of them with few features, two with more, one with many.
+    assert terms("train_step", Shape(7, 10, 7, 4, 5))[2:4] == (5 * 350, 0)
+    assert terms("train_step", Shape(7, 100, 7, 4, 5))[2:4] == (2 * 3500, 3 * 140)
+    assert terms("train_step", Shape(7, 1000, 7, 4, 5))[2:4] == (35000, 4 * 140)
+    assert terms("omp", Shape(7, 10, 7, 4, 5))[3:5] == (10 * 5 * 16, 10 * 7 * 15)
 
 
 def test_prediction_is_the_sum_of_the_terms():
     fitted = {"a": 1.0, "b": 2.0, "c": 3.0, "e": 4.0}
     known = replace(machine(), tasks={"omp": {"numba": fitted}})
-    assert known.seconds("omp", "numba", Shape(10, 3, 4, 5)) == 4 + 2 * 200 + 3 * 600 + 4 * 240
+    assert known.seconds("omp", "numba", Shape(7, 10, 3, 4, 5)) == 4 + 2 * 200 + 3 * 600 + 4 * 240
 
 
 def test_stages_count_jobs_and_calls():
@@ -204,7 +213,7 @@ def test_shipped_coefficients(path):
     assert known.backend("auto") != "dense"
     assert known.backend("no such") == known.backend("auto")
     small, wide = (
-        known.seconds("train_step", known.backend("auto"), Shape(16384, d, 64, 4096)) for d in (7, 100)
+        known.seconds("train_step", known.backend("auto"), Shape(2048, 16384, d, 64, 4096)) for d in (7, 100)
     )
     assert 0 < small < wide
 

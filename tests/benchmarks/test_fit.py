@@ -18,14 +18,15 @@ from expander_sae import cost_stages
 from expander_sae.cost_model import CPU_FILE, JOB_CONSTANTS, Machine, terms
 from expander_sae.errors import UserError
 
-TRUE = {"a": 2e-4, "b": 3e-10, "c": 2e-11, "e": 4e-10}
+TRUE = {"a": 2e-4, "b": 3e-10, "c": 2e-11, "e": 4e-10, "f": 3e-9, "g": 5e-8, "h": 2e-9}
 
 
 def rows(task: str = "encode_topk", variant: str = "torch", held_out: bool = True) -> list[dict]:
     """Times that follow the model exactly."""
     found = []
     for number, (n, d, k, batch) in enumerate(product((1024, 8192), (7, 60), (16, 64), (64, 256))):
-        row = {"task": task, "variant": variant, "m": 512, "n": n, "d": d, "k": k, "B": batch}
+        m = 512 if (n > 2000) == (k > 32) else 768
+        row = {"task": task, "variant": variant, "m": m, "n": n, "d": d, "k": k, "B": batch}
         seconds = np.dot(list(TRUE.values()), terms(task, fit._shape(row)))
         found.append(row | {"ms_median": seconds * 1e3, "held_out": held_out and number % 4 == 1})
     return found

@@ -1,0 +1,1 @@
+"""The command line `expander-sae`: one module a command, see `main`."""

@@ -1,0 +1,47 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"found {value}, expected at least 1")
+    return value
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "weights", type=Path, help="weights file (.safetensors) or the run folder that has it"
+    )
+
+
+def add_activations(parser: argparse.ArgumentParser, name: str = "activations") -> None:
+    """The tensor and what picks it out of its file."""
+    what = "tensor [N, m]: .npy, .safetensors, .pt, a folder of Parquet shards, or a pool's manifest (.json)"
+    parser.add_argument(name, type=Path, help=what)
+    parser.add_argument("--tensor", help="name of the tensor in a .safetensors or .pt file that has several")
+    parser.add_argument(
+        "--column", default="activation", help="column of Parquet files (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--split", default="train", help="of shards named SPLIT-00000.parquet, which (default: %(default)s)"
+    )
+    parser.add_argument("--tokens", type=positive, help="use the first TOKENS rows only")
+
+
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, … (default: %(default)s)")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        choices=("auto", "torch", "numba", "triton", "densified"),
+        help="kernels of a sparse dictionary (default: %(default)s)",
+    )

@@ -1,0 +1,89 @@
+"""`expander-sae eval`: how well a weights file rebuilds activations."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from expander_sae.cli.arguments import add_activations, add_compute, add_weights
+from expander_sae.cli.terminal import Terminal, table
+
+SUMMARY = "measure how well weights rebuild activations, with the encoder or by pursuit"
+EXAMPLES = (
+    "expander-sae eval weights.safetensors held_out.npy",
+    "expander-sae eval weights.safetensors held_out.npy --inference encoder omp --tokens 2048",
+    "expander-sae eval results/…/n4608_d30_k64_seed0 results/…/pool/test.json --json",
+)
+
+METRICS = ("relative_error", "explained_variance", "cosine", "l0", "dead_fraction")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_weights(parser)
+    add_activations(parser)
+    parser.add_argument(
+        "--inference",
+        nargs="+",
+        default=["encoder"],
+        metavar="NAME",
+        help="how codes are found: encoder, omp, … (default: encoder)",
+    )
+    add_compute(parser)
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> None:
+    from expander_sae.activations.progress import Progress
+    from expander_sae.autoencoder import SparseAutoencoder
+    from expander_sae.cli.codes import encoded_rows
+    from expander_sae.cli.data import load_weights, read_activations
+    from expander_sae.dictionary import SparseCode
+    from expander_sae.errors import UserError
+    from expander_sae.evaluation.reconstruction import reconstruct
+    from expander_sae.inference import INFERENCES
+
+    unknown = [name for name in options.inference if name not in INFERENCES]
+    if unknown:
+        raise UserError(f"--inference: found {unknown[0]!r}, expected one of {', '.join(INFERENCES)}")
+    autoencoder, about = load_weights(options)
+    activations = read_activations(
+        options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
+    )
+    rows = encoded_rows(activations, about, options.activations)
+    encoded = activations[rows]
+    measured: dict[str, dict[str, float]] = {}
+    for name in options.inference:
+        with Progress(name, len(encoded), "token") as progress:
+
+            def counted(
+                model: SparseAutoencoder, batch: Any, name: str = name, progress: Progress = progress
+            ) -> SparseCode:
+                code = INFERENCES[name](model, batch)
+                progress.advance(len(batch))
+                return code
+
+            rebuilt, sums = reconstruct(autoencoder, encoded, counted)
+        measured[name] = sums.summary() | {"cosine": _cosine(encoded, rebuilt)}
+    record = {
+        "weights": str(options.weights),
+        "activations": str(options.activations),
+        "tokens": len(activations),
+        "encoded_tokens": len(rows),
+        "inference": measured,
+    }
+    shown = [[name, *(values[metric] for metric in METRICS)] for name, values in measured.items()]
+    terminal.result(
+        record,
+        [
+            f"{len(rows):,} of {len(activations):,} tokens encoded",
+            *table(["inference", *(metric.replace("_", " ") for metric in METRICS)], shown),
+        ],
+    )
+
+
+def _cosine(first: Any, second: Any) -> float:
+    """Mean cosine between rows of [N, m]; a row of zeros counts as 0."""
+    import numpy as np
+
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    inner = np.einsum("ij,ij->i", first, second, dtype=np.float64)
+    return float((inner / np.maximum(lengths, np.finfo(np.float64).tiny)).mean())

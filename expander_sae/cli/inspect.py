@@ -1,0 +1,162 @@
+"""`expander-sae inspect`: what a weights file holds."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from expander_sae.cli.arguments import add_activations, add_compute, add_weights
+from expander_sae.cli.terminal import Terminal, number, pairs
+
+if TYPE_CHECKING:
+    from expander_sae.autoencoder import SparseAutoencoder
+
+SUMMARY = "show what a weights file holds: shape, storage, mask, flatness; with activations, what fires"
+EXAMPLES = (
+    "expander-sae inspect weights.safetensors",
+    "expander-sae inspect results/…/n4608_d30_k64_seed0 --activations results/…/pool/test.json",
+    "expander-sae inspect weights.safetensors --json | jq .storage.storage_total_bytes",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_weights(parser)
+    add_activations(parser, "--activations")
+    add_compute(parser)
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> None:
+    from expander_sae.cli.data import load_weights, weights_path
+    from expander_sae.evaluation.storage import storage
+
+    autoencoder, about = load_weights(options)
+    path = weights_path(options.weights)
+    record: dict[str, Any] = {
+        "file": str(path),
+        "file_bytes": path.stat().st_size,
+        "shape": {name: getattr(autoencoder, name) for name in ("m", "n", "d", "k")},
+        "encoder": autoencoder.encoder_kind,
+        "dtype": str(autoencoder.b_dec.dtype).removeprefix("torch."),
+        "storage": storage(autoencoder),
+        "compression": autoencoder.m * autoencoder.n / storage(autoencoder)["decoder_values"],
+        "mask": _mask(autoencoder),
+        "columns": _columns(autoencoder),
+        "trained_with": about.get("spec"),
+        "norm_limit": about.get("norm_limit"),
+    }
+    if options.activations is not None:
+        record["activations"] = _firing(autoencoder, options, about)
+    terminal.result(record, _lines(record))
+
+
+def _mask(autoencoder: SparseAutoencoder) -> dict[str, Any] | None:
+    """Recipe, checksum and degrees; None for a dense dictionary. The checksum was verified on loading."""
+    from expander_sae.masks import describe
+
+    mask = autoencoder.mask
+    if mask is None:
+        return None
+    degrees = mask.row_degrees()
+    return describe(mask) | {
+        "edges": mask.edges,
+        "column_degrees": [int(mask.degrees.min()), int(mask.degrees.max())],
+        "row_degrees": [int(degrees.min()), int(degrees.max())],
+        "uncovered_rows": mask.uncovered_rows(),
+    }
+
+
+def _columns(autoencoder: SparseAutoencoder) -> dict[str, Any]:
+    """Flatness β_j of the columns, and how many hold nothing or a value that is not finite."""
+    import torch
+
+    from expander_sae.certificates import flatness
+
+    values = autoencoder.values.detach().cpu().double()
+    degrees = None
+    if autoencoder.mask is not None and not autoencoder.mask.regular:
+        values = values * torch.from_numpy(autoencoder.mask.valid())
+        degrees = autoencoder.mask.degrees
+    bounded = values.isfinite().all(dim=1)
+    beta = flatness(values[bounded], None if degrees is None else degrees[bounded.numpy()])
+    live = beta[beta > 0]
+    return {
+        "not_finite": int((~bounded).sum()),
+        "zero": int((beta == 0).sum()),
+        "flatness_mean": float(live.mean()),
+        "flatness_max": float(live.max()) if len(live) else float("nan"),
+    }
+
+
+def _firing(
+    autoencoder: SparseAutoencoder, options: argparse.Namespace, about: dict[str, Any]
+) -> dict[str, Any]:
+    """What the trained encoder does on activations: error, dead features, collisions."""
+    import numpy as np
+
+    from expander_sae.cli.codes import codes_of, encoded_rows, joined
+    from expander_sae.cli.data import read_activations
+    from expander_sae.evaluation.collisions import collisions, relabelled
+    from expander_sae.evaluation.reconstruction import reconstruct
+    from expander_sae.inference import INFERENCES
+
+    activations = read_activations(
+        options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
+    )
+    rows = encoded_rows(activations, about, options.activations)
+    _, sums = reconstruct(autoencoder, activations[rows], INFERENCES["encoder"])
+    code = joined(codes_of(autoencoder, activations[rows], INFERENCES["encoder"], "encoding"))
+    counts = code.counts(autoencoder.n).cpu().numpy()
+    found: dict[str, Any] = {
+        "file": str(options.activations),
+        "tokens": len(activations),
+        "encoded_share": len(rows) / len(activations),
+        "dead_features": int((counts == 0).sum()),
+        "most_frequent": [int(j) for j in np.argsort(-counts, kind="stable")[:5]],
+        **sums.summary(),
+        "negative_share": float((code.value < 0).double().mean()),
+    }
+    if autoencoder.mask is not None:
+        found |= collisions(code, autoencoder.mask).summary()
+        null = collisions(relabelled(code, autoencoder.n, 0), autoencoder.mask).summary()
+        found["collision_deficit_null"] = null["collision_deficit"]
+    return found
+
+
+def _lines(record: dict[str, Any]) -> list[str]:
+    shape, kept, columns, mask = record["shape"], record["storage"], record["columns"], record["mask"]
+    rows: list[tuple[str, Any]] = [
+        ("file", f"{record['file']} ({record['file_bytes']:,} bytes)"),
+        ("shape", "m = {m:,}, n = {n:,}, d = {d:,}, k = {k:,}".format(**shape)),
+        ("encoder", record["encoder"]),
+        ("values", f"{kept['decoder_values']:,} ({number(record['compression'])} times fewer than dense)"),
+        ("bytes", f"{kept['storage_total_bytes']:,} of values, biases, encoder and mask recipe"),
+    ]
+    if mask is None:
+        rows.append(("mask", "none: a dense dictionary"))
+    else:
+        recipe = mask["recipe"]
+        rows += [
+            ("mask", "{family}, m = {m:,}, n = {n:,}, d = {d:,}, seed {seed}".format(**recipe)),
+            ("mask sha256", f"{mask['sha256']} (verified)"),
+            ("columns a row", "{} to {}".format(*mask["row_degrees"])),
+            ("rows uncovered", mask["uncovered_rows"]),
+        ]
+    rows += [
+        ("flatness β", f"mean {columns['flatness_mean']:.3f}, largest {columns['flatness_max']:.3f}"),
+        ("columns of zeros", columns["zero"]),
+    ]
+    if columns["not_finite"]:
+        rows.append(("columns not finite", columns["not_finite"]))
+    if record["norm_limit"] is not None:
+        rows.append(("passed through", f"tokens of norm above {record['norm_limit']:.4g}"))
+    if found := record.get("activations"):
+        rows.append(("", ""))
+        rows.append(("on", f"{found['tokens']:,} tokens of {found['file']}"))
+        rows.append(("dead features", f"{found['dead_features']:,} of {shape['n']:,}"))
+        names = ("encoded_share", "relative_error", "explained_variance", "l0", "negative_share")
+        rows += [(name.replace("_", " "), found[name]) for name in names]
+        if "collision_deficit" in found:
+            null = f"{found['collision_deficit']:.4f} (features renamed at random: "
+            rows.append(("collision deficit", f"{null}{found['collision_deficit_null']:.4f})"))
+            rows.append(("rows reached", found["collision_coverage"]))
+    return pairs(rows)

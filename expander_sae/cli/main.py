@@ -1,0 +1,84 @@
+"""`expander-sae COMMAND …`: the parser and what all commands share.
+
+Exit codes: 0 done; 1 a mistake in files or values, said in one message that begins with `error:`;
+2 a mistake in the command line itself; 130 interrupted. With `--json` stdout holds one JSON value
+and nothing else. A command's module is `add_arguments(parser)` and `run(options, terminal)` with
+SUMMARY and EXAMPLES; it imports torch and the like only inside `run`, so that help is immediate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+import expander_sae
+from expander_sae.cli.terminal import Terminal
+from expander_sae.errors import UserError
+
+COMMANDS = ("inspect", "eval", "omp", "bench", "completion")
+
+DESCRIPTION = """Sparse autoencoders whose decoder columns write only d of m coordinates (arXiv 2607.01799).
+
+Activations are a tensor [N, m] in a .npy, .safetensors or .pt file, a folder of Parquet shards, or the
+manifest of a pool that the workflow made (pool/test.json)."""
+
+
+def command_module(name: str) -> ModuleType:
+    """The module of a command; importing it is cheap."""
+    return import_module(f"expander_sae.cli.{name}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="expander-sae", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"expander-sae {expander_sae.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = command_module(name)
+        examples = "\n".join(f"  {line}" for line in module.EXAMPLES)
+        sub = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=f"{module.SUMMARY[0].upper()}{module.SUMMARY[1:]}.",
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(sub)
+        if name != "completion":
+            sub.add_argument("--json", action="store_true", help="write one JSON value to stdout")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    terminal = Terminal(getattr(options, "json", False))
+    try:
+        command_module(options.command).run(options, terminal)
+        sys.stdout.flush()
+    except UserError as error:
+        return _failed(str(error))
+    except BrokenPipeError:
+        # The reader went away (`| head`): what is left to be flushed has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(f"{where}{error.strerror}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _failed(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 1

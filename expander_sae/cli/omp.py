@@ -1,0 +1,100 @@
+"""`expander-sae omp`: the codes of a tensor."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expander_sae.cli.arguments import add_activations, add_compute, add_weights, positive
+from expander_sae.cli.terminal import Terminal, pairs
+
+if TYPE_CHECKING:
+    from expander_sae.dictionary import SparseCode
+
+SUMMARY = "write the sparse codes of activations, by orthogonal matching pursuit or another inference"
+EXAMPLES = (
+    "expander-sae omp weights.safetensors activations.npy --out codes.safetensors",
+    "expander-sae omp weights.safetensors activations.npy --out codes.parquet --k 32",
+    "expander-sae omp weights.safetensors activations.npy --out codes.parquet --inference encoder",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_weights(parser)
+    add_activations(parser)
+    parser.add_argument("--out", type=Path, required=True, help=".safetensors or .parquet file to write")
+    parser.add_argument("--k", type=positive, help="features a token (default: that of the weights)")
+    parser.add_argument("--inference", default="omp", help="omp, encoder, … (default: %(default)s)")
+    add_compute(parser)
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> None:
+    from expander_sae.cli.codes import codes_of
+    from expander_sae.cli.data import load_weights, read_activations
+    from expander_sae.errors import UserError
+    from expander_sae.inference import INFERENCES
+
+    if options.out.suffix not in (".safetensors", ".parquet"):
+        raise UserError(f"--out: suffix {options.out.suffix!r}, expected .safetensors or .parquet")
+    if options.inference not in INFERENCES:
+        raise UserError(f"--inference: found {options.inference!r}, expected one of {', '.join(INFERENCES)}")
+    autoencoder, about = load_weights(options)
+    if options.k is not None:
+        if options.k > autoencoder.n:
+            raise UserError(f"--k: found {options.k}, expected 1 to n = {autoencoder.n}")
+        autoencoder.k = options.k
+    activations = read_activations(
+        options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
+    )
+    codes = codes_of(autoencoder, activations, INFERENCES[options.inference], options.inference)
+    write = _parquet if options.out.suffix == ".parquet" else _safetensors
+    about = {"n": autoencoder.n, "k": autoencoder.k, "inference": options.inference}
+    active = write(codes, options.out, about)
+    record = {
+        "out": str(options.out),
+        "bytes": options.out.stat().st_size,
+        "tokens": len(activations),
+        "k": autoencoder.k,
+        "l0": active / len(activations),
+    }
+    terminal.result(record, pairs(list(record.items())))
+
+
+def _safetensors(codes: Iterator[SparseCode], path: Path, about: dict[str, object]) -> int:
+    """index int32 [N, k] (−1: an empty place) and value float32 [N, k]; returns the active entries."""
+    import torch
+
+    from expander_sae.cli.codes import joined
+    from expander_sae.tensors import save_tensors
+
+    code = joined(codes)
+    save_tensors({"index": code.index.to(torch.int32), "value": code.value.float()}, path, about)
+    return int((code.value != 0).sum())
+
+
+def _parquet(codes: Iterator[SparseCode], path: Path, about: dict[str, object]) -> int:
+    """A row a token: lists `feature` int32 and `value` float32 of the non-zero entries."""
+    import json
+
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from expander_sae.files import atomic_path
+
+    schema = pa.schema([("feature", pa.list_(pa.int32())), ("value", pa.list_(pa.float32()))])
+    schema = schema.with_metadata({"expander_sae": json.dumps(about)})
+    active = 0
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for code in codes:
+            kept = (code.value != 0).numpy()
+            starts = pa.array(np.concatenate([[0], np.cumsum(kept.sum(axis=1))]), pa.int32())
+            columns = [
+                pa.ListArray.from_arrays(starts, pa.array(array[kept], kind))
+                for array, kind in ((code.index.numpy(), pa.int32()), (code.value.numpy(), pa.float32()))
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
+            active += int(kept.sum())
+    return active

@@ -1,0 +1,121 @@
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from expander_sae.dictionary import SparseCode
+from expander_sae.inference import INFERENCES
+from expander_sae.tensors import load_tensors
+from tests.cli.conftest import TOKENS, D, K, M, N, make_weights
+
+
+def test_inspect_shows_the_shape_the_mask_and_its_checksum(command, weights, autoencoder):
+    record = command("inspect", weights, "--json").json
+    assert record["shape"] == {"m": M, "n": N, "d": D, "k": K}
+    assert record["mask"]["recipe"] == {"family": "expander", "m": M, "n": N, "d": D, "seed": 3}
+    assert record["mask"]["sha256"] == autoencoder.mask.sha256
+    assert record["storage"]["storage_values_bytes"] == 4 * N * D
+    assert record["compression"] == pytest.approx(M / D)
+    assert 1 <= record["columns"]["flatness_mean"] <= record["columns"]["flatness_max"] <= D**0.5 + 1e-9
+    lines = command("inspect", weights).out
+    assert autoencoder.mask.sha256 in lines and "(verified)" in lines
+
+
+def test_inspect_reads_a_run_folder_and_a_dense_dictionary(command, tmp_path):
+    make_weights(tmp_path / "weights.safetensors", family="dense")
+    record = command("inspect", tmp_path, "--json").json
+    assert record["mask"] is None and record["compression"] == 1
+    assert record["shape"]["d"] == M
+
+
+def test_inspect_counts_columns_that_diverged(command, tmp_path, autoencoder, weights):
+    with torch.no_grad():
+        autoencoder.values[4, 0] = float("nan")
+        autoencoder.values[5] = 0
+    autoencoder.save(weights)
+    columns = command("inspect", weights, "--json").json["columns"]
+    assert (columns["not_finite"], columns["zero"]) == (1, 1)
+
+
+def test_inspect_with_activations_agrees_with_the_codes(command, weights, autoencoder, activations):
+    file, array = activations
+    found = command("inspect", weights, "--activations", file, "--json").json["activations"]
+    code = autoencoder.encode(torch.from_numpy(array))
+    assert found["dead_features"] == int((code.counts(N) == 0).sum())
+    assert found["negative_share"] == pytest.approx(float((code.value < 0).double().mean()))
+    assert 0 <= found["collision_deficit"] < 1
+
+
+def test_tokens_beyond_the_norm_limit_are_left_out(command, tmp_path, activations):
+    file, array = activations
+    autoencoder = make_weights(tmp_path / "weights.safetensors", norm_limit=50.0)
+    record = command("eval", tmp_path / "weights.safetensors", file, "--json").json
+    assert (record["tokens"], record["encoded_tokens"]) == (TOKENS, TOKENS - 1)
+    h = torch.from_numpy(array[1:])
+    error = ((h - autoencoder(h)[0]).norm(dim=1) / h.norm(dim=1)).detach()
+    assert record["inference"]["encoder"]["relative_error"] == pytest.approx(float(error.mean()), rel=1e-5)
+
+
+def test_eval_measures_each_inference(command, weights, autoencoder, activations):
+    file, array = activations
+    measured = command("eval", weights, file, "--inference", "encoder", "omp", "--json").json["inference"]
+    h = torch.from_numpy(array)
+    for name in ("encoder", "omp"):
+        rebuilt = autoencoder.decode(INFERENCES[name](autoencoder, h))
+        cosine = torch.nn.functional.cosine_similarity(h, rebuilt).mean()
+        assert measured[name]["cosine"] == pytest.approx(float(cosine), abs=1e-5)
+    assert measured["omp"]["relative_error"] < measured["encoder"]["relative_error"]
+    done = command("eval", weights, file, "--inference", "telepathy")
+    assert done.code == 1 and "--inference: found 'telepathy', expected one of encoder" in done.err
+
+
+def test_omp_writes_the_codes_as_tensors(command, tmp_path, weights, autoencoder, activations):
+    file, array = activations
+    out = tmp_path / "codes.safetensors"
+    record = command("omp", weights, file, "--out", out, "--k", 3, "--json").json
+    tensors, about = load_tensors(out)
+    autoencoder.k = 3
+    code = INFERENCES["omp"](autoencoder, torch.from_numpy(array))
+    assert torch.equal(tensors["index"].long(), code.index)
+    torch.testing.assert_close(tensors["value"], code.value)
+    assert about == {"n": N, "k": 3, "inference": "omp"}
+    assert record["l0"] == pytest.approx(float((code.value != 0).sum()) / TOKENS)
+
+
+def test_parquet_codes_rebuild_the_same_activations(command, tmp_path, weights, autoencoder, activations):
+    file, array = activations
+    assert command("omp", weights, file, "--out", tmp_path / "c.parquet", "--inference", "encoder").code == 0
+    rows = pq.read_table(tmp_path / "c.parquet").to_pylist()
+    assert len(rows) == TOKENS
+    index, value = torch.full((TOKENS, K), -1), torch.zeros(TOKENS, K)
+    for token, row in enumerate(rows):
+        index[token, : len(row["feature"])] = torch.tensor(row["feature"])
+        value[token, : len(row["value"])] = torch.tensor(row["value"])
+    expected, _ = autoencoder(torch.from_numpy(array))
+    torch.testing.assert_close(autoencoder.decode(SparseCode(index, value)), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--out", "codes.csv"), ("--k", N + 1), ("--inference", "x")])
+def test_omp_says_what_it_cannot_do(command, tmp_path, weights, activations, option, value):
+    arguments = {"--out": tmp_path / "c.parquet", option: value}
+    done = command("omp", weights, activations[0], *(part for pair in arguments.items() for part in pair))
+    assert done.code == 1 and done.err.splitlines()[-1].startswith(f"error: {option}: ")
+
+
+def test_activations_of_another_width_are_named(command, tmp_path, weights):
+    np.save(tmp_path / "other.npy", np.ones((3, M + 1), np.float32))
+    done = command("eval", weights, tmp_path / "other.npy")
+    assert done.err.splitlines()[-1] == (
+        f"error: {tmp_path / 'other.npy'}: activations of width {M + 1}, expected m = {M}"
+    )
+
+
+def test_bench_times_every_task_of_both_dictionaries(command):
+    shape = ("--m", 16, "--n", 32, "--d", 4, "--k", 2, "--batch", 8, "--omp-batch", 4, "--repeats", 1)
+    record = command("bench", *shape, "--backend", "torch", "--json").json
+    assert {(row["task"], row["support"]) for row in record["rows"]} == {
+        (task, support) for task in ("encode", "training step", "omp") for support in ("expander", "dense")
+    }
+    assert all(row["milliseconds"] > 0 for row in record["rows"])
+    alone = command("bench", *shape, "--backend", "torch", "--no-dense").out
+    assert "expander" in alone and "dense" not in alone

@@ -1,0 +1,106 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from expander_sae.activations.shards import Rows, write_shard
+from expander_sae.cli.data import read_activations
+from expander_sae.errors import UserError
+
+ARRAY = np.arange(48, dtype=np.float32).reshape(12, 4)
+
+
+def shard(folder, split, number, array):
+    tokens = len(array)
+    rows = Rows(
+        np.zeros(tokens, np.int32), np.arange(tokens, dtype=np.int16), np.zeros(tokens, np.int32), array
+    )
+    write_shard(folder / f"{split}-{number:05d}.parquet", rows, {"split": split})
+
+
+def test_every_kind_of_file_gives_the_same_tensor(tmp_path):
+    np.save(tmp_path / "a.npy", ARRAY)
+    save_file({"x": torch.from_numpy(ARRAY), "bias": torch.zeros(3)}, tmp_path / "a.safetensors")
+    torch.save(torch.from_numpy(ARRAY), tmp_path / "a.pt")
+    (tmp_path / "shards").mkdir()
+    shard(tmp_path / "shards", "train", 0, ARRAY[:7])
+    shard(tmp_path / "shards", "train", 1, ARRAY[7:])
+    shard(tmp_path / "shards", "test", 0, -ARRAY)
+    for name in ("a.npy", "a.safetensors", "a.pt", "shards"):
+        found = read_activations(tmp_path / name, m=4)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, ARRAY, err_msg=name)
+    np.testing.assert_array_equal(read_activations(tmp_path / "shards", split="test"), -ARRAY)
+    np.testing.assert_array_equal(read_activations(tmp_path / "a.npy", tokens=5), ARRAY[:5])
+
+
+def test_sequences_are_rows_and_bfloat16_is_widened(tmp_path):
+    tensor = torch.from_numpy(ARRAY).reshape(3, 4, 4).bfloat16()
+    save_file({"x": tensor}, tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(read_activations(tmp_path / "a.safetensors"), ARRAY)
+
+
+class Harmful:
+    """Unpickling it makes a file."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return (open, (str(self.target), "w"))
+
+
+@pytest.mark.parametrize("suffix", ["pt", "npy"])
+def test_a_file_that_could_run_code_is_refused_and_runs_none(tmp_path, suffix):
+    target, file = tmp_path / "ran", tmp_path / f"a.{suffix}"
+    if suffix == "pt":
+        torch.save({"x": Harmful(target)}, file)
+    else:
+        np.save(file, np.array([Harmful(target)], dtype=object), allow_pickle=True)
+    assert pickle  # the danger is pickle's
+    with pytest.raises(UserError, match=str(file)):
+        read_activations(file)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "said"),
+    [
+        (ARRAY, {"m": 5}, "width 4, expected m = 5"),
+        (ARRAY, {"tokens": 13}, "12 rows, expected at least --tokens 13"),
+        (ARRAY[0], {}, r"expected numbers of shape \[N, m\]"),
+        (ARRAY[:0], {}, "at least one row"),
+        (np.where(ARRAY == 29, np.nan, ARRAY), {}, "row 7 has a value that is not finite"),
+        (ARRAY.astype(complex), {}, "complex"),
+    ],
+)
+def test_what_is_wrong_with_a_tensor_is_said(tmp_path, array, options, said):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(UserError, match=said):
+        read_activations(tmp_path / "a.npy", **options)
+
+
+def test_several_tensors_need_a_name(tmp_path):
+    save_file({"x": torch.zeros(2, 4), "y": torch.ones(2, 4)}, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=r"2 matrices \(x, y\), expected one or --tensor NAME"):
+        read_activations(tmp_path / "a.safetensors")
+    assert read_activations(tmp_path / "a.safetensors", tensor="y").sum() == 8
+    with pytest.raises(UserError, match="no such matrix, found x, y"):
+        read_activations(tmp_path / "a.safetensors", tensor="z")
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.safetensors", "a.pt", "a.parquet"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"not that")
+    with pytest.raises(UserError, match=name):
+        read_activations(tmp_path / name)
+
+
+def test_a_shard_folder_says_which_splits_it_has(tmp_path):
+    shard(tmp_path, "test", 0, ARRAY)
+    with pytest.raises(UserError, match="no shard of --split train, found test"):
+        read_activations(tmp_path)
+    with pytest.raises(UserError, match=r"no column 'values', found document.*say --column"):
+        read_activations(tmp_path, split="test", column="values")

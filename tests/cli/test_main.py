@@ -1,0 +1,47 @@
+import subprocess
+import sys
+
+import pytest
+
+from expander_sae.cli.main import COMMANDS, command_module
+
+
+def test_help_needs_no_torch_numpy_or_pandas():
+    code = (
+        "import sys\nfrom expander_sae.cli.main import build_parser\nbuild_parser().format_help()\n"
+        "print([name for name in ('torch', 'numpy', 'pandas', 'pyarrow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples(command, name):
+    done = command(name, "--help")
+    assert done.code == 0
+    assert all(example in done.out for example in command_module(name).EXAMPLES)
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("eval",), ("bench", "--m", "0")])
+def test_a_wrong_command_line_exits_with_2(command, arguments):
+    done = command(*arguments)
+    assert done.code == 2
+    assert "usage:" in done.err and done.out == ""
+
+
+def test_a_user_error_is_one_message_and_exits_with_1(command, tmp_path):
+    done = command("inspect", tmp_path / "none.safetensors", "--json")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"error: {tmp_path / 'none.safetensors'}: no such file\n"
+
+
+def test_an_unreadable_place_is_no_traceback(command, weights, activations):
+    done = command("omp", weights, activations[0], "--out", "/proc/none/codes.parquet")
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith("error: /proc/none")
+
+
+def test_the_version_is_the_package_s(command):
+    import expander_sae
+
+    assert command("--version").out == f"expander-sae {expander_sae.__version__}\n"

@@ -38,6 +38,9 @@ class SparseAutoencoder(nn.Module):
         encoder: ``tied``; ``warm_tied``, free but started at W; ``independent``, free and random.
         backend: kernels of a sparse dictionary, see `expander_sae.kernels.select`.
 
+    Attribute `about`: JSON values that travel with the weights, such as `norm_limit`, the norm above
+    which tokens are passed through and not encoded.
+
     Raises:
         UserError: k > n, an unknown encoder, or a mask of another shape.
     """
@@ -65,6 +68,7 @@ class SparseAutoencoder(nn.Module):
             raise UserError(f"mask: found {mask.recipe.m}×{mask.recipe.n}, expected m×n = {m}×{n}")
         self.m, self.n, self.k = m, n, k
         self.mask, self.encoder_kind, self.backend = mask, encoder, backend
+        self.about: dict[str, Any] = {}
         width = m if mask is None else mask.width
         self.values = nn.Parameter(torch.zeros(n, width, dtype=dtype))
         self.encoder = None if encoder == "tied" else nn.Parameter(torch.zeros(n, width, dtype=dtype))
@@ -161,7 +165,7 @@ class SparseAutoencoder(nn.Module):
     def save(self, path: str | Path, **metadata: Any) -> None:
         """Write a safetensors file: true values only, biases, and the mask as a recipe.
 
-        metadata: JSON values kept under the key ``about``.
+        metadata: JSON values kept under the key ``about``, beside those of `self.about`.
         """
         tensors = {"b_enc": self.b_enc.detach(), "b_dec": self.b_dec.detach()}
         for name, parameter in (("values", self.values), ("encoder", self.encoder)):
@@ -173,7 +177,7 @@ class SparseAutoencoder(nn.Module):
             "shape": {"m": self.m, "n": self.n, "k": self.k},
             "encoder": self.encoder_kind,
             "mask": None if self.mask is None else describe(self.mask),
-            "about": metadata,
+            "about": self.about | metadata,
         }
         save_tensors(tensors, path, header)
 
@@ -203,7 +207,7 @@ class SparseAutoencoder(nn.Module):
                         raise ValueError(f"{name} has shape {list(tensors[name].shape)}")
                     else:
                         parameter.copy_(tensors[name])
-            about = header["about"]
+            about = loaded.about = header["about"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path}: damaged weights ({error})") from None
         return loaded.to(device), about

@@ -25,6 +25,9 @@ LOG_COLUMNS = ("step", "loss", "relative_error", "silent_share", "learning_rate"
 Draw = Callable[[Tensor], Tensor]
 """Batch of activations [B, m] at int64 positions [B]."""
 
+Report = Callable[[dict[str, float]], None]
+"""Told each logged row as {column: value}, as soon as it is known."""
+
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
     """Cosine from `learning_rate` at step 0 towards `learning_rate_end` at step `steps`."""
@@ -166,14 +169,15 @@ def train(
     cadence: Cadence = Cadence(),
     checkpoint: Callable[[TrainingState], None] | None = None,
     label: str = "training",
+    report: Report | None = None,
 ) -> bool:
     """Run from `state.step` to `steps`; returns False where the loss stopped being finite.
 
     Batches are drawn with replacement from `pool_size` positions through `draw`. Each row of
     `state.log` holds LOG_COLUMNS, silent_share being the share of features that have not fired
-    since the last resampling.
+    since the last resampling; `report` is told it too.
     """
-    return train_together([state], draw, pool_size, steps, recipe, cadence, checkpoint, label)[0]
+    return train_together([state], draw, pool_size, steps, recipe, cadence, checkpoint, label, report)[0]
 
 
 def train_together(
@@ -185,6 +189,7 @@ def train_together(
     cadence: Cadence = Cadence(),
     checkpoint: Callable[[TrainingState], None] | None = None,
     label: str = "training",
+    report: Report | None = None,
 ) -> list[bool]:
     """`train` several autoencoders side by side: those of one seed share each batch that is read.
 
@@ -201,7 +206,7 @@ def train_together(
                 key = positions.numpy().tobytes()
                 if key not in read:
                     read[key] = draw(positions)
-                finite[i] = _advance(states[i], read[key], steps, recipe, cadence, checkpoint)
+                finite[i] = _advance(states[i], read[key], steps, recipe, cadence, checkpoint, report)
                 bar.update()
     return finite
 
@@ -213,6 +218,7 @@ def _advance(
     recipe: Recipe,
     cadence: Cadence,
     checkpoint: Callable[[TrainingState], None] | None,
+    report: Report | None,
 ) -> bool:
     """One step with all that hangs on its number; False where a logged loss is not finite."""
     loss, reconstruction = train_step(state, batch, steps, recipe)
@@ -220,6 +226,8 @@ def _advance(
     if last or (cadence.log_every and state.step % cadence.log_every == 0):
         state.log.append(_log_row(state, batch, loss, reconstruction, steps, recipe))
         finite = math.isfinite(float(loss))
+        if report:
+            report(dict(zip(LOG_COLUMNS, state.log[-1], strict=True)))
     if state.step % recipe.resample_every == 0 and (recipe.resample_at_end or not last):
         resample(state, batch, recipe)
     if checkpoint and cadence.checkpoint_every and state.step % cadence.checkpoint_every == 0 and not last:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError
@@ -168,6 +168,20 @@ class Pool:
         return digest({"tokens": tokens, "shards": hashes})
 
 
+class Activations(Protocol):
+    """What `normalisation` asks of a pool: activations [N, m] by slices, and their norms [N]."""
+
+    @property
+    def path(self) -> str | Path: ...
+    @property
+    def m(self) -> int: ...
+    @property
+    def activations(self) -> Any: ...
+    @property
+    def norms(self) -> np.ndarray: ...
+    def check_tokens(self, tokens: int) -> None: ...
+
+
 @dataclass(frozen=True)
 class Normalisation:
     """What a recipe does to the activations before the autoencoder sees them.
@@ -183,7 +197,7 @@ class Normalisation:
     kept: np.ndarray
 
 
-def normalisation(pool: Pool, tokens: int, recipe_settings: dict[str, Any]) -> Normalisation:
+def normalisation(pool: Activations, tokens: int, recipe_settings: dict[str, Any]) -> Normalisation:
     """Norm limit, scale and mean from the first `tokens` tokens of a training pool.
 
     limit = norm_limit · median norm; scale brings the mean kept norm to √m, where the recipe asks

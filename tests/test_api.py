@@ -1,0 +1,243 @@
+"""The public API: lazy names, the trainer against the workflow's run, resume, files, measurements."""
+
+from __future__ import annotations
+
+import math
+import runpy
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import expander_sae
+from expander_sae import runs
+from expander_sae.activations.pool import build_pool
+from expander_sae.activations.shards import Rows, write_shard
+from expander_sae.masks import write_mask
+from expander_sae.recipes import RECIPES
+from expander_sae.rng import torch_generator
+from expander_sae.stages import lineage
+from expander_sae.training import LOG_COLUMNS
+
+M, N, TOKENS = 12, 48, 400
+SMALL: dict[str, Any] = {"batch_size": 16, "resample_every": 20}
+
+
+@pytest.fixture(scope="module")
+def activations() -> torch.Tensor:
+    h = 30 * torch.randn(TOKENS, M, generator=torch_generator(0, "api")) + 5
+    h[::50] *= 500  # massive activations
+    return h
+
+
+def trainer(activations: torch.Tensor, **changes: Any) -> expander_sae.Trainer:
+    return expander_sae.Trainer(activations, **({"n": N, "d": 4, "k": 3} | SMALL | changes))
+
+
+def parameters(autoencoder: expander_sae.SparseAutoencoder) -> list[torch.Tensor]:
+    return [parameter.detach() for parameter in autoencoder.parameters()]
+
+
+def test_every_public_name_is_found_and_the_import_is_free_of_torch() -> None:
+    for name in expander_sae.__all__:
+        assert getattr(expander_sae, name) is not None and name in dir(expander_sae)
+    assert sorted(expander_sae.__all__) == sorted(expander_sae._HOME), "each name has a home"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        expander_sae.nothing  # noqa: B018
+    heavy = ["torch", "numpy", "pandas", "snakemake", "transformers"]
+    check = f"import sys, expander_sae; sys.exit(bool(set({heavy}) & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+    check = "import sys; from expander_sae import Trainer; sys.exit('snakemake' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("support", ["expander", "dense"])
+def test_the_trainer_ends_with_the_weights_of_the_workflows_run(
+    activations: torch.Tensor, tmp_path: Path, support: str
+) -> None:
+    part = np.arange(TOKENS)
+    rows = Rows(
+        (part // 8).astype("i4"), (part % 8).astype("i2"), part.astype("i4"), activations.clone().numpy()
+    )
+    about = {"model": "tiny", "model_sha256": "0", "layer": 1, "split": "train", "shard": 0}
+    write_shard(
+        tmp_path / "0.parquet", rows, about | {"shard_tokens": TOKENS, "lineage": lineage("extraction")}
+    )
+    build_pool([tmp_path / "0.parquet"], "train", tmp_path / "p.f32", tmp_path / "p.json", {})
+    write_mask({"family": "expander", "m": M, "n": N, "d": 4, "seed": 5}, tmp_path / "mask.json")
+    d = M if support == "dense" else 4
+    spec = {"recipe": "standard", "recipe_settings": asdict(replace(RECIPES["standard"], **SMALL))}
+    spec |= {"support": support, "encoder": "tied", "m": M, "n": N, "d": d, "k": 3}
+    spec |= {"train_tokens": TOKENS, "steps": 60, "seed": 5}
+    mask = None if support == "dense" else tmp_path / "mask.json"
+    runs.train_run(spec, tmp_path / "p.json", mask, tmp_path / "run")
+
+    told: list[dict[str, float]] = []
+    mine = trainer(activations, support=support, d=d, seed=5, on_log=told.append, log_every=20)
+    trained = mine.fit(steps=60)
+    theirs = expander_sae.load(tmp_path / "run")
+    assert all(torch.equal(a, b) for a, b in zip(parameters(trained), parameters(theirs), strict=True))
+    assert trained.about["norm_limit"] == theirs.about["norm_limit"] == mine.norm_limit
+    assert trained.about["spec"] | {"recipe": "standard"} == theirs.about["spec"] | {"recipe": "standard"}, (
+        "the settings are recorded under the workflow's names"
+    )
+    assert [row["step"] for row in told] == [20, 40, 60] and told == mine.log
+    assert set(told[0]) == set(LOG_COLUMNS)
+
+
+def test_dtypes_arrays_and_devices_of_activations_do_not_matter(activations: torch.Tensor) -> None:
+    narrow = activations.bfloat16()
+    expected = parameters(trainer(narrow.float()).fit(25))
+    for same in (narrow, narrow.double(), narrow.float().numpy()):
+        assert all(
+            torch.equal(a, b) for a, b in zip(expected, parameters(trainer(same).fit(25)), strict=True)
+        )
+
+
+def test_a_stopped_training_goes_on_from_its_checkpoint(activations: torch.Tensor, tmp_path: Path) -> None:
+    whole = parameters(trainer(activations).fit(60))
+    file = tmp_path / "checkpoint.safetensors"
+    settings: dict[str, Any] = {"checkpoint": file, "checkpoint_every": 7, "log_every": 5}
+
+    class Stopped(Exception):
+        pass
+
+    def stop(row: dict[str, float]) -> None:
+        if row["step"] == 30:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        trainer(activations, on_log=stop, **settings).fit(60)
+    told: list[dict[str, float]] = []
+    again = trainer(activations, on_log=told.append, **settings)
+    assert all(torch.equal(a, b) for a, b in zip(whole, parameters(again.fit(60)), strict=True))
+    assert told[0]["step"] == 30, "steps 1 to 28 were in the checkpoint"
+    assert [row["step"] for row in again.log] == list(range(5, 61, 5)), "the log is whole"
+    told.clear()
+    assert all(torch.equal(a, b) for a, b in zip(whole, parameters(again.fit(60)), strict=True))
+    assert not told, "a finished training is read, not repeated"
+    with pytest.raises(expander_sae.UserError, match=r"checkpoint\.safetensors: a checkpoint of other"):
+        trainer(activations, seed=1, **settings).fit(60)
+    with pytest.raises(expander_sae.UserError, match="a checkpoint of other"):
+        trainer(activations + 1, **settings).fit(60)
+
+
+def test_wrong_arguments_are_named(activations: torch.Tensor) -> None:
+    with_hole = activations.clone()
+    with_hole[7, 3] = math.nan
+    for changes, message in (
+        ({"activations": with_hole}, "not finite in row 7"),
+        ({"activations": activations[0]}, r"activations: found \[12\] of torch.float32, expected"),
+        ({"activations": activations[:0]}, "activations: found no token"),
+        ({"activations": activations.long()}, r"of torch.int64, expected a floating-point tensor"),
+        ({"d": None}, "d: found none, expected 1 to m = 12"),
+        ({"support": "dense"}, "d: found 4, expected none"),
+        ({"support": "round"}, "round"),
+        ({"batchsize": 3}, "training.batchsize: unknown key"),
+        ({"recipe": "mine"}, "recipe: found 'mine'"),
+        ({"device": "nowhere"}, "nowhere"),
+        ({"k": 49}, "k: found 49"),
+    ):
+        with pytest.raises(expander_sae.UserError, match=message):
+            trainer(**({"activations": activations} | changes)).fit(5)
+    with pytest.raises(expander_sae.UserError, match="steps: found 0"):
+        trainer(activations).fit(0)
+    with pytest.raises(expander_sae.UserError, match="the loss was not finite at step"):
+        trainer(activations, learning_rate=1e30, clip_norm=1e30, log_every=1).fit(50)
+
+
+def test_evaluate_measures_what_its_words_say(activations: torch.Tensor) -> None:
+    sae = trainer(activations).fit(60)
+    kept = expander_sae.encoded(sae, activations)
+    assert int(kept.sum()) == TOKENS - TOKENS // 50
+    h = activations[kept].double()
+    rebuilt = sae.decode(sae.encode(activations[kept])).double()
+    found = expander_sae.evaluate(sae, activations)
+    expected = {
+        "relative_error": ((h - rebuilt).norm(dim=1) / h.norm(dim=1)).mean(),
+        "explained_variance": 1 - (h - rebuilt).square().sum() / (h - h.mean(0)).square().sum(),
+        "cosine": torch.nn.functional.cosine_similarity(h, rebuilt).mean(),
+        "l0": 3.0,
+        "encoded_share": kept.double().mean(),
+    }
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(float(value), rel=1e-5), name
+    fired = sae.encode(activations[kept]).counts(N)
+    assert found["dead_fraction"] == pytest.approx(float((fired == 0).double().mean()))
+    everything = expander_sae.evaluate(sae, activations.numpy(), every_token=True)
+    assert (
+        everything["encoded_share"] == 1.0 and everything["explained_variance"] != found["explained_variance"]
+    )
+    pursued = expander_sae.evaluate(sae, activations, inference="omp")
+    assert pursued["relative_error"] < found["relative_error"]
+    with pytest.raises(expander_sae.UserError, match="inference: found 'guess'"):
+        expander_sae.evaluate(sae, activations, inference="guess")
+    with pytest.raises(expander_sae.UserError, match=r"found shape \[400, 11\], expected \[N, m = 12\]"):
+        expander_sae.evaluate(sae, activations[:, 1:])
+
+
+def test_codes_in_pieces_equal_codes_at_once(activations: torch.Tensor) -> None:
+    sae = trainer(activations).fit(20)
+    whole = sae.encode(activations)
+    pieces = expander_sae.encode(sae, activations.double().numpy(), batch_size=7)
+    assert torch.equal(whole.index, pieces.index) and torch.allclose(whole.value, pieces.value)
+    assert torch.equal(expander_sae.decode(sae, whole), sae.decode(whole))
+    assert expander_sae.encode(sae, activations[:0]).index.shape == (0, 3)
+    by_name = expander_sae.encode(sae, activations, "omp")
+    centred = activations - sae.b_dec.detach()
+    by_hand = expander_sae.omp(sae.dictionary(), centred, 3, selection="signed")
+    assert torch.equal(by_name.index, by_hand.index)
+
+
+def test_about_travels_with_the_file(activations: torch.Tensor, tmp_path: Path) -> None:
+    sae = trainer(activations).fit(20)
+    file = expander_sae.save(sae, tmp_path / "sae.safetensors", source="mine")
+    again = expander_sae.load(file)
+    assert again.about == sae.about | {"source": "mine"}
+    once_more = expander_sae.save(again, tmp_path / "copy.safetensors")
+    assert once_more.read_bytes() == file.read_bytes()
+    assert expander_sae.load(file, dtype=torch.float64).b_enc.dtype == torch.float64
+
+
+def test_the_native_file_at_full_size_is_as_small_as_said(tmp_path: Path) -> None:
+    m, n, d = 2048, 16384, 7
+    mask = expander_sae.MaskRecipe("expander", m, n, d, seed=0).generate()
+    sparse = expander_sae.SparseAutoencoder(m, n, 64, mask)
+    sparse.initialise(torch_generator(0, "initialisation"))
+    file = expander_sae.save(sparse, tmp_path / "sparse.safetensors", norm_limit=1745.3, scale=0.137)
+    dense = expander_sae.save(
+        expander_sae.SparseAutoencoder(m, n, 64),
+        tmp_path / "dense.safetensors",
+        norm_limit=1745.3,
+        scale=0.137,
+    )
+    assert m * n / sparse.values.numel() == pytest.approx(292.57, abs=0.01), "values: m/d"
+    assert dense.stat().st_size / file.stat().st_size >= 250
+    assert file.stat().st_size < 4 * (d * n + n + m) + 1024, "values, biases and a recipe, nothing else"
+    again = expander_sae.load(file)
+    assert torch.equal(again.values, sparse.values) and again.mask is not None
+    assert np.array_equal(again.mask.rows, mask.rows) and again.mask.sha256 == mask.sha256
+    forged = file.read_bytes().replace(mask.sha256.encode(), b"0" * 64)
+    file.write_bytes(forged)
+    with pytest.raises(expander_sae.UserError, match="mask sha256 0000"):
+        expander_sae.load(file)
+
+
+def test_the_quick_start_runs(
+    activations: torch.Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.save(activations, tmp_path / "activations.pt")
+    monkeypatch.chdir(tmp_path)
+    script = Path(expander_sae.__file__).parents[1] / "examples" / "quickstart.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "activations.pt"])
+    names = runpy.run_path(str(script))
+    assert names["sae"].n == 512 and (tmp_path / "sae.safetensors").exists()
+    assert "relative_error" in capsys.readouterr().out

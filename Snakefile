@@ -14,6 +14,8 @@ include: "workflow/rules/activations.smk"
 include: "workflow/rules/masks.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/analysis.smk"
+include: "workflow/rules/synthetic.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/claims.smk"
 

@@ -10,6 +10,9 @@ Config = dict[str, Any]
 AXES = ("support", "encoder", "d", "k", "seeds", "train_tokens", "steps")
 """Keys whose lists are multiplied, beside models, layers and n."""
 
+MEASURED = ("inference", "cross_entropy", "train_cross_entropy", "analyses")
+"""Keys of `evaluation` that a block may override."""
+
 
 def as_list(value: Any) -> list[Any]:
     """A scalar of the config as a list of one."""
@@ -22,7 +25,7 @@ def blocks(config: Config) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         "train_tokens": ("tokens.train", config["tokens"]["train"]),
         "steps": ("training.steps", config["training"]["steps"]),
         "models": ("models", [entry["name"] for entry in config["models"]]),
-        "cross_entropy": ("evaluation.cross_entropy", config["evaluation"]["cross_entropy"]),
+        **{key: (f"evaluation.{key}", config["evaluation"][key]) for key in MEASURED},
         "layers": ("models", None),
         "match": ("", None),
     }
@@ -45,6 +48,9 @@ def blocks(config: Config) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
                 block[key] = as_list(block[key])
         if block["d"] is None and block["support"] == ["dense"] and not block["match"]:
             block["d"] = [1]  # a full dense dictionary has no d
+        if "inference" in entry and "cross_entropy" not in entry:
+            # What is inherited is spliced as far as this block infers it.
+            block["cross_entropy"] = [name for name in block["cross_entropy"] if name in block["inference"]]
         yield block, origin
 
 

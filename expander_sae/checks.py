@@ -7,8 +7,9 @@ from typing import Any
 
 from expander_sae import presets
 from expander_sae.blocks import Config, as_list, blocks, sizes
+from expander_sae.mask_shapes import impossible
 
-RESERVED = ("logs", "masks")
+RESERVED = ("logs", "masks", "synthetic")
 """Folders of results/ that a model's name must not take."""
 
 
@@ -39,11 +40,28 @@ def semantic_errors(config: Config) -> Iterator[str]:
         yield "grid.expansion: found beside grid.n, expected one of the two"
     for key, value in config["grid"].items():
         yield from _twice(f"grid.{key}", value)
+    for key, value in config.get("synthetic", {}).items():
+        yield from _twice(f"synthetic.{key}", value)
+    if "synthetic" in config:
+        yield from _synthetic_errors(config["synthetic"])
     models = {entry["name"]: entry for entry in reversed(config["models"])}
     for index, (block, origin) in enumerate(blocks(config)):
         for key, value in config["runs"][index].items():
             yield from _twice(f"runs[{index}].{key}", value)
         yield from _block_errors(f"runs[{index}]", block, origin, models, config)
+
+
+def _synthetic_errors(asked: dict[str, Any]) -> Iterator[str]:
+    m, n = asked["m"], asked["n"]
+    for position, d in enumerate(as_list(asked["d"])):
+        if not -(-m // n) <= d <= m:
+            yield (
+                f"synthetic.d[{position}]: found {d}, expected {-(-m // n)} to m={m}, so that every row is "
+                "written"
+            )
+    for position, k in enumerate(as_list(asked["k"])):
+        if k > min(m, n):
+            yield f"synthetic.k[{position}]: found {k}, expected at most {min(m, n)} (m={m}, n={n})"
 
 
 def _twice(where: str, value: Any) -> Iterator[str]:
@@ -81,20 +99,12 @@ def _block_errors(
     sparse = [support for support in block["support"] if support != "dense"]
     if block["match"] and sparse:
         yield f"{here}.match: found {block['match']!r} with support {sparse[0]}, expected support dense alone"
-    if sparse and block["encoder"] != ["tied"]:
-        other = next(encoder for encoder in block["encoder"] if encoder != "tied")
-        yield (
-            f"{origin['encoder']}: found {other!r} with support {sparse[0]} ({here}), expected tied "
-            "(encoders of their own belong to dense)"
-        )
-    if block["match"] == "total" and "tied" in block["encoder"]:
-        yield (
-            f"{here}.match: found 'total' with encoder tied, expected encoder warm_tied or independent "
-            "(a tied encoder adds no values: use decoder)"
-        )
+    yield from _encoder_errors(here, block, origin)
     for name in block["cross_entropy"]:
-        if name not in config["evaluation"]["inference"]:
-            yield f"{origin['cross_entropy']}: found {name!r}, expected only what evaluation.inference lists"
+        if name not in block["inference"]:
+            yield (
+                f"{origin['cross_entropy']}: found {name!r}, expected only what {origin['inference']} lists"
+            )
     for name in block["models"]:
         if name not in models:
             yield f"{origin['models']}: found {name!r}, expected one of {', '.join(models)}"
@@ -103,6 +113,26 @@ def _block_errors(
             yield from _layer_errors(origin["layers"], block["layers"], models[name])
         if block["d"] is not None and (block["n"] or block["expansion"]):
             yield from _shape_errors(block, origin, models[name], sparse)
+
+
+def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> Iterator[str]:
+    apart = [encoder for encoder in block["encoder"] if encoder in ("own_support", "full")]
+    if apart and "dense" in block["support"]:
+        yield (
+            f"{origin['encoder']}: found {apart[0]!r} with support dense ({here}), expected tied, warm_tied "
+            "or independent (a dense dictionary has no support to choose)"
+        )
+    free = [encoder for encoder in block["encoder"] if encoder != "tied"]
+    if free and "pruned_retuned" in block["support"]:
+        yield (
+            f"{origin['encoder']}: found {free[0]!r} with support pruned_retuned ({here}), expected tied "
+            "(it is pruned from the dense run with a tied encoder)"
+        )
+    if block["match"] == "total" and "tied" in block["encoder"]:
+        yield (
+            f"{here}.match: found 'total' with encoder tied, expected encoder warm_tied or independent "
+            "(a tied encoder adds no values: use decoder)"
+        )
 
 
 def _shape_errors(
@@ -133,3 +163,5 @@ def _shape_errors(
                         f"{origin['d']}[{position}]: found {d} with n={n} and support {support}, expected "
                         f"d·n at least {m} (the width of model {name}), or some rows are never written"
                     )
+                elif d <= m and (reason := impossible(support, m, n, d)):
+                    yield f"{origin['d']}[{position}]: found {d} with n={n} and support {support}: {reason}"

@@ -188,7 +188,8 @@ def _explain(error: Any) -> Iterator[tuple[str, str]]:
         case "uniqueItems":
             yield here, prefix + "no item twice"
         case "pattern":
-            yield here, prefix + error.schema.get("description", f"text like {rule}")
+            text = error.schema.get("description", f"text like {rule}")
+            yield here, prefix + text + _meant(found, error.schema.get("examples", []))
         case _:
             yield here, prefix + f"{error.validator} {rule}"
 

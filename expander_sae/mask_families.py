@@ -6,14 +6,13 @@ degree, and degrees int32 [n]. It raises `UserError` for a shape that it cannot 
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from expander_sae.errors import UserError
+from expander_sae.mask_shapes import DOSE, girth6_lines, require_cover, require_supports
 from expander_sae.rng import Integers
 
 Rows = np.ndarray
@@ -48,7 +47,7 @@ def expander(m: int, n: int, d: int, stream: Integers) -> Support:
 
     A row that nothing drew takes over a uniformly drawn edge of a row that has two or more.
     """
-    _require_cover(m, n, d)
+    require_cover(m, n, d)
     rows = _subsets(stream, m, n, d)
     degree = np.bincount(rows.ravel(), minlength=m)
     flat = rows.reshape(-1)
@@ -114,7 +113,7 @@ def clustered_cover(m: int, n: int, d: int, stream: Integers) -> Support:
 
     Every row is covered and row degrees are equal within one.
     """
-    _require_cover(m, n, d)
+    require_cover(m, n, d)
     start = stream.permutation(n) * d
     return _regular((start[:, None] + np.arange(d)[None, :]) % m)
 
@@ -163,7 +162,7 @@ def _exchange_repeats(rows: Rows, stream: Integers) -> int:
 
 def right_regular(m: int, n: int, d: int, stream: Integers) -> Support:
     """Random, d rows a column, and row degrees equal within one."""
-    _require_cover(m, n, d)
+    require_cover(m, n, d)
     return _regular(_balanced(m, n, d, stream))
 
 
@@ -175,11 +174,7 @@ def dose(m: int, n: int, d: int, stream: Integers, supports: int) -> Support:
     and exactly equal where m divides d·supports and supports divides n. `supports` = n is
     `right_regular`.
     """
-    if not 1 <= supports <= n:
-        raise UserError(f"dose{supports}: expected 1 to n = {n} supports")
-    if math.comb(m, d) < supports:
-        raise UserError(f"dose{supports}: only {math.comb(m, d)} supports of {d} among {m} rows exist")
-    _require_cover(m, supports, d)
+    require_supports(m, n, d, supports)
     for _ in range(1000):
         chosen = np.sort(_balanced(m, supports, d, stream), axis=1)
         if len(np.unique(chosen, axis=0)) == supports:
@@ -198,23 +193,8 @@ def girth6(m: int, n: int, d: int, stream: Integers) -> Support:
     Needs a prime q with d ≤ q ≤ m/d and q² ≥ n, where counting pairs of rows allows at most
     m(m−1)/(d(d−1)) columns.
     """
-    _require_cover(m, n, d)
-    limit = m * (m - 1) // (d * (d - 1)) if d > 1 else n
-    fitting = [q for q in range(max(d, 2), m // d + 1) if _is_prime(q)]
-    reach = fitting[-1] ** 2 if fitting else 0
-    if n > reach:
-        raise UserError(
-            f"girth6: n = {n} columns of d = {d} on m = {m} rows; at most m(m−1)/(d(d−1)) = {limit} "
-            f"can exist and this construction reaches {reach}"
-        )
-    q = fitting[-1]
-    slopes, extras, target = -(-n // q), m - d * q, min(max(n * d // m, 1), q)
-    whole = max(n // q, 1)
-    room = whole * (min(q, n) // target)
-    if extras > room:
-        raise UserError(
-            f"girth6: {extras} of {m} rows lie beyond the {d}·{q} of the lines, expected at most {room}"
-        )
+    q, target, whole = girth6_lines(m, n, d)
+    slopes, extras = -(-n // q), m - d * q
     x = stream.permutation(q)[:d]
     slope = np.repeat(stream.permutation(q)[:slopes], q)[:n]
     intercept = np.concatenate([stream.permutation(q) for _ in range(slopes)])[:n]
@@ -234,7 +214,7 @@ def min_overlap(m: int, n: int, d: int, stream: Integers) -> Support:
     one), the one that repeats fewest pairs of rows already used together. This is greedy descent on
     the sum of C(|overlap|, 2) over pairs of columns. Time O(n·d·m), memory O(m² + d·n).
     """
-    _require_cover(m, n, d)
+    require_cover(m, n, d)
     together = np.zeros((m, m), dtype=np.int32)
     degree = np.zeros(m, dtype=np.int64)
     rows = np.empty((n, d), dtype=np.int64)
@@ -255,15 +235,6 @@ def min_overlap(m: int, n: int, d: int, stream: Integers) -> Support:
     return _regular(rows)
 
 
-def _is_prime(q: int) -> bool:
-    return q > 1 and all(q % divisor for divisor in range(2, math.isqrt(q) + 1))
-
-
-def _require_cover(m: int, n: int, d: int) -> None:
-    if d * n < m:
-        raise UserError(f"d·n: found {d}·{n} = {d * n}, expected at least m = {m}, to cover every row")
-
-
 FAMILIES: dict[str, Family] = {
     "expander": expander,
     "bernoulli": bernoulli,
@@ -281,7 +252,7 @@ def family(name: str) -> Family:
     Raises:
         UserError: there is no such family.
     """
-    if match := re.fullmatch(r"dose([1-9]\d*)", name):
+    if match := DOSE.fullmatch(name):
         return partial(dose, supports=int(match[1]))
     if name not in FAMILIES:
         known = ", ".join([*FAMILIES, "dose<supports>"])

@@ -14,6 +14,8 @@ STAGE_VERSIONS: dict[str, int] = {
     "mask": 1,
     "training": 1,
     "evaluation": 1,
+    "analysis": 1,
+    "synthetic": 1,
 }
 
 _UPSTREAM: dict[str, tuple[str, ...]] = {
@@ -24,6 +26,8 @@ _UPSTREAM: dict[str, tuple[str, ...]] = {
     "mask": (),
     "training": ("pool", "mask"),
     "evaluation": ("training",),
+    "analysis": ("training",),
+    "synthetic": ("mask",),
 }
 
 

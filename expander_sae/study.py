@@ -5,121 +5,30 @@ Imports neither torch, numpy nor pandas: the workflow plans thousands of jobs wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from functools import cached_property
-from itertools import product
 from typing import Any
 
 from expander_sae import recipes
 from expander_sae.activations.splits import shard_counts
-from expander_sae.blocks import AXES, Config, as_list, blocks, sizes
+from expander_sae.blocks import Config, as_list
 from expander_sae.config import load_config
 from expander_sae.errors import UserError
 from expander_sae.files import digest
+from expander_sae.grid import Labels, collect, matched
 from expander_sae.labels import label_corpus, label_model
+from expander_sae.planned import RESULTS, RUN_COLUMNS, Cell, Model, Run, cells_of
 from expander_sae.stages import lineage
 
-__all__ = ["Cell", "Model", "Run", "Study", "load_config"]
-
-RESULTS = "results"
-RUN_COLUMNS = (
-    "model",
-    "corpus",
-    "layer",
-    "recipe",
-    "support",
-    "encoder",
-    "m",
-    "n",
-    "d",
-    "k",
-    "train_tokens",
-    "steps",
-    "seed",
-)
-"""What tells a run from another, in the order of the tables' columns."""
-
-_INFERENCES = ("encoder", "omp")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training: everything that tells it from another, and how it is evaluated.
-
-    Equality and hash leave out what follows from the labels (`recipe_settings`) and what is
-    measured afterwards (`evaluation`).
-    """
-
-    model: str
-    corpus: str
-    layer: int
-    recipe: str
-    support: str
-    encoder: str
-    m: int
-    n: int
-    d: int
-    k: int
-    train_tokens: int
-    steps: int
-    seed: int
-    recipe_settings: dict[str, Any] = field(compare=False, repr=False)
-    evaluation: dict[str, Any] = field(compare=False, repr=False)
-
-    @property
-    def cell(self) -> str:
-        """The path without results/ and seed: what the seeds of one setting share."""
-        return (
-            f"{self.model}/{self.corpus}/layer{self.layer}/{self.recipe}_t{self.train_tokens}_s{self.steps}"
-            f"/{self.support}-{self.encoder}/n{self.n}_d{self.d}_k{self.k}"
-        )
-
-    @property
-    def path(self) -> str:
-        """The run's folder."""
-        return f"{RESULTS}/{self.cell}_seed{self.seed}"
-
-    @property
-    def mask(self) -> str | None:
-        """The mask's file; None for a dense dictionary."""
-        if self.support == "dense":
-            return None
-        return f"{RESULTS}/masks/{self.support}_m{self.m}_n{self.n}_d{self.d}_seed{self.seed}.json"
-
-    def train_spec(self) -> dict[str, Any]:
-        """What the training job is told."""
-        # Not dataclasses.asdict, which takes a second for thousands of runs.
-        return {name: getattr(self, name) for name in (*RUN_COLUMNS, "recipe_settings")}
-
-    def eval_spec(self) -> dict[str, Any]:
-        """What the evaluation job is told."""
-        return dict(self.evaluation)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The seeds of one setting, which share an evaluation job."""
-
-    name: str
-    runs: tuple[Run, ...]
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        return tuple(run.seed for run in self.runs)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model of the config and the layers that its runs use."""
-
-    label: str
-    spec: dict[str, Any]
-    layers: tuple[int, ...]
+__all__ = ["RUN_COLUMNS", "Cell", "Model", "Run", "Study", "load_config", "matched"]
 
 
 class Study:
-    """The runs of a configuration that `load_config` has checked."""
+    """The runs of a configuration that `load_config` has checked.
+
+    runs: those that are measured. left_out: what the configuration names and the study does not
+    hold, with the reason.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -129,27 +38,26 @@ class Study:
         self.recipe_settings: dict[str, Any] = asdict(settings)
         self.corpus_spec = label_corpus(config["corpus"])
         self.corpus: str = self.corpus_spec["label"]
-        self._entries = {entry["name"]: entry for entry in config["models"]}
         self._model_specs = {
-            name: label_model({key: entry[key] for key in entry if key != "layers"})
-            for name, entry in self._entries.items()
+            entry["name"]: label_model({key: entry[key] for key in entry if key != "layers"})
+            for entry in config["models"]
         }
-        self.left_out: list[str] = []
-        self.runs: tuple[Run, ...] = tuple(self._collect())
+        labels = Labels(self._model_specs, self.corpus, self.recipe, self.recipe_settings)
+        self.runs, self.left_out = collect(config, labels)
         if not self.runs:
             raise UserError(
                 "config: runs: found none to do, expected one or more\n" + "\n".join(self.left_out)
             )
+        self.left_out += self._without_reference()
+
+    def _without_reference(self) -> list[str]:
+        alone = {run.cell for run in self.runs if self._compares(run) and not self._reference(run)}
+        return [f"{cell}: novelty, since the study has no full dense tied run of its seed" for cell in alone]
 
     @cached_property
     def cells(self) -> dict[str, Cell]:
         """Cell name → its runs, in the order of the seeds."""
-        groups: dict[str, list[Run]] = {}
-        for run in self.runs:
-            groups.setdefault(run.cell, []).append(run)
-        return {
-            name: Cell(name, tuple(sorted(runs, key=lambda run: run.seed))) for name, runs in groups.items()
-        }
+        return cells_of(self.runs)
 
     @cached_property
     def by_path(self) -> dict[str, Run]:
@@ -157,18 +65,35 @@ class Study:
         return {run.path: run for run in self.runs}
 
     @cached_property
+    def trained(self) -> tuple[Run, ...]:
+        """Every run that is trained: those that are measured, and those that others start from."""
+        parents = {
+            run.parent: None for run in self.runs if run.parent and run.parent.path not in self.by_path
+        }
+        return (*self.runs, *(parent for parent in parents if parent))
+
+    @cached_property
     def models(self) -> dict[str, Model]:
         """Label → the models that have runs."""
-        found = {}
-        for spec in self._model_specs.values():
-            layers = sorted({run.layer for run in self.runs if run.model == spec["label"]})
-            if layers:
-                found[spec["label"]] = Model(spec["label"], spec, tuple(layers))
-        return found
+        layers: dict[str, set[int]] = {}
+        for run in self.runs:
+            layers.setdefault(run.model, set()).add(run.layer)
+        return {
+            spec["label"]: Model(spec["label"], spec, tuple(sorted(layers[spec["label"]])))
+            for spec in self._model_specs.values()
+            if spec["label"] in layers
+        }
 
     def train_tokens(self, model: str) -> int:
         """Tokens of the largest training pool that a model's runs ask for."""
-        return max(run.train_tokens for run in self.runs if run.model == model)
+        return self._train_tokens[model]
+
+    @cached_property
+    def _train_tokens(self) -> dict[str, int]:
+        most: dict[str, int] = {}
+        for run in self.runs:
+            most[run.model] = max(most.get(run.model, 0), run.train_tokens)
+        return most
 
     def needs(self, model: str) -> dict[str, int]:
         """What is drawn from the corpus for a model: tokens, and sequences for `ce`."""
@@ -196,27 +121,78 @@ class Study:
 
     def measurements(self, cell: str) -> str:
         """Folder of a cell's tables; named by what is asked, so that other settings give another."""
-        asked = digest([self.evaluation_spec(cell), lineage("evaluation")])[:12]
-        return f"{RESULTS}/{cell}/{asked}"
+        return self._measurements[cell]
 
-    def baseline(self, run: Run) -> str:
-        """Folder of the model's own cross-entropies that the run is measured against."""
-        spec = self.baseline_spec(run.model, run.layer, run.train_tokens)
-        asked = digest([spec, lineage("evaluation")])[:12]
-        where = f"{RESULTS}/{run.model}/{run.corpus}/layer{run.layer}/baseline"
-        return f"{where}/{run.recipe}_t{run.train_tokens}-{asked}"
+    @cached_property
+    def _measurements(self) -> dict[str, str]:
+        stage = lineage("evaluation")
+        return {
+            cell: f"{RESULTS}/{cell}/{digest([self.evaluation_spec(cell), stage])[:12]}"
+            for cell in self.cells
+        }
 
     def evaluation_spec(self, cell: str) -> dict[str, Any]:
         """What the evaluation job of a cell is told: each run's folder and settings."""
         return {run.path: run.eval_spec() for run in self.cells[cell].runs}
 
+    @cached_property
+    def analysed(self) -> tuple[str, ...]:
+        """The cells of which some run is analysed."""
+        return tuple(
+            name for name, cell in self.cells.items() if any(run.analysis["analyses"] for run in cell.runs)
+        )
+
+    def analysis(self, cell: str) -> str:
+        """Folder of the table that the analysis of a cell writes."""
+        return f"{RESULTS}/{cell}/{digest([self.analysis_spec(cell), lineage('analysis')])[:12]}"
+
+    def analysis_spec(self, cell: str) -> dict[str, Any]:
+        """What the analysis job of a cell is told: each analysed run's folder and settings.
+
+        `reference` is the folder of the dense run that novelty is measured against, or null.
+        """
+        return {
+            run.path: {**run.analysis, "reference": self._reference(run) if self._compares(run) else None}
+            for run in self.cells[cell].runs
+            if run.analysis["analyses"]
+        }
+
+    @staticmethod
+    def _compares(run: Run) -> bool:
+        return "novelty" in run.analysis["analyses"]
+
+    def _reference(self, run: Run) -> str | None:
+        path = run.dense.path
+        return path if path in self.by_path and path != run.path else None
+
+    def baseline(self, run: Run) -> str:
+        """Folder of the model's own cross-entropies that the run is measured against."""
+        return self._baselines[run.model, run.layer, run.train_tokens]
+
+    @cached_property
+    def _baselines(self) -> dict[tuple[str, int, int], str]:
+        found = {}
+        for model, layer, tokens in dict.fromkeys((r.model, r.layer, r.train_tokens) for r in self.runs):
+            spec = self.baseline_spec(model, layer, tokens)
+            asked = digest([spec, lineage("evaluation")])[:12]
+            where = f"{RESULTS}/{model}/{self.corpus}/layer{layer}/baseline"
+            found[model, layer, tokens] = f"{where}/{self.recipe}_t{tokens}-{asked}"
+        return found
+
+    @cached_property
+    def _leak_measured(self) -> set[tuple[str, int, int]]:
+        asked = (run for run in self.runs if run.evaluation["train_cross_entropy"])
+        return {(run.model, run.layer, run.train_tokens) for run in asked}
+
     def baseline_spec(self, model: str, layer: int, train_tokens: int) -> dict[str, Any]:
         """What the job is told that measures the model itself, without an autoencoder.
 
-        `columns` are the run columns of its rows: no support, no encoder, zeros.
+        `columns` are the run columns of its rows: no support, no encoder, zeros. The key
+        `train_cross_entropy` is there where a run is also measured on its training documents.
         """
         m = self.models[model].spec["width"]
-        return {
+        seen = {"train_cross_entropy": True} if (model, layer, train_tokens) in self._leak_measured else {}
+        return seen | {
             "layer": layer,
             "tokens": train_tokens,
             "sequences": self.config["tokens"]["ce_sequences"],
@@ -238,68 +214,24 @@ class Study:
             },
         }
 
-    def _collect(self) -> Iterator[Run]:
-        found: dict[Run, Run] = {}
-        reasons: dict[str, None] = {}
-        for block, _ in blocks(self.config):
-            for run in self._block_runs(block, reasons):
-                known = found.get(run)
-                found[run] = run if known is None else _merge(known, run)
-        self.left_out = list(reasons)
-        yield from found.values()
+    def synthetic_spec(self, d: int) -> dict[str, Any]:
+        """What the job is told that recovers planted codes from dictionaries with d nonzeros a column."""
+        asked = self.config["synthetic"]
+        lists = {key: sorted(as_list(asked[key])) for key in ("k", "sigma")}
+        return {"d": d, **{key: asked[key] for key in ("m", "n", "masks", "trials")}, **lists}
 
-    def _block_runs(self, block: dict[str, Any], reasons: dict[str, None]) -> Iterator[Run]:
-        evaluation = {
-            "inference": _in_order(self.config["evaluation"]["inference"]),
-            "cross_entropy": _in_order(block["cross_entropy"]),
-            "test_tokens": self.config["tokens"]["test"],
-            "ce_sequences": self.config["tokens"]["ce_sequences"],
-        }
-        for name in block["models"]:
-            spec, m = self._model_specs[name], self._entries[name]["width"]
-            layers = block["layers"] or as_list(self._entries[name]["layers"])
-            for layer, n in product(layers, sizes(block, m)):
-                for support, encoder, d, k, seed, tokens, steps in product(*(block[key] for key in AXES)):
-                    width, features = d, n
-                    if support == "dense":
-                        width, features = m, matched(block["match"], m, n, d)
-                        if block["match"] and features <= 2 * k:
-                            reasons.setdefault(
-                                f"{spec['label']}, k={k}: the dense run matched to d={d}, n={n} would have "
-                                f"n'={features} features, at most 2k={2 * k}"
-                            )
-                            continue
-                    yield Run(
-                        model=spec["label"],
-                        corpus=self.corpus,
-                        layer=layer,
-                        recipe=self.recipe,
-                        support=support,
-                        encoder=encoder,
-                        m=m,
-                        n=features,
-                        d=width,
-                        k=k,
-                        train_tokens=tokens,
-                        steps=steps,
-                        seed=seed,
-                        recipe_settings=self.recipe_settings,
-                        evaluation=evaluation,
-                    )
+    def synthetic_parts(self) -> list[str]:
+        """Folder of each d's synthetic trials; empty where the configuration asks for none."""
+        return list(self.synthetic)
 
-
-def matched(match: str | None, m: int, n: int, d: int) -> int:
-    """Features of a dense dictionary with as many values as a sparse one of n columns of d."""
-    if match is None:
-        return n
-    return d * n // (m if match == "decoder" else 2 * m)
-
-
-def _merge(known: Run, again: Run) -> Run:
-    """A run that two blocks name is measured in every way that either asks for."""
-    both = {*known.evaluation["cross_entropy"], *again.evaluation["cross_entropy"]}
-    return replace(known, evaluation={**known.evaluation, "cross_entropy": _in_order(both)})
-
-
-def _in_order(names: Any) -> list[str]:
-    return [name for name in _INFERENCES if name in names]
+    @cached_property
+    def synthetic(self) -> dict[str, int]:
+        """Folder of synthetic trials → its d."""
+        if "synthetic" not in self.config:
+            return {}
+        stage, found = lineage("synthetic"), {}
+        for d in as_list(self.config["synthetic"]["d"]):
+            spec = self.synthetic_spec(d)
+            asked = digest([spec, stage])[:12]
+            found[f"{RESULTS}/synthetic/m{spec['m']}_n{spec['n']}_d{d}-{asked}"] = d
+        return found

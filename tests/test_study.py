@@ -91,6 +91,90 @@ def test_matched_dense_runs_have_as_many_values_and_small_ones_are_left_out():
     assert matched(None, 512, 4096, 50) == 4096
 
 
+def test_matched_compute_is_the_whole_dictionary_for_fewer_steps():
+    block = {"support": "dense", "match": "compute", "seeds": 0}
+    study = Study(load_config(config(runs=[block], training={"steps": 5000})))
+    assert [(run.n, run.d, run.steps) for run in study.runs] == [(4608, 576, 61), (4608, 576, 260)]
+
+
+def test_families_with_digits_and_learned_masks():
+    block = {"support": ["dose144", "girth6", "pruned_retuned"], "d": 7, "seeds": 0}
+    dosed, wide, pruned = Study(load_config(config(runs=[block]))).runs
+    assert dosed.mask == "results/masks/dose144_m576_n4608_d7_seed0.json"
+    assert wide.mask == "results/masks/girth6_m576_n4608_d7_seed0.json"
+    assert pruned.mask is None and pruned.parent is not None
+    assert (pruned.parent.support, pruned.parent.d, pruned.parent.n) == ("dense", 576, 4608)
+
+
+def test_what_a_run_is_pruned_from_is_trained_and_measured_only_where_it_is_asked_for():
+    pruned = {"support": "pruned_retuned", "seeds": 0}
+    alone = Study(load_config(config(runs=[pruned])))
+    assert [run.support for run in alone.runs] == ["pruned_retuned"] * 2
+    assert [run.support for run in alone.trained] == ["pruned_retuned"] * 2 + ["dense"]
+    both = Study(load_config(config(runs=[pruned, {"support": "dense", "seeds": 0}])))
+    assert [run.support for run in both.trained] == ["pruned_retuned"] * 2 + ["dense"]
+    assert both.runs == both.trained
+    assert both.runs[0].parent.path == both.runs[2].path
+
+
+def test_blocks_override_what_is_measured():
+    blocks = [
+        {"support": "expander", "d": 7, "seeds": 0, "inference": ["encoder"]},
+        {"support": "expander", "d": 30, "seeds": 0, "train_cross_entropy": True},
+        {"support": "expander", "d": 30, "seeds": 0, "analyses": ["novelty", "pursuits"]},
+    ]
+    study = Study(load_config(config(runs=blocks, evaluation={"pursuits": ["niht", "block_omp_4"]})))
+    first, second = study.runs
+    assert first.evaluation["inference"] == first.evaluation["cross_entropy"] == ["encoder"]
+    assert second.evaluation["cross_entropy"] == ["encoder", "omp"]
+    assert second.evaluation["train_cross_entropy"] and not first.evaluation["train_cross_entropy"]
+    assert study.analysed == (second.cell,)
+    (asked,) = study.analysis_spec(second.cell).values()
+    assert asked["analyses"] == ["pursuits", "novelty"] and asked["pursuits"] == ["block_omp_4", "niht"]
+    assert asked["reference"] is None and "novelty" in study.left_out[0]
+
+
+def test_novelty_is_measured_against_the_dense_run_of_the_same_seed():
+    blocks = [
+        {"support": "expander", "d": 7, "analyses": ["novelty"]},
+        {"support": "dense", "seeds": 1},
+    ]
+    study = Study(load_config(config(runs=blocks)))
+    spec = study.analysis_spec(study.runs[0].cell)
+    assert [found["reference"] for found in spec.values()] == [None, study.runs[2].path]
+
+
+def test_another_analysis_is_another_folder_and_the_same_evaluation():
+    def folders(**changes):
+        blocks = [{"support": "expander", "d": 7, "analyses": ["pursuits"]}]
+        study = Study(load_config(config(runs=blocks, evaluation=changes)))
+        return study.measurements(study.analysed[0]), study.analysis(study.analysed[0])
+
+    plain = folders()
+    assert folders(pursuit_tokens=100)[0] == plain[0] and folders(pursuit_tokens=100)[1] != plain[1]
+    assert folders(train_cross_entropy=True)[0] != plain[0]
+    assert folders(train_cross_entropy=True)[1] == plain[1]
+
+
+def test_synthetic_trials_have_a_folder_for_each_d():
+    study = Study(load_config(config(synthetic={"d": [7, 30], "k": 4, "trials": 3})))
+    parts = study.synthetic_parts()
+    assert [part.rpartition("-")[0] for part in parts] == [
+        "results/synthetic/m512_n4096_d7",
+        "results/synthetic/m512_n4096_d30",
+    ]
+    assert study.synthetic_spec(study.synthetic[parts[1]]) == {
+        "m": 512,
+        "n": 4096,
+        "d": 30,
+        "k": [4],
+        "sigma": [0.0, 0.01, 0.05],
+        "masks": 5,
+        "trials": 3,
+    }
+    assert Study(load_config(config())).synthetic_parts() == []
+
+
 def test_labels_tell_settings_apart():
     def labels(**changes):
         study = Study(load_config(config(**changes)))
@@ -182,8 +266,38 @@ def test_every_mistake_is_listed_with_its_key():
             "runs[0].match: found 'decoder' with support expander",
         ),
         (
-            {"runs": [{"support": "expander", "encoder": "warm_tied"}]},
-            "runs[0].encoder: found 'warm_tied' with support expander",
+            {"runs": [{"support": "dense", "encoder": ["tied", "full"]}]},
+            "runs[0].encoder: found 'full' with support dense",
+        ),
+        (
+            {"runs": [{"support": "pruned_retuned", "encoder": "warm_tied"}]},
+            "runs[0].encoder: found 'warm_tied' with support pruned_retuned (runs[0]), expected tied",
+        ),
+        (
+            {"runs": [{"support": "girth6", "d": [7, 30]}]},
+            "runs[0].d[1]: found 30 with n=4608 and support girth6: girth6: n = 4608 columns of d = 30 on "
+            "m = 576 rows; at most m(m−1)/(d(d−1)) = 380 can exist",
+        ),
+        (
+            {"runs": [{"support": "dose4609", "d": 7}]},
+            "runs[0].d[0]: found 7 with n=4608 and support dose4609: dose4609: expected 1 to n = 4608",
+        ),
+        (
+            {"runs": [{"support": ["dose64", "dose0"]}]},
+            "runs[0].support[1]: found 'dose0', expected one of expander, bernoulli, ",
+        ),
+        (
+            {"evaluation": {"analyses": ["noveltie"]}},
+            "evaluation.analyses[0]: found 'noveltie', expected one of pursuits, features, ",
+        ),
+        ({"evaluation": {"pursuits": ["omp"]}}, "evaluation.pursuits[0]: found 'omp', expected niht, "),
+        ({"synthetic": {"d": [7, 600]}}, "synthetic.d[1]: found 600, expected 1 to m=512"),
+        ({"synthetic": {"k": 513}}, "synthetic.k[0]: found 513, expected at most 512"),
+        ({"study": {"folder": "../elsewhere"}}, "study.folder: found '../elsewhere', expected a relative"),
+        ({"study": {}}, "study.folder: missing"),
+        (
+            {"runs": [{"support": "expander", "inference": ["encoder"], "cross_entropy": ["omp"]}]},
+            "runs[0].cross_entropy: found 'omp', expected only what runs[0].inference lists",
         ),
         (
             {"runs": [{"support": "dense", "match": "total"}]},
@@ -211,7 +325,7 @@ def test_a_mistake_names_key_value_and_what_is_allowed(changes, expected):
 
 
 @pytest.mark.parametrize(
-    "name", ["../up", "a/b", "a b", "$(id)", "a;b", "", ".hidden", "logs", "Masks", "x" * 81]
+    "name", ["../up", "a/b", "a b", "$(id)", "a;b", "", ".hidden", "logs", "Masks", "x" * 81, "synthetic"]
 )
 def test_names_cannot_leave_the_results(name):
     model = {

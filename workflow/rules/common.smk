@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -50,7 +51,7 @@ wildcard_constraints:
     model=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     corpus=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     recipe=r"[A-Za-z0-9][A-Za-z0-9._-]*",
-    family=r"[a-z_]+",
+    family=r"[a-z][a-z0-9_]*",
     layer=r"\d+",
     split="train|test|ce",
     shard=r"\d{5}",
@@ -110,10 +111,16 @@ def shard_files(wildcards):
 
 
 def tables_named(name):
-    """That table of every setting and of every baseline."""
-    parts = [f"{STUDY.measurements(cell)}/{name}.parquet" for cell in STUDY.cells]
-    parts.extend(sorted({f"{folder}/{name}.parquet" for folder in map(STUDY.baseline, FIRST_RUNS)}))
-    return parts
+    """That table of every setting, of every baseline and of every synthetic dictionary."""
+    folders = [STUDY.measurements(cell) for cell in STUDY.cells]
+    folders.extend(sorted(set(map(STUDY.baseline, FIRST_RUNS))))
+    folders.extend(STUDY.synthetic_parts())
+    return [f"{folder}/{name}.parquet" for folder in folders]
+
+
+def analysis_tables():
+    """What the analyses found, of every setting that is analysed."""
+    return [f"{STUDY.analysis(cell)}/analysis.parquet" for cell in STUDY.analysed]
 
 
 def pools():
@@ -134,7 +141,9 @@ def training_inputs(wildcards):
 def evaluation_inputs(wildcards):
     runs = runs_of(wildcards)
     run = runs[0]
+    leak = any(run.evaluation["train_cross_entropy"] for run in runs)
     return {
+        **({"train": ancient(f"{folder(run)}/pool/train.json")} if leak else {}),
         "weights": [f"{run.path}/weights.safetensors" for run in runs],
         "model": ancient(f"results/{run.model}/model.json"),
         "test": ancient(f"{folder(run)}/pool/test.json"),

@@ -44,18 +44,22 @@ rule evaluate:
         gpu=GPUS,
     params:
         spec=lambda w: canonical_json(STUDY.evaluation_spec(w.cell)),
+        # Only where a run is also measured on its training documents.
+        train=lambda w, input: (
+            shlex.join(["--train", input.train]) if "train" in input.keys() else ""
+        ),
         lineage=lineage("evaluation"),
     shell:
         "$PYTHON $SCRIPTS/evaluate.py --log {log:q} --spec {params.spec:q}"
         " --model {input.model:q} --test {input.test:q} --ce {input.ce:q} --baseline {input.baseline:q}"
-        " --metrics {output.metrics:q} --documents {output.documents:q}"
+        " {params.train} --metrics {output.metrics:q} --documents {output.documents:q}"
 
 
 # The pools are inputs so that whatever is planned before training, whose inputs are ancient, also
 # plans this rule, and through it everything that is missing.
 rule collect:
     input:
-        metrics=tables_named("metrics"),
+        metrics=tables_named("metrics") + analysis_tables(),
         documents=tables_named("documents"),
         pools=pools(),
     output:

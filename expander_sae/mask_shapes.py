@@ -1,0 +1,65 @@
+"""Which shapes a mask family can have. No numpy: a configuration is checked with it while it is planned."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from expander_sae.errors import UserError
+
+DOSE = re.compile(r"dose([1-9]\d*)")
+
+
+def require_cover(m: int, n: int, d: int) -> None:
+    """Raise `UserError` where n columns of d entries cannot write each of m rows."""
+    if d * n < m:
+        raise UserError(f"d·n: found {d}·{n} = {d * n}, expected at least m = {m}, to cover every row")
+
+
+def require_supports(m: int, n: int, d: int, supports: int) -> None:
+    """Raise `UserError` where `dose` cannot have this many distinct supports."""
+    if not 1 <= supports <= n:
+        raise UserError(f"dose{supports}: expected 1 to n = {n} supports")
+    if math.comb(m, d) < supports:
+        raise UserError(f"dose{supports}: only {math.comb(m, d)} supports of {d} among {m} rows exist")
+    require_cover(m, supports, d)
+
+
+def girth6_lines(m: int, n: int, d: int) -> tuple[int, int, int]:
+    """(q, target, whole) of the lines of `girth6`: the largest prime d ≤ q ≤ m/d, the places that a
+    row beyond the d·q of the lines takes, and the number of whole slopes.
+
+    Raises:
+        UserError: there is no such q with q² ≥ n, or too many rows lie beyond.
+    """
+    require_cover(m, n, d)
+    limit = m * (m - 1) // (d * (d - 1)) if d > 1 else n
+    q = next((q for q in range(m // d, max(d, 2) - 1, -1) if _is_prime(q)), 0)
+    if n > q**2:
+        raise UserError(
+            f"girth6: n = {n} columns of d = {d} on m = {m} rows; at most m(m−1)/(d(d−1)) = {limit} "
+            f"can exist and this construction reaches {q**2}"
+        )
+    target, whole = min(max(n * d // m, 1), q), max(n // q, 1)
+    extras, room = m - d * q, whole * (min(q, n) // target)
+    if extras > room:
+        raise UserError(
+            f"girth6: {extras} of {m} rows lie beyond the {d}·{q} of the lines, expected at most {room}"
+        )
+    return q, target, whole
+
+
+def impossible(family: str, m: int, n: int, d: int) -> str | None:
+    """Why this family has no mask of this shape, 1 ≤ d ≤ m; None where nothing speaks against it."""
+    try:
+        if match := DOSE.fullmatch(family):
+            require_supports(m, n, d, int(match[1]))
+        elif family == "girth6":
+            girth6_lines(m, n, d)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _is_prime(q: int) -> bool:
+    return q > 1 and all(q % divisor for divisor in range(2, math.isqrt(q) + 1))

@@ -1,0 +1,1 @@
+# Measurements of trained runs that need no language model.

@@ -1,0 +1,1 @@
+# Recovery of planted codes, which needs no model at all.

@@ -5,32 +5,26 @@ Nothing is measured here and no data is read. Every estimate is of one job with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from expander_sae.activations.splits import SPLITS
 from expander_sae.cost_model import DENSE, Machine, Shape
+from expander_sae.memory import FLOAT, INDEX_BYTES, LOGIT_BYTES, Memory, ModelSize
 from expander_sae.recipes import Recipe
 from expander_sae.study import Cell, Model, Run, Study
 
-VOCABULARIES = {
-    "smollm2-135m-instruct": 49_152,
-    "pythia-70m-deduped": 50_304,
-    "pythia-160m": 50_304,
-    "qwen2.5-3b": 151_936,
-    "llama-3.2-1b": 128_256,
-}
-_VOCABULARY = 50_000  # of any other model
-_FLOAT = 4
 _TOKEN_BYTES = 10  # document, position and token id of a shard's row
-_INDEX_BYTES = 18  # the same and the norm, beside a pool
 _EVALUATED = 512  # tokens in one call of an inference
 _BASELINES = 5  # passes over the cross-entropy sequences without an autoencoder
-_LOGIT_BYTES = 4 << 26  # logits held at once
-_MB = 1e6
 
-# Resident megabytes of a process before its data: imports, and compiled kernels.
-_BASE_MB = {"plain": 170, "model": 400, "extraction": 300, "training": 480, "evaluation": 550}
+
+@dataclass(frozen=True)
+class Need:
+    """What one job takes: seconds on the machine of the plan, and its peak memory in megabytes."""
+
+    seconds: float
+    peak_mb: float
 
 
 @dataclass(frozen=True)
@@ -47,62 +41,45 @@ class Stage:
         return sum(self.seconds)
 
 
-@dataclass(frozen=True)
-class ModelSize:
-    """A language model's parameters, estimated from its shape: 12·width² a layer, and the embedding."""
-
-    width: int
-    depth: int
-    vocabulary: int
-    dtype: str
-
-    @classmethod
-    def of(cls, model: Model) -> ModelSize:
-        spec = model.spec
-        vocabulary = VOCABULARIES.get(spec["name"], _VOCABULARY)
-        return cls(spec["width"], spec["depth"], vocabulary, spec["dtype"])
-
-    @property
-    def layer(self) -> int:
-        """Parameters of a decoder layer."""
-        return 12 * self.width**2
-
-    @property
-    def parameters(self) -> int:
-        return self.depth * self.layer + self.vocabulary * self.width
-
-    @property
-    def bytes(self) -> int:
-        return self.parameters * (2 if self.dtype == "bfloat16" else 4)
-
-
 class Plan:
-    """The stages of a study on a machine.
+    """What each job of a study takes on a machine, and its stages.
 
     other: the machine that does what needs no GPU; `machine` itself where it has none.
+    memory: how the peaks are estimated; those of a CPU where none is given.
     """
 
-    def __init__(self, study: Study, machine: Machine, other: Machine | None = None) -> None:
+    def __init__(
+        self, study: Study, machine: Machine, other: Machine | None = None, memory: Memory | None = None
+    ) -> None:
         self.study, self.machine, self.other = study, machine, other or machine
         self.gpu = other is not None
         self.recipe = Recipe(**study.recipe_settings)
         self.threads: int = study.config["compute"]["threads"]
         asked = study.config["compute"]["backend"]
         self.backend = machine.backend("auto" if self.gpu else asked)
-        self.sizes = {label: ModelSize.of(model) for label, model in study.models.items()}
+        self.memory = memory or Memory(study)
+        self.sizes = self.memory.sizes
 
     def stages(self) -> list[Stage]:
         """In the order in which they run."""
+        runs, models = self.study.runs, list(self.study.models.values())
+        masks = {run.mask: (run.n, run.d) for run in runs if run.mask}
+        layers = sorted({(run.model, run.layer, run.train_tokens) for run in runs})
+        baselines = [(self.study.models[model], layer) for model, layer, _ in layers]
         found = [
-            self._model(),
-            self._corpus(),
-            self._extraction(),
-            self._pools(),
-            self._masks(),
-            self._training(),
-            self._baseline(),
-            self._evaluation(),
-            Stage("tables, figure", (self.other.jobs["tables"] * len(self.study.runs) + 10,), 600),
+            _stage("model", map(self.model, models)),
+            _stage("corpus", map(self.corpus, models)),
+            _stage("extraction", (self.extraction(m) for m in models for _ in self._shards(m)), self.gpu),
+            _stage("pool", (self.pool(m, split) for m in models for split in SPLITS for _ in m.layers)),
+            _stage("mask", (self.mask(n, d) for n, d in masks.values())),
+            _stage("training", map(self.training, runs), self.gpu),
+            _stage(
+                "baseline",
+                (self.baseline(m, layer) for m, layer in baselines),
+                self.gpu,
+            ),
+            _stage("evaluation", map(self.evaluation, self.study.cells.values()), self.gpu),
+            Stage("tables, figure", (self.other.jobs["tables"] * len(runs) + 10,), self.memory.tables),
         ]
         return [stage for stage in found if stage.seconds]
 
@@ -111,62 +88,48 @@ class Plan:
         size = self.study.config["tokens"]["shard"]
         return {split: count * size for split, count in self.study.shards(model.label).items()}
 
-    def _model(self) -> Stage:
-        jobs = self.other.jobs
-        seconds, peak = [], 0.0
-        for model in self.study.models.values():
-            size = self.sizes[model.label]
-            work = jobs["convert"] if model.spec["source"] == "package" else 0.0
-            seconds.append(jobs["start_model"] + work * size.parameters)
-            if work:  # as it lies in the package, and as float32
-                peak = max(peak, _BASE_MB["model"] + 2 * size.parameters * _FLOAT / _MB)
-        return Stage("model", tuple(seconds), peak or _BASE_MB["model"])
+    def _shards(self, model: Model) -> range:
+        return range(sum(self.study.shards(model.label).values()))
 
-    def _corpus(self) -> Stage:
+    def model(self, model: Model) -> Need:
+        """Putting a model's weights where later jobs load them."""
         jobs = self.other.jobs
-        tokens = [sum(self.shard_tokens(model).values()) for model in self.study.models.values()]
-        seconds = tuple(jobs["corpus"] + jobs["corpus_token"] * count for count in tokens)
-        # Token ids as Python lists and the documents of every word 8-gram: about 1.2 kB a token.
-        return Stage("corpus", seconds, _BASE_MB["model"] + 1200 * max(tokens) / _MB)
+        work = jobs["convert"] if model.spec["source"] == "package" else 0.0
+        seconds = jobs["start_model"] + work * self.sizes[model.label].parameters
+        return Need(seconds, self.memory.model(model))
 
-    def _extraction(self) -> Stage:
+    def corpus(self, model: Model) -> Need:
+        """Reading, splitting and tokenising a model's text."""
+        tokens = sum(self.shard_tokens(model).values())
+        seconds = self.other.jobs["corpus"] + self.other.jobs["corpus_token"] * tokens
+        return Need(seconds, self.memory.corpus(tokens))
+
+    def extraction(self, model: Model) -> Need:
+        """One shard of all layers of a model."""
         shard = self.study.config["tokens"]["shard"]
         batch = self.study.config["compute"]["batch_tokens"]
-        seconds: list[float] = []
-        peak = 0.0
-        for model in self.study.models.values():
-            size, jobs = self.sizes[model.label], self.machine.jobs
-            written = shard * size.width * _FLOAT * len(model.layers)
-            one = self._model_start(size) + written / jobs["shard_bytes"]
-            one += self._forward(size, shard, batch, model.layers[-1] + 1) / self.threads
-            seconds += [one] * sum(self.study.shards(model.label).values())
-            activations = written + 16 * batch * size.width * _FLOAT
-            peak = max(peak, _BASE_MB["extraction"] + (size.bytes + activations) / _MB)
-        return Stage("extraction", tuple(seconds), peak, self.gpu)
+        size, jobs = self.sizes[model.label], self.machine.jobs
+        seconds = self._model_start(size)
+        seconds += shard * size.width * FLOAT * len(model.layers) / jobs["shard_bytes"]
+        seconds += self._forward(size, shard, batch, model.layers[-1] + 1) / self.threads
+        return Need(seconds, self.memory.extraction(model))
 
-    def _pools(self) -> Stage:
-        seconds: list[float] = []
-        peak = 0.0
-        for model in self.study.models.values():
-            row = self.sizes[model.label].width * _FLOAT
-            for tokens in self.shard_tokens(model).values():
-                seconds += [0.5 + tokens * row / self.other.jobs["pool_bytes"]] * len(model.layers)
-                # A row group is held in a few copies, the columns of the index in two.
-                peak = max(peak, _BASE_MB["plain"] + (6 * 4096 * row + 2 * _INDEX_BYTES * tokens) / _MB)
-        return Stage("pool", tuple(seconds), peak)
+    def pool(self, model: Model, split: str) -> Need:
+        """Joining the shards of one split of one layer."""
+        tokens = self.shard_tokens(model)[split]
+        row = self.sizes[model.label].width * FLOAT
+        return Need(0.5 + tokens * row / self.other.jobs["pool_bytes"], self.memory.pool(model, tokens))
 
-    def _masks(self) -> Stage:
-        masks = {run.mask: run.n * run.d for run in self.study.runs if run.mask}
-        entries = max(masks.values(), default=0)
-        seconds = tuple(0.1 + self.other.jobs["mask_entry"] * count for count in masks.values())
-        return Stage("mask", seconds, _BASE_MB["plain"] + 40 * entries / _MB)
+    def mask(self, n: int, d: int) -> Need:
+        """Generating a mask."""
+        return Need(0.1 + self.other.jobs["mask_entry"] * n * d, self.memory.mask(n, d))
 
-    def _training(self) -> Stage:
-        seconds = tuple(self.training_seconds(run) for run in self.study.runs)
-        return Stage("training", seconds, max(map(self._training_mb, self.study.runs)), self.gpu)
+    def training(self, run: Run) -> Need:
+        """One run: start, checks of the pool, and the steps."""
+        return Need(self.training_seconds(run), self.memory.training(run))
 
     def training_seconds(self, run: Run) -> float:
-        """One run: start, checks of the pool, and the steps."""
+        """Of `training`."""
         jobs, shape = self.machine.jobs, Shape(run.m, run.n, run.d, run.k, self.recipe.batch_size)
         backend = DENSE if run.support == "dense" else self.backend
         step = self.machine.seconds("train_step", backend, shape)
@@ -175,32 +138,22 @@ class Plan:
             step += max(0.0, step - encode)
         if self.recipe.count_after_update:
             step += encode
-        pool = self.study.train_tokens(run.model) * run.m * _FLOAT
+        pool = self.memory.train_tokens[run.model] * run.m * FLOAT
         return jobs["start"] + pool / self.other.jobs["read_bytes"] + run.steps * step / self.threads
 
-    def _training_mb(self, run: Run) -> float:
-        free = 2 if run.encoder != "tied" else 1
-        # Parameters, gradients, both moments, unit columns and one intermediate of each; row indices.
-        state = run.n * run.d * _FLOAT * (6 * free + 1)
-        scores = self.recipe.batch_size * (run.n if run.support == "dense" else 8192) * _FLOAT
-        resampled = 0.1 * run.n * run.m * _FLOAT  # directions of the tenth that is silent, say
-        pool = self.study.train_tokens(run.model) * (run.m * _FLOAT + 2 * _INDEX_BYTES)
-        return _BASE_MB["training"] + (state + scores + resampled + pool) / _MB
+    def baseline(self, model: Model, layer: int) -> Need:
+        """The cross-entropies of the model itself; it takes the memory of an evaluation."""
+        size = self.sizes[model.label]
+        seconds = self._model_start(size) + _BASELINES * self._splice(size, layer)
+        runs = (run for run in self.study.runs if run.model == model.label)
+        return Need(seconds, max(map(self.memory.evaluation, runs)))
 
-    def _baseline(self) -> Stage:
-        found = {(run.model, run.layer, run.train_tokens) for run in self.study.runs}
-        seconds = []
-        for model, layer, _ in sorted(found):
-            size = self.sizes[model]
-            seconds.append(self._model_start(size) + _BASELINES * self._splice(size, layer))
-        return Stage("baseline", tuple(seconds), max(map(self._evaluation_mb, self.study.runs)), self.gpu)
-
-    def _evaluation(self) -> Stage:
-        seconds = tuple(self.evaluation_seconds(cell) for cell in self.study.cells.values())
-        return Stage("evaluation", seconds, max(map(self._evaluation_mb, self.study.runs)), self.gpu)
+    def evaluation(self, cell: Cell) -> Need:
+        """The seeds of a setting, one after the other in one process."""
+        return Need(self.evaluation_seconds(cell), max(map(self.memory.evaluation, cell.runs)))
 
     def evaluation_seconds(self, cell: Cell) -> float:
-        """The seeds of a setting, one after the other in one process."""
+        """Of `evaluation`."""
         return self.machine.jobs["start_model"] + sum(map(self._run_evaluation, cell.runs))
 
     def _run_evaluation(self, run: Run) -> float:
@@ -209,7 +162,7 @@ class Plan:
         for name in asked["inference"]:
             seconds += self._inference(run, name, asked["test_tokens"])
         for name in asked["cross_entropy"]:
-            seconds += self._inference(run, name, self._sequence_tokens())
+            seconds += self._inference(run, name, self.memory.sequence_tokens)
             seconds += self._splice(size, run.layer)
         return seconds
 
@@ -220,15 +173,10 @@ class Plan:
         task = "omp" if name == "omp" else "encode_topk"
         return tokens / _EVALUATED * self.machine.seconds(task, backend, shape) / self.threads
 
-    def _sequence_tokens(self) -> int:
-        """Of the cross-entropy sequences, were all as long as the context."""
-        config = self.study.config
-        return int(config["tokens"]["ce_sequences"] * config["corpus"]["context"])
-
     def _splice(self, size: ModelSize, layer: int) -> float:
         """The layers above `layer`, head and losses, for all cross-entropy sequences."""
-        tokens = self._sequence_tokens()
-        batch = max(1, (_LOGIT_BYTES // 4) // size.vocabulary)
+        tokens = self.memory.sequence_tokens
+        batch = max(1, (LOGIT_BYTES // 4) // size.vocabulary)
         logits = tokens * size.vocabulary / self.machine.jobs["logits"]
         return (self._forward(size, tokens, batch, size.depth - 1 - layer) + logits) / self.threads
 
@@ -240,14 +188,11 @@ class Plan:
     def _model_start(self, size: ModelSize) -> float:
         return self.machine.jobs["start_model"] + size.parameters * self.machine.jobs["load"]
 
-    def _evaluation_mb(self, run: Run) -> float:
-        size, asked = self.sizes[run.model], run.evaluation
-        logits = min(_LOGIT_BYTES, 4 * self._sequence_tokens() * size.vocabulary)
-        columns = run.n * run.d * 8 + (_EVALUATED * run.n * 8 if run.support == "dense" else 0)
-        if run.support == "dense" and "omp" in asked["inference"]:
-            columns += 4 * min(run.n, 8192) ** 2
-        pools = (asked["test_tokens"] + 2 * self._sequence_tokens()) * run.m * _FLOAT
-        return _BASE_MB["evaluation"] + (size.bytes + logits + columns + pools) / _MB
+
+def _stage(name: str, needs: Iterable[Need], gpu: bool = False) -> Stage:
+    found = tuple(needs)
+    seconds = tuple(need.seconds for need in found)
+    return Stage(name, seconds, max((need.peak_mb for need in found), default=0.0), gpu)
 
 
 def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
@@ -257,14 +202,14 @@ def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
     yield "language models", float(sum(size.bytes for size, _ in sizes))
     tokens = {model.label: plan.shard_tokens(model) for model in models}
     yield "token tables", float(sum(5 * sum(tokens[model.label].values()) for model in models))
-    for what, beside in (("shards", _TOKEN_BYTES), ("pools", _INDEX_BYTES)):
+    for what, beside in (("shards", _TOKEN_BYTES), ("pools", INDEX_BYTES)):
         rows = (
-            (size.width * _FLOAT + beside) * len(model.layers) * sum(tokens[model.label][s] for s in SPLITS)
+            (size.width * FLOAT + beside) * len(model.layers) * sum(tokens[model.label][s] for s in SPLITS)
             for size, model in sizes
         )
         yield what, float(sum(rows))
     values = sum(run.n * run.d * (1 if run.encoder == "tied" else 2) + run.n + run.m for run in study.runs)
-    yield "weights", float(values * _FLOAT)
+    yield "weights", float(values * FLOAT)
     config = study.config
     documents = config["tokens"]["test"] / config["corpus"]["context"]
     # Rows of a document: three metrics of each inference on test, one on cross-entropy; kept thrice.

@@ -13,8 +13,9 @@ import pytest
 
 from expander_sae import cost
 from expander_sae.cost_model import CPU_FILE, GPU_FILE, JOB_CONSTANTS, Machine, Shape, terms
-from expander_sae.cost_stages import ModelSize, Plan, disk
+from expander_sae.cost_stages import Plan, disk
 from expander_sae.errors import UserError
+from expander_sae.memory import ModelSize
 from expander_sae.study import Study, load_config
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,13 +7,13 @@ rule model:
     log:
         "results/logs/{model}/model.log",
     resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
-        runtime=60,
+        **asks(lambda w: PLAN.model(model_of(w)), minutes=60),
     params:
         spec=lambda w: canonical_json(model_spec(w)),
         lineage=lineage("model"),
     shell:
-        "$PYTHON $SCRIPTS/model.py --log {log:q} --spec {params.spec:q} --out {output:q}"
+        "$PYTHON $SCRIPTS/model.py --log {log:q} --memory {resources.peak_mb}"
+        " --spec {params.spec:q} --out {output:q}"
 
 
 rule tokens:
@@ -25,14 +25,14 @@ rule tokens:
     log:
         "results/logs/{model}/{corpus}/tokens.log",
     resources:
-        mem_mb=lambda w, attempt: 3000 * attempt,
-        runtime=120,
+        **asks(lambda w: PLAN.corpus(model_of(w)), minutes=120),
     params:
         spec=lambda w: canonical_json(corpus_spec(w)),
         needs=lambda w: canonical_json(STUDY.needs(w.model)),
         lineage=lineage("corpus"),
     shell:
-        "$PYTHON $SCRIPTS/tokens.py --log {log:q} --spec {params.spec:q} --needs {params.needs:q}"
+        "$PYTHON $SCRIPTS/tokens.py --log {log:q} --memory {resources.peak_mb}"
+        " --spec {params.spec:q} --needs {params.needs:q}"
         " --model {input.model:q} --out {output.tokens:q} --record {output.record:q}"
 
 
@@ -59,14 +59,14 @@ for MODEL in STUDY.models.values():
             model=re.escape(MODEL.label),
         threads: THREADS
         resources:
-            mem_mb=lambda w, attempt: 4000 * attempt,
-            runtime=60,
+            **asks(lambda w: PLAN.extraction(model_of(w))),
             gpu=GPUS,
         params:
             spec=lambda w: canonical_json(STUDY.shard_spec(w.model, w.split, int(w.shard))),
             lineage=lineage("extraction"),
         shell:
-            "$PYTHON $SCRIPTS/extract.py --log {log:q} --spec {params.spec:q} --model {input.model:q}"
+            "$PYTHON $SCRIPTS/extract.py --log {log:q} --memory {resources.peak_mb}"
+            " --spec {params.spec:q} --model {input.model:q}"
             " --tokens {input.tokens:q} --out {output:q}"
 
 
@@ -81,12 +81,12 @@ rule pool:
     log:
         "results/logs/{model}/{corpus}/layer{layer}/pool_{split}.log",
     resources:
-        mem_mb=lambda w, attempt: 2000 * attempt,
-        runtime=60,
+        **asks(lambda w: PLAN.pool(model_of(w), w.split)),
     params:
         spec=lambda w: canonical_json(STUDY.pool_spec(w.model, int(w.layer), w.split)),
         shards=lambda w, input: str(Path(input.shards[0]).parent),
         lineage=lineage("pool"),
     shell:
-        "$PYTHON $SCRIPTS/pool.py --log {log:q} --spec {params.spec:q} --shards {params.shards:q}"
+        "$PYTHON $SCRIPTS/pool.py --log {log:q} --memory {resources.peak_mb}"
+        " --spec {params.spec:q} --shards {params.shards:q}"
         " --data {output.data:q} --out {output.record:q}"

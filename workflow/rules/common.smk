@@ -1,5 +1,6 @@
 # The study, and what all rules share. No torch here, since this file is read for every job.
 
+import inspect
 import os
 import re
 import shlex
@@ -9,8 +10,11 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from expander_sae.cost_model import CPU_FILE, Machine
+from expander_sae.cost_stages import Plan
 from expander_sae.errors import UserError
 from expander_sae.files import canonical_json
+from expander_sae.memory import Memory, asked_mb, asked_minutes
 from expander_sae.stages import lineage
 from expander_sae.study import Study, load_config
 
@@ -34,6 +38,9 @@ DEVICE = COMPUTE["device"]
 # What a job asks the scheduler for; the job itself finds out whether torch can use it.
 GPUS = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
 THREADS = COMPUTE["threads"]
+
+# What each job takes at most. The times are those of a CPU: on a GPU a job asks for too much.
+PLAN = Plan(STUDY, Machine.read(CPU_FILE), memory=Memory(STUDY, gpu=bool(GPUS)))
 
 # How a job computes reaches it by its environment and not by params or the command's text, since
 # changing it must not rerun anything.
@@ -69,6 +76,25 @@ onstart:
         print(f"left out: {line}", file=sys.stderr)
 
 
+def asks(need, minutes=30):
+    """Resources of a rule from `need`, which gives a job's `Need` by its wildcards.
+
+    mem_mb and runtime are what a scheduler is asked for, more at each attempt. peak_mb is the
+    estimate itself, which the job compares with the memory that it finds.
+    """
+    found = {
+        "mem_mb": lambda wildcards, attempt: asked_mb(need(wildcards).peak_mb, attempt),
+        "peak_mb": lambda wildcards: round(need(wildcards).peak_mb),
+        "runtime": lambda wildcards, attempt: asked_minutes(
+            need(wildcards).seconds, minutes, attempt
+        ),
+    }
+    # Snakemake looks at the signature several times a job, which slows the planning of thousands.
+    for function in found.values():
+        function.__signature__ = inspect.signature(function)
+    return found
+
+
 def run_of(wildcards):
     """The run of a path's wildcards."""
     path = f"results/{wildcards.cell}_seed{wildcards.seed}"
@@ -77,17 +103,21 @@ def run_of(wildcards):
     return STUDY.by_path[path]
 
 
-def runs_of(wildcards):
-    """The runs of a setting, one a seed."""
+def cell_of(wildcards):
+    """The setting of a path's wildcards: its runs, one a seed."""
     if wildcards.cell not in STUDY.cells:
         raise WorkflowError(f"results/{wildcards.cell}: no such runs in the configuration")
-    return STUDY.cells[wildcards.cell].runs
+    return STUDY.cells[wildcards.cell]
+
+
+def model_of(wildcards):
+    if wildcards.model not in STUDY.models:
+        raise WorkflowError(f"results/{wildcards.model}: no such model in the configuration")
+    return STUDY.models[wildcards.model]
 
 
 def model_spec(wildcards):
-    if wildcards.model not in STUDY.models:
-        raise WorkflowError(f"results/{wildcards.model}: no such model in the configuration")
-    return STUDY.models[wildcards.model].spec
+    return model_of(wildcards).spec
 
 
 def corpus_spec(wildcards):
@@ -139,7 +169,7 @@ def training_inputs(wildcards):
 
 
 def evaluation_inputs(wildcards):
-    runs = runs_of(wildcards)
+    runs = cell_of(wildcards).runs
     run = runs[0]
     leak = any(run.evaluation["train_cross_entropy"] for run in runs)
     return {

@@ -13,14 +13,14 @@ rule baseline:
         "results/logs/{model}/{corpus}/layer{layer}/baseline_{recipe}_t{tokens}-{asked}.log",
     threads: THREADS
     resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
-        runtime=60,
+        **asks(lambda w: PLAN.baseline(model_of(w), int(w.layer))),
         gpu=GPUS,
     params:
         spec=lambda w: canonical_json(STUDY.baseline_spec(w.model, int(w.layer), int(w.tokens))),
         lineage=lineage("evaluation"),
     shell:
-        "$PYTHON $SCRIPTS/baseline.py --log {log:q} --spec {params.spec:q} --model {input.model:q}"
+        "$PYTHON $SCRIPTS/baseline.py --log {log:q} --memory {resources.peak_mb}"
+        " --spec {params.spec:q} --model {input.model:q}"
         " --ce {input.ce:q} --train {input.train:q}"
         " --metrics {output.metrics:q} --documents {output.documents:q}"
 
@@ -39,8 +39,7 @@ rule evaluate:
         "results/logs/{cell}/evaluate-{asked}.log",
     threads: THREADS
     resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
-        runtime=120,
+        **asks(lambda w: PLAN.evaluation(cell_of(w))),
         gpu=GPUS,
     params:
         spec=lambda w: canonical_json(STUDY.evaluation_spec(w.cell)),
@@ -50,7 +49,8 @@ rule evaluate:
         ),
         lineage=lineage("evaluation"),
     shell:
-        "$PYTHON $SCRIPTS/evaluate.py --log {log:q} --spec {params.spec:q}"
+        "$PYTHON $SCRIPTS/evaluate.py --log {log:q} --memory {resources.peak_mb}"
+        " --spec {params.spec:q}"
         " --model {input.model:q} --test {input.test:q} --ce {input.ce:q} --baseline {input.baseline:q}"
         " {params.train} --metrics {output.metrics:q} --documents {output.documents:q}"
 

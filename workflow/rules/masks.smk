@@ -7,10 +7,10 @@ rule mask:
     log:
         "results/logs/masks/{family}_m{m}_n{n}_d{d}_seed{seed}.log",
     resources:
-        mem_mb=lambda w, attempt: 2000 * attempt,
-        runtime=30,
+        **asks(lambda w: PLAN.mask(int(w.n), int(w.d))),
     params:
         spec=lambda w: canonical_json(mask_spec(w)),
         lineage=lineage("mask"),
     shell:
-        "$PYTHON $SCRIPTS/mask.py --log {log:q} --spec {params.spec:q} --out {output:q}"
+        "$PYTHON $SCRIPTS/mask.py --log {log:q} --memory {resources.peak_mb}"
+        " --spec {params.spec:q} --out {output:q}"

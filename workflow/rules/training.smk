@@ -13,12 +13,12 @@ rule train:
         "results/logs/{cell}_seed{seed}/train.log",
     threads: THREADS
     resources:
-        mem_mb=lambda w, attempt: 2500 * attempt,
-        runtime=120,
+        **asks(lambda w: PLAN.training(run_of(w))),
         gpu=GPUS,
     params:
         spec=lambda w: canonical_json(run_of(w).train_spec()),
         lineage=lineage("training"),
     shell:
-        "$PYTHON $SCRIPTS/train.py --log {log:q} --spec {params.spec:q} --pool {input.pool:q}"
+        "$PYTHON $SCRIPTS/train.py --log {log:q} --memory {resources.peak_mb}"
+        " --spec {params.spec:q} --pool {input.pool:q}"
         " --mask {input.mask:q} --out {output.weights:q}"

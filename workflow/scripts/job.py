@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from expander_sae import memory_limits
 from expander_sae.errors import UserError, reported_to_user
 from expander_sae.files import write_json
 
@@ -45,9 +46,10 @@ def threads() -> int:
 
 
 def arguments(*names: str, lists: tuple[str, ...] = ()) -> argparse.Namespace:
-    """Parse --log and the options of these names; those of `lists` take any number of values."""
+    """Parse --log, --memory and the options of these names; those of `lists` take any number of values."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--memory", type=float, default=0.0, help="megabytes that the job needs")
     for name in names:
         parser.add_argument(f"--{name}", required=True)
     for name in lists:
@@ -71,6 +73,7 @@ def run(stage: str, main: Callable[[argparse.Namespace], bool | None], options: 
     started = time.perf_counter()
     try:
         with reported_to_user():
+            memory_limits.require(options.memory)
             _check_device()
             worked = main(options)
     except SystemExit:

@@ -108,6 +108,12 @@ class LanguageModel:
         return tokenizer_of(self.record)
 
     @property
+    def unembedding(self) -> Tensor:
+        """Weight of the language model's head: [V, m]."""
+        weight: Tensor = self._model.get_output_embeddings().weight
+        return weight.detach()
+
+    @property
     def vocabulary(self) -> int:
         """Number of logits of a position."""
         return int(self._model.config.get_text_config().vocab_size)

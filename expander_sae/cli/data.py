@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from expander_sae.activations.pool import Pool
+from expander_sae.api import load
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
 from expander_sae.runs import WEIGHTS
@@ -34,14 +35,16 @@ def device_of(name: str) -> torch.device:
 
 
 def load_weights(options: argparse.Namespace) -> tuple[SparseAutoencoder, dict[str, Any]]:
-    """(autoencoder, about) of `options.weights`, a file or the run folder that has it."""
-    path = weights_path(options.weights)
-    return SparseAutoencoder.load(path, device_of(options.device), options.backend)
+    """(autoencoder, about) of `options.weights`, whatever `expander_sae.load` reads."""
+    autoencoder = load(options.weights, device_of(options.device), options.backend)
+    return autoencoder, autoencoder.about
 
 
-def weights_path(given: Path) -> Path:
-    """The weights file of a run folder, or the file itself."""
-    return given / WEIGHTS if given.is_dir() else given
+def stored_bytes(given: Path) -> int:
+    """Bytes of the weights file, of that of a run folder, or of all files of another library's folder."""
+    if given.is_dir() and not (given / WEIGHTS).is_file():
+        return sum(file.stat().st_size for file in given.iterdir() if file.is_file())
+    return (given / WEIGHTS if given.is_dir() else given).stat().st_size
 
 
 def read_activations(

@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.activations.progress import Progress
     from expander_sae.autoencoder import SparseAutoencoder
-    from expander_sae.cli.codes import encoded_rows
     from expander_sae.cli.data import load_weights, read_activations
+    from expander_sae.codes import encoded_rows
     from expander_sae.dictionary import SparseCode
     from expander_sae.errors import UserError
     from expander_sae.evaluation.reconstruction import reconstruct

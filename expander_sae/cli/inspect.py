@@ -26,14 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
-    from expander_sae.cli.data import load_weights, weights_path
+    from expander_sae.cli.data import load_weights, stored_bytes
     from expander_sae.evaluation.storage import storage
 
     autoencoder, about = load_weights(options)
-    path = weights_path(options.weights)
     record: dict[str, Any] = {
-        "file": str(path),
-        "file_bytes": path.stat().st_size,
+        "file": str(options.weights),
+        "file_bytes": stored_bytes(options.weights),
         "shape": {name: getattr(autoencoder, name) for name in ("m", "n", "d", "k")},
         "encoder": autoencoder.encoder_kind,
         "dtype": str(autoencoder.b_dec.dtype).removeprefix("torch."),
@@ -93,8 +92,8 @@ def _firing(
     """What the trained encoder does on activations: error, dead features, collisions."""
     import numpy as np
 
-    from expander_sae.cli.codes import codes_of, encoded_rows, joined
     from expander_sae.cli.data import read_activations
+    from expander_sae.codes import codes_of, encoded_rows, joined
     from expander_sae.evaluation.collisions import collisions, relabelled
     from expander_sae.evaluation.reconstruction import reconstruct
     from expander_sae.inference import INFERENCES

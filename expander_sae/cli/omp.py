@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
-    from expander_sae.cli.codes import codes_of
     from expander_sae.cli.data import load_weights, read_activations
+    from expander_sae.codes import codes_of
     from expander_sae.errors import UserError
     from expander_sae.inference import INFERENCES
 
@@ -66,7 +66,7 @@ def _safetensors(codes: Iterator[SparseCode], path: Path, about: dict[str, objec
     """index int32 [N, k] (−1: an empty place) and value float32 [N, k]; returns the active entries."""
     import torch
 
-    from expander_sae.cli.codes import joined
+    from expander_sae.codes import joined
     from expander_sae.tensors import save_tensors
 
     code = joined(codes)

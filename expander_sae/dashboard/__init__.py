@@ -1,0 +1,1 @@
+"""One static HTML page about a trained run: `collect` measures, `page` writes."""

@@ -1,0 +1,201 @@
+"""What the page shows: contexts, supports, logit effects, encoder against OMP."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expander_sae.activations.language_model import LanguageModel, tokenizer_of
+from expander_sae.activations.pool import Pool
+from expander_sae.activations.weights import read_model
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.certificates import flatness
+from expander_sae.codes import codes_of, joined
+from expander_sae.dashboard.arrays import CompactCode, compact, packed, quantised
+from expander_sae.errors import UserError
+from expander_sae.inference import INFERENCES
+from expander_sae.runs import WEIGHTS
+
+WIDTH = 64
+"""Most entries of a column that are shown, the largest in size."""
+LOGITS = 10
+"""Vocabulary entries at either end of a logit effect."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds the page: test tokens encoded, those pursued by OMP, features kept."""
+
+    tokens: int = 8192
+    omp_tokens: int = 2048
+    features: int = 16384
+
+
+def find_above(folder: Path, name: str) -> Path | None:
+    """The file `name` in the nearest folder above `folder`."""
+    return next((above / name for above in folder.resolve().parents if (above / name).is_file()), None)
+
+
+def collect(
+    folder: Path, pool_path: Path | None, model_path: Path | None, limits: Limits, logits: bool = True
+) -> dict[str, Any]:
+    """Everything that the page of the run in `folder` shows, as JSON.
+
+    pool_path, model_path: the test pool's manifest and `model.json`; None looks for
+    `pool/test.json` and `model.json` in the folders above, as the workflow lays them out. Without
+    a model the tokens are shown as numbers and there are no logit effects.
+
+    Raises:
+        UserError: no weights, no pool, or a pool of another width.
+    """
+    autoencoder, about = SparseAutoencoder.load(folder / WEIGHTS if folder.is_dir() else folder)
+    pool_path = pool_path or find_above(folder / WEIGHTS, "pool/test.json")
+    if pool_path is None:
+        raise UserError(f"{folder}: found no pool/test.json in the folders above it, expected one or --pool")
+    pool = Pool.open(pool_path)
+    if pool.m != autoencoder.m:
+        raise UserError(f"{pool_path}: activations of width {pool.m}, expected m = {autoencoder.m}")
+    model_path = model_path or find_above(folder / WEIGHTS, "model.json")
+    kept = np.unique(
+        np.linspace(0, autoencoder.n - 1, min(limits.features, autoencoder.n)).round().astype(int)
+    )
+    tokens = min(limits.tokens, pool.tokens)
+    limit = math.inf if about.get("norm_limit") is None else float(about["norm_limit"])
+    encoded = np.flatnonzero(pool.norms[:tokens] <= limit)
+    if not encoded.size:
+        raise UserError(f"{pool_path}: no token has a norm within the weights' norm_limit {limit:g}")
+    pursued = encoded[encoded < limits.omp_tokens]
+    record = None if model_path is None else read_model(model_path)
+    spec = about.get("spec") or {}
+    return {
+        "title": _title(spec, autoencoder),
+        "spec": {key: value for key, value in spec.items() if not isinstance(value, dict)},
+        "shape": {name: getattr(autoencoder, name) for name in ("m", "n", "d", "k")},
+        "tokens": int(tokens),
+        "encoded": int(encoded.size),
+        "metrics": _metrics(folder),
+        "features": packed(kept),
+        "text": _texts(pool.token_id[:tokens], record),
+        "document": packed(pool.document[:tokens].astype(np.int64)),
+        "encoder": _code(autoencoder, pool, encoded, kept, "encoder").json(),
+        "omp": _code(autoencoder, pool, pursued, kept, "omp").json() if pursued.size else None,
+        "omp_tokens": int(pursued.size),
+        "omp_limit": limits.omp_tokens,
+        "columns": _columns(autoencoder, kept),
+        "flatness": packed(_flatness(autoencoder)[kept].astype("<f4")),
+        "logits": _logits(autoencoder, model_path, record, kept) if logits and model_path else None,
+    }
+
+
+def _title(spec: dict[str, Any], autoencoder: SparseAutoencoder) -> str:
+    where = f"{spec['model']}, layer {spec['layer']}: " if {"model", "layer"} <= spec.keys() else ""
+    support = "dense" if autoencoder.mask is None else autoencoder.mask.recipe.family
+    shape = f"n = {autoencoder.n:,}, d = {autoencoder.d}, k = {autoencoder.k}"
+    seed = f", seed {spec['seed']}" if "seed" in spec else ""
+    return f"{where}{support}, {autoencoder.encoder_kind}, {shape}{seed}"
+
+
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    """The run's rows of metrics.parquet, where it has been evaluated."""
+    path = folder / "metrics.parquet"
+    if not path.is_file():
+        return []
+    from expander_sae.evaluation import tables
+
+    frame = tables.read_metrics(path)[["inference", "split", "metric", "value"]]
+    rows = frame[np.isfinite(frame["value"])].to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def _texts(ids: np.ndarray, record: dict[str, Any] | None) -> dict[str, Any]:
+    """Each distinct token's text once, and which one stands where."""
+    unique, place = np.unique(ids, return_inverse=True)
+    return {"unique": _words(unique, record), "place": packed(place)}
+
+
+def _words(ids: np.ndarray, record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return [f"[{token}]" for token in ids]
+    tokenizer = tokenizer_of(record)
+    return [tokenizer.decode([int(token)], clean_up_tokenization_spaces=False) for token in ids]
+
+
+def _code(
+    autoencoder: SparseAutoencoder, pool: Pool, rows: np.ndarray, features: np.ndarray, inference: str
+) -> CompactCode:
+    code = joined(codes_of(autoencoder, pool.activations[rows], INFERENCES[inference], inference))
+    return compact(code, rows, features, autoencoder.n)
+
+
+def _columns(autoencoder: SparseAutoencoder, features: np.ndarray) -> dict[str, Any]:
+    """The largest entries of each unit-norm column: rows and values, by falling size."""
+    shown = min(WIDTH, autoencoder.values.shape[1])
+    width = autoencoder.values.shape[1]
+    rows = np.empty((len(features), shown), dtype=np.int64)
+    values = np.empty((len(features), shown), dtype=np.float32)
+    dictionary = autoencoder.dictionary()
+    for start in range(0, len(features), 1024):
+        part = features[start : start + 1024]
+        if autoencoder.rows is None:
+            entries = dictionary.columns(torch.from_numpy(part)).detach()
+            names = torch.arange(width).expand_as(entries)
+        else:
+            entries = dictionary.values.detach()[part]  # type: ignore[attr-defined]
+            names = autoencoder.rows[part].long()
+        order = entries.abs().argsort(dim=1, descending=True, stable=True)[:, :shown]
+        rows[start : start + 1024] = names.gather(1, order).numpy()
+        values[start : start + 1024] = entries.gather(1, order).numpy()
+    whole, scale = quantised(values.ravel(), np.array([1.0]), np.zeros(values.size, dtype=np.int64))
+    return {
+        "width": width,
+        "shown": shown,
+        "rows": packed(rows.ravel()),
+        "values": packed(whole),
+        "scale": scale,
+    }
+
+
+def _flatness(autoencoder: SparseAutoencoder) -> np.ndarray:
+    values = autoencoder.values.detach()
+    mask = autoencoder.mask
+    if mask is None or mask.regular:
+        return flatness(values).numpy()
+    return flatness(values * torch.from_numpy(mask.valid()), mask.degrees).numpy()
+
+
+@torch.no_grad()
+def _logits(
+    autoencoder: SparseAutoencoder, model_path: Path, record: dict[str, Any] | None, features: np.ndarray
+) -> dict[str, Any]:
+    """The direct path: W_U w_j less its mean over the vocabulary, largest and smallest entries.
+
+    It skips the layers above and the final norm, whose scale depends on the token.
+    """
+    unembedding = LanguageModel.load(model_path).unembedding.float()
+    count = min(LOGITS, unembedding.shape[0] // 2)
+    index, value = [], []
+    for start in range(0, len(features), 256):
+        written = autoencoder.dictionary().columns(torch.from_numpy(features[start : start + 256])).detach()
+        effect: Tensor = written @ unembedding.T
+        effect -= effect.mean(dim=1, keepdim=True)
+        for largest in (True, False):
+            top = effect.topk(count, dim=1, largest=largest)
+            index.append(top.indices.numpy())
+            value.append(top.values.numpy())
+    # Each block gave the largest, then the smallest.
+    places, values = (
+        np.concatenate([np.concatenate(part[side::2]) for side in (0, 1)], axis=1) for part in (index, value)
+    )
+    unique, place = np.unique(places, return_inverse=True)
+    return {
+        "count": count,
+        "unique": _words(unique, record),
+        "place": packed(place.ravel()),
+        "value": packed(values.ravel().astype("<f4")),
+    }

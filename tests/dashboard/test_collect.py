@@ -1,0 +1,106 @@
+import base64
+
+import numpy as np
+import pytest
+import torch
+
+from expander_sae.activations.language_model import LanguageModel, tokenizer_of
+from expander_sae.activations.pool import Pool
+from expander_sae.activations.weights import read_model
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.dashboard.collect import LOGITS, Limits, collect
+from expander_sae.errors import UserError
+from expander_sae.inference import INFERENCES
+from expander_sae.runs import WEIGHTS
+from tests.dashboard.conftest import DEAD, MASSIVE, TOKENS, D, N
+
+
+def unpacked(stored):
+    kinds = {"Uint16Array": "<u2", "Uint32Array": "<u4", "Int16Array": "<i2", "Float32Array": "<f4"}
+    return np.frombuffer(base64.b64decode(stored["data"]), kinds[stored["type"]])
+
+
+def dense_code(code):
+    """[tokens, n] of a code as the page stores it."""
+    starts, token, value, largest = (unpacked(code[name]) for name in ("starts", "token", "value", "largest"))
+    feature = np.repeat(np.arange(len(starts) - 1), np.diff(starts.astype(int)))
+    written = np.zeros((TOKENS, len(starts) - 1))
+    written[token, feature] = value * largest[feature] / 32767
+    return written
+
+
+@pytest.fixture(scope="module")
+def loaded(run):
+    layer = run.parents[2]
+    return SparseAutoencoder.load(run / WEIGHTS)[0], Pool.open(layer / "pool" / "test.json"), layer.parents[1]
+
+
+@pytest.mark.parametrize(("name", "tokens"), [("encoder", TOKENS), ("omp", TOKENS // 2)])
+def test_the_page_holds_the_codes_of_the_encoded_tokens(data, loaded, name, tokens):
+    autoencoder, pool, _ = loaded
+    code = INFERENCES[name](autoencoder, torch.from_numpy(np.array(pool.activations)))
+    expected = np.zeros((TOKENS, N))
+    np.put_along_axis(expected, code.index.clamp(min=0).numpy(), code.value.numpy(), axis=1)
+    expected[MASSIVE] = 0  # its norm is beyond the limit: passed through
+    expected[tokens:] = 0
+    np.testing.assert_allclose(dense_code(data[name]), expected, atol=np.abs(expected).max() / 32767)
+    assert data["encoded"] == TOKENS - 1 and data["omp_tokens"] == TOKENS // 2 - 1
+
+
+def test_a_feature_that_never_fires_has_no_firings(data):
+    counts = np.diff(unpacked(data["encoder"]["starts"]).astype(int))
+    assert counts[DEAD] == 0 and (counts > 0).sum() > N // 2
+
+
+def test_tokens_are_the_tokenizer_s_words(data, loaded):
+    _, pool, model = loaded
+    tokenizer = tokenizer_of(read_model(model / "model.json"))
+    words = [data["text"]["unique"][place] for place in unpacked(data["text"]["place"])]
+    assert words == [tokenizer.decode([token]) for token in pool.token_id[:TOKENS]]
+
+
+def test_columns_are_the_support_by_falling_size(data, loaded):
+    autoencoder, _, _ = loaded
+    rows = unpacked(data["columns"]["rows"]).reshape(N, D)
+    values = unpacked(data["columns"]["values"]).reshape(N, D) * data["columns"]["scale"]
+    written = np.zeros((N, autoencoder.m))
+    np.put_along_axis(written, rows.astype(int), values, axis=1)
+    expected = autoencoder.dictionary().columns(torch.arange(N)).detach().numpy()
+    np.testing.assert_allclose(written, expected, atol=1 / 32767)
+    assert (np.diff(np.abs(values), axis=1) <= 0).all()
+    assert [set(row) for row in rows] == [set(row) for row in autoencoder.mask.rows]
+
+
+def test_logit_effects_are_the_centred_direct_path(data, loaded):
+    autoencoder, _, model = loaded
+    unembedding = LanguageModel.load(model / "model.json").unembedding
+    effect = autoencoder.dictionary().columns(torch.arange(N)).detach() @ unembedding.T
+    effect = (effect - effect.mean(dim=1, keepdim=True)).numpy()
+    stored = unpacked(data["logits"]["value"]).reshape(N, 2 * LOGITS)
+    ranked = np.sort(effect, axis=1)
+    np.testing.assert_allclose(stored[:, :LOGITS], ranked[:, ::-1][:, :LOGITS], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(stored[:, LOGITS:], ranked[:, :LOGITS], rtol=1e-4, atol=1e-5)
+    place = unpacked(data["logits"]["place"]).reshape(N, 2 * LOGITS)
+    tokenizer = tokenizer_of(read_model(model / "model.json"))
+    best = data["logits"]["unique"][place[3, 0]]
+    assert best == tokenizer.decode([int(effect[3].argmax())])
+
+
+def test_of_too_many_features_evenly_spaced_ones_are_kept(run, data):
+    fewer = collect(run, None, None, Limits(TOKENS, 8, features=10), logits=False)
+    kept = unpacked(fewer["features"])
+    assert len(kept) == 10 and (kept[0], kept[-1]) == (0, N - 1) and fewer["logits"] is None
+    np.testing.assert_allclose(
+        dense_code(fewer["encoder"]), dense_code(data["encoder"])[:, kept], rtol=1e-6, atol=1e-6
+    )
+
+
+def test_without_a_model_tokens_are_numbers(run, loaded, tmp_path):
+    _, pool, _ = loaded
+    alone = tmp_path / WEIGHTS
+    alone.write_bytes((run / WEIGHTS).read_bytes())
+    found = collect(alone, pool.path, None, Limits(TOKENS, 8))
+    assert found["logits"] is None
+    assert found["text"]["unique"] == [f"[{token}]" for token in np.unique(pool.token_id)]
+    with pytest.raises(UserError, match=r"no pool/test.json in the folders above it"):
+        collect(alone, None, None, Limits())

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,23 +16,76 @@ from typing import Any
 
 from expander_sae.errors import UserError
 
+AGAIN = "remove it to have it made again"
+_ABANDONED_SECONDS = 86400
+_HOST = re.sub(r"\W", "", platform.node())[:32] or "host"
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that replaces it when the block ends without error.
 
-    The sibling keeps the suffix, since several writers choose the format by it.
+    The sibling keeps the suffix, since several writers choose the format by it. Siblings that
+    killed processes left are removed first.
+
+    Raises:
+        UserError: a full or failing disk, naming `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    temporary = temporary_sibling(path)
     try:
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        # Writes to an open file name none, and the temporary name would tell the user nothing.
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise UserError(f"{path}: cannot be written ({os.strerror(error.errno)})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_sibling(path: Path) -> Path:
+    """A name beside `path` for this process alone; what killed processes left there is removed.
+
+    The name holds host and process, so that only what nobody writes any more is removed: the
+    process has ended, or a day has passed on another host.
+    """
+    ours = f"{_HOST}-{os.getpid()}"
+    marked = re.compile(re.escape(f".{path.stem}.") + r"(.+)-(\d+)\.partial" + re.escape(path.suffix))
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        names = []
+    for name in names:
+        found = marked.fullmatch(name)
+        if found and _abandoned(path.with_name(name), found[1], int(found[2])):
+            _remove(path.with_name(name))
+    return path.with_name(f".{path.stem}.{ours}.partial{path.suffix}")
+
+
+def _abandoned(path: Path, host: str, process: int) -> bool:
+    if host == _HOST:
+        try:
+            os.kill(process, 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except OSError:
+            pass
+    try:
+        return time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
+    except OSError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sha256_file(path: str | Path) -> str:
@@ -59,5 +116,5 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); remove it to have it made again") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); {AGAIN}") from None

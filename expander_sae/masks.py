@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from expander_sae.errors import UserError
-from expander_sae.files import read_json, write_json
 from expander_sae.mask_families import family
 from expander_sae.rng import Integers
+from expander_sae.seals import read_sealed_json, write_sealed_json
 from expander_sae.stages import lineage
 
 
@@ -95,7 +95,7 @@ def write_mask(spec: dict[str, Any], path: str | Path) -> None:
     """Generate the mask of a `MaskRecipe` given as a dict; write its recipe and checksum."""
     mask = MaskRecipe(**spec).generate()
     degrees = mask.row_degrees()
-    write_json(
+    write_sealed_json(
         path,
         {
             "recipe": spec,
@@ -128,9 +128,7 @@ def regenerate(recipe: dict[str, Any], sha256: str, origin: str | Path) -> Mask:
 
 def read_mask(path: str | Path) -> Mask:
     """Regenerate the mask that `write_mask` recorded and verify its checksum."""
-    record = read_json(path)
-    if not isinstance(record, dict) or not {"recipe", "sha256"} <= record.keys():
-        raise UserError(f"{path}: not a mask file, expected the keys recipe and sha256")
+    record = read_sealed_json(path, ("recipe", "sha256"), "mask file")
     return regenerate(record["recipe"], record["sha256"], path)
 
 

@@ -16,10 +16,11 @@ import torch
 from expander_sae.activations.pool import Normalisation, Pool, normalisation
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.files import atomic_path, digest, write_json
+from expander_sae.files import atomic_path, digest
 from expander_sae.masks import Mask, read_mask
 from expander_sae.recipes import Recipe
 from expander_sae.rng import torch_generator
+from expander_sae.seals import write_sealed_json
 from expander_sae.stages import lineage
 from expander_sae.tensors import load_tensors, save_tensors
 from expander_sae.training import LOG_COLUMNS, Cadence, TrainingState, train
@@ -158,7 +159,7 @@ def _write_results(
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(LOG_COLUMNS)
         writer.writerows([int(row[0]), *(f"{value:.6g}" for value in row[1:])] for row in state.log)
-    write_json(
+    write_sealed_json(
         folder / RECORD,
         about
         | {

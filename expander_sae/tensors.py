@@ -11,13 +11,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from expander_sae.errors import UserError
-from expander_sae.files import atomic_path, canonical_json
+from expander_sae.files import AGAIN, atomic_path, canonical_json
+from expander_sae.seals import KEY, UNSEALED, check_seal, seal
 
 _KEY = "expander_sae"
+_SEALED_KEY = "expander_sae.sealed"
+"""Files without a seal, written before there were any, have `_KEY` in place of this."""
 
 
 def save_tensors(tensors: dict[str, Tensor], path: str | Path, about: dict[str, Any]) -> None:
-    """Write tensors and a JSON value atomically.
+    """Write tensors and a JSON value atomically, with a seal over every byte of the file.
 
     All of `about` is one metadata entry: safetensors writes several in an order of its own, which
     would give equal content other bytes at each run.
@@ -26,10 +29,12 @@ def save_tensors(tensors: dict[str, Tensor], path: str | Path, about: dict[str, 
         UserError: the file cannot be written, for example on a full disk.
     """
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    entry = canonical_json({"about": about, KEY: UNSEALED})
     try:
         with atomic_path(path) as temporary:
-            save_file(content, temporary, {_KEY: canonical_json(about)})
+            save_file(content, temporary, {_SEALED_KEY: entry})
             temporary.chmod(0o644)  # safetensors writes files that only their owner may read
+            seal(temporary)
     except safetensors.SafetensorError as error:
         raise UserError(f"{path}: cannot be written ({error})") from None
 
@@ -38,18 +43,26 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, about) of a file that `save_tensors` wrote.
 
     Raises:
-        UserError: no such file, not a whole safetensors file, or not one of ours.
+        UserError: no such file, altered in any byte, not a whole safetensors file, or not one of ours.
     """
     try:
+        sealed = check_seal(path)
         with safetensors.safe_open(str(path), framework="pt") as stored:
-            about = (stored.metadata() or {}).get(_KEY)
+            metadata = stored.metadata() or {}
             names = list(stored.keys())  # the handle is no mapping: it cannot be iterated over
             tensors = {name: stored.get_tensor(name) for name in names}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        again = "remove it to have it made again"
-        raise UserError(f"{path}: not a whole safetensors file ({error}); {again}") from None
-    if about is None:
-        raise UserError(f"{path}: no metadata {_KEY!r}, expected a file that expander-sae wrote")
-    return tensors, json.loads(about)
+    except (OSError, safetensors.SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); {AGAIN}") from None
+    key = _SEALED_KEY if sealed else _KEY
+    if list(metadata) != [key]:
+        raise UserError(
+            f"{path}: found metadata {sorted(metadata)}, expected {key!r} of a file that expander-sae wrote"
+        )
+    try:
+        entry = json.loads(metadata[key])
+        about = entry["about"] if sealed else entry
+        if not isinstance(about, dict):
+            raise TypeError(f"found {type(about).__name__}, expected a mapping")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path}: unreadable metadata {key!r} ({error}); {AGAIN}") from None
+    return tensors, about

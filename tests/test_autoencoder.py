@@ -158,5 +158,5 @@ def test_bad_shapes_and_files_are_named(tmp_path: Path) -> None:
     SparseAutoencoder(12, 40, 4, mask).save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
-    with pytest.raises(UserError, match=r"w\.safetensors: not a whole"):
+    with pytest.raises(UserError, match=r"w\.safetensors: altered or cut short"):
         SparseAutoencoder.load(path)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from expander_sae.errors import UserError
 from expander_sae.mask_families import FAMILIES
 from expander_sae.masks import Mask, MaskRecipe, read_mask, write_mask
+from expander_sae.seals import write_sealed_json
 
 ANY_SHAPE = sorted(set(FAMILIES) - {"girth6"})
 """Families that exist for every d·n ≥ m."""
@@ -169,8 +170,11 @@ def test_a_mask_file_is_verified(tmp_path: Path) -> None:
     record = json.loads(path.read_text())
     record["recipe"]["seed"] = 2
     path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=f"{path}: altered or cut short"):
+        read_mask(path)
+    write_sealed_json(path, record)
     with pytest.raises(UserError, match=f"{path}: mask sha256"):
         read_mask(path)
     path.write_text("{}")
-    with pytest.raises(UserError, match="not a mask file"):
+    with pytest.raises(UserError, match="found no 'recipe', expected a mask file"):
         read_mask(path)

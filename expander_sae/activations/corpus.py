@@ -23,8 +23,10 @@ from expander_sae.activations.progress import Progress
 from expander_sae.activations.sources import open_source
 from expander_sae.activations.splits import SPLITS, least_tokens, shard_counts, split_of
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
+from expander_sae.activations.weights import verify_weights
 from expander_sae.errors import UserError
-from expander_sae.files import digest, write_json
+from expander_sae.files import digest
+from expander_sae.seals import write_sealed_json
 from expander_sae.stages import lineage
 
 _BATCH = 64
@@ -109,7 +111,9 @@ def write_tokens(
 
     Raises `UserError` when the corpus is empty or ends early.
     """
-    tokenizer = tokenizer_of(read_model(model_json))
+    model = read_model(model_json)
+    verify_weights(model, model_json)
+    tokenizer = tokenizer_of(model)
     source = open_source(spec)
     splits = Splits(spec, needs)
     checksum = hashlib.sha256()
@@ -137,7 +141,9 @@ def write_tokens(
         "overlap": _overlap(splits),
         "lineage": lineage("corpus"),
     }
-    write_json(out_json, {**record, "sha256": digest({s: record["splits"][s]["sha256"] for s in SPLITS})})
+    write_sealed_json(
+        out_json, {**record, "sha256": digest({s: record["splits"][s]["sha256"] for s in SPLITS})}
+    )
 
 
 def _tokenized(texts: Iterable[str], tokenizer: Any, context: int) -> Iterator[tuple[int, str, list[int]]]:

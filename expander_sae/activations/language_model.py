@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from expander_sae.activations.weights import check_shape, materialise, read_model
+from expander_sae.activations.weights import check_shape, materialise, read_model, verify_weights
 from expander_sae.errors import UserError
 
 __all__ = ["LanguageModel", "decoder_layers", "materialise", "read_model", "tokenizer_of"]
@@ -84,6 +84,7 @@ class LanguageModel:
 
         logging.disable_progress_bar()
         record = read_model(model_json)
+        verify_weights(record, model_json)
         place = resolve_device(device)
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -91,6 +92,7 @@ class LanguageModel:
                 dtype=getattr(torch, record["dtype"]),
                 trust_remote_code=record["trust_remote_code"],
                 local_files_only=True,
+                use_safetensors=True,  # never a pickle
                 output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

@@ -15,11 +15,25 @@ from safetensors.numpy import load_file, save_file
 
 from expander_sae.activations.shards import Shard
 from expander_sae.errors import UserError
-from expander_sae.files import atomic_path, digest, read_json, sha256_file, write_json
+from expander_sae.files import AGAIN, atomic_path, digest, sha256_file
+from expander_sae.seals import read_sealed_json, write_sealed_json
 from expander_sae.stages import lineage
 
 _CHUNK = 8192
-_AGAIN = "remove it to have it made again"
+_MANIFEST: dict[str, type] = {
+    "split": str,
+    "file": str,
+    "index": str,
+    "m": int,
+    "tokens": int,
+    "sha256": str,
+    "index_sha256": str,
+    "shards": list,
+    "model": str,
+    "layer": int,
+    "settings": dict,
+    "lineage": str,
+}
 
 
 def build_pool(
@@ -59,7 +73,7 @@ def build_pool(
     with atomic_path(index) as temporary:
         save_file({name: np.concatenate(values) for name, values in columns.items()}, temporary)
         temporary.chmod(0o644)  # safetensors writes files that only their owner may read
-    write_json(
+    write_sealed_json(
         out_json,
         {
             "split": split,
@@ -83,12 +97,41 @@ def _check_shard(shard: Shard, split: str, number: int, m: int, earlier: list[di
     if earlier:
         expected |= {key: earlier[0][key] for key in ("model", "model_sha256", "layer", "shard_tokens")}
         if earlier[-1]["tokens"] < earlier[-1]["shard_tokens"] and shard.tokens:
-            raise UserError(f"{shard.path}: found tokens after a shard that was not full; {_AGAIN}")
+            raise UserError(f"{shard.path}: found tokens after a shard that was not full; {AGAIN}")
     for key, value in expected.items():
         if shard.about.get(key) != value:
             raise UserError(
-                f"{shard.path}: found {key} {shard.about.get(key)!r}, expected {value!r}; {_AGAIN}"
+                f"{shard.path}: found {key} {shard.about.get(key)!r}, expected {value!r}; {AGAIN}"
             )
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """The record of a pool, its seal and lineage checked; `UserError` naming the file."""
+    record = read_sealed_json(path, _MANIFEST, "pool manifest")
+    if record["lineage"] != lineage("pool"):
+        found = record["lineage"]
+        raise UserError(f"{path}: found lineage {found!r}, expected {lineage('pool')!r}; {AGAIN}")
+    for key, kind in _MANIFEST.items():
+        if type(record[key]) is not kind:
+            raise UserError(f"{path}: {key}: found {record[key]!r}, expected {kind.__name__}; {AGAIN}")
+    for key in ("file", "index"):
+        if Path(record[key]).name != record[key]:
+            raise UserError(f"{path}: {key}: found {record[key]!r}, expected a file beside it; {AGAIN}")
+    if record["tokens"] < 1 or record["m"] < 1:
+        raise UserError(f"{path}: found {record['tokens']} tokens of {record['m']} values; {AGAIN}")
+    for number, shard in enumerate(record["shards"]):
+        if not isinstance(shard, dict) or [type(shard.get(key)) for key in ("tokens", "sha256")] != [
+            int,
+            str,
+        ]:
+            raise UserError(f"{path}: shards[{number}]: found {shard!r}; {AGAIN}")
+    return record
+
+
+def _verify(path: Path, expected: str) -> None:
+    found = sha256_file(path)
+    if found != expected:
+        raise UserError(f"{path}: found sha256 {found}, expected {expected}; {AGAIN}")
 
 
 class Pool:
@@ -115,37 +158,36 @@ class Pool:
     def open(cls, manifest: str | Path, verify: bool = True) -> Pool:
         """Open a pool by its manifest.
 
-        Size and lineage are always checked; `verify` also checks both sha256 (about a second for
-        1.5 GB). Raises `UserError` naming the file.
+        The manifest's seal, lineage and sizes are always checked; `verify` also checks the sha256 of
+        the raw file and of the token columns, every byte (a second for 1.5 GB; a job opens a pool once
+        and reads all of it). Raises `UserError` naming the file.
         """
         manifest = Path(manifest)
-        record = read_json(manifest)
-        if not isinstance(record, dict) or record.get("lineage") != lineage("pool"):
-            found = record.get("lineage") if isinstance(record, dict) else record
-            raise UserError(f"{manifest}: found lineage {found!r}, expected {lineage('pool')!r}; {_AGAIN}")
+        record = read_manifest(manifest)
         raw, index = manifest.parent / record["file"], manifest.parent / record["index"]
         expected = record["tokens"] * record["m"] * 4
         found_bytes = raw.stat().st_size if raw.is_file() else 0
         if found_bytes != expected:
-            raise UserError(f"{raw}: found {found_bytes} bytes, expected {expected}; {_AGAIN}")
+            raise UserError(f"{raw}: found {found_bytes} bytes, expected {expected}; {AGAIN}")
+        if not index.is_file():
+            raise UserError(f"{index}: no such file; remove {manifest} to have it made again")
+        if verify:
+            _verify(raw, record["sha256"])
+            _verify(index, record["index_sha256"])
         try:
             arrays = load_file(index)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{index}: unreadable ({error}); {_AGAIN}") from None
-        pool = cls(manifest, record, arrays)
-        if verify:
-            pool.verify()
+            pool = cls(manifest, record, arrays)
+            lengths = {len(column) for column in arrays.values()}
+            if lengths != {pool.tokens}:
+                raise ValueError(f"found {sorted(lengths)} tokens, expected {pool.tokens}")
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{index}: unreadable ({error}); {AGAIN}") from None
         return pool
 
     def verify(self) -> None:
         """Raise `UserError` if a byte of the raw file or of the token columns has changed."""
-        for path, expected in (
-            (self.file, self.sha256),
-            (self.path.parent / self.record["index"], self.record["index_sha256"]),
-        ):
-            found = sha256_file(path)
-            if found != expected:
-                raise UserError(f"{path}: found sha256 {found}, expected {expected}; {_AGAIN}")
+        _verify(self.file, self.sha256)
+        _verify(self.path.parent / self.record["index"], self.record["index_sha256"])
 
     def check_tokens(self, tokens: int) -> None:
         """Raise `UserError` if the pool has fewer than `tokens` tokens."""

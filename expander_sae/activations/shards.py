@@ -1,4 +1,8 @@
-"""Activation shards: Parquet files of document, position, token id and activation."""
+"""Activation shards: Parquet files of document, position, token id and activation.
+
+Two checksums stand in a shard: a seal over every byte of the file, and the sha256 of its rows, which
+names its content wherever it is used (`Pool.prefix_digest`).
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expander_sae.errors import UserError
-from expander_sae.files import atomic_path
+from expander_sae.files import AGAIN, atomic_path
+from expander_sae.seals import KEY, UNSEALED, agree, check_seal, seal
 
 _ROW_GROUP = 4096
 _KEY = b"expander_sae"
-_AGAIN = "remove it to have it made again"
+_ABOUT = {"m": int, "tokens": int, "sha256": str}
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,17 @@ class Rows:
 
 
 def write_shard(path: Path, rows: Rows, about: dict[str, Any]) -> None:
-    """Write a shard atomically; `about` and a sha256 of the rows go into its metadata."""
+    """Write a shard atomically; `about`, a sha256 of the rows and a seal go into its metadata.
+
+    Raises:
+        UserError: an activation that is not finite.
+    """
     m = rows.activation.shape[1]
     checksum = _Checksum()
     for start in range(0, len(rows), _ROW_GROUP):
-        checksum.update(_slice(rows, start))
+        part = _slice(rows, start)
+        _require_finite(part.activation, path)
+        checksum.update(part)
     record = {**about, "m": m, "tokens": len(rows), "sha256": checksum.hexdigest()}
     schema = pa.schema(
         [
@@ -49,18 +60,24 @@ def write_shard(path: Path, rows: Rows, about: dict[str, Any]) -> None:
             ("activation", pa.list_(pa.float32(), m)),
         ]
     ).with_metadata({_KEY: json.dumps(record, sort_keys=True)})
-    with (
-        atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False) as writer,
-    ):
-        for start in range(0, len(rows), _ROW_GROUP):
-            part = _slice(rows, start)
-            flat = pa.array(np.ascontiguousarray(part.activation).reshape(-1), pa.float32())
-            activation = pa.FixedSizeListArray.from_arrays(flat, m)
-            writer.write_table(
-                pa.table([part.document, part.position, part.token_id, activation], schema=schema),
-                row_group_size=_ROW_GROUP,
-            )
+    with atomic_path(path) as temporary:
+        with pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False) as writer:
+            for start in range(0, len(rows), _ROW_GROUP):
+                part = _slice(rows, start)
+                flat = pa.array(np.ascontiguousarray(part.activation).reshape(-1), pa.float32())
+                activation = pa.FixedSizeListArray.from_arrays(flat, m)
+                writer.write_table(
+                    pa.table([part.document, part.position, part.token_id, activation], schema=schema),
+                    row_group_size=_ROW_GROUP,
+                )
+            # Beside the schema, which is stored twice, once encoded.
+            writer.add_key_value_metadata({KEY: UNSEALED})
+        seal(temporary)
+
+
+def _require_finite(activation: np.ndarray, path: Path) -> None:
+    if not np.isfinite(activation).all():
+        raise UserError(f"{path}: found activations that are not finite (NaN or infinity), expected numbers")
 
 
 def _slice(rows: Rows, start: int) -> Rows:
@@ -69,24 +86,27 @@ def _slice(rows: Rows, start: int) -> Rows:
 
 
 class Shard:
-    """A shard on disk. `about` is its metadata; the rows are read group by group."""
+    """A shard on disk. `about` is its metadata; the rows are read group by group.
+
+    Every byte is checked against the seal before anything is parsed (about 20 ms for 40 MB).
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise UserError(f"{path}: no such file")
+        sealed = check_seal(path)
         try:
             self._file = pq.ParquetFile(self.path)
+            if not agree(sealed, self._file.metadata.metadata or {}):
+                raise ValueError("its seal is damaged")
             self.about: dict[str, Any] = json.loads((self._file.schema_arrow.metadata or {})[_KEY])
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise UserError(
-                f"{path}: not a whole activation shard ({_first_line(error)}); {_AGAIN}"
-            ) from None
+            _check_about(self.about)
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"{path}: not a whole activation shard ({_first_line(error)}); {AGAIN}") from None
         self.tokens: int = self.about["tokens"]
         self.m: int = self.about["m"]
         found = self._file.metadata.num_rows
         if found != self.tokens:
-            raise UserError(f"{path}: found {found} tokens, expected {self.tokens}; {_AGAIN}")
+            raise UserError(f"{path}: found {found} tokens, expected {self.tokens}; {AGAIN}")
 
     def row_groups(self) -> Iterator[Rows]:
         """The rows, some thousands at a time; `UserError` at the end if they are not what was written."""
@@ -94,17 +114,26 @@ class Shard:
         for group in range(self._file.metadata.num_row_groups):
             try:
                 table = self._file.read_row_group(group)
-            except (pa.ArrowException, OSError) as error:
-                raise UserError(f"{self.path}: unreadable ({_first_line(error)}); {_AGAIN}") from None
-            activation = table["activation"].combine_chunks().flatten().to_numpy()
-            document, position, token_id = (
-                table[name].to_numpy() for name in ("document", "position", "token_id")
-            )
-            rows = Rows(document, position, token_id, activation.reshape(-1, self.m))
+                activation = table["activation"].combine_chunks().flatten().to_numpy()
+                document, position, token_id = (
+                    table[name].to_numpy() for name in ("document", "position", "token_id")
+                )
+                rows = Rows(document, position, token_id, activation.reshape(-1, self.m))
+            except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+                raise UserError(f"{self.path}: unreadable ({_first_line(error)}); {AGAIN}") from None
             checksum.update(rows)
+            _require_finite(rows.activation, self.path)
             yield rows
         if checksum.hexdigest() != self.about["sha256"]:
-            raise UserError(f"{self.path}: altered (its sha256 is not the recorded one); {_AGAIN}")
+            raise UserError(f"{self.path}: altered (its sha256 is not the recorded one); {AGAIN}")
+
+
+def _check_about(about: Any) -> None:
+    if not isinstance(about, dict):
+        raise ValueError(f"found {type(about).__name__}, expected a mapping")
+    for key, kind in _ABOUT.items():
+        if type(about.get(key)) is not kind:
+            raise ValueError(f"{key}: found {about.get(key)!r}, expected {kind.__name__}")
 
 
 class _Checksum:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,8 @@ import pyarrow.parquet as pq
 
 from expander_sae.activations.splits import SPLITS
 from expander_sae.errors import UserError
-from expander_sae.files import atomic_path
+from expander_sae.files import AGAIN, atomic_path
+from expander_sae.seals import KEY, UNSEALED, agree, check_seal, seal
 
 _SCHEMA = pa.schema(
     [
@@ -44,10 +46,13 @@ def write_token_table(path: Path, documents: dict[str, list[TokenizedDocument]])
         starts[split] = (row, count)
         row += count
     schema = _SCHEMA.with_metadata({"splits": json.dumps(starts)})
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for split in SPLITS:
-            for chunk in _chunks(documents[split]):
-                writer.write_table(_table(split, chunk, schema), row_group_size=_ROW_GROUP)
+    with atomic_path(path) as temporary:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for split in SPLITS:
+                for chunk in _chunks(documents[split]):
+                    writer.write_table(_table(split, chunk, schema), row_group_size=_ROW_GROUP)
+            writer.add_key_value_metadata({KEY: UNSEALED})
+        seal(temporary)
 
 
 def _chunks(
@@ -105,13 +110,16 @@ class TokenTable:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise UserError(f"{path}: no such file")
+        sealed = check_seal(path)
         try:
             self._file = pq.ParquetFile(self.path)
-            self._splits: dict[str, list[int]] = json.loads(self._file.schema_arrow.metadata[b"splits"])
-        except (pa.ArrowInvalid, KeyError, TypeError, ValueError):
-            raise UserError(f"{path}: not a token table; remove it to have it made again") from None
+            if not agree(sealed, self._file.metadata.metadata or {}):
+                raise ValueError("its seal is damaged")
+            self._splits = _checked_splits(
+                json.loads(self._file.schema_arrow.metadata[b"splits"]), self._file.metadata.num_rows
+            )
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError):
+            raise UserError(f"{path}: not a whole token table; {AGAIN}") from None
         groups = [
             self._file.metadata.row_group(i).num_rows for i in range(self._file.metadata.num_row_groups)
         ]
@@ -140,9 +148,17 @@ class TokenTable:
         groups = list(range(low, max(high, low))) if stop > start else []
         try:
             table = self._file.read_row_groups(groups, columns=columns)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{self.path}: unreadable ({error}); remove it to have it made again") from None
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{self.path}: unreadable ({error}); {AGAIN}") from None
         offset = start - int(self._group_starts[low]) if groups else 0
         table = table.slice(offset, stop - start)
         document, position, token_id = (table[name].to_numpy() for name in columns)
         return document, position, token_id
+
+
+def _checked_splits(splits: Any, rows: int) -> dict[str, tuple[int, int]]:
+    """Split → (first row, rows), each inside of the table."""
+    found = {split: (int(splits[split][0]), int(splits[split][1])) for split in SPLITS}
+    if any(first < 0 or count < 0 or first + count > rows for first, count in found.values()):
+        raise ValueError(f"splits {found} of {rows} rows")
+    return found

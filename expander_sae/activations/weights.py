@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from expander_sae.errors import UserError
-from expander_sae.files import digest, read_json, sha256_file, write_json
+from expander_sae.files import AGAIN, digest, sha256_file, temporary_sibling
+from expander_sae.seals import read_sealed_json, write_sealed_json
 from expander_sae.stages import lineage
 
 _HUB_PATTERNS = [
@@ -24,6 +24,18 @@ _HUB_PATTERNS = [
 ]
 _HASHED_SUFFIXES = {".safetensors", ".json", ".model", ".txt", ".py", ".bin"}
 DTYPES = ("float32", "bfloat16")
+_RECORD = (
+    "label",
+    "name",
+    "path",
+    "width",
+    "depth",
+    "dtype",
+    "architecture",
+    "trust_remote_code",
+    "sha256",
+    "lineage",
+)
 
 
 def materialise(spec: dict[str, Any], weights_folder: Path, out_json: Path) -> None:
@@ -44,7 +56,7 @@ def materialise(spec: dict[str, Any], weights_folder: Path, out_json: Path) -> N
     config = _config(folder, spec["trust_remote_code"], key)
     check_shape(config, spec, key)
     out_json = Path(out_json)
-    write_json(
+    write_sealed_json(
         out_json,
         {
             "label": spec["label"],
@@ -72,11 +84,11 @@ def check_shape(config: Any, spec: dict[str, Any], key: str) -> None:
 def read_model(model_json: str | Path) -> dict[str, Any]:
     """`model.json` with `path` made absolute; `UserError` when it or the files are missing or stale."""
     model_json = Path(model_json)
-    record: dict[str, Any] = read_json(model_json)
-    if record.get("lineage") != lineage("model"):
+    record = read_sealed_json(model_json, _RECORD, "model record")
+    if record["lineage"] != lineage("model"):
         raise UserError(
-            f"{model_json}: written by another version of the code (found {record.get('lineage')}, expected "
-            f"{lineage('model')}); remove it to have it made again"
+            f"{model_json}: written by another version of the code (found {record['lineage']}, expected "
+            f"{lineage('model')}); {AGAIN}"
         )
     path = Path(model_json.parent, record["path"])
     if not path.is_dir():
@@ -84,6 +96,19 @@ def read_model(model_json: str | Path) -> dict[str, Any]:
             f"{model_json}: the model's folder {path} is gone; remove {model_json} to fetch it again"
         )
     return {**record, "path": str(path.resolve())}
+
+
+def verify_weights(record: dict[str, Any], model_json: str | Path) -> None:
+    """Raise `UserError` where the files that `read_model` found are not those of `model.json`.
+
+    Reads all of them: a third of a second for half a gigabyte, which are then read anyway.
+    """
+    found = _folder_sha256(Path(record["path"]))
+    if found != record["sha256"]:
+        raise UserError(
+            f"{model_json}: the files in {record['path']} are not those that it was written for (sha256 "
+            f"{found}, expected {record['sha256']}); remove {model_json} to take them as they are now"
+        )
 
 
 def _path_beside(folder: Path, base: Path) -> str:
@@ -178,11 +203,11 @@ def _from_package(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
     plain = type(loaded)(config)
     plain.load_state_dict(loaded.state_dict())
     weights_folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{weights_folder.name}.", dir=weights_folder.parent))
+    temporary = temporary_sibling(weights_folder)
+    temporary.mkdir()
     try:
         plain.to(dtype).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        temporary.chmod(0o755)
         for file in temporary.iterdir():  # safetensors writes files that only their owner may read
             file.chmod(0o644)
         if weights_folder.exists():

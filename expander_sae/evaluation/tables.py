@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expander_sae.errors import UserError
-from expander_sae.files import atomic_path
+from expander_sae.files import AGAIN, atomic_path
+from expander_sae.seals import KEY, UNSEALED, agree, check_seal, seal
 
 RUN_COLUMNS: dict[str, pa.DataType] = {
     "model": pa.string(),
@@ -66,8 +67,12 @@ def _key(columns: Mapping[str, pa.DataType]) -> list[str]:
 
 def _write(rows: pa.Table, columns: Mapping[str, pa.DataType], path: str | Path) -> None:
     rows = rows.sort_by([(name, "ascending") for name in _key(columns)])
+    options: dict[str, Any] = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
     with atomic_path(path) as temporary:
-        pq.write_table(rows, temporary, compression="zstd", store_schema=False, write_page_checksum=True)
+        with pq.ParquetWriter(temporary, rows.schema, **options) as writer:
+            writer.write_table(rows)
+            writer.add_key_value_metadata({KEY: UNSEALED})
+        seal(temporary)
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, pa.DataType]) -> pa.Table:
@@ -94,21 +99,20 @@ def write_timings(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
 
 def _read(path: str | Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
     try:
+        sealed = check_seal(path)
         # ParquetFile, not read_table: the folders' names are no columns.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if not agree(sealed, file.metadata.metadata or {}):
+                raise OSError("its seal is damaged")
             table = file.read()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such table") from None
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable Parquet table ({error}); remove it to have it made again"
-        ) from None
+        raise UserError(f"{path}: not a readable Parquet table ({error}); {AGAIN}") from None
     found = {field.name: field.type for field in table.schema}
     if found != dict(columns):
         wrong = sorted(name for name in {*found, *columns} if found.get(name) != columns.get(name))
         raise UserError(
             f"{path}: column {wrong[0]!r} is {found.get(wrong[0], 'missing')}, expected "
-            f"{columns.get(wrong[0], 'no such column')}; remove it to have it made again"
+            f"{columns.get(wrong[0], 'no such column')}; {AGAIN}"
         )
     return table.select(list(columns))
 

@@ -7,6 +7,7 @@ import pytest
 from expander_sae.activations.pool import Pool, build_pool, normalisation
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.errors import UserError
+from expander_sae.seals import write_sealed_json
 from expander_sae.stages import lineage
 
 M, SHARD = 5, 30
@@ -92,7 +93,7 @@ def test_truncated_missing_and_stale_pools_are_named(pool, tmp_path):
     raw.unlink()
     with pytest.raises(UserError, match=r"train\.f32: found 0 bytes"):
         Pool.open(manifest)
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "lineage": "pool0"}))
+    write_sealed_json(manifest, {**json.loads(manifest.read_text()), "lineage": "pool0"})
     with pytest.raises(UserError, match=r"train\.json: found lineage 'pool0'"):
         Pool.open(manifest)
 

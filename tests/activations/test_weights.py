@@ -11,6 +11,7 @@ from expander_sae.activations import weights
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.weights import materialise, read_model
 from expander_sae.errors import UserError
+from expander_sae.seals import write_sealed_json
 from tests.tiny_models import DEPTH, VOCABULARY, WIDTH, save_tiny_model, tiny_model, tiny_spec
 
 
@@ -161,10 +162,10 @@ def test_stale_or_moved_model_is_named(saved, tmp_path):
     path = tmp_path / "model.json"
     materialise(tiny_spec(saved, "qwen2"), tmp_path / "weights", path)
     record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "path": "gone"}))
+    write_sealed_json(path, {**record, "path": "gone"})
     with pytest.raises(UserError, match=r"the model's folder .*gone is gone"):
         read_model(path)
-    path.write_text(json.dumps({**record, "lineage": "model0"}))
+    write_sealed_json(path, {**record, "lineage": "model0"})
     with pytest.raises(UserError, match="another version of the code"):
         read_model(path)
 
@@ -173,15 +174,20 @@ def test_damaged_weights_are_named(tmp_path):
     folder = save_tiny_model(tmp_path / "weights")
     materialise(tiny_spec(folder), folder, tmp_path / "model.json")
     (folder / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(
+        UserError, match=r"model\.json: the files in .* are not those that it was written for"
+    ):
+        LanguageModel.load(tmp_path / "model.json")
+    materialise(tiny_spec(folder), folder, tmp_path / "model.json")
     with pytest.raises(UserError, match=r"model\.json: cannot load the model"):
         LanguageModel.load(tmp_path / "model.json")
 
 
 def test_weights_that_lack_a_tensor_are_refused(tmp_path):
     folder = save_tiny_model(tmp_path / "weights")
-    materialise(tiny_spec(folder), folder, tmp_path / "model.json")
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    materialise(tiny_spec(folder), folder, tmp_path / "model.json")
     with pytest.raises(UserError, match=r"has no model\.layers\.1\.mlp\.up_proj\.weight"):
         LanguageModel.load(tmp_path / "model.json")

@@ -84,17 +84,17 @@ def test_a_row_in_two_parts_is_refused(tmp_path):
 
 def test_a_missing_truncated_or_foreign_file_is_named(tmp_path):
     path = tmp_path / "broken.parquet"
-    with pytest.raises(UserError, match=r"broken\.parquet: no such table"):
+    with pytest.raises(UserError, match=r"broken\.parquet: no such file"):
         tables.read_metrics(path)
     tables.write_metrics(metrics(0), path)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"broken\.parquet: not a readable Parquet table"):
+    with pytest.raises(UserError, match=r"broken\.parquet: altered or cut short"):
         tables.read_metrics(path)
     tables.write_documents(documents(0), path)
     with pytest.raises(UserError, match=r"broken\.parquet: column 'count' is int64, expected no such column"):
         tables.read_metrics(path)
     tables.write_metrics(metrics(0), path)
-    pq.write_table(pq.read_table(path).drop_columns(["value"]), path)
+    pq.write_table(pq.read_table(path).drop_columns(["value"]).replace_schema_metadata(None), path)
     with pytest.raises(UserError, match="column 'value' is missing, expected double"):
         tables.read_metrics(path)
 
@@ -104,14 +104,11 @@ def test_a_row_with_other_columns_is_a_defect(tmp_path):
         tables.write_metrics([{"model": "x"}], tmp_path / "a.parquet")
 
 
-def test_no_altered_byte_of_the_data_goes_unnoticed(tmp_path):
+def test_no_altered_byte_goes_unnoticed(tmp_path):
     path = tmp_path / "a.parquet"
     tables.write_metrics(metrics(0), path)
     whole = path.read_bytes()
-    expected = tables.read_metrics(path)
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
-        try:
-            pd.testing.assert_frame_equal(tables.read_metrics(path), expected)
-        except UserError as error:
-            assert "a.parquet" in str(error)
+        with pytest.raises(UserError, match=r"a\.parquet: "):
+            tables.read_metrics(path)

@@ -8,7 +8,8 @@ from typing import Any
 import job
 
 from expander_sae.errors import UserError
-from expander_sae.files import digest, read_json, sha256_file, write_json
+from expander_sae.files import digest, read_json, sha256_file
+from expander_sae.seals import read_sealed_json, write_sealed_json
 from expander_sae.stages import lineage
 
 
@@ -16,9 +17,9 @@ def identity_of(folder: Path, settings: dict[str, Any], pools: list[Path], basel
     """What a run's measurements depend on."""
     return digest(
         {
-            "run": read_json(folder / "run.json")["fingerprint"],
+            "run": read_sealed_json(folder / "run.json", ("fingerprint",), "run record")["fingerprint"],
             "settings": settings,
-            "pools": [read_json(pool)["shards"] for pool in pools],
+            "pools": [read_sealed_json(pool, ("shards",), "pool manifest")["shards"] for pool in pools],
             "baseline": sha256_file(baseline),
             "lineage": lineage("evaluation"),
         }
@@ -32,7 +33,7 @@ def is_done(folder: Path, identity: str) -> bool:
     try:
         tables.read_metrics(folder / "metrics.parquet")
         tables.read_documents(folder / "documents.parquet")
-        return read_json(folder / "timings.json").get("identity") == identity
+        return read_sealed_json(folder / "timings.json", (), "record of times").get("identity") == identity
     except UserError:
         return False
 
@@ -64,7 +65,7 @@ def main(options: argparse.Namespace) -> bool:
             job.backend(),
         )
         # Last: a job that is killed before this does the run again.
-        write_json(timings, {**read_json(timings), "identity": identity})
+        write_sealed_json(timings, {**read_json(timings), "identity": identity})
     tables.collect_metrics([folder / "metrics.parquet" for folder in spec], options.metrics)
     tables.collect_documents([folder / "documents.parquet" for folder in spec], options.documents)
     return worked

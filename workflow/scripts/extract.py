@@ -8,7 +8,7 @@ from typing import Any
 import job
 
 from expander_sae.errors import UserError
-from expander_sae.files import read_json
+from expander_sae.seals import read_sealed_json
 from expander_sae.stages import lineage
 
 
@@ -37,7 +37,7 @@ def main(options: argparse.Namespace) -> bool:
     tokens = TokenTable(Path(options.tokens)).read(spec["split"], start, start + spec["shard_tokens"])
     expected = {key: spec[key] for key in ("model", "split", "shard", "shard_tokens")}
     expected |= {
-        "model_sha256": read_json(options.model)["sha256"],
+        "model_sha256": read_sealed_json(options.model, ("sha256",), "model record")["sha256"],
         "tokens_sha256": tokens.sha256,
         "lineage": lineage("extraction"),
     }

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from expander_sae import provenance
 from expander_sae.errors import reported_to_user
 from expander_sae.evaluation import tables
-from expander_sae.files import read_json, write_json
+from expander_sae.files import write_json
+from expander_sae.seals import read_sealed_json
 from expander_sae.study import Study, load_config
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ with reported_to_user():
     for label in study.models:
         results = Path(snakemake.output[0]).parent / label
         inputs[label] = {
-            "model": read_json(results / "model.json"),
-            "corpus": read_json(results / study.corpus / "corpus.json"),
+            "model": read_sealed_json(results / "model.json", (), "model record"),
+            "corpus": read_sealed_json(results / study.corpus / "corpus.json", (), "corpus record"),
         }
     record = provenance.record(
         study.config,

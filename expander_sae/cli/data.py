@@ -67,7 +67,8 @@ def read_activations(
     if path.is_dir() or path.suffix == ".parquet":
         found = _parquet(path, column, split)
     elif path.suffix == ".json":
-        found = Pool.open(path, verify=False).activations
+        pool = Pool.open(path, verify=False)
+        found = np.memmap(pool.file, dtype="<f4", mode="c", shape=(pool.tokens, pool.m))
     elif not path.is_file():
         raise UserError(f"{path}: no such file")
     elif path.suffix == ".npy":
@@ -107,7 +108,8 @@ def _checked(found: np.ndarray, path: Path, tokens: int | None, m: int | None) -
 
 def _npy(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        # Copy on write: torch warns of arrays that it could not write to.
+        return np.load(path, mmap_mode="c", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise UserError(f"{path}: not a readable .npy of numbers ({_first_line(error)})") from None
 

@@ -1,0 +1,156 @@
+"""`expander-sae train`: an autoencoder on a tensor of activations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from expander_sae.cli.arguments import add_activations, add_compute, positive
+from expander_sae.cli.terminal import Terminal, number, pairs
+
+SUMMARY = "train an autoencoder on a tensor of activations or a folder of shards"
+EXAMPLES = (
+    "expander-sae train activations.npy --n 4608 --d 30 --k 64 --steps 1500 --out weights.safetensors",
+    "expander-sae train shards/ --n 4608 --d 7 --k 64 --held-out 8192 --csv training.csv --out w.safetensors",
+    "expander-sae train acts.pt --support dense --n 1024 --k 32 --set learning_rate=1e-3 --out w.safetensors",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_activations(parser)
+    parser.add_argument("--out", type=Path, required=True, help=".safetensors file to write")
+    parser.add_argument("--n", type=positive, required=True, help="features")
+    parser.add_argument("--k", type=positive, required=True, help="active features a token")
+    parser.add_argument("--d", type=positive, help="nonzeros a decoder column (needed unless dense)")
+    parser.add_argument("--steps", type=positive, default=1500, help="(default: %(default)s)")
+    parser.add_argument("--support", default="expander", help="mask family, or dense (default: %(default)s)")
+    parser.add_argument("--encoder", default="tied", help="tied, warm_tied or independent (default: tied)")
+    parser.add_argument("--recipe", default="standard", help="standard or paper (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe"
+    )
+    parser.add_argument(
+        "--held-out", type=positive, metavar="ROWS", help="keep the last ROWS back and measure on them"
+    )
+    parser.add_argument("--log-every", type=positive, default=50, help="steps a row (default: %(default)s)")
+    parser.add_argument("--csv", type=Path, help="file for the logged rows")
+    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="folder for TensorBoard events")
+    parser.add_argument("--wandb", metavar="PROJECT", help="project of Weights & Biases")
+    parser.add_argument("--checkpoint", type=Path, help="file to go on from where training is interrupted")
+    add_compute(parser)
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> None:
+    from contextlib import ExitStack
+
+    from expander_sae.api import evaluate, save
+    from expander_sae.cli.data import device_of, read_activations
+    from expander_sae.errors import UserError
+    from expander_sae.loggers import together
+    from expander_sae.trainer import Trainer
+
+    if options.out.suffix != ".safetensors":
+        raise UserError(f"--out: suffix {options.out.suffix!r}, expected .safetensors")
+    device = device_of(options.device)
+    activations = read_activations(
+        options.activations, options.tensor, options.column, options.split, options.tokens
+    )
+    kept, held_out = activations, activations[:0]
+    if options.held_out is not None:
+        if options.held_out >= len(activations):
+            rows = len(activations)
+            raise UserError(f"--held-out: found {options.held_out}, expected fewer than the {rows} rows")
+        kept, held_out = activations[: -options.held_out], activations[-options.held_out :]
+    settings = {
+        "n": options.n,
+        "k": options.k,
+        "d": options.d,
+        "support": options.support,
+        "encoder": options.encoder,
+        "recipe": options.recipe,
+        "seed": options.seed,
+    }
+    with ExitStack() as stack:
+        loggers = [stack.enter_context(logger) for logger in _loggers(options, settings)]
+        trainer = Trainer(
+            kept,
+            **settings,
+            device=device,
+            backend=options.backend,
+            log_every=options.log_every,
+            checkpoint=options.checkpoint,
+            on_log=together(_line(options.steps, terminal), *loggers),
+            **_overrides(options.set),
+        )
+        autoencoder = trainer.fit(options.steps)
+    save(autoencoder, options.out)
+    record: dict[str, Any] = {
+        "out": str(options.out),
+        "bytes": options.out.stat().st_size,
+        "tokens": len(kept),
+        "steps": options.steps,
+        "shape": {name: getattr(autoencoder, name) for name in ("m", "n", "d", "k")},
+        "norm_limit": trainer.norm_limit,
+        "last": trainer.log[-1] if trainer.log else None,
+        "held_out": evaluate(autoencoder, held_out) if len(held_out) else None,
+    }
+    terminal.result(record, _lines(record))
+
+
+def _overrides(given: list[str]) -> dict[str, Any]:
+    """KEY=VALUE, the value as JSON: numbers, true, null."""
+    from expander_sae.errors import UserError
+
+    found = {}
+    for text in given:
+        key, separator, value = text.partition("=")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            separator = ""
+        if not separator or not key.isidentifier():
+            raise UserError(f"--set: found {text!r}, expected KEY=VALUE such as learning_rate=1e-3")
+    return found
+
+
+def _loggers(options: argparse.Namespace, settings: dict[str, Any]) -> list[Any]:
+    from expander_sae.loggers import CsvLogger, TensorBoardLogger, WandbLogger
+
+    made: list[Any] = []
+    if options.tensorboard:
+        made.append(TensorBoardLogger(options.tensorboard))
+    if options.wandb:
+        made.append(WandbLogger(options.wandb, settings))
+    if options.csv:
+        made.append(CsvLogger(options.csv))
+    return made
+
+
+def _line(steps: int, terminal: Terminal) -> Any:
+    """A line a logged row where there is no progress bar."""
+    import sys
+
+    def tell(row: dict[str, float]) -> None:
+        if not sys.stderr.isatty():
+            terminal.remark(
+                f"step {int(row['step']):,} of {steps:,}: loss {row['loss']:.4g}, "
+                f"relative error {row['relative_error']:.4f}, silent {100 * row['silent_share']:.1f} %"
+            )
+
+    return tell
+
+
+def _lines(record: dict[str, Any]) -> list[str]:
+    rows: list[tuple[str, Any]] = [
+        ("written", f"{record['out']} ({record['bytes']:,} bytes)"),
+        ("shape", "m = {m:,}, n = {n:,}, d = {d:,}, k = {k:,}".format(**record["shape"])),
+        ("trained on", f"{record['tokens']:,} tokens, {record['steps']:,} steps"),
+    ]
+    if record["norm_limit"] is not None:
+        rows.append(("passed through", f"tokens of norm above {record['norm_limit']:.4g}"))
+    for name, value in (record["held_out"] or {}).items():
+        rows.append((f"held out, {name.replace('_', ' ')}", number(value)))
+    return pairs(rows)

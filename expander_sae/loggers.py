@@ -1,0 +1,133 @@
+"""Where logged training rows go: CSV, TensorBoard, Weights & Biases, or any function of yours.
+
+A logger is called with a row {step, loss, …} as soon as it is known, as `Trainer(on_log=…)` and
+`train(report=…)` do:
+
+    with CsvLogger("training.csv") as csv, TensorBoardLogger("runs/mine") as board:
+        Trainer(activations, n=4608, d=30, k=64, on_log=together(csv, board)).fit(1500)
+
+None of them is needed for training. TensorBoard and W&B are imported when a logger is made.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from expander_sae.errors import UserError
+
+Row = Mapping[str, float]
+Report = Callable[[dict[str, float]], None]
+
+
+class Logger:
+    """A context manager that is called with rows; what it opened is closed at the end."""
+
+    def __call__(self, row: Row) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Write what is still held back."""
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class CsvLogger(Logger):
+    """A line a row, each written at once, under the names of the first row.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._stream = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115, closed by `close`
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        self._names: list[str] = []
+
+    def __call__(self, row: Row) -> None:
+        writer = csv.writer(self._stream, lineterminator="\n")
+        if not self._names:
+            self._names = list(row)
+            writer.writerow(self._names)
+        writer.writerow([_number(row[name]) for name in self._names])
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
+
+
+class TensorBoardLogger(Logger):
+    """Scalars `{group}/{name}` in an event file below `folder`; view with ``tensorboard --logdir``.
+
+    Raises:
+        UserError: the package tensorboard is not installed.
+    """
+
+    def __init__(self, folder: str | Path, group: str = "train") -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError(
+                "TensorBoard: the package is not installed (pip install 'expander-sae[tensorboard]')"
+            ) from None
+        self._writer: Any = SummaryWriter(str(folder))
+        self._group = group
+
+    def __call__(self, row: Row) -> None:
+        step = int(row["step"])
+        for name, value in row.items():
+            if name != "step":
+                self._writer.add_scalar(f"{self._group}/{name}", value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandbLogger(Logger):
+    """Rows to a run of Weights & Biases, which asks for its own login; ``WANDB_MODE=offline`` needs none.
+
+    config: settings shown beside the run. options: passed on to ``wandb.init``.
+
+    Raises:
+        UserError: the package wandb is not installed.
+    """
+
+    def __init__(self, project: str, config: Mapping[str, Any] | None = None, **options: Any) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise UserError("W&B: the package is not installed (pip install wandb)") from None
+        self._run: Any = wandb.init(project=project, config=dict(config or {}), **options)
+
+    def __call__(self, row: Row) -> None:
+        values = {name: value for name, value in row.items() if name != "step"}
+        self._run.log(values, step=int(row["step"]))
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def together(*loggers: Callable[[dict[str, float]], None]) -> Report:
+    """One logger that tells all of these, in order."""
+
+    def tell(row: dict[str, float]) -> None:
+        for logger in loggers:
+            logger(row)
+
+    return tell

@@ -1,0 +1,74 @@
+import csv
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import expander_sae
+from expander_sae.trainer import Trainer
+from tests.cli.conftest import TOKENS, M
+
+SHAPE = ("--n", 48, "--d", 4, "--k", 3, "--steps", 6, "--set", "batch_size=8", "--backend", "torch")
+
+
+def test_it_trains_what_the_trainer_does(command, tmp_path, activations):
+    file, array = activations
+    out = tmp_path / "w.safetensors"
+    record = command("train", file, *SHAPE, "--held-out", 20, "--out", out, "--json").json
+    kept = array[: TOKENS - 20]
+    same = Trainer(kept, n=48, d=4, k=3, batch_size=8, device="cpu", backend="torch").fit(6)
+    trained = expander_sae.load(out)
+    for name, parameter in same.named_parameters():
+        assert torch.equal(parameter, dict(trained.named_parameters())[name]), name
+    assert record["tokens"] == TOKENS - 20
+    expected = expander_sae.evaluate(same, array[TOKENS - 20 :])
+    assert record["held_out"] == pytest.approx(expected)
+
+
+def test_rows_are_logged_as_asked(command, tmp_path, activations):
+    log = tmp_path / "log.csv"
+    arguments = ("--out", tmp_path / "w.safetensors", "--csv", log, "--log-every", 2)
+    done = command("train", activations[0], *SHAPE, *arguments)
+    rows = list(csv.DictReader(log.read_text(encoding="utf-8").splitlines()))
+    assert [row["step"] for row in rows] == ["2", "4", "6"]
+    assert [line.split(":")[0] for line in done.err.splitlines()] == [
+        f"step {step} of 6" for step in (2, 4, 6)
+    ]
+    assert "48" in done.out
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("--set", "batch_size"), "--set: found 'batch_size', expected KEY=VALUE"),
+        (("--set", "colour=1"), "colour: unknown key"),
+        (("--held-out", TOKENS), f"--held-out: found {TOKENS}, expected fewer than the {TOKENS} rows"),
+        (("--support", "paper"), "paper"),
+        (("--d", M + 1), f"d: found {M + 1}, expected 1 to m = {M}"),
+        (("--device", "warp"), "--device: found 'warp'"),
+        (("--out", "w.bin"), "--out: suffix '.bin', expected .safetensors"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(command, tmp_path, activations, changes, said):
+    done = command("train", activations[0], *SHAPE, "--out", tmp_path / "w.safetensors", *changes)
+    assert done.code == 1 and done.out == ""
+    assert done.err.startswith("error: ") and said in done.err
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_a_logger_that_is_not_installed_is_said_before_training(command, tmp_path, activations, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    done = command("train", activations[0], *SHAPE, "--out", tmp_path / "w.safetensors", "--wandb", "mine")
+    assert done.code == 1 and done.err == "error: W&B: the package is not installed (pip install wandb)\n"
+
+
+def test_an_interrupted_training_goes_on(command, tmp_path, activations):
+    out, checkpoint = tmp_path / "w.safetensors", tmp_path / "c.safetensors"
+    np.testing.assert_equal(checkpoint.exists(), False)
+    command("train", activations[0], *SHAPE, "--out", out, "--checkpoint", checkpoint)
+    first = out.read_bytes()
+    out.unlink()
+    done = command("train", activations[0], *SHAPE, "--out", out, "--checkpoint", checkpoint)
+    assert done.code == 0 and out.read_bytes() == first
+    assert "step" not in done.err  # nothing was left to do

@@ -1,26 +1,64 @@
-"""Inference: anything that maps activations to a sparse code. Evaluation does not know which one it runs."""
+"""Inference: anything that maps activations to a sparse code. Evaluation does not know which one it runs.
+
+All pursuits select by signed correlation, as the encoder's top-k does, decode h − b_dec on the same
+frozen decoder and keep at most k features.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionary import SparseCode
+from expander_sae.errors import UserError
+from expander_sae.pursuit.block_omp import block_omp
+from expander_sae.pursuit.cosamp import cosamp
+from expander_sae.pursuit.niht import niht
 from expander_sae.pursuit.omp import omp
 
 Inference = Callable[[SparseAutoencoder, Tensor], SparseCode]
+Pursuit = Callable[..., SparseCode]
+"""(dictionary, target [B, m], k, selection=...) -> code."""
 
 
 def _encoder(autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
     return autoencoder.encode(activations)
 
 
-def _omp(autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
-    """OMP with signed selection, as the encoder's top-k is signed, on h − b_dec."""
+def _pursued(pursuit: Pursuit, autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
     centred = activations - autoencoder.b_dec.detach()
-    return omp(autoencoder.dictionary(), centred, autoencoder.k, selection="signed")
+    return pursuit(autoencoder.dictionary(), centred, autoencoder.k, selection="signed")
 
 
-INFERENCES: dict[str, Inference] = {"encoder": _encoder, "omp": _omp}
+def _block_omp(block: int, autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
+    """`block` columns a round; no round can take more than the k that there is room for."""
+    # One column a round is OMP, for which a backend may have a faster pursuit of its own.
+    pursuit = omp if block == 1 else partial(block_omp, block=min(block, autoencoder.k))
+    return _pursued(pursuit, autoencoder, activations)
+
+
+INFERENCES: dict[str, Inference] = {
+    "encoder": _encoder,
+    "omp": partial(_pursued, omp),
+    "niht": partial(_pursued, niht),
+    "cosamp": partial(_pursued, cosamp),
+}
+"""Those without a parameter; `inferences` also knows `block_omp_{L}`."""
+
+
+def inferences(name: str) -> Inference:
+    """The inference of this name: ``encoder``, ``omp``, ``niht``, ``cosamp`` or ``block_omp_{L}``, L ≥ 1.
+
+    Raises:
+        UserError: there is no such inference.
+    """
+    if match := re.fullmatch(r"block_omp_([1-9]\d*)", name):
+        return partial(_block_omp, int(match[1]))
+    if name not in INFERENCES:
+        known = ", ".join([*INFERENCES, "block_omp_L with L from 1"])
+        raise UserError(f"inference: found {name!r}, expected one of {known}")
+    return INFERENCES[name]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from expander_sae.dictionary import Dictionary, SparseCode
-from expander_sae.pursuit.block_omp import check_arguments, score_limit
-from expander_sae.pursuit.hard_threshold import keep_largest, largest_correlations, merge
+from expander_sae.pursuit.block_omp import score_limit
+from expander_sae.pursuit.hard_threshold import in_batches, keep_largest, largest_correlations, merge
 
 _BATCH = 128
 _STAGNATION = 1e-6
@@ -26,6 +26,7 @@ def cosamp(
     selection: str = "signed",
     iterations: int = 50,
     tolerance: float = 0.0,
+    patience: int = 5,
 ) -> SparseCode:
     """Codes of target [B, m] with at most k columns. From x = 0, each iteration
 
@@ -42,51 +43,52 @@ def cosamp(
         iterations: at most so many. A sample stops earlier where its support and its squared
             residual (to a millionth) repeat.
         tolerance: and where ‖residual‖ is at most `tolerance`·‖target‖, or rounding.
+        patience: and after so many iterations in a row without a smaller residual.
 
     The least squares go over the Gram matrix with a ridge and iterative refinement; of dependent
     columns they take the shortest solution, up to rounding.
     Returns places in falling order of entries, empty ones (index −1) at the end. A target that is
     zero or not finite gets an empty code. Raises `ValueError` for arguments out of range.
     """
-    check_arguments(dictionary, target, k, selection, tolerance)
-    if iterations < 1:
-        raise ValueError(f"iterations = {iterations}: expected at least 1")
-    pieces = [
-        _iterate(dictionary, part, k, selection, iterations, tolerance) for part in target.split(_BATCH)
-    ]
-    return SparseCode(torch.cat([p.index for p in pieces]), torch.cat([p.value for p in pieces]))
+
+    def iterate(part: Tensor, code: SparseCode) -> SparseCode:
+        return _iterate(dictionary, part, code, selection, iterations, tolerance, patience)
+
+    return in_batches(dictionary, target, k, selection, iterations, tolerance, _BATCH, iterate)
 
 
 def _iterate(
     dictionary: Dictionary,
     target: Tensor,
-    k: int,
+    code: SparseCode,
     selection: str,
     iterations: int,
     tolerance: float,
+    patience: int,
 ) -> SparseCode:
-    batch = target.shape[0]
-    index = torch.full((batch, k), -1, dtype=torch.int64, device=target.device)
-    value = target.new_zeros(batch, k)
+    index, value, k = code.index, code.value, code.index.shape[1]
     smallest = target.square().sum(1)
     limit = score_limit(target, tolerance).square()
     active = ((smallest > limit) & smallest.isfinite()).nonzero()[:, 0]
     held, residual, previous = index[active], target[active], smallest[active]
+    waited = torch.zeros_like(active)
     for _ in range(iterations):
         if not active.numel():
             break
         goal = target[active]
         proxy = largest_correlations(dictionary, residual, 2 * k, selection)
         places, _ = merge(held, proxy.index)
-        code = keep_largest(SparseCode(places, least_squares(dictionary, goal, places)), k, selection)
-        residual = goal - dictionary.synthesize(code)
+        found = keep_largest(SparseCode(places, least_squares(dictionary, goal, places)), k, selection)
+        residual = goal - dictionary.synthesize(found)
         squared = residual.square().sum(1)
         lower = squared < smallest[active]
         taken = active[lower]
-        index[taken], value[taken], smallest[taken] = code.index[lower], code.value[lower], squared[lower]
-        repeats = (code.index == held).all(1) & ((squared - previous).abs() <= _STAGNATION * previous)
-        going = ~repeats & (squared > limit[active])
-        active, previous, held, residual = active[going], squared[going], code.index[going], residual[going]
+        index[taken], value[taken], smallest[taken] = found.index[lower], found.value[lower], squared[lower]
+        repeats = (found.index == held).all(1) & ((squared - previous).abs() <= _STAGNATION * previous)
+        waited = torch.where(lower, 0, waited + 1)
+        going = ~repeats & (squared > limit[active]) & (waited < patience)
+        active, previous, held, residual = active[going], squared[going], found.index[going], residual[going]
+        waited = waited[going]
     return SparseCode(index, value)
 
 

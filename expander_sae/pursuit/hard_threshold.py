@@ -6,10 +6,40 @@ sample; an entry at or below zero leaves its place empty. `absolute` goes by siz
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from expander_sae.dictionary import Dictionary, SparseCode
+from expander_sae.pursuit.block_omp import check_arguments
+
+Iterate = Callable[[Tensor, SparseCode], SparseCode]
+"""(target [B, m], empty code [B, k]) -> code."""
+
+
+def in_batches(
+    dictionary: Dictionary,
+    target: Tensor,
+    k: int,
+    selection: str,
+    iterations: int,
+    tolerance: float,
+    batch: int,
+    iterate: Iterate,
+) -> SparseCode:
+    """Check the arguments, then `iterate` on at most `batch` samples at a time, from empty codes.
+
+    Raises `ValueError` for arguments out of range.
+    """
+    check_arguments(dictionary, target, k, selection, tolerance)
+    if iterations < 1:
+        raise ValueError(f"iterations = {iterations}: expected at least 1")
+    pieces = []
+    for part in target.split(batch):
+        index = torch.full((part.shape[0], k), -1, dtype=torch.int64, device=target.device)
+        pieces.append(iterate(part, SparseCode(index, target.new_zeros(part.shape[0], k))))
+    return SparseCode(torch.cat([p.index for p in pieces]), torch.cat([p.value for p in pieces]))
 
 
 def score(value: Tensor, selection: str) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from expander_sae.dictionary import Dictionary, SparseCode
-from expander_sae.pursuit.block_omp import check_arguments, score_limit
-from expander_sae.pursuit.hard_threshold import keep_largest, largest_correlations, merge, score
+from expander_sae.pursuit.block_omp import score_limit
+from expander_sae.pursuit.hard_threshold import in_batches, keep_largest, largest_correlations, merge, score
 
 _BATCH = 1024
 _SLACK = 0.01
@@ -49,28 +49,23 @@ def niht(
     Returns places in falling order of entries, empty ones (index −1) at the end. A target that is
     zero or not finite gets an empty code. Raises `ValueError` for arguments out of range.
     """
-    check_arguments(dictionary, target, k, selection, tolerance)
-    if iterations < 1:
-        raise ValueError(f"iterations = {iterations}: expected at least 1")
-    pieces = [
-        _iterate(dictionary, part, k, selection, iterations, tolerance, stagnation)
-        for part in target.split(_BATCH)
-    ]
-    return SparseCode(torch.cat([p.index for p in pieces]), torch.cat([p.value for p in pieces]))
+
+    def iterate(part: Tensor, code: SparseCode) -> SparseCode:
+        return _iterate(dictionary, part, code, selection, iterations, tolerance, stagnation)
+
+    return in_batches(dictionary, target, k, selection, iterations, tolerance, _BATCH, iterate)
 
 
 def _iterate(
     dictionary: Dictionary,
     target: Tensor,
-    k: int,
+    code: SparseCode,
     selection: str,
     iterations: int,
     tolerance: float,
     stagnation: float,
 ) -> SparseCode:
-    batch = target.shape[0]
-    index = torch.full((batch, k), -1, dtype=torch.int64, device=target.device)
-    value = target.new_zeros(batch, k)
+    index, value, k = code.index, code.value, code.index.shape[1]
     residual = target.clone()
     squared = residual.square().sum(1)
     limit = score_limit(target, tolerance)

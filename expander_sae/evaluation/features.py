@@ -5,7 +5,7 @@ The firing set F_j is the set of tokens on which feature j has a non-zero value.
     Jaccard          J(i, j) = |F_i ∩ F_j| / |F_i ∪ F_j|; a feature's best is max_j J(i, j)
     cosine           max_j |⟨w_i, w'_j⟩| / (‖w_i‖ ‖w'_j‖) over the columns of the other dictionary
     null             F_i replaced by a uniform set of |F_i| tokens: the best Jaccard that chance gives
-                     a feature of this firing rate
+                     a feature of this firing rate; for the cosine, w_i with random signs
     token entropy    H_j = −Σ_t p_j(t) log₂ p_j(t), p_j(t) the share of F_j whose token id is t
     dead fraction    of the first T tokens: the share of features with F_j ∩ [0, T) empty
 
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import Dictionary, SparseCode
+from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.errors import UserError
 from expander_sae.rng import Integers
 
@@ -135,13 +135,21 @@ def random_sets(sets: FiringSets, seed: int) -> FiringSets:
     inverted = np.flatnonzero(2 * counts > tokens)
     wanted = counts.copy()
     wanted[inverted] = tokens - counts[inverted]
+    # Sets that have all they want are put aside, so that a round costs what is still growing.
+    complete: list[np.ndarray] = []
     pair = np.empty(0, dtype=np.int64)
     missing = wanted
     while missing.any():
         owner = np.repeat(np.arange(sets.n), missing)
         # Every draw that is new is taken and no set gets more than it wants, so sets are uniform.
-        pair = np.union1d(pair, owner * tokens + stream.below(tokens, owner.size))
-        missing = wanted - np.bincount(pair // tokens, minlength=sets.n)
+        drawn = np.sort(np.concatenate([pair, owner * tokens + stream.below(tokens, owner.size)]))
+        pair = drawn[np.concatenate([[True], drawn[1:] != drawn[:-1]])]
+        feature = pair // tokens
+        missing = np.where(missing > 0, wanted - np.bincount(feature, minlength=sets.n), 0)
+        growing = missing[feature] > 0
+        complete.append(pair[~growing])
+        pair = pair[growing]
+    pair = np.concatenate([np.empty(0, dtype=np.int64), *complete])
     feature, token = pair // max(tokens, 1), pair % max(tokens, 1)
     kept = ~np.isin(feature, inverted)
     features, members = [feature[kept]], [token[kept]]
@@ -172,6 +180,20 @@ def best_cosine(first: Dictionary, second: Dictionary, block: int = 512) -> Tens
         overlap = (second.correlate(written) * scale).abs_().amax(dim=1)
         out[index] = overlap.to(out) / lengths[index]
     return out
+
+
+def random_signs(dictionary: Dictionary, seed: int) -> Dictionary:
+    """The same columns, each entry with a uniform sign: the null of `best_cosine`."""
+
+    def changed(entries: Tensor) -> Tensor:
+        signs = Integers(seed, "features/signs").below(2, entries.numel()).reshape(entries.shape) * 2 - 1
+        return entries.detach() * torch.from_numpy(signs).to(entries)
+
+    if isinstance(dictionary, SparseDictionary):
+        return SparseDictionary(changed(dictionary.values), dictionary.rows, dictionary.m, dictionary.backend)
+    if isinstance(dictionary, DenseDictionary):
+        return DenseDictionary(changed(dictionary.weight))
+    raise TypeError(f"random signs of a {type(dictionary).__name__}: expected a sparse or a dense dictionary")
 
 
 def token_entropy(sets: FiringSets, token_id: np.ndarray) -> np.ndarray:

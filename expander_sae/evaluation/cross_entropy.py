@@ -16,6 +16,10 @@ from expander_sae.activations.pool import Pool, normalisation
 from expander_sae.activations.progress import Progress
 from expander_sae.errors import UserError
 from expander_sae.evaluation import tables
+from expander_sae.evaluation.rows import Rows
+
+TRAIN_BASELINES = ("ce_clean", "ce_zero")
+"""What is known of the model itself on documents of the training pool."""
 
 # Logits held at once: 2²⁶ values are 256 MB in float32.
 _LOGITS = 1 << 26
@@ -126,27 +130,28 @@ def write_baseline(
     out_metrics: Path,
     out_documents: Path,
     device: str = "cpu",
+    train_cross_entropy: bool = False,
 ) -> None:
     """Write the model's own cross-entropies: rows of metrics.parquet and of documents.parquet.
 
     columns: the rows' values of `tables.RUN_COLUMNS`. The norm limit and the mean
-    are those of the first `tokens` training tokens under `recipe_settings`.
+    are those of the first `tokens` training tokens under `recipe_settings`. With
+    `train_cross_entropy` also `ce_clean` and `ce_zero` of the first `sequences` documents of the
+    training pool, on split ``ce_train``.
     """
     model = LanguageModel.load(model_json, device)
-    ce_pool = Pool.open(ce_pool_json)
-    training = normalisation(Pool.open(train_pool_json), tokens, recipe_settings)
-    rows = int(sequence_edges(ce_pool, sequences)[-1])
-    activations = torch.from_numpy(np.array(ce_pool.activations[:rows]))
-    metrics: list[dict[str, Any]] = []
-    documents: list[dict[str, Any]] = []
-    replacements = baseline_replacements(activations, ce_pool.norms[:rows], training.mean, training.limit)
-    for metric, replacement in replacements.items():
-        numbers, sums, counts = spliced_sums(model, ce_pool, replacement, layer, sequences, metric)
-        row = {**columns, "inference": "none", "split": "ce", "metric": metric}
-        metrics.append({**row, "value": float(sums.sum() / counts.sum())})
-        documents += [
-            {**row, "document": int(number), "sum": float(total), "count": int(count)}
-            for number, total, count in zip(numbers, sums, counts, strict=True)
-        ]
-    tables.write_metrics(metrics, out_metrics)
-    tables.write_documents(documents, out_documents)
+    train_pool = Pool.open(train_pool_json)
+    training = normalisation(train_pool, tokens, recipe_settings)
+    rows = Rows(columns)
+    splits = {"ce": Pool.open(ce_pool_json)} | ({"ce_train": train_pool} if train_cross_entropy else {})
+    for split, pool in splits.items():
+        count = int(sequence_edges(pool, sequences)[-1])
+        activations = torch.from_numpy(np.array(pool.activations[:count]))
+        replacements = baseline_replacements(activations, pool.norms[:count], training.mean, training.limit)
+        wanted = replacements if split == "ce" else {name: replacements[name] for name in TRAIN_BASELINES}
+        for metric, replacement in wanted.items():
+            documents, sums, counts = spliced_sums(model, pool, replacement, layer, sequences, metric)
+            rows.add("none", split, {metric: float(sums.sum() / counts.sum())})
+            rows.add_document_sums("none", split, metric, zip(documents, sums, counts, strict=True))
+    tables.write_metrics(rows.metrics, out_metrics)
+    tables.write_documents(rows.documents, out_documents)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from expander_sae.activations.language_model import LanguageModel
@@ -18,11 +15,12 @@ from expander_sae.activations.pool import Pool
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
 from expander_sae.evaluation import tables
-from expander_sae.evaluation.cross_entropy import recovered, sequence_edges, spliced_sums
+from expander_sae.evaluation.cross_entropy import TRAIN_BASELINES, recovered, sequence_edges, spliced_sums
 from expander_sae.evaluation.reconstruction import reconstruct
+from expander_sae.evaluation.rows import Rows
 from expander_sae.evaluation.storage import storage
 from expander_sae.files import write_json
-from expander_sae.inference import INFERENCES
+from expander_sae.inference import inferences
 from expander_sae.runs import WEIGHTS
 
 BASELINES = {
@@ -34,42 +32,18 @@ BASELINES = {
 token zeroed); the others pass the same tokens through as the splice does, which earns nothing."""
 
 
-@dataclass
-class Rows:
-    """Rows under construction: the run's columns and what was measured."""
-
-    columns: dict[str, Any]
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    documents: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, inference: str, split: str, values: dict[str, float]) -> None:
-        for metric, value in values.items():
-            where = {"inference": inference, "split": split, "metric": metric}
-            self.metrics.append(self.columns | where | {"value": float(value)})
-
-    def add_documents(
-        self, inference: str, split: str, metric: str, documents: np.ndarray, values: np.ndarray
-    ) -> None:
-        """Sum per-token values by document."""
-        unique, inverse = np.unique(documents, return_inverse=True)
-        sums, counts = np.bincount(inverse, weights=values), np.bincount(inverse)
-        self.add_document_sums(inference, split, metric, zip(unique, sums, counts, strict=True))
-
-    def add_document_sums(
-        self, inference: str, split: str, metric: str, sums: Iterable[tuple[int, float, int]]
-    ) -> None:
-        for document, total, count in sums:
-            where = {"inference": inference, "split": split, "metric": metric}
-            entry = {"document": int(document), "sum": float(total), "count": int(count)}
-            self.documents.append(self.columns | where | entry)
-
-
-def _baselines(path: Path) -> dict[str, float]:
-    frame = pd.read_parquet(path)
-    found = dict(zip(frame["metric"], frame["value"], strict=True))
-    missing = ({"ce_clean"} | set(BASELINES.values())) - found.keys()
-    if missing:
-        raise UserError(f"{path}: no row for {', '.join(sorted(missing))}; remove it to have it made again")
+def _baselines(path: Path, splits: list[str]) -> dict[str, dict[str, float]]:
+    """Split → metric → value of the model itself."""
+    frame = tables.read_metrics(path)
+    found: dict[str, dict[str, float]] = {}
+    for split in splits:
+        rows = frame[frame["split"] == split]
+        found[split] = dict(zip(rows["metric"], rows["value"], strict=True))
+        needed = set(TRAIN_BASELINES) if split == "ce_train" else {"ce_clean", *BASELINES.values()}
+        missing = needed - found[split].keys()
+        if missing:
+            listed = ", ".join(sorted(missing))
+            raise UserError(f"{path}: no row for {listed} on split {split}; remove it to have it made again")
     return found
 
 
@@ -85,46 +59,89 @@ def evaluate_run(
     out_timings: Path,
     device: str = "cpu",
     backend: str = "auto",
+    train_pool: Path | None = None,
 ) -> None:
     """Evaluate the run in `folder` on held-out tokens and write its three files.
 
     settings: inference (names), cross_entropy (the names among them whose reconstruction is
-    spliced into the model), test_tokens, ce_sequences.
+    spliced into the model), test_tokens, ce_sequences; with train_cross_entropy the encoder's
+    reconstruction is also spliced in on the first ce_sequences documents of `train_pool`.
 
     Metrics of reconstruction are over the tokens that the autoencoder encodes, those whose norm
-    is at most its `norm_limit`; `encoded_share` tells how many these are.
+    is at most its `norm_limit`; `encoded_share` tells how many these are. A run with a parameter
+    that is not finite gets its storage and `diverged` = 1, and nothing else.
+
+    Raises:
+        UserError: an unknown inference, a pool with too few tokens, a baseline without its rows.
     """
-    unknown = sorted(set(settings["inference"]) - INFERENCES.keys())
-    if unknown:
-        raise UserError(f"evaluation.inference: found {unknown[0]!r}, expected {', '.join(INFERENCES)}")
+    for name in settings["inference"]:
+        inferences(name)
     autoencoder, about = SparseAutoencoder.load(folder / WEIGHTS, device, backend)
     rows = Rows({column: about["spec"][column] for column in tables.RUN_COLUMNS})
-    test, ce = Pool.open(test_pool), Pool.open(ce_pool)
+    test = Pool.open(test_pool)
     if test.tokens < settings["test_tokens"]:
         raise UserError(f"{test_pool}: {test.tokens} tokens, expected at least {settings['test_tokens']}")
+    texts = {"ce": Pool.open(ce_pool)}
+    if settings.get("train_cross_entropy", False):
+        texts["ce_train"] = _seen_in_training(train_pool, about["spec"], settings["ce_sequences"])
+    reference = _baselines(baseline, list(texts))
     seconds: dict[str, float] = {}
     rows.add("none", "none", dict(storage(autoencoder)))
     uncovered = 0 if autoencoder.mask is None else autoencoder.mask.uncovered_rows()
     rows.add("none", "none", {"uncovered_rows": uncovered})
     limit = math.inf if about["norm_limit"] is None else about["norm_limit"]
-    finite = all(bool(torch.isfinite(parameter).all()) for parameter in autoencoder.parameters())
-    diverged = not finite
+    diverged = not is_finite(autoencoder)
+    broken = diverged
     # The encoder first: what it diverges on is diverged for every other inference too.
     for name in sorted(settings["inference"], key=lambda name: name != "encoder"):
         began = time.perf_counter()
-        summary = _reconstruction_rows(rows, autoencoder, test, settings["test_tokens"], limit, name)
-        diverged |= not summary["relative_error"] <= 1
+        if not broken:
+            summary = _reconstruction_rows(rows, autoencoder, test, settings["test_tokens"], limit, name)
+            diverged |= not summary["relative_error"] <= 1
         rows.add(name, "test", {"diverged": float(diverged)})
         seconds[f"reconstruction_{name}"] = time.perf_counter() - began
-    reference = _baselines(baseline)
+    spliced = [("ce", name) for name in settings["cross_entropy"]]
+    spliced += [(split, "encoder") for split in texts if split != "ce"]
     model = LanguageModel.load(model_file, device)
-    for name in settings["cross_entropy"]:
+    for split, name in spliced if not broken else []:
         began = time.perf_counter()
-        _cross_entropy_rows(rows, autoencoder, model, ce, settings["ce_sequences"], limit, name, reference)
-        seconds[f"cross_entropy_{name}"] = time.perf_counter() - began
+        sequences = settings["ce_sequences"]
+        _cross_entropy_rows(
+            rows, autoencoder, model, texts[split], sequences, limit, name, split, reference[split]
+        )
+        seconds[f"cross_entropy_{name}{split.removeprefix('ce')}"] = time.perf_counter() - began
     tables.write_metrics(rows.metrics, out_metrics)
     tables.write_documents(rows.documents, out_documents)
     write_json(out_timings, {"fingerprint": about["fingerprint"], "seconds": seconds})
+
+
+def is_finite(autoencoder: SparseAutoencoder) -> bool:
+    """Whether every parameter is finite."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in autoencoder.parameters())
+
+
+def training_documents(train_pool: Path | None, sequences: int) -> tuple[Pool, str]:
+    """(training pool, hash of what its first `sequences` documents lie in).
+
+    Raises:
+        UserError: no pool was given, or it has fewer documents.
+    """
+    if train_pool is None:
+        raise UserError("evaluation.train_cross_entropy: found true, expected the training pool to be given")
+    pool = Pool.open(train_pool, verify=False)
+    return pool, pool.prefix_digest(int(sequence_edges(pool, sequences)[-1]))
+
+
+def _seen_in_training(train_pool: Path | None, spec: dict[str, Any], sequences: int) -> Pool:
+    pool, _ = training_documents(train_pool, sequences)
+    tokens = int(sequence_edges(pool, sequences)[-1])
+    if tokens > spec["train_tokens"]:
+        raise UserError(
+            f"evaluation.train_cross_entropy: the first {sequences} documents of {pool.path} have {tokens} "
+            f"tokens, expected at most train_tokens = {spec['train_tokens']}"
+        )
+    pool.verify()
+    return pool
 
 
 def _reconstruction_rows(
@@ -133,7 +150,7 @@ def _reconstruction_rows(
     encoded = np.flatnonzero(pool.norms[:tokens] <= limit)
     if encoded.size == 0:
         raise UserError(f"norm_limit {limit:g}: no test token has a norm below it")
-    _, sums = reconstruct(autoencoder, pool.activations[encoded], INFERENCES[name])
+    _, sums = reconstruct(autoencoder, pool.activations[encoded], inferences(name))
     summary = sums.summary()
     rows.add(name, "test", summary | {"encoded_share": encoded.size / tokens})
     documents = pool.document[encoded]
@@ -151,18 +168,20 @@ def _cross_entropy_rows(
     sequences: int,
     limit: float,
     name: str,
+    split: str,
     reference: dict[str, float],
 ) -> None:
     tokens = int(sequence_edges(pool, sequences)[-1])
     spliced = np.array(pool.activations[:tokens])
     encoded = np.flatnonzero(pool.norms[:tokens] <= limit)
-    spliced[encoded], _ = reconstruct(autoencoder, spliced[encoded], INFERENCES[name])
+    spliced[encoded], _ = reconstruct(autoencoder, spliced[encoded], inferences(name))
     layer = int(rows.columns["layer"])
     documents, sums, counts = spliced_sums(model, pool, torch.from_numpy(spliced), layer, sequences)
     entropy = float(sums.sum() / counts.sum())
     clean = reference["ce_clean"]
     values = {"ce": entropy}
     for metric, ablated in BASELINES.items():
-        values[metric] = recovered(reference[ablated], entropy, clean)
-    rows.add(name, "ce", values)
-    rows.add_document_sums(name, "ce", "ce", zip(documents, sums, counts, strict=True))
+        if ablated in reference:
+            values[metric] = recovered(reference[ablated], entropy, clean)
+    rows.add(name, split, values)
+    rows.add_document_sums(name, split, "ce", zip(documents, sums, counts, strict=True))

@@ -6,6 +6,7 @@ neither a date nor a machine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,16 +80,19 @@ def _from_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, pa.DataT
     for row in rows:
         if row.keys() != columns.keys():
             raise ValueError(f"a row has columns {sorted(row)}, expected {sorted(columns)}")
+        wrong = next((name for name in ("value", "sum") if not math.isfinite(row.get(name, 0.0))), None)
+        if wrong is not None:
+            raise ValueError(f"a row of {row['metric']} has {wrong} {row[wrong]}, expected a finite number")
     return pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(list(columns.items())))
 
 
 def write_metrics(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Write rows with the columns METRICS."""
+    """Write rows with the columns METRICS; values are finite."""
     _write(_from_rows(rows, METRICS), METRICS, path)
 
 
 def write_documents(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Write rows with the columns DOCUMENTS."""
+    """Write rows with the columns DOCUMENTS; sums are finite."""
     _write(_from_rows(rows, DOCUMENTS), DOCUMENTS, path)
 
 

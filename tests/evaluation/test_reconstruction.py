@@ -9,7 +9,7 @@ import torch
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionary import SparseCode
 from expander_sae.evaluation.reconstruction import BATCH, reconstruct
-from expander_sae.inference import INFERENCES
+from expander_sae.inference import inferences
 from expander_sae.masks import MaskRecipe
 from expander_sae.rng import torch_generator
 
@@ -23,13 +23,13 @@ def autoencoder() -> SparseAutoencoder:
     return made
 
 
-@pytest.mark.parametrize("name", sorted(INFERENCES))
+@pytest.mark.parametrize("name", ["encoder", "omp"])
 def test_metrics_are_their_definitions(name: str) -> None:
     sae = autoencoder()
     tokens = BATCH + 37
     h = torch.randn(tokens, 16, generator=torch_generator(1, "h")) + 2
-    rebuilt, sums = reconstruct(sae, h.numpy(), INFERENCES[name])
-    code = INFERENCES[name](sae, h)
+    rebuilt, sums = reconstruct(sae, h.numpy(), inferences(name))
+    code = inferences(name)(sae, h)
     expected = sae.decode(code).double()
     np.testing.assert_allclose(rebuilt, expected.numpy(), rtol=1e-5, atol=1e-5)
     wide = h.double()
@@ -48,7 +48,7 @@ def test_metrics_are_their_definitions(name: str) -> None:
 
 
 def test_features_with_hopeless_biases_count_as_dead() -> None:
-    _, sums = reconstruct(autoencoder(), np.ones((5, 16), dtype=np.float32), INFERENCES["encoder"])
+    _, sums = reconstruct(autoencoder(), np.ones((5, 16), dtype=np.float32), inferences("encoder"))
     assert not sums.ever_fired[:10].any()
 
 
@@ -56,7 +56,8 @@ def test_omp_beats_the_encoder_at_the_same_k() -> None:
     sae = autoencoder()
     h = torch.randn(200, 16, generator=torch_generator(1, "h")).numpy()
     errors = {
-        name: reconstruct(sae, h, INFERENCES[name])[1].summary()["relative_error"] for name in INFERENCES
+        name: reconstruct(sae, h, inferences(name))[1].summary()["relative_error"]
+        for name in ("encoder", "omp")
     }
     assert errors["omp"] < 0.9 * errors["encoder"]
 

@@ -69,10 +69,13 @@ def test_nothing_collected_is_an_empty_table(tmp_path):
     assert list(tables.read_metrics(tmp_path / "none.parquet")) == list(tables.METRICS)
 
 
-def test_nan_stays_nan(tmp_path):
-    rows = [{**metrics(0)[0], "value": float("nan")}]
-    tables.write_metrics(rows, tmp_path / "a.parquet")
-    assert tables.read_metrics(tmp_path / "a.parquet")["value"].isna().all()
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_a_defect(tmp_path, number):
+    with pytest.raises(ValueError, match=r"relative_error has value .*, expected a finite number"):
+        tables.write_metrics([{**metrics(0)[0], "value": number}], tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="has sum"):
+        tables.write_documents([{**documents(0)[0], "sum": number}], tmp_path / "a.parquet")
+    assert not (tmp_path / "a.parquet").exists()
 
 
 def test_a_row_in_two_parts_is_refused(tmp_path):

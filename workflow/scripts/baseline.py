@@ -23,6 +23,7 @@ def main(options: argparse.Namespace) -> None:
         Path(options.metrics),
         Path(options.documents),
         job.device(),
+        spec.get("train_cross_entropy", False),
     )
 
 

@@ -1,1 +1,22 @@
-# Measurements of trained runs that need no language model.
+# What trained runs are like beside their errors: no language model is needed.
+
+
+# The seeds of a setting share a job, as in rule evaluate, whose estimate is ample for this one. The
+# references are the dense runs that features are compared with.
+rule analyse:
+    input:
+        unpack(analysis_inputs),
+    output:
+        "results/{cell}/{asked}/analysis.parquet",
+    log:
+        "results/logs/{cell}/analyse-{asked}.log",
+    threads: THREADS
+    resources:
+        **asks(lambda w: PLAN.evaluation(cell_of(w))),
+        gpu=GPUS,
+    params:
+        spec=lambda w: canonical_json(STUDY.analysis_spec(w.cell)),
+        lineage=lineage("analysis"),
+    shell:
+        "$PYTHON $SCRIPTS/analyse.py --log {log:q} --memory {resources.peak_mb}"
+        " --spec {params.spec:q} --test {input.test:q} --out {output:q}"

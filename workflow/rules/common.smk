@@ -182,6 +182,16 @@ def evaluation_inputs(wildcards):
     }
 
 
+def analysis_inputs(wildcards):
+    spec = STUDY.analysis_spec(cell_of(wildcards).name)
+    references = {settings["reference"] for settings in spec.values()} - {None}
+    return {
+        "weights": [f"{path}/weights.safetensors" for path in spec],
+        "references": [f"{path}/weights.safetensors" for path in sorted(references)],
+        "test": ancient(f"{folder(cell_of(wildcards).runs[0])}/pool/test.json"),
+    }
+
+
 def mask_spec(wildcards):
     sizes = {key: int(getattr(wildcards, key)) for key in ("m", "n", "d", "seed")}
     return {"family": wildcards.family, **sizes}

@@ -1,0 +1,250 @@
+"""What a trained run's codes and columns are like, beside how well they rebuild.
+
+Every analysis is a function from a `Subject` to rows. All tokens are those held-out ones that the
+autoencoder encodes; no language model is needed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from expander_sae.activations.pool import Pool
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.dictionary import SparseCode
+from expander_sae.errors import UserError
+from expander_sae.evaluation import tables
+from expander_sae.evaluation.certified import certificate_rows
+from expander_sae.evaluation.collisions import collisions, relabelled
+from expander_sae.evaluation.features import (
+    JACCARD_THRESHOLD,
+    FiringSets,
+    best_cosine,
+    best_jaccard,
+    dead_fractions,
+    novelty,
+    random_sets,
+    random_signs,
+    token_entropy,
+)
+from expander_sae.evaluation.reconstruction import BATCH, reconstruct
+from expander_sae.evaluation.rows import Rows
+from expander_sae.evaluation.runs import is_finite
+from expander_sae.inference import inferences
+from expander_sae.runs import WEIGHTS
+
+FIRST_TOKENS = 1024
+"""Smallest size of the test set at which dead features are counted; then twice as many, and so on."""
+
+
+@dataclass
+class Subject:
+    """A run under analysis.
+
+    activations: float32 [N, m], the encoded ones of the first `test_tokens` test tokens; token_id,
+    place: int64 [N], their ids and places among the test tokens. settings: see `analyse_run`.
+    reference: the dense run that features are compared with, if there is one.
+    """
+
+    autoencoder: SparseAutoencoder
+    activations: np.ndarray
+    token_id: np.ndarray
+    place: np.ndarray
+    seed: int
+    settings: dict[str, Any]
+    reference: SparseAutoencoder | None = None
+
+    @cached_property
+    def code(self) -> SparseCode:
+        """The encoder's code of every token."""
+        return encoded(self.autoencoder, self.activations)
+
+    @cached_property
+    def sets(self) -> FiringSets:
+        """Its firing sets."""
+        return FiringSets.of([self.code], self.autoencoder.n)
+
+    @cached_property
+    def chance(self) -> FiringSets:
+        """Uniform sets of the same sizes."""
+        return random_sets(self.sets, self.seed)
+
+    @cached_property
+    def live(self) -> np.ndarray:
+        """bool [n]: which features fire."""
+        return self.sets.counts > 0
+
+
+@torch.no_grad()
+def encoded(autoencoder: SparseAutoencoder, activations: np.ndarray) -> SparseCode:
+    """The encoder's code of activations [N, m], on the CPU."""
+    parts = []
+    for start in range(0, len(activations), BATCH):
+        h = torch.from_numpy(np.ascontiguousarray(activations[start : start + BATCH]))
+        parts.append(autoencoder.encode(h.to(autoencoder.b_dec.device)))
+    return SparseCode(torch.cat([p.index for p in parts]).cpu(), torch.cat([p.value for p in parts]).cpu())
+
+
+def pursuit_rows(subject: Subject, rows: Rows) -> None:
+    """How well each pursuit decodes the same few tokens; the encoder and OMP always stand beside."""
+    few = subject.activations[: subject.settings["pursuit_tokens"]]
+    for name in dict.fromkeys(["encoder", "omp", *subject.settings["pursuits"]]):
+        summary = reconstruct(subject.autoencoder, few, inferences(name))[1].summary()
+        rows.add(name, "pursuit", {key: summary[key] for key in ("relative_error", "explained_variance")})
+
+
+def dead_feature_sizes(tokens: int) -> list[int]:
+    """1024, 2048, … as far as there are test tokens, and all of them."""
+    doublings = range(max(0, math.ceil(math.log2(max(tokens, 1) / FIRST_TOKENS))))
+    return [*(FIRST_TOKENS << doubling for doubling in doublings), tokens]
+
+
+def feature_rows(subject: Subject, rows: Rows) -> None:
+    """Dead features by size of the test set, and what features fire on."""
+    values = {"live_features": float(subject.live.sum())}
+    for tokens in dead_feature_sizes(subject.settings["test_tokens"]):
+        # Of so many test tokens, those that are encoded.
+        size = int(np.searchsorted(subject.place, tokens))
+        if size:
+            values[f"dead_fraction_t{tokens}"] = dead_fractions(subject.sets, [size])[size]
+    if subject.live.any():
+        for name, sets in (("token_entropy", subject.sets), ("token_entropy_null", subject.chance)):
+            values[name] = float(token_entropy(sets, subject.token_id)[subject.live].mean())
+    rows.add("encoder", "test", values)
+
+
+def collision_rows(subject: Subject, rows: Rows) -> None:
+    """Rows shared by the columns that fire together; nothing for a dense dictionary."""
+    mask = subject.autoencoder.mask
+    if mask is None:
+        return
+    found = collisions(subject.code, mask).summary()
+    chance = collisions(relabelled(subject.code, subject.autoencoder.n, subject.seed), mask).summary()
+    values = {key: found[key] for key in ("collision_coverage", "collision_deficit")}
+    values |= {f"{key}_null": chance[key] for key in values}
+    values["collision_duplicate_edges"] = found["collision_duplicate_edges"]
+    rows.add("encoder", "test", values)
+
+
+def certificates_of(subject: Subject, rows: Rows) -> None:
+    """Certificates of the columns, and of the supports in use: see `certified`."""
+    certificate_rows(subject.autoencoder, subject.code, subject.seed, rows)
+
+
+def novelty_rows(subject: Subject, rows: Rows) -> None:
+    """Features without a counterpart in the reference, each beside what chance would give.
+
+    Chance is, for the Jaccard overlap, firing sets drawn at random at the same rates; for the cosine,
+    the same columns with random signs.
+    """
+    other = subject.reference
+    if other is None or not subject.live.any():
+        return
+    theirs = FiringSets.of([encoded(other, subject.activations)], other.n)
+    jaccard, _ = best_jaccard(subject.sets, theirs)
+    chance, _ = best_jaccard(subject.chance, theirs)
+    ours, columns = subject.autoencoder.dictionary(), other.dictionary()
+    cosine = best_cosine(ours, columns).cpu().numpy()
+    random_cosine = best_cosine(random_signs(ours, subject.seed), columns).cpu().numpy()
+    found, null = novelty(jaccard, chance, cosine), novelty(jaccard, chance, random_cosine)
+    entropy = token_entropy(subject.sets, subject.token_id)
+    novel = subject.live & (np.nan_to_num(jaccard, nan=1.0) < JACCARD_THRESHOLD)
+    values = {
+        "novel_share_jaccard": found["novel_jaccard"],
+        "novel_share_jaccard_null": found["novel_jaccard_null"],
+        "novel_share_cosine": found["novel_cosine"],
+        "novel_share_cosine_null": null["novel_cosine"],
+    }
+    if novel.any():
+        values["token_entropy_novel"] = float(entropy[novel].mean())
+    rows.add("encoder", "test", values)
+
+
+ANALYSES: dict[str, Callable[[Subject, Rows], None]] = {
+    "pursuits": pursuit_rows,
+    "features": feature_rows,
+    "collisions": collision_rows,
+    "certificates": certificates_of,
+    "novelty": novelty_rows,
+}
+
+
+def check_analyses(names: Sequence[str]) -> None:
+    """Raise `UserError` for a name that is none of `ANALYSES`."""
+    unknown = next((name for name in names if name not in ANALYSES), None)
+    if unknown is not None:
+        raise UserError(f"evaluation.analyses: found {unknown!r}, expected some of {', '.join(ANALYSES)}")
+
+
+def analyse_run(
+    folder: Path,
+    settings: dict[str, Any],
+    test_pool: Path,
+    out: Path,
+    device: str = "cpu",
+    backend: str = "auto",
+) -> dict[str, float]:
+    """Write the rows of the analyses of the run in `folder`; returns the seconds that each took.
+
+    settings: analyses (names), test_tokens, pursuits (names of inferences), pursuit_tokens, reference
+    (folder of a dense run of the same activations, or None: no novelty then). A run with a parameter
+    that is not finite has no rows, and none is compared with such a reference.
+
+    Raises:
+        UserError: an unknown analysis or pursuit, too few test tokens or none that is encoded, a
+            reference of another width.
+    """
+    check_analyses(settings["analyses"])
+    for name in settings["pursuits"]:
+        inferences(name)
+    autoencoder, about = SparseAutoencoder.load(folder / WEIGHTS, device, backend)
+    rows = Rows({column: about["spec"][column] for column in tables.RUN_COLUMNS})
+    seconds: dict[str, float] = {}
+    if is_finite(autoencoder):
+        subject = _subject(autoencoder, about, settings, Pool.open(test_pool))
+        if "novelty" in settings["analyses"] and settings["reference"] is not None:
+            subject.reference = _reference(Path(settings["reference"]), autoencoder, device, backend)
+        for name in ANALYSES:
+            if name in settings["analyses"]:
+                began = time.perf_counter()
+                ANALYSES[name](subject, rows)
+                seconds[name] = time.perf_counter() - began
+    tables.write_metrics(rows.metrics, out)
+    return seconds
+
+
+def _subject(
+    autoencoder: SparseAutoencoder, about: dict[str, Any], settings: dict[str, Any], pool: Pool
+) -> Subject:
+    tokens = settings["test_tokens"]
+    if pool.tokens < tokens:
+        raise UserError(f"{pool.path}: {pool.tokens} tokens, expected at least {tokens}")
+    limit = math.inf if about["norm_limit"] is None else about["norm_limit"]
+    place = np.flatnonzero(pool.norms[:tokens] <= limit)
+    if place.size == 0:
+        raise UserError(f"norm_limit {limit:g}: no test token has a norm below it")
+    return Subject(
+        autoencoder,
+        pool.activations[place],
+        pool.token_id[place],
+        place,
+        about["spec"]["seed"],
+        settings,
+    )
+
+
+def _reference(
+    folder: Path, autoencoder: SparseAutoencoder, device: str, backend: str
+) -> SparseAutoencoder | None:
+    reference, _ = SparseAutoencoder.load(folder / WEIGHTS, device, backend)
+    if reference.m != autoencoder.m:
+        raise UserError(f"{folder}: width {reference.m}, expected that of the run, {autoencoder.m}")
+    return reference if is_finite(reference) else None

@@ -1,0 +1,182 @@
+"""Analyses of a run on disk against the functions that they are made of, written out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from expander_sae import certificates
+from expander_sae.activations.pool import Pool
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.errors import UserError
+from expander_sae.evaluation import tables
+from expander_sae.evaluation.analysis import ANALYSES, analyse_run, dead_feature_sizes
+from expander_sae.inference import inferences
+from tests.evaluation.pools import LIMIT, K, N, write_pool, write_run
+
+SETTINGS: dict[str, Any] = {
+    "analyses": list(ANALYSES),
+    "test_tokens": 280,
+    "pursuits": ["block_omp_2", "niht", "cosamp"],
+    "pursuit_tokens": 30,
+    "reference": None,
+}
+
+
+def analysed(folder: Path, pool: Path, **settings: Any) -> pd.DataFrame:
+    analyse_run(folder, SETTINGS | settings, pool, folder / "analysis.parquet", backend="torch")
+    return tables.read_metrics(folder / "analysis.parquet")
+
+
+def values(frame: pd.DataFrame, inference: str, split: str) -> dict[str, float]:
+    rows = frame[(frame["inference"] == inference) & (frame["split"] == split)]
+    return dict(zip(rows["metric"], rows["value"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pool(tmp_path_factory.mktemp("pool"))
+
+
+def tokens_of(pool: Path) -> tuple[torch.Tensor, np.ndarray]:
+    """Encoded ones of the first 280 test tokens: activations and ids."""
+    opened = Pool.open(pool)
+    place = np.flatnonzero(opened.norms[:280] <= LIMIT)
+    assert len(place) == 274
+    return torch.from_numpy(opened.activations[place]), opened.token_id[place]
+
+
+@pytest.mark.parametrize("family", ["expander", "bernoulli"])
+def test_rows_of_a_sparse_run(pool: Path, tmp_path: Path, family: str) -> None:
+    write_run(tmp_path / "dense", "dense", seed=3)
+    sae = write_run(tmp_path / "run", family)
+    frame = analysed(tmp_path / "run", pool, reference=str(tmp_path / "dense"))
+    h, ids = tokens_of(pool)
+    code = sae.encode(h)
+    assert set(frame["support"]) == {family} and np.isfinite(frame["value"]).all()
+
+    for name in ("encoder", "omp", "block_omp_2", "niht", "cosamp"):
+        found = values(frame, name, "pursuit")
+        rebuilt = sae.decode(inferences(name)(sae, h[:30]))
+        error = ((h[:30] - rebuilt).norm(dim=1) / h[:30].norm(dim=1)).mean()
+        assert found["relative_error"] == pytest.approx(float(error), rel=1e-4)
+        assert set(found) == {"relative_error", "explained_variance"}
+
+    found = values(frame, "encoder", "test")
+    fired = [{int(t) for t in (code.index == j).any(dim=1).nonzero()[:, 0]} for j in range(N)]
+    live = [j for j in range(N) if fired[j]]
+    assert found["live_features"] == len(live) < N
+    assert found["dead_fraction_t280"] == pytest.approx(1 - len(live) / N)
+    entropies = []
+    for j in live:
+        share = np.unique(ids[list(fired[j])], return_counts=True)[1] / len(fired[j])
+        entropies.append(-(share * np.log2(share)).sum())
+    assert found["token_entropy"] == pytest.approx(np.mean(entropies))
+    assert found["token_entropy_null"] != found["token_entropy"]
+
+    rows = [sae.mask.rows[j, : sae.mask.degrees[j]] for j in range(N)]  # type: ignore[union-attr]
+    coverage = [len(np.unique(np.concatenate([rows[j] for j in one]))) for one in code.index.tolist()]
+    edges = [sum(len(rows[j]) for j in one) for one in code.index.tolist()]
+    assert found["collision_coverage"] == pytest.approx(np.mean(coverage))
+    assert found["collision_duplicate_edges"] == pytest.approx(np.subtract(edges, coverage).mean())
+    assert found["collision_deficit"] == pytest.approx(1 - np.divide(coverage, edges).mean())
+    assert found["collision_deficit_null"] != found["collision_deficit"]
+
+    theirs_sae, _ = SparseAutoencoder.load(tmp_path / "dense" / "weights.safetensors", backend="torch")
+    theirs = theirs_sae.encode(h)
+    other = [{int(t) for t in (theirs.index == j).any(dim=1).nonzero()[:, 0]} for j in range(N)]
+    best = {j: max(len(fired[j] & o) / len(fired[j] | o) for o in other) for j in live}
+    novel = [j for j in live if best[j] < 0.1]
+    assert found["novel_share_jaccard"] == pytest.approx(len(novel) / len(live))
+    cosine = sae.dictionary().columns(torch.arange(N)) @ theirs_sae.dictionary().columns(torch.arange(N)).T
+    low = (cosine.abs().amax(dim=1) < 0.3)[live]
+    assert found["novel_share_cosine"] == pytest.approx(float(low.float().mean()))
+    assert 0 <= found["novel_share_jaccard_null"] <= 1 and 0 <= found["novel_share_cosine_null"] <= 1
+    if novel:
+        mean = np.mean([entropies[live.index(j)] for j in novel])
+        assert found["token_entropy_novel"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("family", ["expander", "bernoulli", "dense"])
+def test_certificates_of_columns_and_of_supports(pool: Path, tmp_path: Path, family: str) -> None:
+    sae = write_run(tmp_path / "run", family)
+    frame = analysed(tmp_path / "run", pool, analyses=["certificates"])
+    h, _ = tokens_of(pool)
+    columns = sae.dictionary().columns(torch.arange(N)).detach().double()
+    overlap = (columns @ columns.T).abs().fill_diagonal_(0)
+    found = values(frame, "none", "none")
+    coherence = overlap.sort(dim=1, descending=True).values[:, :K].sum(dim=1).max()
+    assert found.pop("cumulative_coherence_k") == pytest.approx(float(coherence), rel=1e-5)
+    if family == "dense":
+        assert found == {}
+    else:
+        degrees = torch.from_numpy(sae.mask.degrees).double()  # type: ignore[union-attr]
+        beta = float((columns.abs().amax(dim=1) / columns.norm(dim=1) * degrees.sqrt()).max())
+        assert found["flatness"] == pytest.approx(beta, rel=1e-5)
+        wide, one = found["expansion_deficit_2k"], found["expansion_deficit_k1"]
+        assert wide == certificates.expansion_deficit(sae.mask, 2 * K, 0).value
+        assert one == certificates.expansion_deficit(sae.mask, K + 1, 0).value
+        assert found["identifiability"] == pytest.approx(2 * beta**2 * wide, rel=1e-5)
+        assert found["omp_condition"] == pytest.approx(beta**2 * one * (2 * K + 1), rel=1e-5)
+
+    found = values(frame, "encoder", "test")
+    smallest, margins = [], []
+    for support in sae.encode(h[:256]).index:
+        used = columns[support]
+        smallest.append(float(torch.linalg.svdvals(used)[-1]))
+        weight = (torch.linalg.pinv(used.T) @ columns.T).abs().sum(dim=0)
+        weight[support] = 0
+        margins.append(1 - float(weight.max()))
+    assert found["restricted_sigma_min"] == pytest.approx(np.median(smallest), rel=1e-4)
+    assert found["restricted_sigma_min_p05"] == pytest.approx(np.quantile(smallest, 0.05), rel=1e-4)
+    assert found["recovery_margin_median"] == pytest.approx(np.median(margins), rel=1e-4)
+    assert found["recovery_margin_positive"] == pytest.approx(np.mean(np.array(margins) > 0))
+
+
+def test_only_what_is_asked_for_is_measured(pool: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    metrics = set(analysed(tmp_path / "run", pool, analyses=["collisions"])["metric"])
+    assert metrics and all(name.startswith("collision_") for name in metrics)
+    assert analysed(tmp_path / "run", pool, analyses=["novelty"]).empty, "without a reference"
+    write_run(tmp_path / "dense", "dense")
+    assert analysed(tmp_path / "dense", pool, analyses=["collisions"]).empty, "a dense run has none"
+
+
+def test_a_run_that_is_not_finite_has_no_rows(pool: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "broken", b_dec=float("nan"))
+    write_run(tmp_path / "run")
+    assert analysed(tmp_path / "broken", pool).empty
+    frame = analysed(tmp_path / "run", pool, reference=str(tmp_path / "broken"))
+    assert not frame["metric"].str.startswith("novel").any() and len(frame)
+
+
+def test_the_same_bytes_each_time(pool: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "dense", "dense")
+    write_run(tmp_path / "run")
+    written = []
+    for _ in range(2):
+        analysed(tmp_path / "run", pool, reference=str(tmp_path / "dense"))
+        written.append((tmp_path / "run" / "analysis.parquet").read_bytes())
+    assert written[0] == written[1]
+
+
+def test_sizes_of_the_test_set() -> None:
+    assert dead_feature_sizes(8192) == [1024, 2048, 4096, 8192]
+    assert dead_feature_sizes(5000) == [1024, 2048, 4096, 5000]
+    assert dead_feature_sizes(1025) == [1024, 1025]
+    assert dead_feature_sizes(512) == [512]
+
+
+def test_mistakes_are_named(pool: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"evaluation\.analyses: found 'colisions'"):
+        analysed(tmp_path / "run", pool, analyses=["colisions"])
+    with pytest.raises(UserError, match="inference: found 'lars'"):
+        analysed(tmp_path / "run", pool, pursuits=["lars"])
+    with pytest.raises(UserError, match="300 tokens, expected at least 400"):
+        analysed(tmp_path / "run", pool, test_tokens=400)

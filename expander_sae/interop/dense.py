@@ -1,0 +1,225 @@
+"""An autoencoder as the dense matrices that other libraries store, and back.
+
+Their TopK autoencoders compute x = ReLU(topk(Eᵀ(h − b_dec) + b_enc)), ĥ = W x + b_dec. Ours keeps
+negative values among the k largest; theirs sets them to 0. So the two agree exactly where all k kept
+values are positive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from expander_sae.api import encoded
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.errors import UserError
+from expander_sae.masks import Mask, describe, regenerate
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Float32 matrices on the CPU: encoder and decoder [n, m] (row j is feature j), b_enc [n], b_dec [m]."""
+
+    encoder: Tensor
+    decoder: Tensor
+    b_enc: Tensor
+    b_dec: Tensor
+    k: int
+
+
+@torch.no_grad()
+def to_dense(autoencoder: SparseAutoencoder) -> Weights:
+    """Write an autoencoder out; the decoder's rows have norm 1 (or 0). O(m·n) memory."""
+    everything = torch.arange(autoencoder.n, device=autoencoder.b_dec.device)
+    dictionary = autoencoder.dictionary()
+    decoder = dictionary.columns(everything)
+    encoder = autoencoder._encoder_on(dictionary).columns(everything)
+    tensors = (encoder, decoder, autoencoder.b_enc, autoencoder.b_dec)
+    written = [tensor.detach().float().cpu().contiguous() for tensor in tensors]
+    return Weights(written[0], written[1], written[2], written[3], autoencoder.k)
+
+
+@torch.no_grad()
+def from_dense(
+    weights: Weights, origin: str | Path, record: dict[str, Any] | None = None, backend: str = "auto"
+) -> SparseAutoencoder:
+    """An autoencoder of these matrices, sparse where `record` says on which mask they live.
+
+    record: what `mask_record` gave when they were exported. Columns must have equal norms (see
+    `unit_decoder`).
+
+    Raises:
+        UserError: the mask does not fit the matrices.
+    """
+    n, m = weights.decoder.shape
+    mask = None
+    kind = "tied" if torch.equal(weights.encoder, weights.decoder) else "independent"
+    if record is not None:
+        try:
+            kind = record["encoder"]
+            if record["mask"] is not None:
+                mask = regenerate(record["mask"]["recipe"], record["mask"]["sha256"], origin)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{origin}: the record of the mask is damaged ({error!r})") from None
+    loaded = SparseAutoencoder(m, n, weights.k, mask, kind, backend)
+    loaded.values.copy_(weights.decoder if mask is None else on_support(weights.decoder, mask, origin))
+    if loaded.encoder is not None:
+        encoder = weights.encoder if mask is None else on_support(weights.encoder, mask, origin)
+        loaded.encoder.copy_(encoder)
+    loaded.b_enc.copy_(weights.b_enc)
+    loaded.b_dec.copy_(weights.b_dec)
+    if record is not None:
+        loaded.about = dict(record.get("about", {}))
+    return loaded
+
+
+def on_support(matrix: Tensor, mask: Mask, origin: str | Path) -> Tensor:
+    """Entries of matrix [n, m] on the mask: [n, w]; 0 in padding.
+
+    Raises:
+        UserError: an entry outside the mask is not 0.
+    """
+    if tuple(matrix.shape) != (mask.recipe.n, mask.recipe.m):
+        raise UserError(
+            f"{origin}: a mask of {mask.recipe.n} columns of length {mask.recipe.m}, expected "
+            f"{matrix.shape[0]} of {matrix.shape[1]}"
+        )
+    values = matrix.gather(1, torch.from_numpy(mask.rows).long()) * torch.from_numpy(mask.valid())
+    outside = int(torch.count_nonzero(matrix)) - int(torch.count_nonzero(values))
+    if outside:
+        raise UserError(f"{origin}: {outside} entries outside the recorded mask are not 0, expected none")
+    return values
+
+
+def mask_record(autoencoder: SparseAutoencoder) -> dict[str, Any]:
+    """JSON that brings an exported autoencoder back onto its mask."""
+    mask = None if autoencoder.mask is None else describe(autoencoder.mask)
+    return {"mask": mask, "encoder": autoencoder.encoder_kind, "about": autoencoder.about}
+
+
+def unit_decoder(weights: Weights, selects_by_contribution: bool, origin: str | Path) -> Weights:
+    """The same autoencoder with unit-norm columns: x_j takes over ‖w_j‖.
+
+    selects_by_contribution: top-k ran on x_j·‖w_j‖. If not, columns of different norms would be
+    selected otherwise once their norms are gone.
+
+    Raises:
+        UserError: norms differ by more than 1 % and selection did not see them.
+    """
+    norms = weights.decoder.double().norm(dim=1)
+    # Unit norm up to float32 rounding is left alone, so that a tied encoder stays equal to the decoder.
+    norms = torch.where((norms > 0) & ((norms - 1).abs() > 1e-6), norms, torch.ones_like(norms))
+    low, high = float(norms.min()), float(norms.max())
+    if not selects_by_contribution and high > 1.01 * low:
+        raise UserError(
+            f"{origin}: decoder norms of {low:.4g} to {high:.4g} while top-k selects without them; "
+            "expected equal norms, as only unit-norm columns can be represented"
+        )
+    scale = norms.float()[:, None]
+    return Weights(
+        weights.encoder * scale,
+        weights.decoder / scale,
+        weights.b_enc * scale[:, 0],
+        weights.b_dec,
+        weights.k,
+    )
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How far another library's ReLU and its missing norm limit change an autoencoder.
+
+    encoded_share: share of the tokens that the recipe encodes; it passes the others through, other
+        libraries encode them, too.
+    exact_share: share of the encoded tokens whose k kept values are all positive; for these the
+        export is exact up to rounding.
+    nonpositive_share: share of the kept values of encoded tokens that are 0 or less.
+    near_tie_share: share of the encoded tokens whose k-th and next pre-activations are equal up to
+        rounding, so that arithmetic in another order may select the other one.
+    """
+
+    tokens: int
+    encoded_share: float
+    exact_share: float
+    nonpositive_share: float
+    near_tie_share: float
+
+    def text(self) -> str:
+        lines = [
+            f"all kept values are positive in {self.exact_share:.2%} of the encoded tokens, which are exact",
+            f"up to rounding ({self.near_tie_share:.2%} are near ties, where rounding selects);",
+            f"in the others values of 0 or less ({self.nonpositive_share:.2%} of all kept values) become 0.",
+        ]
+        if self.encoded_share < 1:
+            lines.append(
+                f"{1 - self.encoded_share:.2%} of the tokens exceed norm_limit: the recipe passes them "
+                "through, other libraries encode them."
+            )
+        return f"measured on {self.tokens} tokens: " + " ".join(lines)
+
+
+@torch.no_grad()
+def fidelity(autoencoder: SparseAutoencoder, activations: Tensor | np.ndarray) -> Fidelity:
+    """Measure on activations [N, m]; see `Fidelity`."""
+    rows = torch.from_numpy(activations) if isinstance(activations, np.ndarray) else activations
+    kept = encoded(autoencoder, rows)
+    if not kept.any():
+        raise UserError(f"activations: found no token of {len(rows)} to encode, expected one or more")
+    k, encoder = autoencoder.k, autoencoder._encoder_on(autoencoder.dictionary())
+    # Twice the unit of rounding, of a product of norms.
+    rounding = 2 * torch.finfo(autoencoder.b_dec.dtype).eps * float(encoder.norms().max())
+    exact = nonpositive = ties = 0
+    for part in rows[kept.to(rows.device)].split(4096):
+        centred = part.to(autoencoder.b_dec.device, autoencoder.b_dec.dtype) - autoencoder.b_dec
+        found = encoder.correlate_topk(centred, autoencoder.b_enc, min(k + 1, autoencoder.n))
+        value = found.value.sort(dim=1, descending=True).values
+        exact += int((value[:, :k] > 0).all(dim=1).sum())
+        nonpositive += int((value[:, :k] <= 0).sum())
+        if value.shape[1] > k:
+            ties += int((value[:, k - 1] - value[:, k] <= rounding * centred.norm(dim=1)).sum())
+    tokens = int(kept.sum())
+    return Fidelity(
+        tokens=len(rows),
+        encoded_share=tokens / len(rows),
+        exact_share=exact / tokens,
+        nonpositive_share=nonpositive / (tokens * k),
+        near_tie_share=ties / tokens,
+    )
+
+
+def announce(folder: Path, measured: Fidelity | None, say: bool) -> dict[str, Any] | None:
+    """Print what the export means for its user, and give it as JSON for the folder's metadata."""
+    if say:
+        told = "no activations given: how often kept values are not positive was not measured"
+        print(f"{folder}: {measured.text() if measured else told}")
+    return None if measured is None else asdict(measured)
+
+
+def read_tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Float32 tensors of another library's safetensors file.
+
+    Raises:
+        UserError: unreadable, or a tensor is missing.
+    """
+    try:
+        stored = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
+    missing = sorted(set(names) - stored.keys())
+    if missing:
+        raise UserError(f"{path}: no tensor {missing[0]}, found {', '.join(sorted(stored))}")
+    return {name: stored[name].float() for name in names}
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files of a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,106 @@
+"""Folders of dictionary_learning's AutoEncoderTopK: ae.pt and config.json.
+
+Their ae.pt is a pickle. We write one of plain tensors, and read with ``weights_only=True``, which runs
+no code of the file.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.errors import UserError
+from expander_sae.files import atomic_path, read_json, write_json
+from expander_sae.interop.dense import (
+    Fidelity,
+    Weights,
+    announce,
+    fidelity,
+    from_dense,
+    mask_record,
+    to_dense,
+    unit_decoder,
+)
+
+CONFIG, WEIGHTS = "config.json", "ae.pt"
+_NAMES = ("encoder.weight", "encoder.bias", "decoder.weight", "b_dec", "k")
+
+
+def export(
+    autoencoder: SparseAutoencoder,
+    folder: str | Path,
+    activations: Tensor | np.ndarray | None = None,
+    say: bool = True,
+) -> Fidelity | None:
+    """Write a dense folder for `AutoEncoderTopK.from_pretrained(folder / "ae.pt")`; see `saelens.export`."""
+    folder = Path(folder)
+    measured = None if activations is None else fidelity(autoencoder, activations)
+    dense = to_dense(autoencoder)
+    said = announce(folder, measured, say)
+    tensors = {
+        "encoder.weight": dense.encoder,
+        "encoder.bias": dense.b_enc,
+        "decoder.weight": dense.decoder.T.contiguous(),
+        "b_dec": dense.b_dec,
+        "k": torch.tensor(autoencoder.k, dtype=torch.int),
+        "threshold": torch.tensor(-1.0),
+    }
+    with atomic_path(folder / WEIGHTS) as temporary:
+        torch.save(tensors, temporary)
+    spec = autoencoder.about.get("spec", {})
+    trainer = {
+        "trainer_class": "TopKTrainer",
+        "dict_class": "AutoEncoderTopK",
+        "activation_dim": autoencoder.m,
+        "dict_size": autoencoder.n,
+        "k": autoencoder.k,
+        "layer": spec.get("layer"),
+        "lm_name": spec.get("model"),
+        "steps": spec.get("steps"),
+        "seed": spec.get("seed"),
+        "device": "cpu",
+    }
+    write_json(
+        folder / CONFIG,
+        {"trainer": trainer, "expander_sae": mask_record(autoencoder) | {"fidelity": said}},
+    )
+    return measured
+
+
+def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
+    """Import an AutoEncoderTopK; one that `export` wrote comes back onto its mask.
+
+    Raises:
+        UserError: unreadable, not of that class, or unequal decoder norms.
+    """
+    folder = Path(folder)
+    path = folder / WEIGHTS
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: not a file of plain tensors ({first})") from None
+    missing = sorted(set(_NAMES) - set(stored))
+    if missing:
+        raise UserError(f"{path}: no tensor {missing[0]}, expected those of AutoEncoderTopK")
+    weights = Weights(
+        stored["encoder.weight"].float(),
+        stored["decoder.weight"].float().T.contiguous(),
+        stored["encoder.bias"].float(),
+        stored["b_dec"].float(),
+        int(stored["k"]),
+    )
+    record = None
+    if (folder / CONFIG).exists():
+        record = read_json(folder / CONFIG).get("expander_sae")
+    loaded = from_dense(unit_decoder(weights, False, folder), folder, record, backend)
+    if record is None:
+        loaded.about = {"imported": "dictionary_learning"}
+    return loaded

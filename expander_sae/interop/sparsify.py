@@ -1,0 +1,85 @@
+"""Folders of EleutherAI's sparsify (format of 1.3): cfg.json and sae.safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.errors import UserError
+from expander_sae.files import read_json, write_json
+from expander_sae.interop.dense import (
+    Fidelity,
+    Weights,
+    announce,
+    fidelity,
+    from_dense,
+    mask_record,
+    read_tensors,
+    to_dense,
+    unit_decoder,
+)
+from expander_sae.tensors import save_tensors
+
+CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
+
+
+def export(
+    autoencoder: SparseAutoencoder,
+    folder: str | Path,
+    activations: Tensor | np.ndarray | None = None,
+    say: bool = True,
+) -> Fidelity | None:
+    """Write a dense folder for `sparsify.SparseCoder.load_from_disk`; see `saelens.export`."""
+    folder = Path(folder)
+    measured = None if activations is None else fidelity(autoencoder, activations)
+    dense = to_dense(autoencoder)
+    said = announce(folder, measured, say)
+    tensors = {
+        "encoder.weight": dense.encoder,
+        "encoder.bias": dense.b_enc,
+        "W_dec": dense.decoder.clone(),
+        "b_dec": dense.b_dec,
+    }
+    save_tensors(tensors, folder / WEIGHTS, {})
+    config = {
+        "activation": "topk",
+        "expansion_factor": max(1, autoencoder.n // autoencoder.m),
+        "normalize_decoder": True,
+        "num_latents": autoencoder.n,
+        "k": autoencoder.k,
+        "multi_topk": False,
+        "skip_connection": False,
+        "transcode": False,
+        "d_in": autoencoder.m,
+    }
+    write_json(
+        folder / CONFIG,
+        config | {"expander_sae": mask_record(autoencoder) | {"fidelity": said}},
+    )
+    return measured
+
+
+def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
+    """Import a TopK autoencoder; one that `export` wrote comes back onto its mask.
+
+    Raises:
+        UserError: a transcoder, a skip connection, another activation, or unequal decoder norms.
+    """
+    folder = Path(folder)
+    config = read_json(folder / CONFIG)
+    expected = {"activation": "topk", "skip_connection": False, "transcode": False}
+    for key, value in expected.items():
+        if config.get(key, value) != value:
+            raise UserError(f"{folder / CONFIG}: {key} {config[key]!r}, expected {value!r}")
+    stored = read_tensors(folder / WEIGHTS, ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
+    weights = Weights(
+        stored["encoder.weight"], stored["W_dec"], stored["encoder.bias"], stored["b_dec"], int(config["k"])
+    )
+    record = config.get("expander_sae")
+    loaded = from_dense(unit_decoder(weights, False, folder), folder, record, backend)
+    if record is None:
+        loaded.about = {"imported": "sparsify"}
+    return loaded

@@ -7,6 +7,7 @@ with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,34 +20,41 @@ from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, Spa
 from expander_sae.errors import UserError
 from expander_sae.kernels.autograd import unit_columns
 from expander_sae.kernels.tied import tied_reconstruction
+from expander_sae.mask_shapes import PRUNED
 from expander_sae.masks import Mask, describe, regenerate
+from expander_sae.pruning import packed, unpacked
 from expander_sae.tensors import load_tensors, save_tensors
 
-ENCODERS = ("tied", "warm_tied", "independent")
+ENCODERS = ("tied", "warm_tied", "independent", "own_support", "full")
 FORMAT = "expander-sae/1"
 
 
 class SparseAutoencoder(nn.Module):
     """A TopK autoencoder with parameters O(d·n).
 
-    Parameters: values V [n, w] (dense: [n, m]), encoder E of the same shape unless tied, b_enc [n],
-    b_dec [m].
+    Parameters: values V [n, w] (dense: [n, m]), encoder E on a support of its own or of V's shape
+    unless tied, b_enc [n], b_dec [m].
 
     Args:
         m, n, k: residual width, features, active features per token.
         mask: support of the columns; None is a dense dictionary.
-        encoder: ``tied``; ``warm_tied``, free but started at W; ``independent``, free and random.
+        encoder: ``tied``; ``warm_tied``, free but started at W; ``independent``, free and random; for
+            sparse decoders also ``own_support``, free and random on an independent mask of the same
+            family, and ``full``, free, random and dense.
         backend: kernels of a sparse dictionary, see `expander_sae.kernels.select`.
 
     Attribute `about`: JSON values that travel with the weights, such as `norm_limit`, the norm above
     which tokens are passed through and not encoded.
 
     Raises:
-        UserError: k > n, an unknown encoder, or a mask of another shape.
+        UserError: k > n, an unknown encoder, an encoder that needs a mask and has none, or a mask of
+            another shape.
     """
 
     rows: Tensor | None
     valid: Tensor | None
+    encoder_rows: Tensor | None
+    encoder_valid: Tensor | None
     encoder: nn.Parameter | None
 
     def __init__(
@@ -69,15 +77,29 @@ class SparseAutoencoder(nn.Module):
         self.m, self.n, self.k = m, n, k
         self.mask, self.encoder_kind, self.backend = mask, encoder, backend
         self.about: dict[str, Any] = {}
-        width = m if mask is None else mask.width
-        self.values = nn.Parameter(torch.zeros(n, width, dtype=dtype))
-        self.encoder = None if encoder == "tied" else nn.Parameter(torch.zeros(n, width, dtype=dtype))
+        self.encoder_mask = self._support_of_encoder()
+        self.values = nn.Parameter(torch.zeros(n, _width(mask, m), dtype=dtype))
+        encoder_width = _width(self.encoder_mask, m)
+        self.encoder = None if encoder == "tied" else nn.Parameter(torch.zeros(n, encoder_width, dtype=dtype))
         self.b_enc = nn.Parameter(torch.zeros(n, dtype=dtype))
         self.b_dec = nn.Parameter(torch.zeros(m, dtype=dtype))
-        rows = None if mask is None else torch.from_numpy(mask.rows)
-        valid = None if mask is None or mask.regular else torch.from_numpy(mask.valid())
-        self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("valid", valid, persistent=False)
+        apart = self.encoder_mask if self.encoder_mask is not mask else None
+        for prefix, support in (("", mask), ("encoder_", apart)):
+            rows = None if support is None else torch.from_numpy(support.rows)
+            valid = None if support is None or support.regular else torch.from_numpy(support.valid())
+            self.register_buffer(f"{prefix}rows", rows, persistent=False)
+            self.register_buffer(f"{prefix}valid", valid, persistent=False)
+
+    def _support_of_encoder(self) -> Mask | None:
+        """Where E may be nonzero; None is everywhere."""
+        if self.encoder_kind not in ("own_support", "full"):
+            return self.mask
+        if self.mask is None:
+            raise UserError(
+                f"encoder: found {self.encoder_kind!r} for a dense dictionary, expected tied, warm_tied or "
+                "independent"
+            )
+        return None if self.encoder_kind == "full" else self.mask.recipe.generate("encoder_mask")
 
     @property
     def d(self) -> int:
@@ -86,20 +108,23 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """V ~ N(0, 1)/√d on the support; biases 0; a free encoder at W or drawn alike."""
+        """V ~ N(0, 1)/√d on the support; biases 0; a free encoder at W or drawn alike on its own.
 
-        def draw() -> Tensor:
+        A full encoder is N(0, 1)/√m.
+        """
+
+        def draw(parameter: Tensor, d: int) -> Tensor:
             # Drawn in float32 on the CPU, so that every dtype and device starts from one point.
-            return torch.randn(self.values.shape, generator=generator) / self.d**0.5
+            return torch.randn(parameter.shape, generator=generator) / d**0.5
 
-        self.values.copy_(draw())
+        self.values.copy_(draw(self.values, self.d))
         self.b_enc.zero_()
         self.b_dec.zero_()
         if self.encoder is not None:
-            start = (
-                draw() if self.encoder_kind == "independent" else unit_columns(self._on_support(self.values))
-            )
-            self.encoder.copy_(start)
+            if self.encoder_kind == "warm_tied":
+                self.encoder.copy_(self._columns())
+            else:
+                self.encoder.copy_(draw(self.encoder, self.m if self.encoder_kind == "full" else self.d))
 
     def _on_support(self, values: Tensor) -> Tensor:
         return values if self.valid is None else values * self.valid
@@ -107,20 +132,30 @@ class SparseAutoencoder(nn.Module):
     def _columns(self) -> Tensor:
         return unit_columns(self._on_support(self.values))
 
-    def _as_dictionary(self, columns: Tensor) -> Dictionary:
-        if self.rows is None:
+    def _as_dictionary(self, columns: Tensor, rows: Tensor | None) -> Dictionary:
+        if rows is None:
             return DenseDictionary(columns)
-        return SparseDictionary(columns, self.rows, self.m, self._kernels())
+        return SparseDictionary(columns, rows, self.m, self._kernels(columns.shape[1]))
 
-    def _kernels(self) -> ModuleType:
-        return kernels.select(self.backend, self.b_dec.device, self.m, self.values.shape[1])
+    def _kernels(self, width: int) -> ModuleType:
+        return kernels.select(self.backend, self.b_dec.device, self.m, width)
 
     def dictionary(self) -> Dictionary:
         """The decoder W, unit-norm columns; differentiable in V."""
-        return self._as_dictionary(self._columns())
+        return self._as_dictionary(self._columns(), self.rows)
+
+    @property
+    def encoder_support(self) -> tuple[Tensor | None, Tensor | None]:
+        """(rows, valid places) of E; None is everywhere."""
+        if self.encoder_mask is self.mask:
+            return self.rows, self.valid
+        return self.encoder_rows, self.encoder_valid
 
     def _encoder_on(self, decoder: Dictionary) -> Dictionary:
-        return decoder if self.encoder is None else self._as_dictionary(self._on_support(self.encoder))
+        if self.encoder is None:
+            return decoder
+        rows, valid = self.encoder_support
+        return self._as_dictionary(self.encoder if valid is None else self.encoder * valid, rows)
 
     @torch.no_grad()
     def encode(self, activations: Tensor) -> SparseCode:
@@ -140,7 +175,7 @@ class SparseAutoencoder(nn.Module):
         starts from: it costs O(B·k·w), not O(B·n·w).
         """
         if self.encoder is None:
-            backend = None if self.rows is None else self._kernels()
+            backend = None if self.rows is None else self._kernels(self.values.shape[1])
             rebuilt, index, value = tied_reconstruction(
                 self._columns(), self.b_enc, self.b_dec, activations, self.k, self.rows, backend
             )
@@ -162,23 +197,32 @@ class SparseAutoencoder(nn.Module):
         self.b_enc.div_(factor)
         self.b_dec.div_(factor)
 
+    def _on_edges(self) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+        """(name, parameter, its true places or None for all) of what lies on a support."""
+        yield "values", self.values, self.valid
+        if self.encoder is not None:
+            yield "encoder", self.encoder, self.encoder_support[1]
+
     def save(self, path: str | Path, **metadata: Any) -> None:
         """Write a safetensors file: true values only, biases, and the mask as a recipe.
 
         metadata: JSON values kept under the key ``about``, beside those of `self.about`.
         """
         tensors = {"b_enc": self.b_enc.detach(), "b_dec": self.b_dec.detach()}
-        for name, parameter in (("values", self.values), ("encoder", self.encoder)):
-            if parameter is not None:
-                kept = parameter.detach()
-                tensors[name] = kept if self.valid is None else kept[self.valid]
-        header = {
+        for name, parameter, valid in self._on_edges():
+            kept = parameter.detach()
+            tensors[name] = kept if valid is None else kept[valid]
+        if self.mask is not None and self.mask.recipe.family == PRUNED:
+            tensors["rows"] = packed(self.mask)
+        header: dict[str, Any] = {
             "format": FORMAT,
             "shape": {"m": self.m, "n": self.n, "k": self.k},
             "encoder": self.encoder_kind,
             "mask": None if self.mask is None else describe(self.mask),
             "about": self.about | metadata,
         }
+        if self.encoder_mask is not None and self.encoder_mask is not self.mask:
+            header["encoder_mask"] = {"sha256": self.encoder_mask.sha256}
         save_tensors(tensors, path, header)
 
     @classmethod
@@ -195,14 +239,19 @@ class SparseAutoencoder(nn.Module):
             raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}")
         try:
             shape, record = header["shape"], header["mask"]
-            mask = record and regenerate(record["recipe"], record["sha256"], path)
+            if record and record["recipe"]["family"] == PRUNED:
+                mask = unpacked(record, tensors["rows"], path)
+            else:
+                mask = record and regenerate(record["recipe"], record["sha256"], path)
             loaded = cls(
                 **shape, mask=mask, encoder=header["encoder"], backend=backend, dtype=tensors["b_enc"].dtype
             )
+            _verify_encoder(loaded, header.get("encoder_mask"), path)
+            places = {name: valid for name, _, valid in loaded._on_edges()}
             with torch.no_grad():
                 for name, parameter in loaded.named_parameters():
-                    if name in ("values", "encoder") and loaded.valid is not None:
-                        parameter[loaded.valid] = tensors[name]
+                    if (valid := places.get(name)) is not None:
+                        parameter[valid] = tensors[name]
                     elif parameter.shape != tensors[name].shape:
                         raise ValueError(f"{name} has shape {list(tensors[name].shape)}")
                     else:
@@ -211,3 +260,16 @@ class SparseAutoencoder(nn.Module):
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path}: damaged weights ({error})") from None
         return loaded.to(device), about
+
+
+def _width(mask: Mask | None, m: int) -> int:
+    return m if mask is None else mask.width
+
+
+def _verify_encoder(loaded: SparseAutoencoder, record: dict[str, Any] | None, path: str | Path) -> None:
+    mask = loaded.encoder_mask
+    if record is not None and mask is not None and mask.sha256 != record["sha256"]:
+        raise UserError(
+            f"{path}: encoder_mask sha256 {record['sha256']}, regenerated {mask.sha256}; was the file "
+            "altered?"
+        )

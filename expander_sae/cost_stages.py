@@ -5,7 +5,7 @@ Nothing is measured here and no data is read. Every estimate is of one job with 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from expander_sae.activations.splits import SPLITS
@@ -72,7 +72,7 @@ class Plan:
             _stage("extraction", (self.extraction(m) for m in models for _ in self._shards(m)), self.gpu),
             _stage("pool", (self.pool(m, split) for m in models for split in SPLITS for _ in m.layers)),
             _stage("mask", (self.mask(n, d) for n, d in masks.values())),
-            _stage("training", map(self.training, runs), self.gpu),
+            _stage("training", (self.trainings(job.runs) for job in self.study.trainings), self.gpu),
             _stage(
                 "baseline",
                 (self.baseline(m, layer) for m, layer in baselines),
@@ -123,6 +123,12 @@ class Plan:
     def mask(self, n: int, d: int) -> Need:
         """Generating a mask."""
         return Need(0.1 + self.other.jobs["mask_entry"] * n * d, self.memory.mask(n, d))
+
+    def trainings(self, runs: Sequence[Run]) -> Need:
+        """The seeds of a setting, one after the other in one process."""
+        needs = [self.training(run) for run in runs]
+        again = (len(runs) - 1) * self.machine.jobs["start"]
+        return Need(sum(need.seconds for need in needs) - again, max(need.peak_mb for need in needs))
 
     def training(self, run: Run) -> Need:
         """One run: start, checks of the pool, and the steps."""
@@ -208,7 +214,7 @@ def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
             for size, model in sizes
         )
         yield what, float(sum(rows))
-    values = sum(run.n * run.d * (1 if run.encoder == "tied" else 2) + run.n + run.m for run in study.runs)
+    values = sum(run.n * run.d * (1 if run.encoder == "tied" else 2) + run.n + run.m for run in study.trained)
     yield "weights", float(values * FLOAT)
     config = study.config
     documents = config["tokens"]["test"] / config["corpus"]["context"]

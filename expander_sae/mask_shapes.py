@@ -7,6 +7,8 @@ import re
 
 from expander_sae.errors import UserError
 
+PRUNED = "pruned_retuned"
+"""Support whose mask is learned: the largest entries of each column of a dense dictionary."""
 DOSE = re.compile(r"dose([1-9]\d*)")
 
 

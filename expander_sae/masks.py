@@ -30,8 +30,10 @@ class MaskRecipe:
     d: int
     seed: int
 
-    def generate(self) -> Mask:
+    def generate(self, purpose: str = "mask") -> Mask:
         """Build the mask. O(d·n) memory.
+
+        purpose: another one gives an independent mask of the same recipe, such as ``encoder_mask``.
 
         Raises:
             UserError: unknown family, or a shape that the family cannot have.
@@ -41,7 +43,7 @@ class MaskRecipe:
             raise UserError(f"d: found {self.d}, expected 1 to m = {self.m}")
         if self.n < 2:
             raise UserError(f"n: found {self.n}, expected at least 2")
-        stream = Integers(self.seed, f"mask/{self.family}/{self.m}/{self.n}/{self.d}")
+        stream = Integers(self.seed, f"{purpose}/{self.family}/{self.m}/{self.n}/{self.d}")
         rows, degrees = make(self.m, self.n, self.d, stream)
         return Mask(self, rows, degrees)
 

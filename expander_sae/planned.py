@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from expander_sae.mask_shapes import PRUNED
+
 RESULTS = "results"
 RUN_COLUMNS = (
     "model",
@@ -27,8 +29,6 @@ RUN_COLUMNS = (
 )
 """What tells a run from another, in the order of the tables' columns."""
 
-PRUNED = "pruned_retuned"
-"""Support whose mask is learned: the largest entries of each column of a dense run."""
 UNMASKED = ("dense", PRUNED)
 """Supports without a mask file."""
 

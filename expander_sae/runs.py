@@ -17,7 +17,10 @@ from expander_sae.activations.pool import Normalisation, Pool, normalisation
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
 from expander_sae.files import atomic_path, digest
+from expander_sae.kernels.autograd import unit_columns
+from expander_sae.mask_shapes import PRUNED
 from expander_sae.masks import Mask, read_mask
+from expander_sae.pruning import prune
 from expander_sae.recipes import Recipe
 from expander_sae.rng import torch_generator
 from expander_sae.seals import write_sealed_json
@@ -28,8 +31,9 @@ from expander_sae.training import LOG_COLUMNS, Cadence, TrainingState, train
 WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.json", "checkpoint.safetensors"
 
 
-def fingerprint(spec: dict[str, Any], pool: Pool, mask: Mask | None) -> str:
-    """What the weights depend on: settings, the activations used, the mask, the stage versions."""
+def fingerprint(spec: dict[str, Any], pool: Pool, mask: Mask | None, parent: str | None = None) -> str:
+    """What the weights depend on: settings, the activations used, the mask, the stage versions; and the
+    fingerprint of the run that they start from, if any."""
     return digest(
         {
             "spec": spec,
@@ -37,7 +41,33 @@ def fingerprint(spec: dict[str, Any], pool: Pool, mask: Mask | None) -> str:
             "mask": None if mask is None else mask.sha256,
             "lineage": lineage("training"),
         }
+        | ({} if parent is None else {"parent": parent})
     )
+
+
+def _read_parent(spec: dict[str, Any], path: Path | None) -> SparseAutoencoder | None:
+    """The dense autoencoder that a run with a learned mask is pruned from."""
+    if spec["support"] != PRUNED:
+        return None
+    if path is None:
+        raise UserError(f"support {PRUNED}: the weights of a dense run are needed")
+    dense, about = SparseAutoencoder.load(path)
+    expected = {**spec, "support": "dense", "encoder": "tied", "d": spec["m"]}
+    if about.get("spec") != expected:
+        found = about.get("spec") or {}
+        wrong = next((key for key in expected if found.get(key) != expected[key]), "spec")
+        raise UserError(f"{path}: {wrong} = {found.get(wrong)!r}, expected {expected.get(wrong)!r}")
+    return dense
+
+
+def _start_pruned(
+    autoencoder: SparseAutoencoder, dense: SparseAutoencoder, kept: torch.Tensor, scale: float
+) -> None:
+    """Start at the kept entries with unit-norm columns, and at the dense biases in units of training."""
+    with torch.no_grad():
+        autoencoder.values.copy_(unit_columns(kept))
+        autoencoder.b_enc.copy_(dense.b_enc * scale)
+        autoencoder.b_dec.copy_(dense.b_dec * scale)
 
 
 def _read_mask(spec: dict[str, Any], path: Path | None) -> Mask | None:
@@ -61,30 +91,39 @@ def train_run(
     device: str = "cpu",
     backend: str = "auto",
     checkpoint_every: int = 500,
+    parent: Path | None = None,
 ) -> bool:
     """Train the run of `spec` into `folder`; returns False where its weights were already there.
 
     The saved autoencoder works on activations in the model's own units: the recipe's scaling is
     folded into the biases. `about` in the weights holds the spec, the fingerprint and the norm
-    above which tokens are passed through.
+    above which tokens are passed through. parent: weights of the dense run that a run of support
+    `pruned_retuned` is pruned from.
 
     Raises:
-        UserError: a pool of another width or with too few tokens, a mask that does not fit.
+        UserError: a pool of another width or with too few tokens, a mask or a parent that does not fit.
     """
     pool = Pool.open(train_pool)
     if pool.m != spec["m"]:
         raise UserError(f"{train_pool}: activations of width {pool.m}, expected m = {spec['m']}")
     if pool.tokens < spec["train_tokens"]:
         raise UserError(f"{train_pool}: {pool.tokens} tokens, expected at least {spec['train_tokens']}")
-    mask = _read_mask(spec, mask_file)
-    identity = fingerprint(spec, pool, mask)
+    dense = _read_parent(spec, parent)
+    if dense is None:
+        mask, kept, origin = _read_mask(spec, mask_file), None, None
+    else:
+        mask, kept = prune(dense.dictionary().columns(torch.arange(dense.n)), spec["d"], spec["seed"])
+        origin = dense.about["fingerprint"]
+    identity = fingerprint(spec, pool, mask, origin)
     if _finished(folder, identity):
         return False
     recipe = Recipe(**spec["recipe_settings"])
     scaling = normalisation(pool, spec["train_tokens"], spec["recipe_settings"])
     autoencoder = SparseAutoencoder(spec["m"], spec["n"], spec["k"], mask, spec["encoder"], backend)
     autoencoder.initialise(torch_generator(spec["seed"], "initialisation"))
-    if recipe.start_at_mean:
+    if dense is not None and kept is not None:
+        _start_pruned(autoencoder, dense, kept, scaling.scale)
+    elif recipe.start_at_mean:
         with torch.no_grad():
             autoencoder.b_dec.copy_(torch.from_numpy(scaling.mean) * scaling.scale)
     autoencoder.to(device)

@@ -73,6 +73,16 @@ class Study:
         return (*self.runs, *(parent for parent in parents if parent))
 
     @cached_property
+    def trainings(self) -> tuple[Cell, ...]:
+        """What each training job trains: at most `compute.seeds_per_job` seeds of one setting."""
+        size = self.config["compute"]["seeds_per_job"]
+        return tuple(
+            Cell(cell.name, cell.runs[start : start + size])
+            for cell in cells_of(self.trained).values()
+            for start in range(0, len(cell.runs), size)
+        )
+
+    @cached_property
     def models(self) -> dict[str, Model]:
         """Label → the models that have runs."""
         layers: dict[str, set[int]] = {}

@@ -121,7 +121,7 @@ def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
     A feature that fired fewer than `resample_min_fires` times since the last call takes the
     residual of a sample of `batch`, drawn with probability proportional to its squared error,
     restricted to its support and divided by √d; its b_enc becomes 0; Adam's moments are kept.
-    A free encoder takes the same direction at unit norm. Nothing is done where more than
+    A free encoder takes the same sample, on its own support, at unit norm. Nothing is done where more than
     `resample_max_dead` of the features are silent or the errors are not finite.
     """
     autoencoder = state.autoencoder
@@ -135,21 +135,30 @@ def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
         return 0
     drawn = torch.multinomial(weight, silent.numel(), replacement=True, generator=state.resampling)
     drawn = drawn.to(residual.device)
-    if autoencoder.rows is None:
-        direction = residual[drawn]
-    else:
-        direction = residual[drawn.unsqueeze(1), autoencoder.rows[silent].long()]
-    if autoencoder.valid is not None:
-        direction = direction * autoencoder.valid[silent]
+    direction = _restricted(residual, drawn, silent, autoencoder.rows, autoencoder.valid)
     norm = direction.norm(dim=1, keepdim=True)
     # A residual that vanishes on the support gives no direction: the old column stays.
     usable = (norm > 0).flatten()
-    silent, direction, norm = silent[usable], direction[usable], norm[usable]
+    silent, drawn, direction, norm = silent[usable], drawn[usable], direction[usable], norm[usable]
     autoencoder.values[silent] = direction / autoencoder.d**0.5
     if autoencoder.encoder is not None:
-        autoencoder.encoder[silent] = direction / norm
+        if autoencoder.encoder_mask is not autoencoder.mask:
+            direction = _restricted(residual, drawn, silent, *autoencoder.encoder_support)
+            norm = direction.norm(dim=1, keepdim=True)
+        aimed = (norm > 0).flatten()
+        autoencoder.encoder[silent[aimed]] = direction[aimed] / norm[aimed]
     autoencoder.b_enc[silent] = 0
     return int(silent.numel())
+
+
+def _restricted(
+    residual: Tensor, drawn: Tensor, features: Tensor, rows: Tensor | None, valid: Tensor | None
+) -> Tensor:
+    """Sample drawn[i] of residual [B, m] on the support of features[i]: [S, w], 0 in padding."""
+    if rows is None:
+        return residual[drawn]
+    direction = residual[drawn.unsqueeze(1), rows[features].long()]
+    return direction if valid is None else direction * valid[features]
 
 
 @dataclass(frozen=True)

@@ -46,15 +46,18 @@ def forward(
     h: Tensor,
     k: int,
     index: Tensor | None = None,
+    encoder_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(ĥ [B, m], x [B, n]) with W = colnorm(M ⊙ V), everything dense.
+
+    encoder_mask: where the encoder may be nonzero, if that is not the decoder's mask.
 
     index [B, k]: take these features. They must be a top-k up to rounding: among scores that tie
     within 1e-10 any choice is right.
     """
     masked = mask * v
     w = masked / masked.norm(dim=0, keepdim=True)
-    e = w if encoder is None else mask * encoder
+    e = w if encoder is None else (mask if encoder_mask is None else encoder_mask) * encoder
     z = (h - b_dec) @ e + b_enc
     best = largest(z.detach(), k)
     if index is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from expander_sae.autoencoder import ENCODERS, SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.masks import MaskRecipe
+from expander_sae.masks import Mask, MaskRecipe
+from expander_sae.pruning import prune
 from expander_sae.rng import torch_generator
+from expander_sae.tensors import load_tensors, save_tensors
 from tests import dense_reference
 
 FAMILIES = ("expander", "bernoulli", "clustered", "clustered_cover", "right_regular", "min_overlap")
@@ -30,6 +33,13 @@ def build(
     return autoencoder
 
 
+def support_of(mask: Mask | None, m: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, degrees), of all rows where there is no mask."""
+    if mask is None:
+        return np.tile(np.arange(m), (n, 1)), np.full(n, m)
+    return mask.rows, mask.degrees
+
+
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[SparseAutoencoder, torch.Tensor]:
     family = draw(st.sampled_from([*sorted(FAMILIES), "dense"]))
@@ -39,7 +49,8 @@ def problems(draw: st.DrawFn) -> tuple[SparseAutoencoder, torch.Tensor]:
     k = draw(st.integers(1, n))
     seed = draw(st.integers(0, 99))
     backend = draw(st.sampled_from(["torch", "auto"]))
-    autoencoder = build(family, m, n, d, k, draw(st.sampled_from(ENCODERS)), seed, backend)
+    encoder = draw(st.sampled_from(ENCODERS[:3] if family == "dense" else ENCODERS))
+    autoencoder = build(family, m, n, d, k, encoder, seed, backend)
     with torch.no_grad():
         if draw(st.booleans()):
             # Ties: equal columns and biases on two features of one support.
@@ -63,21 +74,22 @@ def test_values_and_gradients_equal_dense_computation(
 ) -> None:
     autoencoder, h = problem
     m, n = autoencoder.m, autoencoder.n
-    if autoencoder.mask is None:
-        rows, degrees = torch.arange(m).repeat(n, 1).numpy(), torch.full((n,), m).numpy()
-    else:
-        rows, degrees = autoencoder.mask.rows, autoencoder.mask.degrees
+    rows, degrees = support_of(autoencoder.mask, m, n)
     mask = dense_reference.dense_mask(rows, degrees, m)
+    own = support_of(autoencoder.encoder_mask, m, n)
+    encoder_mask = dense_reference.dense_mask(*own, m)
 
-    def dense(values: torch.Tensor) -> torch.Tensor:
-        return dense_reference.to_dense(values.detach(), rows, degrees, m).requires_grad_()
+    def dense(values: torch.Tensor, support: tuple[np.ndarray, np.ndarray]) -> torch.Tensor:
+        return dense_reference.to_dense(values.detach(), *support, m).requires_grad_()
 
-    v = dense(autoencoder.values)
-    e = None if autoencoder.encoder is None else dense(autoencoder.encoder)
+    v = dense(autoencoder.values, (rows, degrees))
+    e = None if autoencoder.encoder is None else dense(autoencoder.encoder, own)
     b_enc = autoencoder.b_enc.detach().clone().requires_grad_()
     b_dec = autoencoder.b_dec.detach().clone().requires_grad_()
     rebuilt, code = autoencoder(h)
-    expected, x = dense_reference.forward(mask, v, e, b_enc, b_dec, h, autoencoder.k, code.index)
+    expected, x = dense_reference.forward(
+        mask, v, e, b_enc, b_dec, h, autoencoder.k, code.index, encoder_mask
+    )
     torch.testing.assert_close(rebuilt, expected, rtol=1e-10, atol=1e-10)
     written = torch.zeros_like(x).scatter(1, code.index, code.value.detach())
     torch.testing.assert_close(written, x.detach(), rtol=1e-10, atol=1e-10)
@@ -87,10 +99,10 @@ def test_values_and_gradients_equal_dense_computation(
 
     (expected - h).square().sum(1).mean().backward()
     (rebuilt - h).square().sum(1).mean().backward()
-    pairs = [(autoencoder.values, v), (autoencoder.encoder, e)]
-    for sparse, full in pairs:
+    pairs = [(autoencoder.values, v, (rows, degrees)), (autoencoder.encoder, e, own)]
+    for sparse, full, support in pairs:
         if sparse is not None and full is not None:
-            on_mask = dense_reference.to_dense(sparse.grad, rows, degrees, m)
+            on_mask = dense_reference.to_dense(sparse.grad, *support, m)
             torch.testing.assert_close(on_mask, full.grad, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(autoencoder.b_enc.grad, b_enc.grad, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(autoencoder.b_dec.grad, b_dec.grad, rtol=1e-10, atol=1e-10)
@@ -99,6 +111,10 @@ def test_values_and_gradients_equal_dense_computation(
 @pytest.mark.parametrize("family", [*FAMILIES, "dense"])
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_saved_and_loaded_is_the_same_function(tmp_path: Path, family: str, encoder: str) -> None:
+    if family == "dense" and encoder in ("own_support", "full"):
+        with pytest.raises(UserError, match=f"encoder: found '{encoder}' for a dense dictionary"):
+            build(family, 12, 40, 12, 6, encoder, 0)
+        return
     autoencoder = build(family, 12, 40, 12 if family == "dense" else 5, 6, encoder, 0)
     h = torch.randn(7, 12, dtype=torch.float64, generator=torch_generator(0, "h"))
     path = tmp_path / "weights.safetensors"
@@ -106,6 +122,38 @@ def test_saved_and_loaded_is_the_same_function(tmp_path: Path, family: str, enco
     loaded, about = SparseAutoencoder.load(path, backend="torch")
     assert about == {"note": "x", "norm_limit": 3.5}
     assert torch.equal(loaded(h)[0], autoencoder(h)[0])
+
+
+def test_an_encoder_has_a_support_of_its_own() -> None:
+    autoencoder = build("expander", 64, 512, 7, 8, "own_support", 0)
+    assert autoencoder.mask is not None and autoencoder.encoder_mask is not None
+    overlap = [
+        len({*a} & {*b}) for a, b in zip(autoencoder.mask.rows, autoencoder.encoder_mask.rows, strict=True)
+    ]
+    assert abs(np.mean(overlap) - 7 * 7 / 64) < 0.15, "as two independent random masks overlap"
+    again = build("expander", 64, 512, 7, 8, "own_support", 0)
+    assert again.encoder_mask is not None and again.encoder_mask.sha256 == autoencoder.encoder_mask.sha256
+
+
+def test_pruning_keeps_the_largest_entries_of_each_column(tmp_path: Path) -> None:
+    columns = torch.tensor([[0.1, -3.0, 2.0, 0.5], [1.0, 1.0, -1.0, 0.0]], dtype=torch.float64)
+    mask, kept = prune(columns, 2, seed=5)
+    assert mask.rows.tolist() == [[1, 2], [0, 1]], "the lower row of a tie"
+    assert kept.tolist() == [[-3.0, 2.0], [1.0, 1.0]]
+    pruned = SparseAutoencoder(4, 2, 1, mask, dtype=torch.float64)
+    with torch.no_grad():
+        pruned.values.copy_(kept)
+    path = tmp_path / "pruned.safetensors"
+    pruned.save(path)
+    tensors, header = load_tensors(path)
+    assert tensors["rows"].dtype == torch.uint16
+    loaded, _ = SparseAutoencoder.load(path)
+    h = torch.randn(5, 4, dtype=torch.float64, generator=torch_generator(0, "h"))
+    assert torch.equal(loaded(h)[0], pruned(h)[0])
+    tensors["rows"][1, 1] = 3
+    save_tensors(tensors, path, header)
+    with pytest.raises(UserError, match=r"pruned\.safetensors: rows have sha256 .* was the file altered"):
+        SparseAutoencoder.load(path)
 
 
 def test_weights_hold_true_edges_only(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def study(**changes):
         "training": {"steps": 10},
         "grid": {"n": 4608, "d": [7, 30], "k": [4], "seeds": [0, 1]},
         "runs": [{"support": "expander"}],
+        "compute": {"seeds_per_job": 1},
     }
     return Study(load_config({**base, **changes}))
 

@@ -16,10 +16,12 @@ from expander_sae.activations.pool import Pool, build_pool, normalisation
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
+from expander_sae.files import digest
 from expander_sae.masks import write_mask
 from expander_sae.recipes import RECIPES
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
+from expander_sae.tensors import load_tensors, save_tensors
 
 M, N, TOKENS = 12, 48, 400
 RECIPE = asdict(replace(RECIPES["standard"], batch_size=16, resample_every=20))
@@ -138,3 +140,68 @@ def test_what_does_not_fit_is_named(pool: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a mask file is needed"):
         runs.train_run(spec(), pool, None, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def dense_parent(pool: Path, folder: Path, **changes: Any) -> Path:
+    runs.train_run(spec(support="dense", d=M, **changes), pool, None, folder)
+    return folder / "weights.safetensors"
+
+
+def test_a_pruned_run_starts_at_the_largest_entries_of_its_dense_run(pool: Path, tmp_path: Path) -> None:
+    parent = dense_parent(pool, tmp_path / "dense", steps=1)
+    pruned = spec(support="pruned_retuned", steps=1)
+    assert runs.train_run(pruned, pool, None, tmp_path / "run", parent=parent)
+    assert not runs.train_run(pruned, pool, None, tmp_path / "run", parent=parent)
+    dense, about = SparseAutoencoder.load(parent)
+    found, own = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    assert found.mask is not None and found.mask.rows.shape == (N, 4)
+    largest = dense.values.detach().abs().topk(4, dim=1).indices.sort(dim=1).values
+    assert torch.equal(torch.from_numpy(found.mask.rows).long(), largest)
+    kept = dense.values.detach().gather(1, largest)
+    # One step of Adam moves a value by the learning rate at most, in the units of training.
+    moved = {
+        "values": found.values - kept / kept.norm(dim=1, keepdim=True),
+        "b_enc": (found.b_enc - dense.b_enc) * own["scale"],
+        "b_dec": (found.b_dec - dense.b_dec) * own["scale"],
+    }
+    for name, change in moved.items():
+        assert 0 < float(change.detach().abs().max()) < 4e-4, name
+    assert own["fingerprint"] != about["fingerprint"]
+
+
+def test_another_dense_run_is_another_pruned_run(pool: Path, tmp_path: Path) -> None:
+    pruned = spec(support="pruned_retuned", steps=3)
+    first = dense_parent(pool, tmp_path / "dense", steps=3)
+    runs.train_run(pruned, pool, None, tmp_path / "run", parent=first)
+    tensors, header = load_tensors(first)
+    header["about"]["fingerprint"] = "of other stages"
+    save_tensors(tensors, first, header)
+    assert runs.train_run(pruned, pool, None, tmp_path / "run", parent=first), "its parent has changed"
+    with pytest.raises(UserError, match=r"weights\.safetensors: seed = 0, expected 1"):
+        runs.train_run(pruned | {"seed": 1}, pool, None, tmp_path / "run", parent=first)
+    with pytest.raises(UserError, match="the weights of a dense run are needed"):
+        runs.train_run(pruned, pool, None, tmp_path / "run")
+
+
+@pytest.mark.parametrize("encoder", ["own_support", "full"])
+def test_encoders_apart_from_the_decoder_are_trained_and_resampled(
+    pool: Path, tmp_path: Path, encoder: str
+) -> None:
+    recipe = RECIPE | {"resample_min_fires": 30, "resample_max_dead": 1.0}
+    apart = spec(encoder=encoder, recipe_settings=recipe)
+    assert runs.train_run(apart, pool, mask(tmp_path), tmp_path / "run", checkpoint_every=7)
+    found, _ = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    assert found.encoder is not None and torch.isfinite(found.encoder).all()
+    assert found.encoder.shape == (N, M if encoder == "full" else 4)
+
+
+def test_fingerprints_of_runs_without_a_parent_are_as_they_were(pool: Path) -> None:
+    opened = Pool.open(pool)
+    asked = spec(support="dense", d=M)
+    old = {
+        "spec": asked,
+        "pool": opened.prefix_digest(TOKENS),
+        "mask": None,
+        "lineage": lineage("training"),
+    }
+    assert runs.fingerprint(asked, opened, None) == digest(old)

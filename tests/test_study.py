@@ -40,7 +40,13 @@ def test_defaults_are_filled_in():
     assert checked["corpus"]["name"] == "docstrings"
     assert checked["tokens"]["shard"] > 0
     assert checked["grid"]["k"] == [64]
-    assert checked["compute"] == {"device": "auto", "backend": "auto", "threads": 1, "batch_tokens": 2048}
+    assert checked["compute"] == {
+        "device": "auto",
+        "backend": "auto",
+        "threads": 1,
+        "seeds_per_job": 5,
+        "batch_tokens": 2048,
+    }
 
 
 def test_the_given_mapping_is_left_alone():
@@ -115,6 +121,20 @@ def test_what_a_run_is_pruned_from_is_trained_and_measured_only_where_it_is_aske
     assert [run.support for run in both.trained] == ["pruned_retuned"] * 2 + ["dense"]
     assert both.runs == both.trained
     assert both.runs[0].parent.path == both.runs[2].path
+
+
+def test_a_training_job_has_a_bounded_number_of_seeds():
+    grid = {"n": 4608, "d": 7, "seeds": list(range(7))}
+    blocks = [{"support": "expander"}, {"support": "pruned_retuned", "seeds": [3, 1]}]
+    study = Study(load_config(config(grid=grid, runs=blocks, compute={"seeds_per_job": 3})))
+    jobs = [(job.runs[0].support, job.seeds) for job in study.trainings]
+    assert jobs == [
+        ("expander", (0, 1, 2)),
+        ("expander", (3, 4, 5)),
+        ("expander", (6,)),
+        ("pruned_retuned", (1, 3)),
+        ("dense", (1, 3)),
+    ]
 
 
 def test_blocks_override_what_is_measured():

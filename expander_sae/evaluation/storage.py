@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.files import canonical_json
+from expander_sae.mask_shapes import PRUNED
 from expander_sae.masks import describe
 
 BYTES_PER_VALUE = 4
@@ -23,17 +24,21 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, int]:
     storage_values_rows_bytes: values plus explicit row indices (and column degrees when these
     differ); storage_encoder_bytes: encoder and both biases; storage_total_bytes: values, encoder,
     biases and the mask's recipe, which is what the weights file must hold;
-    storage_mask_recipe_bytes: the recipe that regenerates the rows.
+    storage_mask_recipe_bytes: the recipe that regenerates the rows; of a learned mask, which none
+    does, the rows themselves.
     """
-    mask = autoencoder.mask
-    values = autoencoder.m * autoencoder.n if mask is None else mask.edges
-    encoder = 0 if autoencoder.encoder is None else values
+    mask, own = autoencoder.mask, autoencoder.encoder_mask
+    everywhere = autoencoder.m * autoencoder.n
+    values = everywhere if mask is None else mask.edges
+    encoder = 0 if autoencoder.encoder is None else everywhere if own is None else own.edges
     if mask is None:
         rows_bytes = recipe_bytes = 0
     else:
         degree_bytes = 0 if mask.regular else autoencoder.n * row_index_bytes(autoencoder.m)
         rows_bytes = mask.edges * row_index_bytes(autoencoder.m) + degree_bytes
         recipe_bytes = len(canonical_json(describe(mask)).encode())
+        if mask.recipe.family == PRUNED:
+            recipe_bytes += mask.edges * row_index_bytes(autoencoder.m)
     values_bytes = values * BYTES_PER_VALUE
     encoder_bytes = (encoder + autoencoder.n + autoencoder.m) * BYTES_PER_VALUE
     return {

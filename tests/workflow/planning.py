@@ -35,12 +35,16 @@ def snakemake(folder, config, *arguments, timeout=600, source=ROOT):
 
 
 def plan(folder, config, *targets, source=ROOT):
-    """{rule: number of jobs} of a dry run, without the rule `all`."""
+    """{rule: number of jobs} of a dry run, without the rule `all`; all training rules are `train`."""
     done = snakemake(folder, config, "--dry-run", "--quiet", "all", "--", *targets, source=source)
     assert done.returncode == 0, done.stdout + done.stderr
     text = done.stdout + done.stderr
     table = text.partition("Job stats:")[2].partition("total")[0]
-    counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+    counts: dict[str, int] = {}
+    for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE):
+        # Settings with other seeds have a rule of their own: train_0, train_0_1, ...
+        name = re.sub(r"^train_[\dto_]+$", "train", name)
+        counts[name] = counts.get(name, 0) + int(count)
     counts.pop("all", None)
     return counts
 

@@ -32,6 +32,11 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+# Seeds of a job → name of a setting → the runs of those seeds.
+TRAININGS = {}
+for JOB in STUDY.trainings:
+    TRAININGS.setdefault(JOB.seeds, {})[JOB.name] = JOB.runs
+
 FIRST_RUNS = [cell.runs[0] for cell in STUDY.cells.values()]
 COMPUTE = STUDY.config["compute"]
 DEVICE = COMPUTE["device"]
@@ -53,6 +58,8 @@ os.environ.update(
     EXPANDER_SAE_BATCH_TOKENS=str(COMPUTE["batch_tokens"]),
 )
 
+CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+"
+
 
 wildcard_constraints:
     model=r"[A-Za-z0-9][A-Za-z0-9._-]*",
@@ -68,12 +75,19 @@ wildcard_constraints:
     d=r"\d+",
     seed=r"\d+",
     asked=r"[0-9a-f]{12}",
-    cell=r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+",
+    cell=CELL,
 
 
 onstart:
     for line in STUDY.left_out:
         print(f"left out: {line}", file=sys.stderr)
+
+
+def quick(function):
+    """`function` with its signature worked out: Snakemake looks at it several times a job, which
+    slows the planning of thousands."""
+    function.__signature__ = inspect.signature(function)
+    return function
 
 
 def asks(need, minutes=30):
@@ -89,18 +103,7 @@ def asks(need, minutes=30):
             need(wildcards).seconds, minutes, attempt
         ),
     }
-    # Snakemake looks at the signature several times a job, which slows the planning of thousands.
-    for function in found.values():
-        function.__signature__ = inspect.signature(function)
-    return found
-
-
-def run_of(wildcards):
-    """The run of a path's wildcards."""
-    path = f"results/{wildcards.cell}_seed{wildcards.seed}"
-    if path not in STUDY.by_path:
-        raise WorkflowError(f"{path}: no such run in the configuration")
-    return STUDY.by_path[path]
+    return {name: quick(function) for name, function in found.items()}
 
 
 def cell_of(wildcards):
@@ -163,9 +166,61 @@ def pools():
     ]
 
 
-def training_inputs(wildcards):
-    run = run_of(wildcards)
-    return {"pool": ancient(f"{folder(run)}/pool/train.json"), "mask": run.mask or []}
+def runs_trained(cells, wildcards):
+    """Those of `cells` that a training job trains."""
+    if wildcards.cell not in cells:
+        raise WorkflowError(f"results/{wildcards.cell}: no such runs in the configuration")
+    return cells[wildcards.cell]
+
+
+def training_inputs(cells):
+    """Input function of the training jobs of these settings."""
+
+    @quick
+    def inputs(wildcards):
+        runs = runs_trained(cells, wildcards)
+        return {
+            "pool": ancient(f"{folder(runs[0])}/pool/train.json"),
+            "masks": [run.mask for run in runs if run.mask],
+            "parents": [ancient(weights_of(run.parent)) for run in runs if run.parent],
+        }
+
+    return inputs
+
+
+def training_need(cells):
+    """What a training job of these settings takes, by its wildcards."""
+    return lambda wildcards: PLAN.trainings(runs_trained(cells, wildcards))
+
+
+def training_spec(cells):
+    """Param function: run folder → what it is told, its mask's file, the weights that it starts from."""
+
+    @quick
+    def spec(wildcards, output):
+        return canonical_json(
+            {
+                run.path: {
+                    "spec": run.train_spec(),
+                    "mask": run.mask,
+                    "parent": weights_of(run.parent) if run.parent else None,
+                }
+                for run in runs_trained(cells, wildcards)
+            }
+        )
+
+    return spec
+
+
+def weights_of(run):
+    return f"{run.path}/weights.safetensors"
+
+
+def seeds_name(seeds):
+    """Seeds as part of a rule's name: 0, 0_3, or 0to4 for all of 0, 1, …, 4."""
+    if len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}to{seeds[-1]}"
+    return "_".join(map(str, seeds))
 
 
 def evaluation_inputs(wildcards):
@@ -174,7 +229,7 @@ def evaluation_inputs(wildcards):
     leak = any(run.evaluation["train_cross_entropy"] for run in runs)
     return {
         **({"train": ancient(f"{folder(run)}/pool/train.json")} if leak else {}),
-        "weights": [f"{run.path}/weights.safetensors" for run in runs],
+        "weights": [weights_of(run) for run in runs],
         "model": ancient(f"results/{run.model}/model.json"),
         "test": ancient(f"{folder(run)}/pool/test.json"),
         "ce": ancient(f"{folder(run)}/pool/ce.json"),

@@ -1,24 +1,30 @@
-# One autoencoder a job. The pool is ancient: it grows at its end, and the run's fingerprint holds a
-# checksum of the tokens that this run uses.
+# The seeds of a setting share a job, which trains those that are not yet trained. The pool is ancient:
+# it grows at its end, and a run's fingerprint holds a checksum of the tokens that it uses. So is a dense
+# run that others are pruned from, whose fingerprint theirs hold.
+#
+# An output's name must hold the seeds, so settings with equal seeds have a rule. The spec is no trigger
+# (a param that depends on the output is none): a run's folder is named by all that it says.
+for SEEDS, CELLS in TRAININGS.items():
 
-
-rule train:
-    input:
-        unpack(training_inputs),
-    output:
-        weights="results/{cell}_seed{seed}/weights.safetensors",
-        record="results/{cell}_seed{seed}/run.json",
-        history="results/{cell}_seed{seed}/training.csv",
-    log:
-        "results/logs/{cell}_seed{seed}/train.log",
-    threads: THREADS
-    resources:
-        **asks(lambda w: PLAN.training(run_of(w))),
-        gpu=GPUS,
-    params:
-        spec=lambda w: canonical_json(run_of(w).train_spec()),
-        lineage=lineage("training"),
-    shell:
-        "$PYTHON $SCRIPTS/train.py --log {log:q} --memory {resources.peak_mb}"
-        " --spec {params.spec:q} --pool {input.pool:q}"
-        " --mask {input.mask:q} --out {output.weights:q}"
+    rule:
+        name:
+            f"train_{seeds_name(SEEDS)}"
+        input:
+            unpack(training_inputs(CELLS)),
+        output:
+            weights=update(expand("results/{{cell}}_seed{seed}/weights.safetensors", seed=SEEDS)),
+            history=update(expand("results/{{cell}}_seed{seed}/training.csv", seed=SEEDS)),
+        log:
+            f"results/logs/{{cell}}/train_{seeds_name(SEEDS)}.log",
+        wildcard_constraints:
+            cell=CELL if len(TRAININGS) == 1 else "|".join(map(re.escape, CELLS)),
+        threads: THREADS
+        resources:
+            **asks(training_need(CELLS)),
+            gpu=GPUS,
+        params:
+            spec=training_spec(CELLS),
+            lineage=lineage("training"),
+        shell:
+            "$PYTHON $SCRIPTS/train.py --log {log:q} --memory {resources.peak_mb}"
+            " --spec {params.spec:q} --pool {input.pool:q}"

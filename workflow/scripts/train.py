@@ -1,4 +1,4 @@
-"""Train one run, from its checkpoint if it has one."""
+"""Train those runs of a setting that are not yet trained, each from its checkpoint if it has one."""
 
 import argparse
 import json
@@ -10,10 +10,13 @@ import job
 def main(options: argparse.Namespace) -> bool:
     from expander_sae.runs import train_run
 
-    mask = options.mask[0] if options.mask else None
-    folder = Path(options.out).parent
-    return train_run(json.loads(options.spec), Path(options.pool), mask, folder, job.device(), job.backend())
+    worked = False
+    for folder, told in json.loads(options.spec).items():
+        mask, parent = (Path(told[key]) if told[key] else None for key in ("mask", "parent"))
+        pool, device, backend = Path(options.pool), job.device(), job.backend()
+        worked |= train_run(told["spec"], pool, mask, Path(folder), device, backend, parent=parent)
+    return worked
 
 
 if __name__ == "__main__":
-    job.run("training", main, job.arguments("spec", "pool", "out", lists=("mask",)))
+    job.run("training", main, job.arguments("spec", "pool"))

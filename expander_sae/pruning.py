@@ -1,0 +1,57 @@
+"""Masks that are learned: the largest entries of each column of a dense dictionary.
+
+No seed regenerates such a mask, so its rows are stored with the weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expander_sae.errors import UserError
+from expander_sae.mask_shapes import PRUNED
+from expander_sae.masks import Mask, MaskRecipe
+
+
+def prune(columns: Tensor, d: int, seed: int) -> tuple[Mask, Tensor]:
+    """(mask, kept values [n, d]) of dense columns [n, m]: the d entries of largest magnitude of each.
+
+    Among equal magnitudes the lower row is kept. seed: that of the dense run, for the mask's name.
+
+    Raises:
+        UserError: d is not between 1 and m.
+    """
+    n, m = columns.shape
+    if not 1 <= d <= m:
+        raise UserError(f"d: found {d}, expected 1 to m = {m}")
+    order = columns.detach().abs().sort(dim=1, descending=True, stable=True).indices
+    rows = order[:, :d].sort(dim=1).values
+    stored = rows.cpu().numpy().astype(np.int32)
+    mask = Mask(MaskRecipe(PRUNED, m, n, d, seed), stored, np.full(n, d, dtype=np.int32))
+    return mask, columns.detach().gather(1, rows)
+
+
+def packed(mask: Mask) -> Tensor:
+    """The rows [n, d] of a learned mask: uint16 up to m = 65,536, int32 above."""
+    kind = torch.uint16 if mask.recipe.m <= 1 << 16 else torch.int32
+    return torch.from_numpy(mask.rows.astype(np.int64)).to(kind)
+
+
+def unpacked(record: dict[str, Any], rows: Tensor, origin: str | Path) -> Mask:
+    """The mask whose `packed` rows `origin` holds, checked against the recorded checksum.
+
+    Raises:
+        UserError: the rows are not those that were recorded.
+    """
+    found = rows.to(torch.int64).numpy().astype(np.int32)
+    recipe = MaskRecipe(**record["recipe"])
+    mask = Mask(recipe, found, np.full(len(found), recipe.d, dtype=np.int32))
+    if found.shape != (recipe.n, recipe.d) or mask.sha256 != record["sha256"]:
+        raise UserError(
+            f"{origin}: rows have sha256 {mask.sha256}, expected {record['sha256']}; was the file altered?"
+        )
+    return mask

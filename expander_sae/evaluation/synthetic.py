@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -50,14 +51,15 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Recovery:
-    """Trials of a cell, one row a mask: recovered bool, code_error and reconstruction_error float64.
+    """Trials of a cell, one row a mask: recovered bool, the others float64.
 
-    code_error: ‖x − x̂‖/‖x‖. reconstruction_error: ‖Wx − Wx̂‖/‖Wx‖, against the noiseless signal.
-    All [masks, trials].
+    overlap: |S ∩ Ŝ|/k of the planted and the found support. code_error: ‖x − x̂‖/‖x‖.
+    reconstruction_error: ‖Wx − Wx̂‖/‖Wx‖, against the noiseless signal. All [masks, trials].
     """
 
     cell: Cell
     recovered: np.ndarray
+    overlap: np.ndarray
     code_error: np.ndarray
     reconstruction_error: np.ndarray
 
@@ -101,6 +103,7 @@ class Recovery:
         }
 
 
+@lru_cache(maxsize=8)
 def signed_dictionary(
     m: int, n: int, d: int, seed: int, backend: str = "auto", device: str = "cpu"
 ) -> SparseDictionary:
@@ -130,14 +133,16 @@ def planted_trials(
         yield code, clean, clean + scale * noise.to(dictionary.device)
 
 
-def compare(true: SparseCode, found: SparseCode) -> tuple[Tensor, Tensor]:
-    """(support recovered bool [B], ‖x − x̂‖/‖x‖ [B]); no column may stand twice in a code."""
+def compare(true: SparseCode, found: SparseCode) -> tuple[Tensor, Tensor, Tensor]:
+    """(support recovered bool [B], |S ∩ Ŝ|/|S| [B], ‖x − x̂‖/‖x‖ [B]); no column may stand twice in a
+    code."""
     same = (true.index[:, :, None] == found.index[:, None, :]) & (true.index >= 0)[:, :, None]
     found_there = same.any(dim=2) | (true.index < 0)
     wanted = same.any(dim=1) | (found.index < 0)
     at_true = (same * found.value[:, None, :]).sum(dim=2)
     squared = (true.value - at_true).square().sum(1) + found.value.masked_fill(wanted, 0).square().sum(1)
-    return found_there.all(1) & wanted.all(1), squared.sqrt() / true.value.norm(dim=1)
+    overlap = same.any(dim=2).sum(dim=1) / (true.index >= 0).sum(dim=1)
+    return found_there.all(1) & wanted.all(1), overlap, squared.sqrt() / true.value.norm(dim=1)
 
 
 @torch.no_grad()
@@ -166,20 +171,9 @@ def recovery(
         parts = []
         for code, clean, observed in planted_trials(dictionary, cell, trials, seed):
             found = pursuit(dictionary, observed, cell.k, selection)
-            recovered, code_error = compare(code, found)
+            recovered, overlap, code_error = compare(code, found)
             error = (dictionary.synthesize(found) - clean).norm(dim=1) / clean.norm(dim=1)
-            parts.append(torch.stack([recovered.double(), code_error, error]).cpu())
+            parts.append(torch.stack([recovered.double(), overlap.double(), code_error, error]).cpu())
         results.append(torch.cat(parts, dim=1).numpy())
     table = np.stack(results, axis=1)
-    return Recovery(cell, table[0] > 0, table[1], table[2])
-
-
-def joint_standard_errors(rate: float, trials: int, published: float, published_trials: int = 300) -> float:
-    """(rate − published) in standard errors of the difference of two proportions.
-
-    The proportion is pooled, p = (rate·trials + published·published_trials)/(sum of trials), so that
-    a published 1.000 does not count as certain. 0 where both are 0 or both 1.
-    """
-    p = (rate * trials + published * published_trials) / (trials + published_trials)
-    error = math.sqrt(p * (1 - p) * (1 / trials + 1 / published_trials)) if 0 < p < 1 else 0.0
-    return (rate - published) / error if error else 0.0
+    return Recovery(cell, table[0] > 0, table[1], table[2], table[3])

@@ -16,11 +16,11 @@ from expander_sae.evaluation.synthetic import (
     Cell,
     Recovery,
     compare,
-    joint_standard_errors,
     planted_trials,
     recovery,
     signed_dictionary,
 )
+from expander_sae.evaluation.synthetic_tables import joint_standard_error
 from expander_sae.pursuit.niht import niht
 
 PUBLISHED = Path(__file__).parents[2] / "resources" / "paper_synthetic_omp.csv"
@@ -66,8 +66,9 @@ def test_compare_equals_sets_and_dense_vectors() -> None:
     true = SparseCode(torch.tensor([[1, 2, 3]] * 5), torch.from_numpy(generator.standard_normal((5, 3))))
     index = torch.tensor([[3, 1, 2], [1, 2, -1], [1, 2, 4], [-1, -1, -1], [2, 3, 1]])
     value = torch.from_numpy(generator.standard_normal((5, 3))) * (index >= 0)
-    recovered, error = compare(true, SparseCode(index, value))
+    recovered, overlap, error = compare(true, SparseCode(index, value))
     assert recovered.tolist() == [True, False, False, False, True]
+    assert overlap.tolist() == pytest.approx([1, 2 / 3, 2 / 3, 0, 1])
     for b in range(5):
         x, y = np.zeros(6), np.zeros(6)
         x[true.index[b]] = true.value[b]
@@ -90,15 +91,12 @@ def test_recovery_of_easy_and_hopeless_cells() -> None:
 
 def test_rates_and_standard_errors() -> None:
     recovered = np.array([[1, 1, 1, 0], [1, 0, 0, 0]], dtype=bool)
-    found = Recovery(Cell(4, 4, 1, 1, 0.0), recovered, np.full((2, 4), 0.5), np.full((2, 4), 0.25))
+    half = np.full((2, 4), 0.5)
+    found = Recovery(Cell(4, 4, 1, 1, 0.0), recovered, recovered + 0.0, half, half / 2)
     assert found.rate == 0.5 and found.standard_error == pytest.approx(math.sqrt(0.25 / 12))
     assert found.mask_standard_error == pytest.approx(0.25)
     row = found.row()
     assert (row["trials"], row["mask_seeds"], row["code_error"]) == (8, 2, 0.5)
-    assert joint_standard_errors(1.0, 1000, 1.0) == 0 and joint_standard_errors(0.0, 1000, 0.0) == 0
-    pooled = (0.6 * 100 + 0.5 * 300) / 400
-    error = math.sqrt(pooled * (1 - pooled) * (1 / 100 + 1 / 300))
-    assert joint_standard_errors(0.6, 100, 0.5) == pytest.approx(0.1 / error)
 
 
 def test_arguments_out_of_range() -> None:
@@ -121,5 +119,5 @@ def test_published_cells(d: int, k: int, sigma: float) -> None:
         rows = {(int(r["d"]), int(r["k"]), float(r["sigma"])): r for r in csv.DictReader(file)}
     published = float(rows[d, k, sigma]["support_recovery_rate"])
     found = recovery(Cell(512, 4096, d, k, sigma), [0, 1, 2], 100)
-    assert abs(joint_standard_errors(found.rate, 300, published)) <= 3
+    assert abs(found.rate - published) <= 3 * joint_standard_error(found.rate, 300, published)
     assert found.row()["code_error"] == pytest.approx(float(rows[d, k, sigma]["code_error"]), abs=0.002)

@@ -13,7 +13,7 @@ from snakemake.exceptions import WorkflowError
 from expander_sae.cost_model import CPU_FILE, Machine
 from expander_sae.cost_stages import Plan
 from expander_sae.errors import UserError
-from expander_sae.files import canonical_json
+from expander_sae.files import canonical_json, digest
 from expander_sae.memory import Memory, asked_mb, asked_minutes
 from expander_sae.stages import lineage
 from expander_sae.study import Study, load_config
@@ -151,6 +151,12 @@ def tables_named(name):
     return [f"{folder}/{name}.parquet" for folder in folders]
 
 
+def agreement_tables():
+    """How the synthetic trials agree with the published ones, where there are any."""
+    parts = STUDY.synthetic_parts()
+    return [f"results/synthetic/agreement-{digest(parts)[:12]}/metrics.parquet"] if parts else []
+
+
 def analysis_tables():
     """What the analyses found, of every setting that is analysed."""
     return [f"{STUDY.analysis(cell)}/analysis.parquet" for cell in STUDY.analysed]
@@ -245,6 +251,14 @@ def analysis_inputs(wildcards):
         "references": [f"{path}/weights.safetensors" for path in sorted(references)],
         "test": ancient(f"{folder(cell_of(wildcards).runs[0])}/pool/test.json"),
     }
+
+
+def synthetic_spec(wildcards):
+    d = int(wildcards.d)
+    part = f"results/synthetic/m{wildcards.m}_n{wildcards.n}_d{d}-{wildcards.asked}"
+    if part not in STUDY.synthetic:
+        raise WorkflowError(f"{part}: no such trials in the configuration")
+    return STUDY.synthetic_spec(d)
 
 
 def mask_spec(wildcards):

@@ -59,7 +59,7 @@ rule evaluate:
 # plans this rule, and through it everything that is missing.
 rule collect:
     input:
-        metrics=tables_named("metrics") + analysis_tables(),
+        metrics=tables_named("metrics") + analysis_tables() + agreement_tables(),
         documents=tables_named("documents"),
         pools=pools(),
     output:

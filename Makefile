@@ -1,5 +1,6 @@
 # make frontier   install into .venv and make results/frontier.pdf
 # make test       install and run the tests
+# make test-slurm run a study on a SLURM of one node: Debian packages slurm-wlm and munge, and root
 # make lint       style, types and the workflow's own checks
 # make clean      remove results
 #
@@ -7,6 +8,7 @@
 # TORCH_INDEX=...  package index for torch alone, for example that of its CPU-only wheels
 # CONFIG=...       another configuration than config.yaml
 # CORES=...        how many cores the workflow may use
+# PROFILE=...      a Snakemake profile, for a cluster: profiles/slurm (docs/cluster.md)
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,6 +18,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 CONFIG ?= config.yaml
 CORES ?= all
+PROFILE ?=
 
 BIN := .venv/bin
 LOCK := requirements.lock
@@ -26,14 +29,26 @@ STAMP := .venv/installed-$(HASH)
 TEST_STAMP := .venv/tests-$(HASH)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: frontier test lint install clean
+# Stops with a clear word where another run works in this folder; followed by the files to make.
+RUN = $(BIN)/python workflow/start.py --configfile '$(CONFIG)' $(if $(PROFILE),--profile '$(PROFILE)',--cores '$(CORES)')
+
+.PHONY: frontier test test-slurm lint install clean
 
 frontier: $(STAMP)
-	@test -r '$(CONFIG)' || { echo "make: CONFIG=$(CONFIG): no such file" >&2; exit 2; }
-	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --configfile $(CONFIG) --quiet host rules -- results/frontier.pdf
+	@$(RUN) results/frontier.pdf
 
 test: $(TEST_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm'
+	@if command -v sbatch >/dev/null && [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-slurm; fi
+
+# The executor lies apart: where it is installed, every start of snakemake asks SLURM.
+test-slurm: $(TEST_STAMP) .venv/slurm/installed
+	PYTHONPATH='$(CURDIR)/.venv/slurm' OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm -rs tests/cluster
+
+.venv/slurm/installed: requirements-slurm.lock | $(STAMP)
+	@rm -rf .venv/slurm
+	@$(PIP) --no-deps --target .venv/slurm --requirement $<
+	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

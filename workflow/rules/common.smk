@@ -10,6 +10,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from expander_sae import owner
 from expander_sae.cost_model import CPU_FILE, Machine
 from expander_sae.cost_stages import Plan
 from expander_sae.errors import UserError
@@ -18,7 +19,8 @@ from expander_sae.memory import Memory, asked_mb, asked_minutes
 from expander_sae.stages import lineage
 from expander_sae.study import Study, load_config
 
-BASE = Path(workflow.basedir)
+# Of this file and not of the workflow's main one, which can be the Snakefile beside it or ../Snakefile.
+BASE = Path(str(workflow.current_basedir)).parents[1]
 
 
 # A configuration given on the command line stands alone: it is not merged into config.yaml.
@@ -40,8 +42,12 @@ for JOB in STUDY.trainings:
 FIRST_RUNS = [cell.runs[0] for cell in STUDY.cells.values()]
 COMPUTE = STUDY.config["compute"]
 DEVICE = COMPUTE["device"]
-# What a job asks the scheduler for; the job itself finds out whether torch can use it.
-GPUS = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
+# What a job asks the scheduler for. Found out once, where the workflow starts: a node of a cluster that
+# has a GPU must not use one that was not asked for.
+if workflow.is_main_process:
+    GPUS = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
+else:
+    GPUS = int(os.environ.get("EXPANDER_SAE_GPUS", "0"))
 THREADS = COMPUTE["threads"]
 
 # What each job takes at most. The times are those of a CPU: on a GPU a job asks for too much.
@@ -53,6 +59,7 @@ os.environ.update(
     PYTHON=sys.executable,
     SCRIPTS=str(BASE / "workflow" / "scripts"),
     EXPANDER_SAE_DEVICE=DEVICE,
+    EXPANDER_SAE_GPUS=str(GPUS),
     EXPANDER_SAE_BACKEND=COMPUTE["backend"],
     EXPANDER_SAE_THREADS=str(THREADS),
     EXPANDER_SAE_BATCH_TOKENS=str(COMPUTE["batch_tokens"]),
@@ -78,7 +85,13 @@ wildcard_constraints:
     cell=CELL,
 
 
+if workflow.is_main_process:
+    # By this a later run finds the jobs of one that was killed.
+    os.environ[owner.VARIABLE] = owner.Owner.this_process().name
+
+
 onstart:
+    owner.write()
     for line in STUDY.left_out:
         print(f"left out: {line}", file=sys.stderr)
 

@@ -19,11 +19,11 @@ from expander_sae.files import write_json
 
 
 def device() -> str:
-    """The device that the configuration asks for; `auto` is CUDA where torch can use it."""
+    """The device that the configuration asks for; `auto` is CUDA where the job was given a GPU."""
     asked = os.environ.get("EXPANDER_SAE_DEVICE", "cpu")
     if asked != "auto":
         return asked
-    if shutil.which("nvidia-smi") is None:
+    if shutil.which("nvidia-smi") is None or os.environ.get("EXPANDER_SAE_GPUS") == "0":
         return "cpu"
     import torch
 

@@ -1,0 +1,31 @@
+"""One version everywhere, and a package whose data is found."""
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+import expander_sae
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_one_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in project["project"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "expander_sae.__version__"}
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == expander_sae.__version__
+    assert "2607.01799" in citation["references"][0]["identifiers"][0]["value"]
+
+
+def test_every_data_file_of_the_package_is_declared():
+    """What is not declared is in a checkout and missing from a wheel."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    package = Path(str(resources.files("expander_sae")))
+    found = [path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert len(found) >= 2
+    for path in found:
+        inside = path.relative_to(package)
+        assert any(inside.match(pattern) for pattern in patterns["expander_sae"]), inside

@@ -26,6 +26,10 @@ def test_every_data_file_of_the_package_is_declared():
     package = Path(str(resources.files("expander_sae")))
     found = [path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     assert len(found) >= 2
-    for path in found:
-        inside = path.relative_to(package)
-        assert any(inside.match(pattern) for pattern in patterns["expander_sae"]), inside
+    declared = {
+        path
+        for name, globs in patterns.items()
+        for glob in globs
+        for path in package.parent.joinpath(*name.split(".")).glob(glob)
+    }
+    assert not set(found) - declared

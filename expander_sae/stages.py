@@ -13,7 +13,7 @@ STAGE_VERSIONS: dict[str, int] = {
     "pool": 1,
     "mask": 1,
     "training": 1,
-    "evaluation": 1,
+    "evaluation": 2,
     "analysis": 1,
     "synthetic": 1,
 }

@@ -41,6 +41,8 @@ def spliced_sums(
     ce_pool: activations after `layer` of the ce split; its first `sequences` documents are used.
     replacement: float32[N,m] for the N tokens of these documents, or a function that gives it from
     their activations float32[N,m]. Layers up to `layer` are not run: their output is in the pool.
+    Where it is one vector at every token, all documents have the same logits, and they are computed
+    for one document only.
 
     Returns (document int32[S], sums float64[S] in nats, counts int64[S]): a document of T tokens
     has T − 1 next tokens.
@@ -51,20 +53,45 @@ def spliced_sums(
         replacement = replacement(torch.from_numpy(np.array(ce_pool.activations[:rows])))
     if tuple(replacement.shape) != (rows, ce_pool.m):
         raise ValueError(f"replacement has shape {tuple(replacement.shape)}, expected {(rows, ce_pool.m)}")
-    losses = np.zeros(rows, np.float64)
-    batch_tokens = max(1, _LOGITS // model.vocabulary)
-    document = ce_pool.document[:rows]
-    with Progress(label, rows, "token") as progress:
-        for batch in batches(document, ce_pool.token_id[:rows], batch_tokens):
-            hidden = torch.zeros(batch.ids.numel(), ce_pool.m, dtype=replacement.dtype)
+    document, ids = ce_pool.document[:rows], ce_pool.token_id[:rows]
+    if bool((replacement == replacement[0]).all()):
+        losses = _constant_losses(model, replacement[0], edges, ids, layer)
+    else:
+        losses = _losses(model, replacement, document, ids, layer, label)
+    losses[edges[1:] - 1] = 0.0  # nothing follows a document's last token
+    return document[edges[:-1]], np.add.reduceat(losses, edges[:-1]), np.diff(edges) - 1
+
+
+def _losses(
+    model: LanguageModel, replacement: Tensor, document: np.ndarray, ids: np.ndarray, layer: int, label: str
+) -> np.ndarray:
+    """Loss float64[N] of what follows each token."""
+    losses = np.zeros(len(ids), np.float64)
+    with Progress(label, len(ids), "token") as progress:
+        for batch in batches(document, ids, max(1, _LOGITS // model.vocabulary)):
+            hidden = torch.zeros(batch.ids.numel(), replacement.shape[1], dtype=replacement.dtype)
             place = torch.from_numpy(batch.place)
             hidden[place] = replacement[torch.from_numpy(batch.rows)].to(hidden.device)
             logits = model.logits_after(hidden.reshape(*batch.ids.shape, -1), layer, batch.ids)
             per_token = _next_token_losses(logits, batch.ids.to(logits.device)).cpu()
             losses[batch.rows] = per_token.reshape(-1)[place].numpy()
             progress.advance(len(batch.rows))
-    losses[edges[1:] - 1] = 0.0  # nothing follows a document's last token
-    return document[edges[:-1]], np.add.reduceat(losses, edges[:-1]), np.diff(edges) - 1
+    return losses
+
+
+def _constant_losses(
+    model: LanguageModel, vector: Tensor, edges: np.ndarray, ids: np.ndarray, layer: int
+) -> np.ndarray:
+    """`_losses` when `vector` [m] stands at every token: a position's logits are then those of
+    every document, since the layers above read hidden states and positions only."""
+    longest = int(np.diff(edges).max())
+    hidden = vector.expand(1, longest, -1)
+    logits = model.logits_after(hidden, layer, torch.zeros(1, longest, dtype=torch.int64))[0].float()
+    position = np.arange(len(ids)) - np.repeat(edges[:-1], np.diff(edges))
+    following = torch.from_numpy(np.roll(ids, -1).astype(np.int64)).to(logits.device)
+    place = torch.from_numpy(position).to(logits.device)
+    losses = logits.logsumexp(dim=1).double()[place] - logits[place, following].double()
+    return losses.cpu().numpy()
 
 
 def sequence_edges(ce_pool: Pool, sequences: int) -> np.ndarray:

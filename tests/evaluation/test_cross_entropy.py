@@ -85,6 +85,25 @@ def test_sums_equal_a_full_forward_pass(tmp_path, monkeypatch, architecture, log
     )
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_one_vector_at_every_token_costs_one_document(tmp_path, monkeypatch, architecture):
+    folder, documents = make(tmp_path, architecture)
+    model, pool = LanguageModel.load(folder / "model.json"), Pool.open(folder / "ce.json")
+    tokens, run = [], LanguageModel.logits_after
+
+    def counted(model, hidden, layer, ids):
+        tokens.append(ids.numel())
+        return run(model, hidden, layer, ids)
+
+    monkeypatch.setattr(LanguageModel, "logits_after", counted)
+    vector = torch.randn(WIDTH, generator=torch.Generator().manual_seed(1))
+    replacement = vector.expand(sum(len(document.token_ids) for document in documents), WIDTH)
+    sums = spliced_sums(model, pool, replacement, LAYER, SEQUENCES)[1]
+    expected = losses_one_by_one(tiny_model(architecture), documents, replacement)
+    np.testing.assert_allclose(sums, expected, rtol=1e-5)
+    assert tokens == [max(len(document.token_ids) for document in documents)]
+
+
 def test_function_sees_the_activations_of_the_sequences(llama):
     folder, documents = llama
     model, pool = LanguageModel.load(folder / "model.json"), Pool.open(folder / "ce.json")

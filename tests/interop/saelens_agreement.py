@@ -1,0 +1,157 @@
+"""The same autoencoder measured by SAELens and by us, on the same tokens. Needs sae-lens.
+
+    python -m tests.interop.saelens_agreement results/MODEL/model.json results/…/pool/test.json RUN_FOLDER…
+
+Every sequence begins with a special token that both leave out: SAELens by its id, we by its row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import expander_sae
+from expander_sae.activations.language_model import LanguageModel
+from expander_sae.activations.pool import Pool
+from expander_sae.evaluation.cross_entropy import recovered, spliced_sums
+from expander_sae.interop import saelens
+
+BATCH = 8
+
+
+@dataclass
+class Rows:
+    """Sequences [S, T] in the shape of a pool."""
+
+    path: str
+    m: int
+    activations: np.ndarray
+    document: np.ndarray
+    token_id: np.ndarray
+
+
+def rows(ids: Tensor, hidden: Tensor) -> Rows:
+    sequences, length = ids.shape
+    document = np.repeat(np.arange(sequences, dtype=np.int32), length)
+    flat = hidden.reshape(-1, hidden.shape[-1]).numpy()
+    return Rows("sequences", hidden.shape[-1], flat, document, ids.reshape(-1).numpy().astype(np.int32))
+
+
+def ours(
+    sae: expander_sae.SparseAutoencoder, model: LanguageModel, ids: Tensor, layer: int, special: int
+) -> dict[str, float]:
+    """Our metrics under SAELens's names; positions with the special token are spliced as they are."""
+    hidden = torch.cat([model.residual(part, [layer])[layer].cpu() for part in ids.split(BATCH)])
+    kept = ids != special
+    measured = expander_sae.evaluate(sae, hidden[kept], every_token=True)
+    spliced = hidden.clone()
+    spliced[kept] = expander_sae.decode(sae, expander_sae.encode(sae, hidden[kept]))
+    entropy = {}
+    for name, states in (("clean", hidden), ("zero", torch.zeros_like(hidden)), ("sae", spliced)):
+        # What the special token at the front predicts is left out: the loss of sequences of two tokens.
+        whole, front = (_sums(model, ids[:, :t], states[:, :t], layer) for t in (ids.shape[1], 2))
+        entropy[name] = (whole[0] - front[0]) / (whole[1] - front[1])
+    limit = sae.about.get("norm_limit")
+    return {
+        "ce_loss_score": recovered(entropy["zero"], entropy["sae"], entropy["clean"]),
+        "explained_variance": measured["explained_variance"],
+        "l0": measured["l0"],
+        "cossim": measured["cosine"],
+        "over_norm_limit": 0 if limit is None else int((hidden[kept].norm(dim=1) > limit).sum()),
+    }
+
+
+def _sums(model: LanguageModel, ids: Tensor, states: Tensor, layer: int) -> tuple[float, int]:
+    pool: Any = rows(ids, states)
+    replacement = torch.from_numpy(np.array(pool.activations))
+    _, sums, counts = spliced_sums(model, pool, replacement, layer, len(ids))
+    return float(sums.sum()), int(counts.sum())
+
+
+def theirs(
+    sae: expander_sae.SparseAutoencoder,
+    folder: Path,
+    model_folder: Path,
+    ids: Tensor,
+    hook: str,
+    special: int,
+) -> dict[str, dict[str, float]]:
+    """SAELens's run_evals on the dense and the compact export."""
+    import sae_lens
+    from datasets import Dataset
+    from sae_lens.evals import EvalConfig, run_evals
+    from sae_lens.load_model import load_model
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    import expander_sae.interop.saelens_plugin  # noqa: F401, registers the compact architecture
+
+    model = load_model("AutoModelForCausalLM", str(model_folder), device="cpu", hook_names=[hook])
+    config = EvalConfig(
+        batch_size_prompts=BATCH,
+        n_eval_reconstruction_batches=len(ids) // BATCH,
+        n_eval_sparsity_variance_batches=len(ids) // BATCH,
+        compute_ce_loss=True,
+        compute_sparsity_metrics=True,
+        compute_variance_metrics=True,
+    )
+    found = {}
+    for name, compact in (("dense", False), ("compact", True)):
+        metadata: dict[str, Any] = {"hook_name": hook, "model_name": str(model_folder)}
+        metadata |= {"context_size": ids.shape[1], "prepend_bos": False}
+        saelens.export(sae, folder / name, compact=compact, say=False, **metadata)
+        loaded = sae_lens.SAE.load_from_disk(folder / name)
+        store = sae_lens.ActivationsStore.from_sae(
+            model,
+            loaded,
+            Dataset.from_dict({"tokens": ids.tolist()}),
+            streaming=False,
+            store_batch_size_prompts=BATCH,
+            total_tokens=len(ids),
+        )
+        groups, _ = run_evals(
+            loaded, store, model, ActivationScaler(), config, exclude_special_tokens=[special]
+        )
+        flat = {key: value for group in groups.values() for key, value in group.items()}
+        found[name] = {key: flat[key] for key in ("ce_loss_score", "explained_variance", "l0", "cossim")}
+    return found
+
+
+def sequences(pool: Pool, special: int, count: int, length: int = 128) -> Tensor:
+    """int64 [count, length]: the pool's tokens in rows, each behind the special token."""
+    body = torch.from_numpy(pool.token_id[: count * (length - 1)].astype(np.int64)).reshape(count, -1)
+    return torch.cat([torch.full((count, 1), special), body], dim=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", type=Path, help="model.json of a finished run")
+    parser.add_argument("pool", type=Path, help="manifest of the pool whose tokens are used")
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--sequences", type=int, default=32, help="a multiple of 8")
+    options = parser.parse_args()
+    model = LanguageModel.load(options.model)
+    special = model.tokenizer.bos_token_id
+    ids = sequences(Pool.open(options.pool), special, options.sequences)
+    for run in options.runs:
+        sae = expander_sae.load(run)
+        layer = sae.about["spec"]["layer"]
+        mine = ours(sae, model, ids, layer, special)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(model.record["path"])
+            other = theirs(sae, Path(folder), path, ids, f"model.layers.{layer}", special)
+        print(f"{run}: {mine.pop('over_norm_limit')} of {int((ids != special).sum())} tokens over norm_limit")
+        for name, value in mine.items():
+            told = "  ".join(f"SAELens {kind} {found[name]:.6f}" for kind, found in other.items())
+            worst = max(abs(found[name] - value) for found in other.values())
+            print(f"  {name:20} ours {value:.6f}  {told}  largest difference {worst:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Exported folders in SAELens itself. Skipped where sae-lens is not installed; it has its own environment:
+
+python -m venv build/saelens
+build/saelens/bin/pip install torch sae-lens==6.54.12 -e . pytest hypothesis
+build/saelens/bin/python -m pytest tests/interop
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import expander_sae
+from expander_sae.activations.language_model import LanguageModel
+from expander_sae.errors import UserError
+from expander_sae.interop import saelens
+from expander_sae.rng import torch_generator
+from tests.interop.problems import K, M, N, activations, reference, small
+from tests.tiny_models import VOCABULARY, WIDTH, tiny_model_json
+
+sae_lens = pytest.importorskip("sae_lens", reason="sae-lens is not installed")
+
+
+@pytest.fixture(scope="module")
+def plugin() -> Any:
+    import expander_sae.interop.saelens_plugin as plugin
+
+    return plugin
+
+
+@pytest.mark.parametrize("family", ["expander", "bernoulli", "dense"])
+@pytest.mark.parametrize("encoder", ["tied", "independent"])
+def test_saelens_alone_gives_our_reconstruction(family: str, encoder: str, tmp_path: Path) -> None:
+    sae, h = small(family, encoder), activations()
+    saelens.export(sae, tmp_path, say=False, hook_name="blocks.0.hook_resid_post", model_name="tiny")
+    theirs = sae_lens.SAE.load_from_disk(tmp_path)
+    assert type(theirs).__name__ == "TopKSAE" and theirs.cfg.metadata.model_name == "tiny"
+    _, positive = reference(sae, h, relu=True)
+    with torch.no_grad():
+        error = (theirs(h) - sae.decode(sae.encode(h))).norm(dim=1) / h.norm(dim=1)
+    assert error[positive].max() < 1e-5 and error[~positive].median() > 1e-3
+    theirs.fold_W_dec_norm()
+    with torch.no_grad():
+        assert ((theirs(h) - sae.decode(sae.encode(h))).norm(dim=1) / h.norm(dim=1))[positive].max() < 1e-5
+
+
+@pytest.mark.parametrize("family", ["expander", "bernoulli"])
+@pytest.mark.parametrize("encoder", ["tied", "independent"])
+def test_the_compact_architecture_is_exact_for_negative_values_too(
+    family: str, encoder: str, tmp_path: Path, plugin: Any
+) -> None:
+    sae, h = small(family, encoder), activations()
+    saelens.export(sae, tmp_path / "first", compact=True, say=False)
+    theirs = sae_lens.SAE.load_from_disk(tmp_path / "first")
+    for _ in range(2):
+        assert isinstance(theirs, plugin.ExpanderSAE)
+        with torch.no_grad():
+            code = theirs.encode(h.reshape(10, 30, M))
+            rebuilt = theirs.decode(code).reshape(-1, M)
+        assert code.shape == (10, 30, N) and int((code != 0).sum(-1).max()) == K
+        assert torch.allclose(rebuilt, sae.decode(sae.encode(h)), atol=1e-5)
+        assert torch.allclose(theirs.W_dec, sae.dictionary().columns(torch.arange(N)), atol=1e-6)
+        assert theirs.W_enc.shape == (M, N)
+        theirs.save_model(tmp_path / "second")
+        theirs = sae_lens.SAE.load_from_disk(tmp_path / "second")
+    halves = sae_lens.SAE.load_from_disk(tmp_path / "second", dtype="bfloat16")
+    with torch.no_grad():
+        coarse = halves.decode(halves.encode(h)).float()
+    assert (coarse - rebuilt).norm() < 0.1 * rebuilt.norm(), "row indices are not rounded with the values"
+
+
+def test_scales_fold_into_the_biases_and_whitenings_are_refused(tmp_path: Path, plugin: Any) -> None:
+    sae, h = small(norm_limit=4.0), activations()
+    saelens.export(sae, tmp_path, compact=True, say=False)
+    theirs = sae_lens.SAE.load_from_disk(tmp_path)
+    passed = h.norm(dim=1) > 4.0
+    with torch.no_grad():
+        rebuilt = theirs(h)
+        assert torch.equal(rebuilt[passed], h[passed]) and not torch.equal(rebuilt[~passed], h[~passed])
+        expected = theirs.decode(theirs.encode(3.0 * h)) / 3.0
+        theirs.fold_activation_norm_scaling_factor(3.0)
+        assert torch.allclose(theirs.decode(theirs.encode(h)), expected, atol=1e-5)
+    with pytest.raises(NotImplementedError, match="cannot be folded into a mask"):
+        theirs.fold_activation_whitening(None, None, None)
+    with pytest.raises(UserError, match="normalize_activations: found 'layer_norm'"):
+        plugin.ExpanderSAEConfig(d_in=M, d_sae=N, normalize_activations="layer_norm")
+
+
+def test_run_evals_and_our_evaluation_agree(tmp_path: Path) -> None:
+    from tests.interop.saelens_agreement import ours, theirs
+
+    ids = torch.randint(1, VOCABULARY, (16, 24), generator=torch_generator(0, "ids"))
+    ids[:, 0] = 0
+    path = tiny_model_json(tmp_path)
+    model = LanguageModel.load(path)
+    h = model.residual(ids[:, 1:], [1])[1].reshape(-1, WIDTH)
+    sae = expander_sae.Trainer(h, n=64, d=6, k=8, batch_size=32, norm_limit=None, learning_rate=3e-3).fit(300)
+    mine = ours(sae, model, ids, 1, special=0)
+    found = theirs(sae, tmp_path / "out", Path(model.record["path"]), ids, "model.layers.1", special=0)
+    # The model is random, so that a reconstruction may predict better than it does.
+    assert abs(mine["ce_loss_score"] - 1) > 0.01 and 0.1 < mine["explained_variance"] < 0.999
+    for name in ("ce_loss_score", "explained_variance", "l0", "cossim"):
+        assert found["compact"][name] == pytest.approx(mine[name], abs=1e-3), name
+        assert found["dense"][name] == pytest.approx(mine[name], abs=1e-3), name

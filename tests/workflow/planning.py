@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
 
 
-def snakemake(folder, config, *arguments, timeout=600, source=ROOT):
+def snakemake(folder, config, *arguments, timeout=600, source=ROOT, snakefile="Snakefile"):
     """Run snakemake in `folder` with this configuration; returns the finished process."""
     path = Path(folder) / "config-of-the-test.yaml"
     path.write_text(yaml.safe_dump(config))
     command = [
         *SNAKEMAKE,
         "--snakefile",
-        str(source / "Snakefile"),
+        str(source / snakefile),
         "--directory",
         str(folder),
         "--configfile",
@@ -34,9 +34,11 @@ def snakemake(folder, config, *arguments, timeout=600, source=ROOT):
     )
 
 
-def plan(folder, config, *targets, source=ROOT):
+def plan(folder, config, *targets, source=ROOT, snakefile="Snakefile"):
     """{rule: number of jobs} of a dry run, without the rule `all`; all training rules are `train`."""
-    done = snakemake(folder, config, "--dry-run", "--quiet", "all", "--", *targets, source=source)
+    done = snakemake(
+        folder, config, "--dry-run", "--quiet", "all", "--", *targets, source=source, snakefile=snakefile
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     text = done.stdout + done.stderr
     table = text.partition("Job stats:")[2].partition("total")[0]

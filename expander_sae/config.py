@@ -29,7 +29,13 @@ def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCH
     if isinstance(source, str | Path):
         source = _read_yaml(Path(source))
     config = _plain(source)
-    rules = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))
+    try:
+        rules = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{schema}: no such file; a configuration is read in a checkout of the workflow, not by the "
+            "installed library alone"
+        ) from None
     if isinstance(config, dict):
         _inherit_presets(config)
     errors = sorted(set(_schema_errors(config, rules)), key=lambda error: error[0])

@@ -4,9 +4,12 @@ import tomllib
 from importlib import resources
 from pathlib import Path
 
+import pytest
 import yaml
 
 import expander_sae
+from expander_sae.errors import UserError
+from expander_sae.study import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,3 +36,9 @@ def test_every_data_file_of_the_package_is_declared():
         for path in package.parent.joinpath(*name.split(".")).glob(glob)
     }
     assert not set(found) - declared
+
+
+def test_without_the_workflow_a_configuration_is_refused_in_words(tmp_path):
+    """The schema is the workflow's: a wheel has none."""
+    with pytest.raises(UserError, match=r"schema\.yaml: no such file; .* in a checkout of the workflow"):
+        load_config({}, tmp_path / "workflow/schemas/config.schema.yaml")

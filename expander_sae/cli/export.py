@@ -1,0 +1,70 @@
+"""`expander-sae export`: a folder that another library loads."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from expander_sae.cli.arguments import add_activations, add_compute, add_weights
+from expander_sae.cli.terminal import Terminal, pairs
+
+SUMMARY = "write a folder that SAELens, sparsify or dictionary_learning loads"
+EXAMPLES = (
+    "expander-sae export weights.safetensors --format saelens --out exported",
+    "expander-sae export weights.safetensors --format saelens --out exported --activations held_out.npy",
+    "expander-sae export weights.safetensors --format saelens --compact --out exported",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_weights(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--format", required=True, choices=("saelens", "sparsify", "dictionary_learning"))
+    parser.add_argument("--compact", action="store_true", help="saelens: values and the mask's recipe only")
+    parser.add_argument("--model-name", help="saelens: name of the language model")
+    parser.add_argument("--hook-name", help="saelens: name of the hook point")
+    add_activations(parser, "--activations")
+    add_compute(parser)
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> None:
+    from dataclasses import asdict
+
+    from expander_sae.cli.data import load_weights, read_activations
+    from expander_sae.errors import UserError
+    from expander_sae.interop import dictionary_learning, saelens, sparsify
+
+    names = {"model_name": options.model_name, "hook_name": options.hook_name}
+    metadata: dict[str, Any] = {name: value for name, value in names.items() if value is not None}
+    if options.format != "saelens" and (options.compact or metadata):
+        option = "compact" if options.compact else next(iter(metadata)).replace("_", "-")
+        raise UserError(f"--{option}: found --format {options.format}, expected saelens")
+    autoencoder, _ = load_weights(options)
+    activations = None
+    if options.activations is not None:
+        activations = read_activations(
+            options.activations,
+            options.tensor,
+            options.column,
+            options.split,
+            options.tokens,
+            autoencoder.m,
+        )
+    if options.format == "saelens":
+        measured = saelens.export(
+            autoencoder, options.out, activations, compact=options.compact, say=False, **metadata
+        )
+    else:
+        write = {"sparsify": sparsify, "dictionary_learning": dictionary_learning}[options.format].export
+        measured = write(autoencoder, options.out, activations, say=False)
+    record: dict[str, Any] = {
+        "out": str(options.out),
+        "format": options.format,
+        "bytes": sum(file.stat().st_size for file in options.out.iterdir() if file.is_file()),
+        "fidelity": None if measured is None else asdict(measured),
+    }
+    unknown = "no --activations: not measured how often kept values are not positive"
+    told = measured.text() if measured else unknown
+    shown = [(name, record[name]) for name in ("out", "format", "bytes")]
+    terminal.result(record, [*pairs(shown), told])

@@ -1,0 +1,38 @@
+import json
+
+import pytest
+import torch
+
+import expander_sae
+
+
+@pytest.mark.parametrize(
+    "arguments", [("saelens",), ("saelens", "--compact"), ("sparsify",), ("dictionary_learning",)]
+)
+def test_an_exported_folder_loads_as_the_same_autoencoder(
+    command, tmp_path, weights, autoencoder, activations, arguments
+):
+    file, array = activations
+    out = tmp_path / "out"
+    done = command("export", weights, "--out", out, "--activations", file, "--json", "--format", *arguments)
+    assert done.code == 0, done.err
+    assert 0 <= done.json["fidelity"]["exact_share"] <= 1
+    assert done.json["bytes"] == sum(path.stat().st_size for path in out.iterdir())
+    h = torch.from_numpy(array)
+    torch.testing.assert_close(expander_sae.load(out)(h)[0], autoencoder(h)[0], rtol=1e-4, atol=1e-4)
+    # What is loaded from there is a weights argument like any other.
+    assert command("inspect", out, "--json").json["shape"]["n"] == autoencoder.n
+
+
+def test_names_reach_the_folder(command, tmp_path, weights):
+    names = ("--model-name", "mine", "--hook-name", "blocks.3.hook_resid_post")
+    done = command("export", weights, "--out", tmp_path / "out", "--format", "saelens", *names)
+    assert done.code == 0 and "not measured" in done.out
+    metadata = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]
+    assert (metadata["model_name"], metadata["hook_name"]) == ("mine", "blocks.3.hook_resid_post")
+
+
+def test_options_of_another_format_are_refused(command, tmp_path, weights):
+    done = command("export", weights, "--out", tmp_path / "out", "--format", "sparsify", "--compact")
+    assert (done.code, done.err) == (1, "error: --compact: found --format sparsify, expected saelens\n")
+    assert not (tmp_path / "out").exists()

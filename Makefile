@@ -2,6 +2,7 @@
 # make test       install and run the tests
 # make test-slurm run a study on a SLURM of one node: Debian packages slurm-wlm and munge, and root
 # make lint       style, types and the workflow's own checks
+# make docs       build the documentation into site/
 # make clean      remove results
 #
 # PYTHON=...       interpreter to make .venv with, 3.11 or newer
@@ -32,7 +33,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Stops with a clear word where another run works in this folder; followed by the files to make.
 RUN = $(BIN)/python workflow/start.py --configfile '$(CONFIG)' $(if $(PROFILE),--profile '$(PROFILE)',--cores '$(CORES)')
 
-.PHONY: frontier test test-slurm lint install clean
+.PHONY: frontier test test-slurm lint docs install clean
 
 frontier: $(STAMP)
 	@$(RUN) results/frontier.pdf
@@ -56,6 +57,10 @@ lint: $(STAMP)
 	$(BIN)/snakefmt --check Snakefile workflow
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
 	$(BIN)/mypy
+
+docs: $(STAMP)
+	@$(BIN)/python -c 'import mkdocs' 2>/dev/null || $(PIP) --no-deps --requirement requirements-docs.lock
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 install: $(STAMP)
 

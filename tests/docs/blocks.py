@@ -1,0 +1,46 @@
+"""The fenced blocks of the README and the documentation."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SHELL = ("sh", "bash", "shell", "console")
+
+
+@dataclass(frozen=True)
+class Block:
+    """language, text, and where it stands, as FILE:LINE."""
+
+    language: str
+    text: str
+    place: str
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(*languages: str) -> list[Block]:
+    found = []
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        for match in re.finditer(r"^```(\S+)[^\n]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            if match[1] in languages:
+                line = text.count("\n", 0, match.start()) + 1
+                found.append(Block(match[1], match[2], f"{page.relative_to(ROOT).as_posix()}:{line}"))
+    return found
+
+
+def commands() -> list[tuple[str, str]]:
+    """(place, command) of every shell block, without comments, continued lines joined."""
+    found = []
+    for block in blocks(*SHELL):
+        lines = re.sub(r"\\\n\s*", " ", block.text).splitlines()
+        if block.language == "console":
+            lines = [line[2:] for line in lines if line.startswith("$ ")]
+        for line in lines:
+            command = re.sub(r"(^|\s)#.*", "", line).strip()
+            if command:
+                found.append((block.place, command))
+    return found

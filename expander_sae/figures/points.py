@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student_t
 
 from expander_sae.errors import UserError
+from expander_sae.figures.cells import half_interval
 
 MEASURED = ("encoder", "omp")
 
@@ -68,11 +68,7 @@ class Point:
     @property
     def half_interval(self) -> float:
         """Half the 95 % interval of the mean, t(0.975, s−1)·sd/√s over s seeds; NaN below two seeds."""
-        size = len(self.values)
-        if size < 2:
-            return math.nan
-        variance = sum((value - self.mean) ** 2 for value in self.values) / (size - 1)
-        return float(student_t.ppf(0.975, size - 1)) * math.sqrt(variance / size)
+        return half_interval(self.values)
 
 
 @dataclass(frozen=True)

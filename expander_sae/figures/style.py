@@ -88,13 +88,27 @@ LOOKS: dict[tuple[str, str], Look] = {
     ("small_dense", "encoder"): Look(BLACK, "P", ":", size=5.2),
     ("dense", "encoder"): Look(BLACK, "h", "--", 1.0, 5.2),
     ("dense", "omp"): Look(MUTED, "v", "-.", 1.0, 5.0),
+    ("right_regular", "encoder"): Look(SKY, "X", ":", size=5.0),
+    ("girth6", "encoder"): Look("#7F7F00", ">", ":", size=5.0),
+    ("min_overlap", "encoder"): Look("#332288", "<", ":", size=5.0),
+    ("pruned_retuned", "encoder"): Look("#8C564B", "*", ":", size=6.6),
 }
 
 _SPARE = (
-    Look(SKY, "X", ":", size=5.0),
-    Look("#8C564B", "<", ":", size=5.0),
-    Look("#7F7F00", ">", ":", size=5.0),
+    Look(SKY, "d", ":", size=5.0),
+    Look("#8C564B", "8", ":", size=5.0),
+    Look("#7F7F00", "H", ":", size=5.0),
 )
+
+STEPS = (
+    Look("#440154", "o", "-", 1.1, 4.6),
+    Look("#31688E", "s", "--", 1.1, 4.2),
+    Look("#1F9E89", "^", "-", 1.1, 4.8),
+    Look("#7AB82D", "D", "--", 1.1, 4.0),
+    Look("#D9A400", "v", "-", 1.1, 4.8),
+    Look("#8C564B", "P", "--", 1.1, 4.8),
+)
+"""Looks of an ordered series, such as the d of a grid: dark to light, each with its own marker."""
 
 _FILLS = {"tied": "full", "warm_tied": "none", "independent": "left"}
 
@@ -125,6 +139,11 @@ def look(support: str, inference: str, position: int = 0) -> Look:
     position: which spare look, for families that came later.
     """
     return LOOKS.get((support, inference)) or _SPARE[position % len(_SPARE)]
+
+
+def step_look(position: int) -> Look:
+    """The look of a place in an ordered series."""
+    return STEPS[position % len(STEPS)]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from expander_sae.claim_cells import Comparable, Tables
 from expander_sae.claim_register import Claim, Planned, Register, Setting, read_register
@@ -76,11 +77,23 @@ def judge(register: Register, found: Tables) -> list[dict[str, Any]]:
     return records
 
 
-def write_claims(metrics: Path, documents: Path, register: Path, out: Path) -> None:
-    """Judge the claims of a file by metrics.parquet and documents.parquet, and write claims.json."""
+def write_claims(
+    metrics: Path,
+    documents: Path,
+    register: Path,
+    out: Path,
+    speed: Path | None = None,
+) -> None:
+    """Judge the claims of a file by metrics.parquet and documents.parquet, and write claims.json.
+
+    speed: speed.parquet, rows of METRICS, which is not part of metrics.parquet since times differ from
+    run to run; left out where it does not exist.
+    """
     claims = read_register(register)
-    found = Tables(tables.read_metrics(metrics), tables.read_documents(documents))
-    write_json(out, judge(claims, found))
+    measured = tables.read_metrics(metrics)
+    if speed is not None and speed.exists():
+        measured = pd.concat([measured, tables.read_metrics(speed)], ignore_index=True)
+    write_json(out, judge(claims, Tables(measured, tables.read_documents(documents))))
 
 
 def _has_runs(found: Tables, setting: Setting) -> bool:

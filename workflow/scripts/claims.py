@@ -15,4 +15,5 @@ with reported_to_user():
         Path(snakemake.input.documents),
         Path(snakemake.input.claims),
         Path(snakemake.output[0]),
+        Path(snakemake.input.speed) if snakemake.input.speed else None,
     )

@@ -1,4 +1,5 @@
 # make frontier   install into .venv and make results/frontier.pdf
+# make figures    draw every figure and table, the verdicts and the report again from STUDY's tables
 # make test       install and run the tests
 # make test-slurm run a study on a SLURM of one node: Debian packages slurm-wlm and munge, and root
 # make lint       style, types and the workflow's own checks
@@ -8,6 +9,7 @@
 # PYTHON=...       interpreter to make .venv with, 3.11 or newer
 # TORCH_INDEX=...  package index for torch alone, for example that of its CPU-only wheels
 # CONFIG=...       another configuration than config.yaml
+# STUDY=...        what `make figures` reads: a study's folder, or results
 # CORES=...        how many cores the workflow may use
 # PROFILE=...      a Snakemake profile, for a cluster: profiles/slurm (docs/cluster.md)
 
@@ -20,6 +22,7 @@ TORCH_INDEX ?=
 CONFIG ?= config.yaml
 CORES ?= all
 PROFILE ?=
+STUDY ?= studies/smollm2-135m
 
 BIN := .venv/bin
 LOCK := requirements.lock
@@ -33,10 +36,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Stops with a clear word where another run works in this folder; followed by the files to make.
 RUN = $(BIN)/python workflow/start.py --configfile '$(CONFIG)' $(if $(PROFILE),--profile '$(PROFILE)',--cores '$(CORES)')
 
-.PHONY: frontier test test-slurm lint docs install clean
+.PHONY: frontier figures test test-slurm lint docs install clean
 
 frontier: $(STAMP)
 	@$(RUN) results/frontier.pdf
+
+figures: $(STAMP)
+	@$(BIN)/python -m expander_sae.report '$(STUDY)'
 
 test: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm'

@@ -1,4 +1,4 @@
-# From language models to results/frontier.pdf. See README.md and docs/.
+# From language models to results/frontier.pdf and results/report.html. See README.md and docs/.
 
 from snakemake.utils import min_version
 
@@ -17,7 +17,9 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/analysis.smk"
 include: "workflow/rules/synthetic.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/report_inputs.smk"
 include: "workflow/rules/claims.smk"
+include: "workflow/rules/report.smk"
 
 
 localrules:
@@ -28,3 +30,7 @@ rule all:
     default_target: True
     input:
         "results/frontier.pdf",
+        "results/claims.json",
+        rules.figures.output,
+        rules.tables.output,
+        "results/report.html",

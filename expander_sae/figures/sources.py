@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from expander_sae.agreement import SyntheticKey, recovered_trials
 from expander_sae.errors import UserError
 from expander_sae.figures.cells import Book, View
 from expander_sae.figures.points import read_metrics, read_published
@@ -27,7 +26,8 @@ class Sources:
 
     metrics: metrics.parquet. published, published_synthetic: resources/*.csv. curves: curves.parquet,
     run columns and those of training.csv. claims: records of claims.json. benchmarks: rows of
-    benchmarks/results/*.json. trials: recovered and all synthetic trials of a cell.
+    benchmarks/results/*.json. trials: (d, k) → synthetic trials on all masks
+    together.
     """
 
     metrics: pd.DataFrame
@@ -36,7 +36,7 @@ class Sources:
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     claims: list[dict[str, Any]] = field(default_factory=list)
     benchmarks: pd.DataFrame = field(default_factory=pd.DataFrame)
-    trials: Mapping[SyntheticKey, tuple[float, int]] = field(default_factory=dict)
+    trials: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     @cached_property
     def book(self) -> Book:
@@ -68,11 +68,17 @@ def load(
         _table(curves),
         read_json(claims) if claims and Path(claims).exists() else [],
         _benchmarks(benchmarks),
-        recovered_trials(_table(documents, SYNTHETIC)) if documents else {},
+        _trials(_table(documents, [("model", "==", "synthetic")])),
     )
 
 
-SYNTHETIC = [("model", "==", "synthetic")]
+def _trials(documents: pd.DataFrame) -> dict[tuple[int, int], int]:
+    """Counted where each trial is a document: in the noiseless cells, which have as many as the others."""
+    if documents.empty:
+        return {}
+    rows = documents[(documents["metric"] == "exact_recovery") & (documents["split"] == "sigma0")]
+    counts = rows.groupby(["d", "k"])["count"].sum().reset_index()
+    return {(int(d), int(k)): int(count) for d, k, count in counts.itertuples(index=False, name=None)}
 
 
 def _table(path: str | Path | None, only: Any = None) -> pd.DataFrame:

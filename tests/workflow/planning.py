@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from expander_sae.figures.catalogue import outputs as figure_files
+from expander_sae.report.names import outputs as table_files
 from expander_sae.study import Study, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +76,8 @@ def pretend_finished(folder, config):
         files += [f"{study.measurements(cell)}/{name}.parquet" for name in ("metrics", "documents")]
     names = ("metrics.parquet", "documents.parquet", "timings.parquet", "provenance.json")
     files += [f"results/{name}" for name in (*names, "frontier.pdf", "frontier.png")]
+    files += ["results/claims.json", "results/report.html"]
+    files += [*figure_files("results/figures"), *table_files("results/tables")]
     for name in dict.fromkeys(files):
         path = Path(folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)

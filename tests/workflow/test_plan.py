@@ -11,7 +11,10 @@ from tests.workflow.planning import ROOT, plan, pretend_finished, snakemake
 
 pytestmark = pytest.mark.xdist_group("plan")
 
-COLLECTORS = {"collect": 1, "timings": 1, "provenance": 1, "frontier": 1}
+COLLECTORS = {
+    **{"collect": 1, "timings": 1, "provenance": 1, "frontier": 1},
+    **{"claims": 1, "figures": 1, "tables": 1, "report": 1},
+}
 
 CONFIG = {
     "models": [{"name": "smollm2-135m-instruct", "layers": [2]}],

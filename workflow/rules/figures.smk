@@ -19,7 +19,12 @@ rule frontier:
         published=BASE / "resources" / "paper_figures.csv",
     output:
         pdf="results/frontier.pdf",
-        png="results/frontier.png",
+        png=report(
+            "results/frontier.png",
+            caption="../report/frontier.rst",
+            category="Figures",
+            labels={"figure": "The storage-fidelity frontier"},
+        ),
     log:
         "results/logs/frontier.log",
     script:

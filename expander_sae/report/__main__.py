@@ -1,0 +1,63 @@
+"""Rebuild every figure, table, verdict and the report from tables: python -m expander_sae.report FOLDER.
+
+FOLDER is a results folder or a study with rows/. Nothing is computed from weights, and torch is not used.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from expander_sae.errors import reported_to_user
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m expander_sae.report", description=__doc__)
+    parser.add_argument("folder", type=Path, help="results, or studies/NAME with rows/ in it")
+    parser.add_argument("--out", type=Path, help="where to write; FOLDER itself where it holds tables")
+    options = parser.parse_args(arguments)
+    with reported_to_user():
+        rebuild(options.folder, options.out or default_out(options.folder))
+
+
+def default_out(folder: Path) -> Path:
+    """The folder itself for a results folder, results/NAME for a study: what it commits stays as it is."""
+    return Path("results") / folder.resolve().name if (folder / "rows").is_dir() else folder
+
+
+def rebuild(folder: Path, out: Path) -> None:
+    """Write frontier, figures/, tables/, claims.json and report.html below `out`."""
+    from expander_sae.claims import write_claims
+    from expander_sae.figures import frontier
+    from expander_sae.figures.sources import BENCHMARKS, RESOURCES, load
+    from expander_sae.figures.write import draw_all
+    from expander_sae.files import read_json
+    from expander_sae.report.gather import gather
+    from expander_sae.report.page import write_report
+    from expander_sae.report.tables import write_tables
+
+    found = gather(folder, out)
+    published, synthetic = RESOURCES / "paper_figures.csv", RESOURCES / "paper_synthetic_omp.csv"
+    register = ROOT / "workflow" / "claims.yaml"
+    write_claims(found.metrics, found.documents, register, out / "claims.json", found.speed)
+    frontier.draw(found.metrics, published, out / "frontier.pdf", out / "frontier.png")
+    sources = load(
+        found.metrics,
+        published,
+        synthetic,
+        found.curves,
+        out / "claims.json",
+        BENCHMARKS.glob("*.json"),
+        found.documents,
+    )
+    draw_all(sources, out / "figures")
+    write_tables(sources, out / "tables")
+    provenance = read_json(found.provenance) if found.provenance.exists() else {}
+    write_report(sources, out / "figures", out / "frontier.png", provenance, out / "report.html")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""A table that is written as CSV (numbers), Markdown and LaTeX (numbers with their intervals)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from expander_sae.figures.cells import Cell
+from expander_sae.files import atomic_path
+
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """name: in the CSV. label: in what people read. digits: after the point, for numbers and cells."""
+
+    name: str
+    label: str
+    digits: int = 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values by column name: a `Cell` (mean over seeds), a number, a text, or None.
+
+    caption: what a reader must know. notes: what was left out, and why.
+    """
+
+    name: str
+    title: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[dict[str, Any]]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def shown(value: Any, digits: int = 3) -> str:
+    """A value as people read it: ``0.532 ± 0.004``, ``28,672``, ``–`` where nothing was measured."""
+    if isinstance(value, Cell):
+        if not value:
+            return "diverged" if value.diverged else DASH
+        text = _number(value.mean, digits)
+        return f"{text} ± {_number(value.half, digits)}" if math.isfinite(value.half) else text
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return DASH
+    if isinstance(value, bool | str):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else _number(value, digits)
+
+
+def _number(value: float, digits: int) -> str:
+    text = f"{value:,.{digits}f}"
+    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+
+
+def to_csv(table: Table) -> str:
+    """Full numbers. A cell is three columns: the mean, half its 95 % interval and its seeds."""
+    cells = {
+        column.name
+        for column in table.columns
+        if any(isinstance(r.get(column.name), Cell) for r in table.rows)
+    }
+    header: list[str] = []
+    for column in table.columns:
+        header.append(column.name)
+        header += [f"{column.name}_half", f"{column.name}_seeds"] if column.name in cells else []
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    for row in table.rows:
+        line: list[str] = []
+        for column in table.columns:
+            value = row.get(column.name)
+            if column.name in cells:
+                cell = value if isinstance(value, Cell) else Cell()
+                line += [_full(cell.mean), _full(cell.half), str(len(cell.values)) if cell else ""]
+            else:
+                line.append(_full(value) if isinstance(value, float) else "" if value is None else str(value))
+        writer.writerow(line)
+    return stream.getvalue()
+
+
+def _full(value: float) -> str:
+    """Six significant digits, so that the last bits of a sum do not change the file."""
+    return f"{value:.6g}" if math.isfinite(value) else ""
+
+
+def to_markdown(table: Table) -> str:
+    """A heading, the caption, a pipe table and the notes."""
+    lines = [f"# {table.title}", "", table.caption, ""]
+    if table.rows:
+        lines.append("| " + " | ".join(_cell(column.label) for column in table.columns) + " |")
+        lines.append("|" + "---|" * len(table.columns))
+        lines += [
+            "| " + " | ".join(_cell(shown(row.get(c.name), c.digits)) for c in table.columns) + " |"
+            for row in table.rows
+        ]
+    else:
+        lines.append("Nothing measured.")
+    return "\n".join([*lines, *(f"\n{note}" for note in table.notes)]) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": r"$-$",
+    "–": "--", "—": "---", "′": r"$'$", "×": r"$\times$", "≤": r"$\le$", "≥": r"$\ge$", "σ": r"$\sigma$",
+    "ε": r"$\varepsilon$", "β": r"$\beta$", "μ": r"$\mu$", "Γ": r"$\Gamma$", "Δ": r"$\Delta$", "²": r"$^2$",
+    "₁": r"$_1$", "⌊": r"$\lfloor$", "⌋": r"$\rfloor$", "⌈": r"$\lceil$", "⌉": r"$\rceil$", "·": r"$\cdot$",
+    "∞": r"$\infty$", "“": "``", "”": "''", "…": r"\dots{}", "→": r"$\to$", "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$", "√": r"$\surd$", "‖": r"$\|$", "ĥ": r"$\hat h$", "½": r"$\frac12$", "\n": " ",
+    "§": r"\S{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
+}  # fmt: skip
+
+
+def latex_text(text: str) -> str:
+    """The text with every character that LaTeX reads as a command, and every symbol, spelled out."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def to_latex(table: Table) -> str:
+    """A `table` with `tabular` and \\hline: needs no package."""
+    spec = "l" * len(table.columns)
+    caption = latex_text(f"{table.title}. {table.caption}")
+    head = " & ".join(latex_text(column.label) for column in table.columns) + r" \\"
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
+    lines += [rf"\begin{{tabular}}{{{spec}}}", r"\hline", head, r"\hline"]
+    lines += [
+        " & ".join(latex_text(shown(row.get(c.name), c.digits)) for c in table.columns) + r" \\"
+        for row in table.rows
+    ]
+    lines += [r"\hline", r"\end{tabular}"]
+    lines += [rf"\par\footnotesize {latex_text(note)}" for note in table.notes]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+FORMATS = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
+
+
+def write(table: Table, folder: str | Path) -> list[Path]:
+    """Write {name}.csv, .md and .tex, each whole or not at all."""
+    written = []
+    for ending, render in FORMATS.items():
+        path = Path(folder) / f"{table.name}.{ending}"
+        with atomic_path(path) as temporary:
+            temporary.write_text(render(table), encoding="utf-8")
+        written.append(path)
+    return written

@@ -1,0 +1,177 @@
+"""results/report.html: one file that opens offline. Verdicts, figures, tables, config, provenance."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from expander_sae.errors import UserError
+from expander_sae.figures.catalogue import FIGURES
+from expander_sae.figures.sources import Sources
+from expander_sae.figures.verdicts import VERDICTS, one_claim, short_value
+from expander_sae.figures.write import png_of
+from expander_sae.files import atomic_path
+from expander_sae.report.formats import shown
+from expander_sae.report.tables import all_tables
+
+TEMPLATE = "report.html.j2"
+FRONTIER = (
+    "What is lost as the decoder shrinks: CE recovered and relative error over learned decoder values, "
+    "first of the pages of frontier.pdf. docs/figures.md explains every mark."
+)
+
+
+@dataclass(frozen=True)
+class Image:
+    """A PNG as a data address, with its size in CSS pixels at 96 to the inch."""
+
+    address: str
+    width: int
+    height: int
+
+
+def image(content: bytes, dots_per_inch: int = 160) -> Image:
+    """A PNG's bytes as an `Image`, a quarter larger than on paper; its size stands in its header."""
+    width, height = struct.unpack(">II", content[16:24])
+    address = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return Image(address, round(width * 96 / dots_per_inch), round(height * 96 / dots_per_inch))
+
+
+def write_report(
+    sources: Sources,
+    figures: str | Path,
+    frontier: str | Path | None,
+    provenance: Mapping[str, Any],
+    out: str | Path,
+) -> None:
+    """Write the page.
+
+    figures: the folder of the drawn figures. frontier: the PNG of its first page, if drawn.
+    provenance: the content of provenance.json; empty where it was not recorded.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("expander_sae.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(shown=shown, verdict_class=lambda verdict: verdict.replace(" ", "-"))
+    text = environment.get_template(TEMPLATE).render(
+        places=[str(view.place) for view in sources.views],
+        settings=_settings(sources),
+        counts=Counter(record["verdict"] for record in _first_setting(sources)),
+        verdicts=list(VERDICTS),
+        figures=_figures(sources, Path(figures), frontier),
+        tables=all_tables(sources),
+        config=_config(provenance),
+        provenance=_provenance(provenance),
+        left_out=list(provenance.get("left_out", [])),
+    )
+    with atomic_path(out) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def _settings(sources: Sources) -> list[dict[str, Any]]:
+    """Settings with their claims; those with verdicts first, as in the overview."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in sources.claims:
+        groups.setdefault(record["setting"], []).append(record)
+    ordered = sorted(groups, key=lambda name: -_decided(groups[name]))
+    return [
+        {"name": name, "claims": [_claim(record) for record in groups[name]], "ran": _decided(groups[name])}
+        for name in ordered
+    ]
+
+
+def _decided(records: list[dict[str, Any]]) -> int:
+    return sum(record["verdict"] != "not run" for record in records)
+
+
+def _first_setting(sources: Sources) -> list[dict[str, Any]]:
+    settings = _settings(sources)
+    return settings[0]["claims"] if settings else []
+
+
+def _claim(record: dict[str, Any]) -> dict[str, Any]:
+    interval = record["interval"]
+    text = "–" if record["estimate"] is None else short_value(record["estimate"])
+    if interval and interval[0] is not None and interval[0] != interval[1]:
+        text += f" [{short_value(interval[0])}, {short_value(interval[1])}]"
+    picture = image(png_of(one_claim(record))) if record["estimate"] is not None else None
+    return {**record, "shown": text, "image": picture}
+
+
+def _figures(sources: Sources, folder: Path, frontier: str | Path | None) -> list[dict[str, Any]]:
+    found = []
+    if frontier is not None:
+        found.append({
+            "name": "frontier", "title": "The storage–fidelity frontier", "caption": FRONTIER, "remarks": [],
+            "page": _read(Path(frontier)), "column": None, "pages": 1,
+        })  # fmt: skip
+    for entry in FIGURES:
+        sheets = entry.draw(sources)
+        drawn = bool(sheets[0].panels)
+        found.append({
+            "name": entry.name, "title": entry.title, "caption": entry.caption,
+            "remarks": [] if drawn else sheets[0].remarks, "pages": len(sheets),
+            "page": _read(folder / f"{entry.name}.png") if drawn else None,
+            "column": _read(folder / f"{entry.name}-column.png") if drawn else None,
+        })  # fmt: skip
+    return found
+
+
+def _read(path: Path) -> Image:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such figure, expected it to be drawn before the report") from None
+    if content[:8] != b"\x89PNG\r\n\x1a\n":
+        raise UserError(f"{path}: not a PNG; remove it to have it drawn again")
+    return image(content)
+
+
+def _config(provenance: Mapping[str, Any]) -> str:
+    if "config" not in provenance:
+        return ""
+    return yaml.safe_dump(provenance["config"], sort_keys=False, allow_unicode=True)
+
+
+def _provenance(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Sections of (name, value) pairs."""
+    sections = []
+    for name, title in (("code", "Code"), ("versions", "Versions"), ("hardware", "Machine")):
+        if provenance.get(name):
+            sections.append((title, [(str(key), _flat(value)) for key, value in provenance[name].items()]))
+    cost = provenance.get("cost", {})
+    if cost:
+        sections.append(("Cost", [
+            (stage, f"{row['jobs']} jobs, {row['seconds']:,.0f} s, at most {row['peak_mb']:,.0f} MB")
+            for stage, row in cost.items()
+        ]))  # fmt: skip
+    for label, parts in provenance.get("inputs", {}).items():
+        pairs = [
+            (f"{kind} {key}", _flat(value))
+            for kind, part in parts.items()
+            for key, value in part.items()
+            if isinstance(value, str | int | float)
+        ]
+        sections.append((f"Inputs: {label}", pairs))
+    return sections
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "–" if value is None else str(value)

@@ -1,0 +1,261 @@
+"""The tables of the report, from the same sources as the figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from expander_sae.figures.cells import Cell, Run, View
+from expander_sae.figures.cost import PARTS, dictionaries, dictionary_name
+from expander_sae.figures.decoding import METHODS, block_sizes, pursuit_cell
+from expander_sae.figures.fidelity import CE, ERROR, budget_cell, gain
+from expander_sae.figures.published import Published
+from expander_sae.figures.sources import Sources
+from expander_sae.report.beside import published_table, synthetic_table
+from expander_sae.report.formats import Column, Table, write
+from expander_sae.report.names import TABLES
+
+_SEEDS = "Means over seeds ± half the 95 % interval; a number without ± has one seed."
+_WHERE = [Column("model", "model"), Column("layer", "layer")]
+_DICTIONARY = [
+    Column("support", "support"),
+    Column("encoder", "encoder"),
+    Column("n", "n"),
+    Column("d", "d"),
+]
+
+
+def all_tables(sources: Sources) -> list[Table]:
+    """Every table, in the order of `TABLES`."""
+    return [_MAKERS[name](sources) for name in TABLES]
+
+
+def write_tables(sources: Sources, folder: str | Path) -> list[Path]:
+    """Write every table as CSV, Markdown and LaTeX."""
+    return [path for table in all_tables(sources) for path in write(table, folder)]
+
+
+def _where(view: View) -> dict[str, Any]:
+    return {"model": view.place.model, "layer": view.place.layer, "recipe": view.place.recipe}
+
+
+def _measure(view: View, run: Run, metric: str, inference: str = "encoder", split: str | None = None) -> Cell:
+    where = split or ("ce" if metric.startswith("ce") else "test")
+    return view.book.cell(run, metric, inference, where)
+
+
+def headline(sources: Sources) -> Table:
+    """Every dictionary at the main k and budget."""
+    columns = [
+        *_WHERE, *_DICTIONARY, Column("k", "k"), Column("decoder_values", "decoder values", 0),
+        Column("compression", "fewer", 1), Column("relative_error", "rel. error"),
+        Column("relative_error_omp", "rel. error, OMP"), Column("ce_recovered", "CE recovered"),
+        Column("ce_recovered_omp", "CE rec., OMP"), Column("ce_recovered_zero_kept", "CE rec., kept tokens"),
+        Column("ce_recovered_mean", "CE rec., mean"), Column("dead", "dead, %", 2),
+    ]  # fmt: skip
+    rows = []
+    for view in sources.views:
+        others = [run for run in view.matching(n=view.place.n)
+                  if run.support not in ("expander", "dense") and not run.support.startswith("dose")
+                  and run.encoder == "tied"]  # fmt: skip
+        runs = dictionaries(view)
+        ordered = [*runs, *sorted(others, key=lambda run: (run.support, run.d))]
+        for run in ordered:
+            values = run.d * run.n
+            dead = _measure(view, run, "dead_fraction")
+            rows.append({
+                **_where(view), "support": run.support, "encoder": run.encoder, "n": run.n, "d": run.d,
+                "k": run.k, "decoder_values": values,
+                "compression": view.place.m * view.place.n / values,
+                "relative_error": _measure(view, run, ERROR),
+                "relative_error_omp": _measure(view, run, ERROR, "omp"),
+                "ce_recovered": _measure(view, run, CE), "ce_recovered_omp": _measure(view, run, CE, "omp"),
+                "ce_recovered_zero_kept": _measure(view, run, "ce_recovered_zero_kept"),
+                "ce_recovered_mean": _measure(view, run, "ce_recovered_mean"),
+                "dead": Cell({s: 100 * v for s, v in dead.values.items()}, dead.asked, dead.diverged),
+            })  # fmt: skip
+    caption = f"Every dictionary at its place's main k and training budget. {_SEEDS}"
+    return Table("headline", "Headline figures", caption, columns, rows, _same_model_note(sources))
+
+
+def _same_model_note(sources: Sources) -> list[str]:
+    published = Published(sources.published)
+    other = [str(view.place) for view in sources.views if not published.knows(view)]
+    if not other:
+        return ["The published values of the same cells stand in the table “Ours beside the published”."]
+    return [
+        "Other models than the paper's, so no published number is comparable: "
+        + "; ".join(sorted(other))
+        + "."
+    ]
+
+
+def grid(sources: Sources) -> Table:
+    """Expanders and the dense SAE over d and k."""
+    columns = [
+        *_WHERE, *_DICTIONARY, Column("k", "k"), Column("ce_recovered", "CE recovered"),
+        Column("relative_error", "rel. error"), Column("relative_error_omp", "rel. error, OMP"),
+        Column("omp_gain", "OMP gain"), Column("explained_variance", "explained variance"),
+    ]  # fmt: skip
+    rows = []
+    for view in sources.views:
+        runs = [run for run in view.matching(k=None, encoder="tied", n=view.place.n)
+                if run.support in ("expander", "dense")]  # fmt: skip
+        rows += [
+            {
+                **_where(view), "support": run.support, "encoder": run.encoder, "n": run.n, "d": run.d,
+                "k": run.k, "ce_recovered": _measure(view, run, CE),
+                "relative_error": _measure(view, run, ERROR),
+                "relative_error_omp": _measure(view, run, ERROR, "omp"),
+                "omp_gain": gain(view, run.support, run.d, run.k),
+                "explained_variance": _measure(view, run, "explained_variance"),
+            }
+            for run in sorted(runs, key=lambda run: (run.support == "dense", run.d, run.k))
+        ]  # fmt: skip
+    caption = f"The grid over d and k. OMP gain: 1 − error(OMP)/error(encoder), seed by seed. {_SEEDS}"
+    return Table("grid", "Grid over d and k", caption, columns, rows)
+
+
+def controls(sources: Sources) -> Table:
+    """Every support beside the expander of the same d and seeds."""
+    columns = [
+        *_WHERE, Column("support", "support"), Column("d", "d"), Column("k", "k"),
+        Column("ce_recovered", "CE recovered"), Column("ce_difference", "Δ CE rec. to expander", 4),
+        Column("relative_error", "rel. error"), Column("error_difference", "Δ rel. error", 4),
+    ]  # fmt: skip
+    rows = []
+    for view in sources.views:
+        for support in view.supports():
+            for d in view.ds(support):
+                ce, error = view.cell(CE, support, d), view.cell(ERROR, support, d)
+                same = support == "expander"
+                rows.append({
+                    **_where(view), "support": support, "d": d, "k": view.k, "ce_recovered": ce,
+                    "ce_difference": None if same else ce.less(view.cell(CE, "expander", d)),
+                    "relative_error": error,
+                    "error_difference": None if same else error.less(view.cell(ERROR, "expander", d)),
+                })  # fmt: skip
+    caption = (
+        "Supports of the same number of values, and the difference to the expander on the same seeds. "
+        f"Positive Δ CE recovered and negative Δ relative error favour the other support. {_SEEDS}"
+    )
+    return Table("controls", "Support diversity: controls and doses", caption, columns, rows)
+
+
+_ROLES = (
+    ("expander", "expander"),
+    ("decoder", "dense, equal decoder values"),
+    ("total", "dense with its own encoder, equal values in all"),
+    ("compute", "dense, all n features, equal training compute"),
+)
+
+
+def budgets(sources: Sources) -> Table:
+    """The expander and the dense SAEs that match it."""
+    columns = [
+        *_WHERE, Column("d", "d of the expander"), Column("role", "dictionary"),
+        Column("ce_recovered", "CE recovered"), Column("ce_recovered_omp", "CE rec., OMP"),
+        Column("relative_error", "rel. error"), Column("relative_error_omp", "rel. error, OMP"),
+    ]  # fmt: skip
+    rows = []
+    for view in sources.views:
+        for d in view.ds():
+            for role, label in _ROLES:
+                cells = {
+                    name: budget_cell(view, role, metric, d, inference)
+                    for name, metric, inference in (
+                        ("ce_recovered", CE, "encoder"), ("ce_recovered_omp", CE, "omp"),
+                        ("relative_error", ERROR, "encoder"), ("relative_error_omp", ERROR, "omp"),
+                    )
+                }  # fmt: skip
+                if any(cells.values()):
+                    rows.append({**_where(view), "d": d, "role": label, **cells})
+    caption = f"Dense SAEs matched to an expander by storage, by all values and by training compute. {_SEEDS}"
+    return Table("budgets", "Matched budgets", caption, columns, rows)
+
+
+def pursuits(sources: Sources) -> Table:
+    """Relative error of every pursuit on the tokens of the split `pursuit`."""
+    sizes = block_sizes(sources)
+    methods = {**{name: label for name, (label, _) in METHODS.items()},
+               **{f"block_omp_{size}": f"block OMP, L={size}" for size in sizes}}  # fmt: skip
+    columns = [*_WHERE, Column("support", "support"), Column("d", "d"), Column("k", "k"),
+               *(Column(name, label) for name, label in methods.items())]  # fmt: skip
+    rows = []
+    for view in sources.views:
+        for support in [*view.supports(), "dense"]:
+            for d in view.ds(support):
+                cells = {name: pursuit_cell(view, name, d, support) for name in methods}
+                if any(cells.values()):
+                    rows.append({**_where(view), "support": support, "d": d, "k": view.k, **cells})
+    caption = f"Relative error on the same tokens and frozen decoders. {_SEEDS}"
+    return Table("pursuits", "Pursuits", caption, columns, rows)
+
+
+def encoders(sources: Sources) -> Table:
+    """Every encoder of the expander and of the dense SAE."""
+    columns = [*_WHERE, *_DICTIONARY, Column("k", "k"), Column("encoder_values", "encoder values", 0),
+               Column("ce_recovered", "CE recovered"), Column("relative_error", "rel. error"),
+               Column("relative_error_omp", "rel. error, OMP")]  # fmt: skip
+    rows = []
+    for view in sources.views:
+        runs = [run for run in view.matching(n=view.place.n) if run.support in ("expander", "dense")]
+        if len({run.encoder for run in runs}) < 2:
+            continue
+        for run in sorted(runs, key=lambda run: (run.support == "dense", run.d, run.encoder)):
+            values = _measure(view, run, "encoder_values", "none", "none").mean
+            rows.append({
+                **_where(view), "support": run.support, "encoder": run.encoder, "n": run.n, "d": run.d,
+                "k": run.k, "encoder_values": values, "ce_recovered": _measure(view, run, CE),
+                "relative_error": _measure(view, run, ERROR),
+                "relative_error_omp": _measure(view, run, ERROR, "omp"),
+            })  # fmt: skip
+    caption = f"The same decoder support read by other encoders. {_SEEDS}"
+    return Table("encoders", "Encoders", caption, columns, rows)
+
+
+def storage(sources: Sources) -> Table:
+    """Bytes of the parts of each dictionary."""
+    columns = [*_WHERE, Column("dictionary", "dictionary"),
+               *(Column(part, label, 0) for part, (label, _, _) in PARTS.items())]  # fmt: skip
+    rows = []
+    for view in sources.views:
+        for run in dictionaries(view):
+            parts = {part: _measure(view, run, part, "none", "none").mean for part in PARTS}
+            if any(math.isfinite(value) for value in parts.values()):
+                rows.append({**_where(view), "dictionary": dictionary_name(run), **parts})
+    return Table("storage", "Storage", "Bytes; values are float32.", columns, rows)
+
+
+def claims(sources: Sources) -> Table:
+    """One row a claim and setting."""
+    columns = [
+        Column("setting", "setting"), Column("id", "claim"), Column("verdict", "verdict"),
+        Column("estimate", "estimate", 4), Column("low", "from", 4), Column("high", "to", 4),
+        Column("threshold", "holds if"), Column("seeds", "seeds"), Column("documents", "documents"),
+        Column("sentence", "claim in words"), Column("reason", "reason"),
+    ]  # fmt: skip
+    rows = []
+    for record in sources.claims:
+        low, high = record["interval"] or (None, None)
+        rows.append(
+            {**{column.name: record.get(column.name) for column in columns}, "low": low, "high": high}
+        )
+    caption = "Verdicts by rules written down before the data; docs/claims.md explains them."
+    return Table("claims", "Claims", caption, columns, rows)
+
+
+_MAKERS: dict[str, Callable[[Sources], Table]] = {
+    "headline": headline,
+    "grid": grid,
+    "controls": controls,
+    "budgets": budgets,
+    "pursuits": pursuits,
+    "encoders": encoders,
+    "storage": storage,
+    "synthetic": synthetic_table,
+    "published": published_table,
+    "claims": claims,
+}

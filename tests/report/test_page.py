@@ -1,0 +1,102 @@
+"""The page: whole, offline, safe, in the order that a reader needs."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from expander_sae.errors import UserError
+from expander_sae.figures.catalogue import FIGURES
+from expander_sae.report.page import image, write_report
+from tests.report.conftest import HOSTILE, PROVENANCE
+
+
+class Reader(HTMLParser):
+    """Tags, addresses, and the parents of each table."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.tables: list[str] = []
+        self.headings: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        known = dict(attrs)
+        self.addresses += [known[name] for name in ("src", "srcset", "href", "action") if name in known]
+        if tag == "table":
+            self.tables.append(self.open[-1])
+        if tag == "h2":
+            self.headings.append(known["id"])
+        if tag not in ("meta", "link", "img", "source", "br"):
+            self.open.append(f"{tag}.{known.get('class', '')}")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop().split(".")[0] == tag
+
+
+@pytest.fixture(scope="module")
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def read(text: str) -> Reader:
+    return Reader(text)
+
+
+def test_it_is_well_formed_with_the_verdicts_first(read):
+    assert read.open == []
+    assert read.headings == ["verdicts", "figures", "tables", "config", "provenance"]
+
+
+def test_nothing_outside_the_file_is_asked_for(read, text):
+    assert all(address.startswith(("data:", "#")) for address in read.addresses)
+    assert "<script" not in text
+    assert not re.search(r"url\(|@import|https?://", text)
+
+
+def test_every_table_scrolls_in_its_own_box(read):
+    assert read.tables and set(read.tables) == {"div.scroll"}
+
+
+def test_what_it_shows_is_escaped(text):
+    assert HOSTILE not in text
+    assert text.count("&lt;script&gt;window.hacked=1") == 2, "a claim's reason and the configuration"
+
+
+def test_every_claim_figure_and_table_is_there(text):
+    for name in ("frontier-ends", "retention", "omp-gain", "leakage"):
+        assert name in text
+    for figure in FIGURES:
+        assert figure.title in text
+    assert "0.0300 [0.0100, 0.0500], holds if above 0" in text
+    assert "runs of the family dose{p}" in text, "what is missing is said"
+    assert "d=7: too few features" in text and "1,234 s" in text
+
+
+def test_the_same_sources_give_the_same_bytes(sources, page, tmp_path):
+    folder = page.parent / "figures"
+    write_report(sources, folder, folder / "controls.png", PROVENANCE, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+
+
+def test_without_provenance_it_says_so(sources, page, tmp_path):
+    write_report(sources, page.parent / "figures", None, {}, tmp_path / "bare.html")
+    assert (tmp_path / "bare.html").read_text().count("Not recorded beside these tables.") == 2
+
+
+def test_a_missing_or_broken_figure_is_named(sources, tmp_path):
+    with pytest.raises(UserError, match=r"claims\.png: no such figure"):
+        write_report(sources, tmp_path, None, {}, tmp_path / "report.html")
+    (tmp_path / "claims.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"claims\.png: not a PNG"):
+        write_report(sources, tmp_path, None, {}, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_an_image_knows_its_size(page):
+    found = image((page.parent / "figures" / "controls.png").read_bytes(), 200)
+    assert found.width == round(7.2 * 96)

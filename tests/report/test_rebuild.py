@@ -1,0 +1,69 @@
+"""Figures, tables, verdicts and the report from committed rows, without torch."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from expander_sae.errors import UserError
+from expander_sae.evaluation import tables
+from expander_sae.report.__main__ import default_out
+from expander_sae.report.gather import gather
+from tests.figures import study
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A study's folder: a file for each run, one curve."""
+    frame = study.study(later=False)
+    folder = tmp_path / "studies" / "toy" / "rows"
+    for place, (_, part) in enumerate(frame.groupby(["support", "n", "d", "seed"])):
+        tables.write_metrics(part.to_dict("records"), folder / f"run{place}.metrics.parquet")
+        tables.write_documents([], folder / f"run{place}.documents.parquet")
+    study.curves().to_parquet(folder / "run0.curve.parquet")
+    return folder.parent
+
+
+def test_rows_become_the_tables_of_a_results_folder(rows, tmp_path):
+    found = gather(rows, tmp_path / "out")
+    frame = tables.read_metrics(found.metrics)
+    assert len(frame) == len(study.study(later=False))
+    assert len(pd.read_parquet(found.curves)) == len(study.curves())
+    before = found.metrics.read_bytes()
+    assert gather(rows, tmp_path / "again").metrics.read_bytes() == before
+
+
+def test_the_same_run_twice_is_refused(rows, tmp_path):
+    shutil.copy(rows / "rows" / "run0.metrics.parquet", rows / "rows" / "copy.metrics.parquet")
+    with pytest.raises(UserError, match="two inputs hold a row"):
+        gather(rows, tmp_path / "out")
+
+
+def test_a_folder_without_tables_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"metrics\.parquet: no such table, expected it"):
+        gather(tmp_path, tmp_path / "out")
+    (tmp_path / "rows").mkdir()
+    with pytest.raises(UserError, match=r"rows: found no \*\.metrics\.parquet"):
+        gather(tmp_path, tmp_path / "out")
+
+
+def test_a_study_is_not_written_into(rows, tmp_path):
+    assert default_out(rows) == Path("results") / "toy"
+    assert default_out(tmp_path) == tmp_path
+
+
+def test_one_command_rebuilds_everything_without_torch(rows, tmp_path):
+    code = (
+        "import sys; from expander_sae.report.__main__ import main; "
+        f"main([{str(rows)!r}, '--out', {str(tmp_path / 'out')!r}]); "
+        "sys.exit('torch was imported' if 'torch' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in ("claims.json", "frontier.pdf", "figures/claims.pdf", "tables/headline.tex", "report.html"):
+        assert (tmp_path / "out" / name).stat().st_size > 0, name

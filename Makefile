@@ -45,7 +45,7 @@ figures: $(STAMP)
 	@$(BIN)/python -m expander_sae.report '$(STUDY)'
 
 test: $(TEST_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm' --durations=20 --durations-min=5
 	@if command -v sbatch >/dev/null && [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-slurm; fi
 
 # The executor lies apart: where it is installed, every start of snakemake asks SLURM.

@@ -1,8 +1,12 @@
 """What jobs ask for, and that no two local jobs share the GPU."""
 
+import importlib
 import re
 import subprocess
 import sys
+
+import pytest
+import torch
 
 from tests.workflow.planning import ROOT, snakemake
 from tests.workflow.test_plan import CONFIG
@@ -71,3 +75,15 @@ def test_every_job_that_computes_asks_for_the_gpu_and_for_memory_and_time(tmp_pa
         assert int(asked[rule]["mem_mb"]) > int(asked[rule]["peak_mb"]) > 100, rule
         assert int(asked[rule]["runtime"]) >= 30, rule
     assert int(asked["train_0"]["peak_mb"]) > 3000, "CUDA takes memory of the host too"
+
+
+@pytest.mark.parametrize(("gpus", "device"), [("0", "cpu"), ("1", "cuda")])
+def test_a_job_that_asked_for_no_gpu_uses_none(monkeypatch, gpus, device):
+    """On a node that has one, which another job may have been given."""
+    monkeypatch.syspath_prepend(str(ROOT / "workflow/scripts"))
+    job = importlib.import_module("job")
+    monkeypatch.setattr(job.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("EXPANDER_SAE_DEVICE", "auto")
+    monkeypatch.setenv("EXPANDER_SAE_GPUS", gpus)
+    assert job.device() == device

@@ -5,6 +5,7 @@ Imports neither torch, numpy nor pandas: the workflow plans thousands of jobs wi
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,7 @@ from expander_sae.files import digest
 from expander_sae.grid import Labels, collect, matched
 from expander_sae.labels import label_corpus, label_model
 from expander_sae.planned import RESULTS, RUN_COLUMNS, Cell, Model, Run, cells_of
+from expander_sae.row_names import OTHER_TABLES, RUN_TABLES, folder_name, row_name
 from expander_sae.stages import lineage
 
 __all__ = ["RUN_COLUMNS", "Cell", "Model", "Run", "Study", "load_config", "matched"]
@@ -26,12 +28,15 @@ __all__ = ["RUN_COLUMNS", "Cell", "Model", "Run", "Study", "load_config", "match
 class Study:
     """The runs of a configuration that `load_config` has checked.
 
+    recorded: names of the files in `rows`. Runs whose rows are among them are done: `pending` has the
+    others, and so have `cells`, `trained` and `trainings`.
+
     runs: those that are measured. left_out: what the configuration names and the study does not
     hold, with the reason.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, recorded: Collection[str] = frozenset()) -> None:
+        self.config, self._recorded = config, recorded
         training = dict(config["training"])
         training.pop("steps")
         self.recipe, settings = recipes.resolve(config["recipe"], training)
@@ -54,10 +59,38 @@ class Study:
         alone = {run.cell for run in self.runs if self._compares(run) and not self._reference(run)}
         return [f"{cell}: novelty, since the study has no full dense tied run of its seed" for cell in alone]
 
+    @property
+    def rows(self) -> str | None:
+        """Folder of the rows of finished runs; None where the study keeps none."""
+        return f"{self.config['study']['folder']}/rows" if "study" in self.config else None
+
+    @cached_property
+    def run_rows(self) -> dict[str, Run]:
+        """Name of a run's rows → the run."""
+        return {row_name(run, self._run_analysis(run)): run for run in self.runs}
+
+    @cached_property
+    def other_rows(self) -> dict[str, str]:
+        """Name of rows that belong to no run → the folder of results/ that they come from."""
+        folders = [*self._baselines.values(), *self.synthetic]
+        return {folder_name(folder): folder for folder in folders}
+
+    def is_recorded(self, name: str) -> bool:
+        """Whether every table of these rows is there."""
+        tables = RUN_TABLES if name in self.run_rows else OTHER_TABLES
+        return all(f"{name}.{table}.parquet" in self._recorded for table in tables)
+
+    @cached_property
+    def pending(self) -> tuple[Run, ...]:
+        """The runs whose rows are not there yet."""
+        if not self._recorded:
+            return self.runs
+        return tuple(run for name, run in self.run_rows.items() if not self.is_recorded(name))
+
     @cached_property
     def cells(self) -> dict[str, Cell]:
-        """Cell name → its runs, in the order of the seeds."""
-        return cells_of(self.runs)
+        """Cell name → its pending runs, in the order of the seeds."""
+        return cells_of(self.pending)
 
     @cached_property
     def by_path(self) -> dict[str, Run]:
@@ -66,11 +99,10 @@ class Study:
 
     @cached_property
     def trained(self) -> tuple[Run, ...]:
-        """Every run that is trained: those that are measured, and those that others start from."""
-        parents = {
-            run.parent: None for run in self.runs if run.parent and run.parent.path not in self.by_path
-        }
-        return (*self.runs, *(parent for parent in parents if parent))
+        """Every run that is trained: pending ones, and those that they start from or are compared with."""
+        others = [run.parent for run in self.pending]
+        others += [run.dense for run in self.pending if self._compares(run) and self._reference(run)]
+        return tuple(dict.fromkeys([*self.pending, *(run for run in others if run)]))
 
     @cached_property
     def trainings(self) -> tuple[Cell, ...]:
@@ -161,11 +193,13 @@ class Study:
 
         `reference` is the folder of the dense run that novelty is measured against, or null.
         """
-        return {
-            run.path: {**run.analysis, "reference": self._reference(run) if self._compares(run) else None}
-            for run in self.cells[cell].runs
-            if run.analysis["analyses"]
-        }
+        told = {run.path: self._run_analysis(run) for run in self.cells[cell].runs}
+        return {path: asked for path, asked in told.items() if asked}
+
+    def _run_analysis(self, run: Run) -> dict[str, Any] | None:
+        if not run.analysis["analyses"]:
+            return None
+        return {**run.analysis, "reference": self._reference(run) if self._compares(run) else None}
 
     @staticmethod
     def _compares(run: Run) -> bool:

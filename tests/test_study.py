@@ -30,7 +30,9 @@ def mistakes(wrong):
     return [line.removeprefix("config: ") for line in lines]
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "configs/smoke.yaml", "configs/paper.yaml"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", *(f"configs/{name}.yaml" for name in ("smoke", "paper", "smollm2-135m"))]
+)
 def test_every_shipped_configuration_is_valid(name):
     assert Study(load_config(ROOT / name)).runs
 
@@ -382,3 +384,25 @@ def test_the_paper_grid_holds_the_published_cells():
     assert ("qwen2.5-3b", 12, "dense", "tied", 816, 2048, 64) in held
     assert {run.seed for run in study.runs} == {0, 1, 2}
     assert {run.recipe for run in study.runs} == {"paper"}
+
+
+def test_the_shipped_study_holds_what_its_claims_compare():
+    study = Study(load_config(ROOT / "configs/smollm2-135m.yaml"))
+    seeds: dict[tuple[str, int, int, int], set[int]] = {}
+    for run in study.runs:
+        if run.encoder == "tied" and run.train_tokens == 200000 and run.steps == 5000:
+            seeds.setdefault((run.support, run.n, run.d, run.k), set()).add(run.seed)
+    ten, three = set(range(10)), {0, 1, 2}
+    for support in ("expander", "clustered_cover", "bernoulli"):
+        assert seeds[support, 4608, 7, 64] == seeds[support, 4608, 100, 64] == ten
+    assert seeds["dense", 4608, 576, 64] == ten
+    for d in (7, 100):
+        for support in ("pruned_retuned", "dose144", "dose576", "dose2304", "right_regular"):
+            assert seeds[support, 4608, d, 64] == three
+        for k in (16, 32, 128):
+            assert seeds["expander", 4608, d, k] == three
+    assert seeds["dense", 240, 576, 64] == seeds["dense", 800, 576, 64] == three
+    compared = [run for run in study.runs if "novelty" in run.analysis["analyses"]]
+    told = {path: spec for cell in study.cells for path, spec in study.analysis_spec(cell).items()}
+    assert compared and all(told[run.path]["reference"] for run in compared)
+    assert study.rows == "studies/smollm2-135m/rows" and len(study.synthetic_parts()) == 5

@@ -13,7 +13,9 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from expander_sae.errors import UserError
 from expander_sae.files import AGAIN, atomic_path
@@ -36,6 +38,9 @@ RUN_COLUMNS: dict[str, pa.DataType] = {
 }
 """What tells a run from another. Rows about the model itself hold `none` and 0."""
 
+ABOUT = "about"
+"""Key of the file metadata that says what recorded rows come from."""
+
 _MEASURED = {"inference": pa.string(), "split": pa.string(), "metric": pa.string()}
 
 METRICS: dict[str, pa.DataType] = {**RUN_COLUMNS, **_MEASURED, "value": pa.float64()}
@@ -49,6 +54,16 @@ DOCUMENTS: dict[str, pa.DataType] = {
     "count": pa.int64(),
 }
 """Columns of documents.parquet: a metric's sum and count over the tokens of each document."""
+
+CURVES: dict[str, pa.DataType] = {
+    **RUN_COLUMNS,
+    "step": pa.int64(),
+    "loss": pa.float64(),
+    "relative_error": pa.float64(),
+    "silent_share": pa.float64(),
+    "learning_rate": pa.float64(),
+}
+"""Columns of curves.parquet, one row a logged step: a run's columns and those of its training.csv."""
 
 TIMINGS: dict[str, pa.DataType] = {
     "stage": pa.string(),
@@ -66,13 +81,18 @@ def _key(columns: Mapping[str, pa.DataType]) -> list[str]:
     return [name for name, kind in columns.items() if not pa.types.is_floating(kind) and name != "count"]
 
 
-def _write(rows: pa.Table, columns: Mapping[str, pa.DataType], path: str | Path) -> None:
+def _write(
+    rows: pa.Table, columns: Mapping[str, pa.DataType], path: str | Path, about: str | None = None
+) -> None:
+    """about: text kept in the file. With it the file is made small, since it is to be kept for good."""
     rows = rows.sort_by([(name, "ascending") for name in _key(columns)])
     options: dict[str, Any] = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
+    if about is not None:
+        options |= {"compression_level": 19, "write_statistics": False}
     with atomic_path(path) as temporary:
         with pq.ParquetWriter(temporary, rows.schema, **options) as writer:
             writer.write_table(rows)
-            writer.add_key_value_metadata({KEY: UNSEALED})
+            writer.add_key_value_metadata({KEY: UNSEALED} | ({} if about is None else {ABOUT: about}))
         seal(temporary)
 
 
@@ -144,6 +164,56 @@ def collect_metrics(parts: Iterable[str | Path], out: str | Path) -> None:
 def collect_documents(parts: Iterable[str | Path], out: str | Path) -> None:
     """Put per-run document sums together."""
     _collect(parts, out, DOCUMENTS)
+
+
+def collect_curves(parts: Iterable[str | Path], out: str | Path) -> None:
+    """Put per-run learning curves together."""
+    _collect(parts, out, CURVES)
+
+
+def read_curves(path: str | Path) -> pd.DataFrame:
+    """The table as a frame; raises `UserError` naming the file where it is not one."""
+    return _read(path, CURVES).to_pandas()
+
+
+def write_curves(curves: Mapping[str, Mapping[str, Any]], path: str | Path, about: str | None = None) -> None:
+    """Write learning curves. curves: training.csv → the columns of its run.
+
+    Raises:
+        UserError: a file is missing or no training.csv.
+    """
+    parts = [_curve(Path(file), columns) for file, columns in curves.items()]
+    _write(pa.concat_tables([pa.schema(list(CURVES.items())).empty_table(), *parts]), CURVES, path, about)
+
+
+def _curve(path: Path, columns: Mapping[str, Any]) -> pa.Table:
+    logged = {name: kind for name, kind in CURVES.items() if name not in RUN_COLUMNS}
+    options = csv.ConvertOptions(column_types=logged, include_columns=list(logged))
+    try:
+        table = csv.read_csv(path, convert_options=options)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise UserError(f"{path}: not a training.csv ({error}); {AGAIN}") from None
+    fixed = {name: pa.array([columns[name]] * len(table), kind) for name, kind in RUN_COLUMNS.items()}
+    return pa.table(fixed | {name: table[name] for name in logged}, schema=pa.schema(list(CURVES.items())))
+
+
+def record(parts: Iterable[str | Path], table: str, seed: int | None, about: str, out: str | Path) -> None:
+    """Keep the rows of one seed, or all, of some `metrics` or `documents` tables.
+
+    about: what the rows come from, kept in the file.
+    """
+    columns = {"metrics": METRICS, "documents": DOCUMENTS}[table]
+    rows = pa.concat_tables([_read(part, columns) for part in parts])
+    if seed is not None:
+        rows = rows.filter(pa.compute.equal(rows["seed"], seed))
+    _write(rows, columns, out, about)
+
+
+def recorded_about(path: str | Path) -> str | None:
+    """The text `about` that `record` kept in a file."""
+    with pq.ParquetFile(path) as file:
+        found = (file.metadata.metadata or {}).get(ABOUT.encode())
+    return None if found is None else found.decode()
 
 
 def _collect(parts: Iterable[str | Path], out: str | Path, columns: Mapping[str, pa.DataType]) -> None:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import yaml
 
+from expander_sae.row_names import OTHER_TABLES, RUN_TABLES, row_files
 from expander_sae.study import Study, load_config
 from tests.workflow.planning import ROOT, plan, pretend_finished, snakemake
 
@@ -171,6 +172,43 @@ def test_the_published_grid_plans_offline(tmp_path):
     counts = plan(tmp_path, config)
     assert counts["model"] == counts["tokens"] == 4
     assert counts["train"] == counts["evaluate"] > 60
+
+
+KEPT = {**CONFIG, "study": {"folder": "studies/mine"}}
+
+
+def keep_rows(folder, left_out=()):
+    """Empty rows of every run of KEPT but those whose name holds one of these texts."""
+    study = Study(load_config(KEPT))
+    names = {name: RUN_TABLES for name in study.run_rows} | dict.fromkeys(study.other_rows, OTHER_TABLES)
+    for name, tables in names.items():
+        for file in row_files(study.rows, name, tables):
+            if not any(text in name for text in left_out):
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).touch()
+
+
+def test_a_study_whose_rows_are_there_is_only_collected(tmp_path):
+    keep_rows(tmp_path)
+    assert plan(tmp_path, KEPT) == COLLECTORS
+    assert plan(tmp_path, KEPT, "results/curves.parquet") == {"curves": 1}
+    for name in ("metrics", "documents", "timings"):
+        (tmp_path / "results").mkdir(exist_ok=True)
+        (tmp_path / f"results/{name}.parquet").touch()
+    for name in ("provenance.json", "frontier.pdf", "frontier.png"):
+        (tmp_path / "results" / name).touch()
+    done = snakemake(tmp_path, KEPT, "--touch", "--forceall", "--quiet", "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert plan(tmp_path, KEPT) == {}
+
+
+def test_only_the_seed_without_rows_is_trained_and_recorded(tmp_path):
+    keep_rows(tmp_path, ["expander-tied_n1152_d7_k8_seed1"])
+    counts = plan(tmp_path, KEPT)
+    assert [counts[name] for name in ("mask", "train", "evaluate", "record_run")] == [1, 1, 1, 1]
+    assert "record_other" not in counts, "the model's own rows are there"
+    done = snakemake(tmp_path, KEPT, "--dry-run", "--quiet", "progress")
+    assert "train_1" in done.stdout + done.stderr
 
 
 def test_thousands_of_runs_can_be_planned(tmp_path):

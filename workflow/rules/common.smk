@@ -16,6 +16,7 @@ from expander_sae.cost_stages import Plan
 from expander_sae.errors import UserError
 from expander_sae.files import canonical_json, digest
 from expander_sae.memory import Memory, asked_mb, asked_minutes
+from expander_sae.row_names import OTHER_TABLES, RUN_TABLES, recorded, row_files
 from expander_sae.stages import lineage
 from expander_sae.study import Study, load_config
 
@@ -30,7 +31,10 @@ if not workflow.overwrite_configfiles:
 
 
 try:
-    STUDY = Study(load_config(config, BASE / "workflow" / "schemas" / "config.schema.yaml"))
+    CHECKED = load_config(config, BASE / "workflow" / "schemas" / "config.schema.yaml")
+    STUDY = Study(CHECKED)
+    if STUDY.rows:
+        STUDY = Study(CHECKED, recorded(STUDY.rows))
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -157,11 +161,52 @@ def shard_files(wildcards):
 
 
 def tables_named(name):
-    """That table of every setting, of every baseline and of every synthetic dictionary."""
+    """That table of every setting, of every baseline and of every synthetic dictionary; or all the rows
+    that the study keeps."""
+    if STUDY.rows:
+        rows = [*STUDY.run_rows, *STUDY.other_rows]
+        return [file for row in rows for file in row_files(STUDY.rows, row, [name])]
     folders = [STUDY.measurements(cell) for cell in STUDY.cells]
     folders.extend(sorted(set(map(STUDY.baseline, FIRST_RUNS))))
     folders.extend(STUDY.synthetic_parts())
     return [f"{folder}/{name}.parquet" for folder in folders]
+
+
+def synthetic_tables():
+    """What the synthetic trials found, one table a dictionary."""
+    parts = STUDY.synthetic_parts()
+    if STUDY.rows:
+        rows = [name for name, folder in STUDY.other_rows.items() if folder in parts]
+        return [file for row in rows for file in row_files(STUDY.rows, row, ["metrics"])]
+    return [f"{part}/metrics.parquet" for part in parts]
+
+
+def curve_files():
+    """The learning curve of every run."""
+    if STUDY.rows:
+        return [file for row in STUDY.run_rows for file in row_files(STUDY.rows, row, ["curve"])]
+    return [f"{run.path}/training.csv" for run in STUDY.runs]
+
+
+def missing_rows(names):
+    """Those of the names whose rows are not there yet."""
+    return [name for name in names if not STUDY.is_recorded(name)]
+
+
+def run_row_inputs(wildcards):
+    run = STUDY.run_rows[wildcards.row]
+    measured = STUDY.measurements(run.cell)
+    analysed = [f"{STUDY.analysis(run.cell)}/analysis.parquet"] if run.analysis["analyses"] else []
+    return {
+        "metrics": [f"{measured}/metrics.parquet", *analysed],
+        "documents": f"{measured}/documents.parquet",
+        "history": f"{run.path}/training.csv",
+    }
+
+
+def other_row_inputs(wildcards):
+    folder = STUDY.other_rows[wildcards.row]
+    return {name: f"{folder}/{name}.parquet" for name in OTHER_TABLES}
 
 
 def agreement_tables():
@@ -171,12 +216,16 @@ def agreement_tables():
 
 
 def analysis_tables():
-    """What the analyses found, of every setting that is analysed."""
+    """What the analyses found, of every setting that is analysed; rows that are kept hold it."""
+    if STUDY.rows:
+        return []
     return [f"{STUDY.analysis(cell)}/analysis.parquet" for cell in STUDY.analysed]
 
 
 def pools():
-    """The manifest of every pool."""
+    """The manifest of every pool; a study's rows need none."""
+    if STUDY.rows:
+        return []
     return [
         f"results/{model.label}/{STUDY.corpus}/layer{layer}/pool/{split}.json"
         for model in STUDY.models.values()

@@ -71,6 +71,19 @@ rule collect:
         "../scripts/collect.py"
 
 
+rule curves:
+    input:
+        curve_files(),
+    output:
+        "results/curves.parquet",
+    log:
+        "results/logs/curves.log",
+    params:
+        kept=bool(STUDY.rows),
+    script:
+        "../scripts/curves.py"
+
+
 rule timings:
     input:
         "results/metrics.parquet",

@@ -23,7 +23,7 @@ rule synthetic:
 # Named by its parts: other trials are another comparison.
 rule synthetic_agreement:
     input:
-        parts=[f"{part}/metrics.parquet" for part in STUDY.synthetic_parts()],
+        parts=synthetic_tables(),
         published=BASE / "resources" / "paper_synthetic_omp.csv",
     output:
         "results/synthetic/agreement-{asked}/metrics.parquet",

@@ -1,0 +1,47 @@
+"""Names of the rows that a study keeps of its finished runs, and which of them are there.
+
+A name ends in a digest of all that the rows depend on and that is known before anything runs: where
+rows of that name lie, their run is done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from expander_sae.files import digest
+from expander_sae.planned import RESULTS, Run
+from expander_sae.stages import lineage
+
+RUN_TABLES = ("metrics", "documents", "curve")
+"""Tables kept of a run."""
+OTHER_TABLES = ("metrics", "documents")
+"""Tables kept of a language model itself, and of synthetic trials."""
+
+
+def row_name(run: Run, analysis: dict[str, Any] | None) -> str:
+    """Name of a run's rows. analysis: what its analysis is told, or None for none."""
+    stages = [lineage("evaluation")] + ([] if analysis is None else [lineage("analysis")])
+    asked = digest([run.path, run.train_spec(), run.eval_spec(), analysis, stages])[:12]
+    return f"{_plain(run.path)}-{asked}"
+
+
+def folder_name(folder: str) -> str:
+    """Name of the rows of a folder of results/ whose own name holds a digest."""
+    return _plain(folder)
+
+
+def _plain(path: str) -> str:
+    return path.removeprefix(f"{RESULTS}/").replace("/", "_")
+
+
+def row_files(folder: str, name: str, tables: Iterable[str]) -> list[str]:
+    """The files of these tables."""
+    return [f"{folder}/{name}.{table}.parquet" for table in tables]
+
+
+def recorded(folder: str | Path) -> frozenset[str]:
+    """Names of the files in a folder of rows; empty where there is no such folder."""
+    return frozenset(os.listdir(folder)) if Path(folder).is_dir() else frozenset()

@@ -1,0 +1,48 @@
+"""Claims with diverged runs are judged with and without them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from expander_sae.claim_cells import Tables
+from expander_sae.claims import judge
+from tests.claims.world import (
+    RETENTION,
+    World,
+    register,
+    verdict,
+)
+
+
+def test_a_diverged_run_that_changes_the_verdict_leaves_it_open():
+    world = World().recovered(0.92, diverged=(4,)).recovered(0.95, support="dense")
+    found = verdict(world, RETENTION)
+    assert found["verdict"] == "inconclusive"
+    assert found["estimate"] < 0.84 < found["without_diverged"]["estimate"]
+    assert found["without_diverged"]["verdict"] == "holds"
+    assert (found["seeds"], found["without_diverged"]["seeds"]) == (10, 9)
+    assert "diverged seeds: 4" in found["reason"]
+
+
+def test_a_diverged_run_that_changes_nothing_is_shown_beside_the_verdict():
+    world = World().recovered(0.60, diverged=(4,)).recovered(0.95, support="dense")
+    found = verdict(world, RETENTION | {"threshold": {"at_most": 0.9}})
+    assert found["verdict"] == found["without_diverged"]["verdict"] == "holds"
+    assert found["without_diverged"]["estimate"] > found["estimate"]
+
+
+def test_a_diverged_run_without_numbers_cannot_be_averaged_in():
+    world = World().recovered(0.92, diverged=(4,)).recovered(0.95, support="dense")
+    metrics, documents = world.frames()
+    broken = (documents["support"] == "expander") & (documents["seed"] == 4)
+    documents.loc[broken, "sum"] = np.nan
+    (found,) = judge(register(RETENTION), Tables(metrics, documents))
+    assert (found["verdict"], found["estimate"], found["interval"]) == ("inconclusive", None, None)
+    assert found["without_diverged"]["verdict"] == "holds"
+
+
+def test_all_seeds_diverged_leaves_nothing_to_judge_without_them():
+    world = World().recovered(0.9, seeds=5, diverged=range(5)).recovered(0.95, seeds=5, support="dense")
+    found = verdict(world, RETENTION)
+    assert found["without_diverged"]["verdict"] == "not run"
+    assert found["verdict"] == "inconclusive"

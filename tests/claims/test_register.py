@@ -1,0 +1,63 @@
+"""Reading the list of claims, and the one that is shipped."""
+
+from __future__ import annotations
+
+import pytest
+
+from expander_sae.claim_cells import DERIVED, Request
+from expander_sae.claim_register import read_register
+from expander_sae.errors import UserError
+from tests.claims.world import (
+    MONOTONE,
+    OMP,
+    ROOT,
+    register,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test": "always"}, r"claims\[0\] \(claim\)\.test: found 'always', expected one of monotone"),
+        ({"tset": "bound"}, r"claims\[0\] \(claim\): unknown key 'tset'"),
+        ({"threshold": {"over": 1}}, r"threshold: unknown key 'over', expected above"),
+        ({"threshold": {"above": "high"}}, r"threshold\.above: found 'high', expected a number"),
+        ({"threshold": {"above": 2, "below": 1}}, r"threshold: found 2 to 1"),
+        ({"cells": {"a": {"width": 7}, "b": {}}}, r"cells\.a: unknown key 'width'"),
+        ({"cells": {"a": {"d": "seven"}, "b": {}}}, r"cells\.a\.d: found 'seven', expected a whole number"),
+        ({"cells": {"a": {"d": "$low"}, "b": {}}}, r"cells\.a\.d: found \$low in setting 'toy'"),
+        ({"cells": {"a": {}}}, r"weights: missing"),
+        ({"cells": {"a": {}}, "test": "bound"}, r"cells: found a, expected cell"),
+        ({"settings": ["elsewhere"]}, r"settings: found 'elsewhere', expected one of toy"),
+        ({"sentence": ""}, r"sentence: found '', expected a text"),
+        (MONOTONE | {"values": [7]}, r"values: found \[7\], expected a list of two or more"),
+        (OMP | {"of": "quotient"}, r"of: found 'quotient', expected ratio or reduction"),
+    ],
+)
+def test_mistakes_in_the_file_are_named(change, message):
+    with pytest.raises(UserError, match=message):
+        register(change)
+
+
+def test_claims_are_told_apart():
+    with pytest.raises(UserError, match="claims: found 'claim' twice"):
+        register({}, {})
+
+
+def test_the_shipped_claims_are_well_formed_and_documented():
+    found = read_register(ROOT / "workflow" / "claims.yaml")
+    page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    assert [claim.id for claim in found.claims if f"`{claim.id}`" not in page] == []
+    assert all(claim.plans[found.settings[0].name] for claim in found.claims)
+
+
+def test_the_ablations_are_those_of_the_evaluation():
+    runs = pytest.importorskip("expander_sae.evaluation.runs")
+    for metric, ablated in runs.BASELINES.items():
+        assert DERIVED[metric].model == (ablated, "ce_clean")
+
+
+def test_a_request_reads_like_a_sentence():
+    where = {"model": "toy", "support": "dense", "k": 64}
+    request = Request("key", where, "ce_recovered", "omp", "ce", {"model": "toy", "k": 8})
+    assert str(request) == "ce_recovered (omp, ce) of support=dense, k=64"

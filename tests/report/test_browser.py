@@ -1,0 +1,50 @@
+"""The page in a real browser, where there is one: no complaint, every picture, no sideways scrolling."""
+
+import os
+import shutil
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM = next(filter(None, map(shutil.which, _NAMES)), None)
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="found no Chromium on the PATH"),
+    pytest.mark.xdist_group("browser"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    # Chromium's sandbox does not start as root.
+    flags = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (375, 812)], ids=["desktop", "phone"])
+def test_it_opens_offline_and_fits(browser, page, width, height, scheme):
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, offline=True, color_scheme=scheme
+    )
+    said: list[str] = []
+    opened = context.new_page()
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda asked: said.append(asked.url) if asked.url.startswith("http") else None)
+    opened.goto(page.as_uri())
+    # Everything that is folded away counts too.
+    opened.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    opened.wait_for_function("[...document.images].every(one => one.complete)")
+    assert opened.evaluate("document.images.length") > 5
+    assert opened.evaluate("[...document.images].filter(one => one.naturalWidth === 0).length") == 0
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    sizes = "[...document.querySelectorAll('body *')].map(one => parseFloat(getComputedStyle(one).fontSize))"
+    assert min(opened.evaluate(sizes)) >= 12
+    assert opened.evaluate("window.hacked") is None
+    assert said == []
+    context.close()

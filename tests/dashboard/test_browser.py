@@ -16,7 +16,7 @@ QUIET = ["--disable-background-networking", "--disable-component-update", "--dis
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="found no Chromium on the PATH"),
-    pytest.mark.xdist_group("browser"),
+    pytest.mark.xdist_group("dashboard"),
 ]
 
 

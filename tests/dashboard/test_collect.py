@@ -14,6 +14,8 @@ from expander_sae.inference import INFERENCES
 from expander_sae.runs import WEIGHTS
 from tests.dashboard.conftest import DEAD, MASSIVE, TOKENS, D, N
 
+pytestmark = pytest.mark.xdist_group("dashboard")
+
 
 def unpacked(stored):
     kinds = {"Uint16Array": "<u2", "Uint32Array": "<u4", "Int16Array": "<i2", "Float32Array": "<f4"}

@@ -4,8 +4,12 @@ import json
 import re
 from html.parser import HTMLParser
 
+import pytest
+
 from expander_sae.cli.main import main
 from expander_sae.dashboard.page import render
+
+pytestmark = pytest.mark.xdist_group("dashboard")
 
 HOSTILE = [
     "<script>window.hacked=1</script>",

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from expander_sae.errors import UserError
+from expander_sae.evaluation.tables import read_curves
 from expander_sae.figures.cells import Book, View
 from expander_sae.figures.points import read_metrics, read_published
 from expander_sae.files import read_json
@@ -65,7 +66,7 @@ def load(
         read_metrics(metrics),
         read_published(published),
         pd.read_csv(published_synthetic) if published_synthetic else pd.DataFrame(),
-        _table(curves),
+        read_curves(curves) if curves and Path(curves).exists() else pd.DataFrame(),
         read_json(claims) if claims and Path(claims).exists() else [],
         _benchmarks(benchmarks),
         _trials(_table(documents, [("model", "==", "synthetic")])),

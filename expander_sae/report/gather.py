@@ -9,13 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from expander_sae.errors import UserError
 from expander_sae.evaluation import tables
-from expander_sae.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -55,16 +50,6 @@ def gather(folder: str | Path, out: str | Path) -> Inputs:
     tables.collect_metrics(parts["metrics"], gathered.metrics)
     tables.collect_documents(parts["documents"], gathered.documents)
     if parts["curve"]:
-        _concatenate(parts["curve"], gathered.curves)
+        tables.collect_curves(parts["curve"], gathered.curves)
     beside = Inputs.of(folder)
     return Inputs(gathered.metrics, gathered.documents, gathered.curves, beside.speed, beside.provenance)
-
-
-def _concatenate(parts: list[Path], out: Path) -> None:
-    try:
-        frames = [pq.ParquetFile(path).read().to_pandas() for path in parts]
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{parts[0].parent}: a learning curve is not readable ({error})") from None
-    frame = pd.concat(frames, ignore_index=True)
-    with atomic_path(out) as path:
-        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path, compression="zstd")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from expander_sae.evaluation.tables import METRICS
+from expander_sae.evaluation.tables import CURVES, METRICS
 
 M, N, K, TOKENS, STEPS = 576, 4608, 64, 200_000, 5000
 SEEDS = (0, 1, 2)
@@ -131,10 +131,11 @@ def curves() -> pd.DataFrame:
             rows += [
                 {**PLACE, "support": support, "encoder": "tied", "n": N, "d": d, "k": K,
                  "train_tokens": TOKENS, "steps": STEPS, "seed": seed, "step": step,
-                 "relative_error": 0.5 + 10 / step + 0.01 * seed, "silent_share": 1 / step}
+                 "loss": 100.0, "relative_error": 0.5 + 10 / step + 0.01 * seed, "silent_share": 1 / step,
+                 "learning_rate": 3e-4}
                 for step in (50, 100, 200)
             ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows)[list(CURVES)]
 
 
 def benchmarks() -> pd.DataFrame:

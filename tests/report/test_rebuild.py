@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from expander_sae.errors import UserError
@@ -25,7 +27,9 @@ def rows(tmp_path):
     for place, (_, part) in enumerate(frame.groupby(["support", "n", "d", "seed"])):
         tables.write_metrics(part.to_dict("records"), folder / f"run{place}.metrics.parquet")
         tables.write_documents([], folder / f"run{place}.documents.parquet")
-    study.curves().to_parquet(folder / "run0.curve.parquet")
+    schema = pa.schema(list(tables.CURVES.items()))
+    curve = pa.Table.from_pandas(study.curves(), schema=schema, preserve_index=False)
+    pq.write_table(curve, folder / "run0.curve.parquet", store_schema=False)
     return folder.parent
 
 

@@ -74,7 +74,7 @@ def pretend_finished(folder, config):
         files += [f"{run.path}/{name}" for name in ("weights.safetensors", "run.json", "training.csv")]
     for cell in study.cells:
         files += [f"{study.measurements(cell)}/{name}.parquet" for name in ("metrics", "documents")]
-    names = ("metrics.parquet", "documents.parquet", "timings.parquet", "provenance.json")
+    names = ("metrics.parquet", "documents.parquet", "curves.parquet", "timings.parquet", "provenance.json")
     files += [f"results/{name}" for name in (*names, "frontier.pdf", "frontier.png")]
     files += ["results/claims.json", "results/report.html"]
     files += [*figure_files("results/figures"), *table_files("results/tables")]

@@ -20,3 +20,14 @@ rule analyse:
     shell:
         "$PYTHON $SCRIPTS/analyse.py --log {log:q} --memory {resources.peak_mb}"
         " --spec {params.spec:q} --test {input.test:q} --out {output:q}"
+
+
+# Times of this machine, never the same twice: a target of its own, and an input of no other table.
+rule speed:
+    output:
+        "results/speed.parquet",
+    log:
+        "results/logs/speed.log",
+    threads: THREADS
+    script:
+        "../scripts/speed.py"

@@ -1,0 +1,83 @@
+"""How long one correlation takes: the paper's O(d·n) claim, on the machine at hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expander_sae.dictionary import SparseDictionary
+from expander_sae.evaluation import tables
+from expander_sae.evaluation.rows import Rows
+from expander_sae.masks import MaskRecipe
+from expander_sae.rng import torch_generator
+
+BATCH = 256
+"""Residuals of one correlation."""
+ROUNDS = 15
+
+
+def random_dictionary(
+    m: int, n: int, d: int, seed: int, device: str = "cpu", backend: str = "auto"
+) -> SparseDictionary:
+    """Random values on the expander mask of this seed, float32."""
+    mask = MaskRecipe("expander", m, n, d, seed).generate()
+    values = torch.randn(n, d, generator=torch_generator(seed, f"speed/values/{m}/{n}/{d}"))
+    return SparseDictionary(values.to(device), torch.from_numpy(mask.rows).to(device), m, backend)
+
+
+def correlation_ms(dictionaries: Sequence[SparseDictionary], rounds: int = ROUNDS) -> list[float]:
+    """Median milliseconds of correlating 256 residuals with all columns, for each dictionary.
+
+    Rounds take the dictionaries in turn, so that a slow moment of the machine falls on all of them; the
+    first call of each, which may compile, is not counted.
+    """
+    residuals: dict[int, Tensor] = {}
+    for one in dictionaries:
+        if one.m not in residuals:
+            made = torch.randn(BATCH, one.m, generator=torch_generator(0, f"speed/residual/{one.m}"))
+            residuals[one.m] = made.to(one.device)
+        one.correlate(residuals[one.m])
+    times: list[list[float]] = [[] for _ in dictionaries]
+    for _ in range(rounds):
+        for one, found in zip(dictionaries, times, strict=True):
+            _wait(one)
+            began = time.perf_counter()
+            one.correlate(residuals[one.m])
+            _wait(one)
+            found.append(1000 * (time.perf_counter() - began))
+    return [median(found) for found in times]
+
+
+def _wait(dictionary: SparseDictionary) -> None:
+    if dictionary.device.type == "cuda":
+        torch.cuda.synchronize(dictionary.device)
+
+
+def write_speed(
+    runs: Sequence[Mapping[str, Any]],
+    out: Path,
+    device: str = "cpu",
+    backend: str = "auto",
+    rounds: int = ROUNDS,
+) -> None:
+    """Write a row `correlate_ms_per_d` for each run, given by its columns `tables.RUN_COLUMNS`.
+
+    The time depends on m, n, d and the mask's seed alone: it is measured once for runs that share them.
+    Nothing here is the same twice.
+    """
+    shapes = sorted({(run["m"], run["n"], run["d"], run["seed"]) for run in runs})
+    made = [random_dictionary(m, n, d, seed, device, backend) for m, n, d, seed in shapes]
+    taken = dict(zip(shapes, correlation_ms(made, rounds), strict=True))
+    metrics: list[dict[str, Any]] = []
+    for run in runs:
+        rows = Rows({column: run[column] for column in tables.RUN_COLUMNS})
+        took = taken[run["m"], run["n"], run["d"], run["seed"]]
+        rows.add("none", "speed", {"correlate_ms_per_d": took / run["d"]})
+        metrics += rows.metrics
+    tables.write_metrics(metrics, out)

@@ -73,6 +73,20 @@ def test_supports_and_coefficients_equal_least_squares(
         torch.testing.assert_close(code.value[b], x, atol=1e-8, rtol=1e-8)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_absolute_selection_is_that_of_scikit_learn(kind: str) -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+    dictionary = as_kind(kind, *random_columns(48, 160, 6, 15), 48)
+    target = normal(40, 48, seed=16)
+    code = omp(dictionary, target, 9, "absolute")
+    columns = written(dictionary).numpy().T
+    theirs = linear_model.orthogonal_mp(columns, target.numpy().T, n_nonzero_coefs=9).T
+    ours = np.zeros_like(theirs)
+    np.put_along_axis(ours, code.index.numpy(), code.value.numpy(), axis=1)
+    assert ((ours != 0).sum(axis=1) == 9).all()
+    np.testing.assert_allclose(ours, theirs, atol=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["torch", "dense"])
 @pytest.mark.parametrize("block", [1, 2, 3, 8])
 def test_blocks_equal_least_squares(kind: str, block: int) -> None:

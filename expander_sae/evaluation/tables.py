@@ -131,14 +131,18 @@ def _read(path: str | Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
             table = file.read()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet table ({error}); {AGAIN}") from None
-    found = {field.name: field.type for field in table.schema}
+    # pandas writes strings with wide offsets: a table that went through it is still one.
+    found = {
+        field.name: pa.string() if pa.types.is_large_string(field.type) else field.type
+        for field in table.schema
+    }
     if found != dict(columns):
         wrong = sorted(name for name in {*found, *columns} if found.get(name) != columns.get(name))
         raise UserError(
             f"{path}: column {wrong[0]!r} is {found.get(wrong[0], 'missing')}, expected "
             f"{columns.get(wrong[0], 'no such column')}; {AGAIN}"
         )
-    return table.select(list(columns))
+    return table.select(list(columns)).cast(pa.schema(list(columns.items())))
 
 
 def read_metrics(path: str | Path) -> pd.DataFrame:

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from expander_sae.errors import UserError
+from expander_sae.evaluation import tables
 from expander_sae.figures.cells import half_interval
 
 MEASURED = ("encoder", "omp")
 
 _CE_METRICS = ("ce_recovered", "ce_recovered_zero_kept", "ce_recovered_mean")
 _SETTING = ["model", "corpus", "layer", "recipe", "train_tokens", "steps", "m", "k"]
-_COLUMNS = [*_SETTING, "support", "encoder", "n", "d", "seed", "inference", "split", "metric", "value"]
 _PUBLISHED = [
     *["model", "layer", "support", "encoder", "m", "n", "d", "k", "train_tokens"],
     *["inference", "metric", "mean", "seeds"],
@@ -85,16 +85,8 @@ class Series:
 
 
 def read_metrics(path: str | Path) -> pd.DataFrame:
-    """The metrics table; a missing, unreadable, empty or incomplete one raises `UserError`."""
-    try:
-        frame = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected the table of measurements") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable Parquet table ({error})") from None
-    absent = [column for column in _COLUMNS if column not in frame.columns]
-    if absent:
-        raise UserError(f"{path}: column {absent[0]!r} is missing, expected {', '.join(_COLUMNS)}")
+    """The table of `tables.read_metrics`; one that measures no autoencoder raises `UserError` too."""
+    frame = tables.read_metrics(path)
     if not frame["inference"].isin(MEASURED).any():
         raise UserError(
             f"{path}: found {len(frame)} rows and no measurement of an SAE, expected at least one"

@@ -102,6 +102,13 @@ def test_a_missing_truncated_or_foreign_file_is_named(tmp_path):
         tables.read_metrics(path)
 
 
+def test_a_table_that_went_through_pandas_is_still_one(tmp_path):
+    tables.write_metrics(metrics(0), tmp_path / "a.parquet")
+    frame = tables.read_metrics(tmp_path / "a.parquet")
+    frame[[*reversed(frame.columns)]].to_parquet(tmp_path / "b.parquet")
+    pd.testing.assert_frame_equal(tables.read_metrics(tmp_path / "b.parquet"), frame)
+
+
 def test_a_row_with_other_columns_is_a_defect(tmp_path):
     with pytest.raises(ValueError, match="expected"):
         tables.write_metrics([{"model": "x"}], tmp_path / "a.parquet")

@@ -6,6 +6,7 @@ recomputed from per-document sums under any weights, so that a ratio is a ratio 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -133,6 +134,9 @@ class Tables:
             for key, value in self._values.items()
             if key[-1] == "diverged" and not value <= 0
         }
+        # Of a run that is not finite, nothing was measured but what it stores, split none.
+        found = {key[: len(_COLUMNS)] for key in self._values if key[-1] != "diverged" and key[-2] != "none"}
+        self._broken = self._diverged - found
         self._numbers = documents["document"].to_numpy()
         self._sums = documents["sum"].to_numpy(float)
         self._counts = documents["count"].to_numpy(float)
@@ -188,8 +192,11 @@ class Tables:
         )
 
     def _measured_runs(self, request: Request) -> dict[int, RunKey]:
+        """Seed → run that is measured, or that is not finite: its number is NaN and decides nothing."""
         found = self.find(request)
-        return {seed: run for seed, run in found.items() if self._is_measured(request, run)}
+        measured = {seed: run for seed, run in found.items() if self._is_measured(request, run)}
+        broken = {seed: run for seed, run in found.items() if run in self._broken}
+        return measured | broken
 
     def _is_measured(self, request: Request, run: RunKey) -> bool:
         keys = self._document_keys(request, run)
@@ -213,9 +220,11 @@ class Tables:
         mine = [(*run, request.inference, request.split, name) for name in derived.run]
         return mine + [(*model, "none", request.split, name) for name in derived.model]
 
-    def _series(self, request: Request, run: RunKey) -> list[_Series]:
-        """(document, sum, count) of each part; none for a metric without documents."""
+    def _series(self, request: Request, run: RunKey) -> list[_Series] | None:
+        """(document, sum, count) of each part; none for a metric without documents; None: no number."""
         found: list[_Series] = []
+        if run in self._broken:
+            return None
         for key in self._document_keys(request, run):
             rows = self._rows.get(key)
             if rows is None:
@@ -228,19 +237,26 @@ class Tables:
         self,
         request: Request,
         runs: list[RunKey],
-        series: list[list[_Series]],
+        series: list[list[_Series] | None],
         shared: Mapping[str, np.ndarray],
     ) -> Measured:
         derived = DERIVED.get(request.metric)
-        if not all(series):
-            fixed = np.array([self._values[self._value_key(request, run)] for run in runs])
-            return Measured(request.split, _identity, fixed=fixed)
+        if not _has_documents(series):
+            keys = [self._value_key(request, run) for run in runs]
+            fixed = [
+                self._values[key] if of_seed is not None else math.nan
+                for key, of_seed in zip(keys, series, strict=True)
+            ]
+            return Measured(request.split, _identity, fixed=np.array(fixed))
         numbers = shared[request.split]
+        nothing = (numbers, np.full(len(numbers), np.nan), np.ones(len(numbers)))
+        width = max(len(of_seed) for of_seed in series if of_seed is not None)
         parts = []
-        for part in range(len(series[0])):
-            rows = [np.searchsorted(of_seed[part][0], numbers) for of_seed in series]
-            sums = [of_seed[part][1][row] for of_seed, row in zip(series, rows, strict=True)]
-            counts = [of_seed[part][2][row] for of_seed, row in zip(series, rows, strict=True)]
+        for part in range(width):
+            chosen = [nothing if of_seed is None else of_seed[part] for of_seed in series]
+            rows = [np.searchsorted(found[0], numbers) for found in chosen]
+            sums = [found[1][row] for found, row in zip(chosen, rows, strict=True)]
+            counts = [found[2][row] for found, row in zip(chosen, rows, strict=True)]
             parts.append((np.stack(sums, axis=1), np.stack(counts, axis=1)))
         return Measured(request.split, derived.combine if derived else _identity, tuple(parts))
 
@@ -249,8 +265,14 @@ def _identity(value: np.ndarray) -> np.ndarray:
     return value
 
 
+def _has_documents(of_cell: Sequence[list[_Series] | None]) -> bool:
+    """Whether every run of a cell that has a number has it by document."""
+    known = [of_seed for of_seed in of_cell if of_seed is not None]
+    return bool(known) and all(known)
+
+
 def _shared_documents(
-    requests: Sequence[Request], series: list[list[list[_Series]]]
+    requests: Sequence[Request], series: Sequence[Sequence[list[_Series] | None]]
 ) -> tuple[dict[str, np.ndarray], int]:
     """Split → documents of every run; and how many others there are."""
     shared: dict[str, np.ndarray] = {}
@@ -259,9 +281,9 @@ def _shared_documents(
         lists = [
             part[0]
             for request, of_cell in zip(requests, series, strict=True)
-            if request.split == split and all(of_cell)
+            if request.split == split and _has_documents(of_cell)
             for of_seed in of_cell
-            for part in of_seed
+            for part in of_seed or ()
         ]
         if lists:
             shared[split] = reduce(np.intersect1d, lists)

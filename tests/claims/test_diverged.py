@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from expander_sae.claim_cells import Tables
 from expander_sae.claims import judge
@@ -39,6 +40,21 @@ def test_a_diverged_run_without_numbers_cannot_be_averaged_in():
     (found,) = judge(register(RETENTION), Tables(metrics, documents))
     assert (found["verdict"], found["estimate"], found["interval"]) == ("inconclusive", None, None)
     assert found["without_diverged"]["verdict"] == "holds"
+
+
+def test_a_run_that_left_nothing_but_its_flag_counts_as_diverged():
+    """What evaluation writes of a run with a parameter that is not finite."""
+    world = World().recovered(0.92).recovered(0.95, support="dense")
+    metrics, documents = world.frames()
+    broken = (metrics["support"] == "expander") & (metrics["seed"] == 4)
+    metrics.loc[broken & (metrics["metric"] == "diverged"), "value"] = 1.0
+    stored = metrics[metrics["metric"] == "diverged"].assign(metric="decoder_values", split="none")
+    gone = (metrics["support"] == "expander") & (metrics["seed"] == 4) & (metrics["metric"] != "diverged")
+    lost = (documents["support"] == "expander") & (documents["seed"] == 4)
+    (found,) = judge(register(RETENTION), Tables(pd.concat([metrics[~gone], stored]), documents[~lost]))
+    assert (found["verdict"], found["estimate"], found["interval"]) == ("inconclusive", None, None)
+    assert (found["without_diverged"]["verdict"], found["without_diverged"]["seeds"]) == ("holds", 9)
+    assert "diverged seeds: 4" in found["reason"]
 
 
 def test_all_seeds_diverged_leaves_nothing_to_judge_without_them():

@@ -123,7 +123,7 @@ def theirs(
     return found
 
 
-def sequences(pool: Pool, special: int, count: int, length: int = 128) -> Tensor:
+def sequences(pool: Pool, special: int, count: int, length: int) -> Tensor:
     """int64 [count, length]: the pool's tokens in rows, each behind the special token."""
     body = torch.from_numpy(pool.token_id[: count * (length - 1)].astype(np.int64)).reshape(count, -1)
     return torch.cat([torch.full((count, 1), special), body], dim=1)
@@ -135,10 +135,11 @@ def main() -> None:
     parser.add_argument("pool", type=Path, help="manifest of the pool whose tokens are used")
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--sequences", type=int, default=32, help="a multiple of 8")
+    parser.add_argument("--length", type=int, default=128, help="tokens of a sequence")
     options = parser.parse_args()
     model = LanguageModel.load(options.model)
     special = model.tokenizer.bos_token_id
-    ids = sequences(Pool.open(options.pool), special, options.sequences)
+    ids = sequences(Pool.open(options.pool), special, options.sequences, options.length)
     for run in options.runs:
         sae = expander_sae.load(run)
         layer = sae.about["spec"]["layer"]

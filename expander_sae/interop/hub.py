@@ -1,0 +1,172 @@
+"""Publish a run on the Hugging Face Hub with a card written from its metrics, and fetch one.
+
+Tokens are the client's own business (HF_TOKEN or a login): none is taken, kept or printed here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.errors import UserError
+from expander_sae.interop import saelens
+from expander_sae.interop.model_card import METRICS, model_card
+from expander_sae.runs import LOG, RECORD, WEIGHTS
+
+CARD = "README.md"
+FILES = (WEIGHTS, RECORD, METRICS, LOG)
+
+
+class Client(Protocol):
+    """What is used of `huggingface_hub.HfApi`."""
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any: ...
+    def upload_folder(
+        self, *, repo_id: str, folder_path: str, commit_message: str, revision: str | None
+    ) -> Any: ...
+    def snapshot_download(
+        self, repo_id: str, *, revision: str | None, local_dir: str | None, allow_patterns: list[str]
+    ) -> str: ...
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """Files that were, or in a dry run would be, uploaded: {path: bytes}; the card; the commit's address."""
+
+    files: dict[str, int]
+    card: str
+    url: str | None
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    licence: str | None = None,
+    base_model: str | None = None,
+    dataset: str | None = None,
+    table: str | Path | None = None,
+    with_saelens: str | None = "dense",
+    activations: Tensor | np.ndarray | None = None,
+    message: str = "Upload an expander SAE",
+    revision: str | None = None,
+    dry_run: bool = False,
+    client: Client | None = None,
+) -> Pushed:
+    """Upload the run in `folder`: weights, record, metrics, log, a card, and a SAELens folder.
+
+    licence, base_model, dataset, table: for the card, see `model_card`.
+    with_saelens: ``dense`` (loads with SAELens alone), ``compact`` (needs our plug-in), or None.
+    activations: measure on them where SAELens's reconstruction differs from ours.
+    dry_run: build everything, contact nobody.
+
+    Raises:
+        UserError: no weights in `folder`, or the Hub refused; the message says why.
+    """
+    folder = Path(folder)
+    if with_saelens not in (None, "dense", "compact"):
+        raise UserError(f"with_saelens: found {with_saelens!r}, expected 'dense', 'compact' or None")
+    sae, _ = SparseAutoencoder.load(folder / WEIGHTS)
+    card = model_card(
+        folder,
+        repo_id,
+        licence=licence,
+        base_model=base_model,
+        dataset=dataset,
+        table=table,
+        saelens=with_saelens is not None,
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        stage = Path(temporary)
+        for name in FILES:
+            if (folder / name).exists():
+                shutil.copyfile(folder / name, stage / name)
+        (stage / CARD).write_text(card, encoding="utf-8")
+        if with_saelens is not None:
+            metadata = {} if base_model is None else {"model_name": base_model}
+            compact = with_saelens == "compact"
+            saelens.export(sae, stage / "saelens", activations, compact=compact, say=False, **metadata)
+        files = {
+            path.relative_to(stage).as_posix(): path.stat().st_size
+            for path in sorted(stage.rglob("*"))
+            if path.is_file()
+        }
+        url = None
+        if not dry_run:
+            hub = client or _client()
+            with _told(repo_id):
+                hub.create_repo(repo_id, private=private, exist_ok=True)
+                commit = hub.upload_folder(
+                    repo_id=repo_id, folder_path=str(stage), commit_message=message, revision=revision
+                )
+            url = str(getattr(commit, "commit_url", commit))
+    return Pushed(files, card, url)
+
+
+def pull(
+    repo_id: str,
+    folder: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    client: Client | None = None,
+) -> Path:
+    """Fetch what `push` uploaded, but the SAELens folder, and check that it loads; for `expander_sae.load`.
+
+    folder: where to put it; None is the Hub's own cache.
+
+    Raises:
+        UserError: the Hub refused, or what came is not a whole autoencoder on its mask.
+    """
+    hub = client or _client()
+    local = None if folder is None else str(folder)
+    with _told(repo_id):
+        fetched = hub.snapshot_download(
+            repo_id, revision=revision, local_dir=local, allow_patterns=[*FILES, CARD]
+        )
+    path = Path(fetched)
+    if not (path / WEIGHTS).is_file():
+        raise UserError(f"{repo_id}: found no {WEIGHTS}, expected a repository that `push` made")
+    SparseAutoencoder.load(path / WEIGHTS)
+    return path
+
+
+def _client() -> Client:
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise UserError("huggingface_hub is not installed: pip install 'expander-sae[hub]'") from None
+    client: Any = HfApi(library_name="expander-sae")
+    return client
+
+
+@contextmanager
+def _told(repo_id: str) -> Iterator[None]:
+    """The Hub's and the network's errors in one line, without a token."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        known = type(error).__module__.startswith(("huggingface_hub", "httpx", "requests"))
+        if not known and not isinstance(error, OSError | ValueError):
+            raise
+        lines = str(error).strip().splitlines() or [""]
+        said = lines[0]
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            secret = os.environ.get(name)
+            said = said.replace(secret, "…") if secret else said
+        raise UserError(
+            f"{repo_id}: the Hub could not do it ({type(error).__name__}: {said}); check the name, the "
+            "network and HF_TOKEN"
+        ) from None

@@ -1,0 +1,204 @@
+"""The README of a published run, written from its own files: what it is, what it measures, its limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.errors import UserError
+from expander_sae.evaluation.storage import storage
+from expander_sae.runs import WEIGHTS
+
+METRICS = "metrics.parquet"
+_SHOWN = {
+    "relative_error": "mean of ‖h − ĥ‖/‖h‖",
+    "explained_variance": "1 − Σ‖h − ĥ‖²/Σ‖h − h̄‖²",
+    "ce_recovered": "cross-entropy recovered, against zeroing the layer",
+    "ce_recovered_mean": "the same, against the mean activation, passing the same tokens through",
+    "dead_fraction": "features that never fire on the test tokens",
+    "l0": "mean number of active features",
+    "encoded_share": "tokens within the norm limit; the others are passed through",
+}
+_SAME = ("model", "corpus", "layer", "recipe", "k", "train_tokens", "steps")
+
+
+def model_card(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    licence: str | None = None,
+    base_model: str | None = None,
+    dataset: str | None = None,
+    table: str | Path | None = None,
+    saelens: bool = False,
+) -> str:
+    """Markdown with YAML front matter for the run in `folder` (weights and, if there, metrics.parquet).
+
+    licence, base_model, dataset: identifiers of the Hub, for the front matter.
+    table: a study's metrics.parquet; the settings beside this one become the frontier.
+    saelens: say how the folder `saelens/` is loaded.
+
+    Raises:
+        UserError: no weights, or an unreadable table.
+    """
+    folder = Path(folder)
+    sae, about = SparseAutoencoder.load(folder / WEIGHTS)
+    spec: dict[str, Any] = about.get("spec", {})
+    parts = [
+        _front_matter(licence, base_model, dataset),
+        _what(sae, spec, repo_id, base_model),
+        _use(sae, repo_id, saelens),
+        _storage(sae, folder),
+    ]
+    if (folder / METRICS).exists():
+        parts.append(_measurements(folder / METRICS, spec))
+    if table is not None:
+        parts.append(_frontier(Path(table), spec))
+    parts += [_training(spec, about), _limits(sae, about, (folder / METRICS).exists())]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(licence: str | None, base_model: str | None, dataset: str | None) -> str:
+    fields: dict[str, Any] = {
+        "library_name": "expander-sae",
+        "tags": ["sparse-autoencoder", "mechanistic-interpretability", "expander-sae", "saelens"],
+    }
+    fields |= {"license": licence} if licence else {}
+    fields |= {"base_model": base_model} if base_model else {}
+    fields |= {"datasets": [dataset]} if dataset else {}
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---"
+
+
+def _what(sae: SparseAutoencoder, spec: dict[str, Any], repo_id: str, base_model: str | None) -> str:
+    where = (
+        f" of {base_model or spec['model']}, residual stream after layer {spec['layer']}"
+        if "layer" in spec
+        else ""
+    )
+    support = "dense columns" if sae.mask is None else f"columns of {sae.d} nonzeros on a fixed random mask"
+    return (
+        f"# {repo_id.split('/')[-1]}\n\n"
+        f"A TopK sparse autoencoder{where}: {sae.n:,} features of width {sae.m:,}, k = {sae.k} a token, "
+        f"{support} ({spec.get('support', 'dense' if sae.mask is None else sae.mask.recipe.family)}), "
+        f"encoder {sae.encoder_kind}. The method is that of Mendoza-Smith, arXiv 2607.01799."
+    )
+
+
+def _use(sae: SparseAutoencoder, repo_id: str, saelens: bool) -> str:
+    text = (
+        "## Use\n\n```python\nfrom expander_sae import load\nfrom expander_sae.interop.hub import pull\n\n"
+        f'sae = load(pull("{repo_id}"))\ncode = sae.encode(h)       # h: activations [B, {sae.m}]\n'
+        "rebuilt = sae.decode(code)\n```"
+    )
+    if saelens:
+        text += (
+            "\n\nThe folder `saelens/` is a SAELens folder: `sae_lens.SAE.from_pretrained("
+            f'"{repo_id}", "saelens")`. Its `cfg.json` says how often SAELens\'s ReLU after top-k matters.'
+        )
+    return text
+
+
+def _storage(sae: SparseAutoencoder, folder: Path) -> str:
+    counts = storage(sae)
+    dense = sae.m * sae.n
+    ratio = dense / counts["decoder_values"]
+    return (
+        "## Storage\n\n| | |\n|---|---|\n"
+        f"| learned decoder values | {counts['decoder_values']:,} ({ratio:.1f} times fewer than dense) |\n"
+        f"| encoder values of its own | {counts['encoder_values']:,} |\n"
+        f"| weights file | {(folder / WEIGHTS).stat().st_size:,} bytes |\n"
+        f"| with explicit row indices | {counts['storage_values_rows_bytes']:,} bytes for the decoder |\n\n"
+        "The mask is stored as a recipe; loading regenerates it and checks its sha256."
+    )
+
+
+def _measurements(path: Path, spec: dict[str, Any]) -> str:
+    from expander_sae.evaluation.tables import read_metrics
+
+    rows = read_metrics(path)
+    names = [name for name in ("encoder", "omp") if name in set(rows["inference"])]
+    lines = [f"| metric | {' | '.join(names)} | meaning |", "|---|" + "---|" * (len(names) + 1)]
+    for metric, meaning in _SHOWN.items():
+        found = rows[(rows["metric"] == metric) & rows["split"].isin(["test", "ce"])]
+        values = dict(zip(found["inference"], found["value"], strict=True))
+        if values:
+            cells = [f"{values[name]:.4g}" if name in values else "–" for name in names]
+            lines.append(f"| `{metric}` | {' | '.join(cells)} | {meaning} |")
+    tested = "on held-out documents" + (f" of {spec['corpus']}" if "corpus" in spec else "")
+    return f"## Measurements\n\nThis run, seed {spec.get('seed', '–')}, {tested}.\n\n" + "\n".join(lines)
+
+
+def _frontier(path: Path, spec: dict[str, Any]) -> str:
+    """Every setting of the study that differs in its dictionary only; seeds are averaged."""
+    from expander_sae.evaluation.tables import read_metrics
+
+    missing = [key for key in _SAME if key not in spec]
+    if missing:
+        raise UserError(f"table: the weights do not say their {missing[0]}, expected those of a study's run")
+    rows = read_metrics(path)
+    for key in _SAME:
+        rows = rows[rows[key] == spec[key]]
+    setting = ["support", "encoder", "n", "d"]
+
+    def mean(metric: str, inference: str) -> dict[Any, tuple[float, int]]:
+        picked = rows[
+            (rows["metric"] == metric) & (rows["inference"] == inference) & (rows["split"] != "ce_train")
+        ]
+        grouped = picked.groupby(setting)["value"]
+        return {key: (float(part.mean()), len(part)) for key, part in grouped}
+
+    values, error = mean("decoder_values", "none"), mean("relative_error", "encoder")
+    recovered, pursued = mean("ce_recovered", "encoder"), mean("ce_recovered", "omp")
+    lines = [
+        "| dictionary | n | d | decoder values | rel. error | CE recovered | CE recovered, OMP | seeds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    own = tuple(spec[key] for key in setting)
+
+    def cell(found: dict[Any, tuple[float, int]], key: Any) -> str:
+        return f"{found[key][0]:.3f}" if key in found else "–"
+
+    for key in sorted(values, key=lambda key: (values[key][0], str(key))):
+        name = f"{key[0]}-{key[1]}" if key != own else f"**{key[0]}-{key[1]} (this one)**"
+        lines.append(
+            f"| {name} | {key[2]:,} | {key[3]} | {values[key][0]:,.0f} | {cell(error, key)} | "
+            f"{cell(recovered, key)} | {cell(pursued, key)} | {values[key][1]} |"
+        )
+    return (
+        "## Frontier\n\nThe study's other dictionaries on the same data, means over seeds.\n\n"
+        + "\n".join(lines)
+    )
+
+
+def _training(spec: dict[str, Any], about: dict[str, Any]) -> str:
+    if not spec:
+        return "## Training data\n\nNot recorded in the weights."
+    lines = [
+        f"- {spec['train_tokens']:,} tokens" + (f" of {spec['corpus']}" if "corpus" in spec else ""),
+        f"- {spec['steps']:,} steps, recipe {spec['recipe']}, seed {spec['seed']}",
+    ]
+    if about.get("norm_limit") is not None:
+        lines.append(
+            f"- tokens of a norm above {about['norm_limit']:.6g} were left out, and are to be passed through"
+        )
+    return "## Training data\n\n" + "\n".join(lines)
+
+
+def _limits(sae: SparseAutoencoder, about: dict[str, Any], measured: bool) -> str:
+    lines = [
+        "- A low reconstruction loss does not make features interpretable; none were looked at here.",
+        "- One model, one layer, one corpus: other text may be reconstructed worse.",
+        "- Negative values among the k kept ones are kept; tools that apply ReLU after top-k drop them.",
+    ]
+    if about.get("norm_limit") is not None:
+        lines.append("- Tokens above the norm limit, mostly the first of a sequence, are outside its domain.")
+    if sae.mask is not None:
+        lines.append(
+            "- A feature can write only the coordinates of its mask; fewer values cost fidelity (see above)."
+        )
+    if not measured:
+        lines.append("- No measurements were published with these weights.")
+    return "## Limits\n\n" + "\n".join(lines)

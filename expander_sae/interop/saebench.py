@@ -1,0 +1,117 @@
+"""An autoencoder as SAEBench's core evaluation takes it, without importing SAEBench."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.interop.dense import to_dense
+
+
+@dataclass
+class SAEBenchConfig:
+    """What SAEBench reads of an autoencoder's config; it also writes it out with `dataclasses.asdict`."""
+
+    model_name: str
+    d_in: int
+    d_sae: int
+    hook_layer: int
+    hook_name: str
+    activation_fn_kwargs: dict[str, Any] = field(default_factory=dict)
+    model_from_pretrained_kwargs: dict[str, Any] = field(default_factory=dict)
+    hook_head_index: int | None = None
+    context_size: int | None = None
+    architecture: str = "topk"
+    activation_fn_str: str = "topk"
+    apply_b_dec_to_input: bool = True
+    normalize_activations: str = "none"
+    reshape_activations: str = "none"
+    finetuning_scaling_factor: bool = False
+    prepend_bos: bool = True
+    dataset_path: str = ""
+    dataset_trust_remote_code: bool = True
+    seqpos_slice: tuple[int | None, ...] = (None,)
+    training_tokens: int = -100_000
+    sae_lens_training_version: str | None = None
+    neuronpedia_id: str | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
+
+    @property
+    def metadata(self) -> SAEBenchConfig:
+        """Newer SAELens looks the model's side of the config up here."""
+        return self
+
+
+class SAEBenchAutoencoder(nn.Module):
+    """The attributes and methods of SAEBench's BaseSAE: dense weights, `encode`, `decode`, `forward`, `cfg`.
+
+    Negative kept values are kept, as in the autoencoder itself. Every token is encoded: SAEBench knows no
+    norm limit.
+
+    Args:
+        autoencoder: what to evaluate.
+        model_name, layer: of TransformerLens; the hook is ``blocks.{layer}.hook_resid_post``.
+        device, dtype: of the dense weights.
+    """
+
+    def __init__(
+        self,
+        autoencoder: SparseAutoencoder,
+        model_name: str,
+        layer: int,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        dense = to_dense(autoencoder)
+        self.W_enc = nn.Parameter(dense.encoder.T.contiguous())
+        self.W_dec = nn.Parameter(dense.decoder)
+        self.b_enc = nn.Parameter(dense.b_enc)
+        self.b_dec = nn.Parameter(dense.b_dec)
+        self.k = autoencoder.k
+        self.device: torch.device = torch.device(device)
+        self.dtype: torch.dtype = dtype
+        self.cfg = SAEBenchConfig(
+            model_name=model_name,
+            d_in=autoencoder.m,
+            d_sae=autoencoder.n,
+            hook_layer=layer,
+            hook_name=f"blocks.{layer}.hook_resid_post",
+            activation_fn_kwargs={"k": autoencoder.k},
+        )
+        self.to(device=self.device, dtype=dtype)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """[…, d_in] → […, d_sae] with k nonzeros a token."""
+        pre = (x.to(self.W_enc.dtype) - self.b_dec) @ self.W_enc + self.b_enc
+        value, index = pre.topk(self.k, dim=-1)
+        return torch.zeros_like(pre).scatter_(-1, index, value)
+
+    def decode(self, feature_acts: Tensor) -> Tensor:
+        """[…, d_sae] → […, d_in]."""
+        return feature_acts @ self.W_dec + self.b_dec
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+    def to(self, *args: Any, **kwargs: Any) -> SAEBenchAutoencoder:
+        """As of any module; `device` and `dtype` follow."""
+        super().to(*args, **kwargs)
+        self.device, self.dtype = self.W_enc.device, self.W_enc.dtype
+        self.cfg.device, self.cfg.dtype = str(self.device), str(self.dtype).removeprefix("torch.")
+        return self
+
+    @torch.no_grad()
+    def normalize_decoder(self) -> None:
+        """Columns have unit norm already."""
+
+    @torch.no_grad()
+    def check_decoder_norms(self) -> bool:
+        """Whether every column that is not 0 has norm 1."""
+        norms = self.W_dec.norm(dim=1)
+        return bool(torch.allclose(norms[norms > 0], torch.ones_like(norms[norms > 0]), atol=1e-3))

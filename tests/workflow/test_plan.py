@@ -8,7 +8,7 @@ import yaml
 
 from expander_sae.row_names import OTHER_TABLES, RUN_TABLES, row_files
 from expander_sae.study import Study, load_config
-from tests.workflow.planning import ROOT, plan, pretend_finished, snakemake
+from tests.workflow.planning import COLLECTED, ROOT, plan, pretend_finished, snakemake, touch
 
 pytestmark = pytest.mark.xdist_group("plan")
 
@@ -193,13 +193,7 @@ def test_a_study_whose_rows_are_there_is_only_collected(tmp_path):
     keep_rows(tmp_path)
     assert plan(tmp_path, KEPT) == COLLECTORS
     assert plan(tmp_path, KEPT, "results/curves.parquet") == {"curves": 1}
-    for name in ("metrics", "documents", "timings"):
-        (tmp_path / "results").mkdir(exist_ok=True)
-        (tmp_path / f"results/{name}.parquet").touch()
-    for name in ("provenance.json", "frontier.pdf", "frontier.png"):
-        (tmp_path / "results" / name).touch()
-    done = snakemake(tmp_path, KEPT, "--touch", "--forceall", "--quiet", "all")
-    assert done.returncode == 0, done.stdout + done.stderr
+    touch(tmp_path, KEPT, COLLECTED)
     assert plan(tmp_path, KEPT) == {}
 
 

@@ -20,7 +20,9 @@ from torch import Tensor
 from expander_sae.api import encoded
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
+from expander_sae.mask_shapes import PRUNED
 from expander_sae.masks import Mask, describe, regenerate
+from expander_sae.pruning import prune
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def from_dense(
     loaded = SparseAutoencoder(m, n, weights.k, mask, kind, backend)
     loaded.values.copy_(weights.decoder if mask is None else on_support(weights.decoder, mask, origin))
     if loaded.encoder is not None:
-        encoder = weights.encoder if mask is None else on_support(weights.encoder, mask, origin)
+        support = loaded.encoder_mask
+        encoder = weights.encoder if support is None else on_support(weights.encoder, support, origin)
         loaded.encoder.copy_(encoder)
     loaded.b_enc.copy_(weights.b_enc)
     loaded.b_dec.copy_(weights.b_dec)
@@ -99,9 +102,32 @@ def on_support(matrix: Tensor, mask: Mask, origin: str | Path) -> Tensor:
 
 
 def mask_record(autoencoder: SparseAutoencoder) -> dict[str, Any]:
-    """JSON that brings an exported autoencoder back onto its mask."""
-    mask = None if autoencoder.mask is None else describe(autoencoder.mask)
+    """JSON that brings an exported autoencoder back onto its mask, unless that is a learned one."""
+    known = autoencoder.mask is not None and autoencoder.mask.recipe.family != PRUNED
+    mask = describe(autoencoder.mask) if known and autoencoder.mask is not None else None
     return {"mask": mask, "encoder": autoencoder.encoder_kind, "about": autoencoder.about}
+
+
+@torch.no_grad()
+def pruned(autoencoder: SparseAutoencoder, d: int) -> SparseAutoencoder:
+    """Keep the d largest entries of each decoder column, at unit norm, and the encoder there; not retrained.
+
+    For example of an imported dense autoencoder. The recipe `pruned_retuned` also retrains.
+
+    Raises:
+        UserError: d is not between 1 and m.
+    """
+    weights = to_dense(autoencoder)
+    mask, values = prune(weights.decoder, d, seed=0)
+    kind = "tied" if autoencoder.encoder_kind == "tied" else "independent"
+    smaller = SparseAutoencoder(autoencoder.m, autoencoder.n, autoencoder.k, mask, kind, autoencoder.backend)
+    smaller.values.copy_(values)
+    if smaller.encoder is not None:
+        smaller.encoder.copy_(weights.encoder.gather(1, torch.from_numpy(mask.rows).long()))
+    smaller.b_enc.copy_(weights.b_enc)
+    smaller.b_dec.copy_(weights.b_dec)
+    smaller.about = dict(autoencoder.about)
+    return smaller
 
 
 def unit_decoder(weights: Weights, selects_by_contribution: bool, origin: str | Path) -> Weights:

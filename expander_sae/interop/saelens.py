@@ -26,6 +26,7 @@ from expander_sae.interop.dense import (
     to_dense,
     unit_decoder,
 )
+from expander_sae.mask_shapes import PRUNED
 from expander_sae.tensors import save_tensors
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -103,6 +104,8 @@ def compact_tensors(autoencoder: SparseAutoencoder) -> dict[str, Tensor]:
     decoder = getattr(dictionary, "values", None)
     if autoencoder.mask is None or decoder is None:
         raise UserError("compact: found a dense autoencoder, expected one on a mask")
+    if autoencoder.mask.recipe.family == PRUNED:
+        raise UserError("compact: found a learned mask, expected one that a recipe regenerates")
     tensors = {"values": decoder, "b_enc": autoencoder.b_enc, "b_dec": autoencoder.b_dec}
     if autoencoder.encoder is not None:
         free = getattr(autoencoder._encoder_on(dictionary), "values", None)

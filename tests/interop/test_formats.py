@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import expander_sae
 from expander_sae.errors import UserError
 from expander_sae.interop import dictionary_learning, saelens, sparsify
-from expander_sae.interop.dense import fidelity
+from expander_sae.interop.dense import fidelity, pruned
 from tests.interop.problems import K, M, N, activations, reference, small
 
 MODULES = (saelens, sparsify, dictionary_learning)
@@ -60,7 +60,8 @@ def test_their_arithmetic_gives_our_reconstruction_where_kept_values_are_positiv
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.split(".")[-1])
 @pytest.mark.parametrize(
-    ("family", "encoder"), [("expander", "tied"), ("bernoulli", "warm_tied"), ("dense", "tied")]
+    ("family", "encoder"),
+    [("expander", "tied"), ("bernoulli", "own_support"), ("expander", "full"), ("dense", "tied")],
 )
 def test_a_round_trip_comes_back_onto_the_mask(
     module: Any, family: str, encoder: str, tmp_path: Path
@@ -220,3 +221,22 @@ def test_ties_are_counted() -> None:
     assert fidelity(sae, h).near_tie_share == 1.0
     sae.k = N
     assert fidelity(sae, h).near_tie_share == 0.0, "nothing is left to be mixed up with"
+
+
+@pytest.mark.parametrize("encoder", ["tied", "independent"])
+def test_a_dense_autoencoder_is_pruned_to_its_largest_entries(encoder: str, tmp_path: Path) -> None:
+    sae, h = small("dense", encoder, norm_limit=7.5), activations()
+    whole = pruned(sae, M)
+    assert torch.allclose(whole.decode(whole.encode(h)), sae.decode(sae.encode(h)), atol=1e-5)
+    smaller = pruned(sae, 5)
+    w = sae.dictionary().columns(torch.arange(N)).detach()
+    cut = torch.where(w.abs() >= w.abs().sort(dim=1, descending=True).values[:, 4:5], w, 0.0)
+    kept = smaller.dictionary().columns(torch.arange(N))
+    assert torch.allclose(kept, cut / cut.norm(dim=1, keepdim=True), atol=1e-6)
+    again = expander_sae.load(expander_sae.save(smaller, tmp_path / "pruned.safetensors"))
+    assert torch.equal(again.values, smaller.values) and again.about == sae.about
+    saelens.export(smaller, tmp_path / "out", say=False)
+    dense = expander_sae.load(tmp_path / "out")
+    assert torch.allclose(dense.decode(dense.encode(h)), smaller.decode(smaller.encode(h)), atol=1e-5)
+    with pytest.raises(UserError, match="found a learned mask"):
+        saelens.export(smaller, tmp_path / "compact", compact=True)

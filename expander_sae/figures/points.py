@@ -111,7 +111,7 @@ def read_published(path: str | Path | None) -> pd.DataFrame:
 
 
 def settings(frame: pd.DataFrame) -> list[Setting]:
-    """The rows of panels that a table gives rise to, sorted.
+    """The rows of panels that a table gives rise to, sorted; of one place the largest budget first.
 
     A setting has at least one sparse run. Where no run at all is sparse, the dense runs are shown
     alone, with the largest number of features as `n`.
@@ -120,11 +120,16 @@ def settings(frame: pd.DataFrame) -> list[Setting]:
     sparse = runs[runs["support"] != "dense"]
     keys = sparse if len(sparse) else runs.assign(n=runs.groupby(_SETTING)["n"].transform("max"))
     found = keys[[field.name for field in fields(Setting)]].drop_duplicates()
-    return sorted(
+    all_of_them = [
         Setting(
             str(model), str(corpus), int(layer), str(recipe), int(tokens), int(steps), int(m), int(n), int(k)
         )
         for model, corpus, layer, recipe, tokens, steps, m, n, k in found.to_numpy(object).tolist()
+    ]
+    # Of one place the largest budget first: the others are steps towards it.
+    return sorted(
+        all_of_them,
+        key=lambda one: (one.model, one.corpus, one.layer, one.recipe, -one.train_tokens, -one.steps, one),
     )
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,10 @@ from expander_sae import presets
 from expander_sae.blocks import Config
 from expander_sae.checks import semantic_errors
 from expander_sae.errors import UserError
+
+_MOST_VALUES = 1_000_000
+_LARGEST = 1e15
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 SCHEMA = Path(__file__).resolve().parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 """Where the schema lies in a checkout."""
@@ -24,13 +31,14 @@ def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCH
     source: the mapping, or the path of a YAML file that holds it. Scalars that stand for a list
     stay as they are; `Study` reads both. Raises `UserError` with one line for each mistake.
     """
-    import yaml
-
     if isinstance(source, str | Path):
         source = _read_yaml(Path(source))
-    config = _plain(source)
     try:
-        rules = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))
+        config = _plain(source, count(1))
+    except RecursionError:
+        raise UserError("config: found values nested without end, expected a few levels") from None
+    try:
+        rules = _parsed(Path(schema).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{schema}: no such file; a configuration is read in a checkout of the workflow, not by the "
@@ -56,16 +64,25 @@ def _read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates and numbers that are none
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
 
 
-def _plain(value: Any) -> Any:
-    """Copy of a YAML value that shares nothing with it."""
+@lru_cache(maxsize=2)
+def _parsed(schema: str) -> dict[str, Any]:
+    import yaml
+
+    return yaml.safe_load(schema)
+
+
+def _plain(value: Any, counter: Iterator[int]) -> Any:
+    """Copy of a YAML value that shares nothing with it; references can make a short file endless."""
+    if next(counter) > _MOST_VALUES:
+        raise UserError(f"config: found more than {_MOST_VALUES:,} values, expected fewer")
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, counter) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, counter) for item in value]
     return copy.copy(value)
 
 
@@ -142,18 +159,23 @@ def key_path(parts: list[Any]) -> str:
 def _schema_errors(config: Any, rules: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from jsonschema import Draft202012Validator
 
-    yield from _unusual_numbers(config, [])
+    yield from _unusual_values(config, [])
     for error in Draft202012Validator(rules).iter_errors(config):
         yield from _explain(error)
 
 
-def _unusual_numbers(value: Any, path: list[Any]) -> Iterator[tuple[str, str]]:
-    """NaN and infinity, which slip through every bound of a schema."""
+def _unusual_values(value: Any, path: list[Any]) -> Iterator[tuple[str, str]]:
+    """What slips through every bound of a schema: NaN, infinity, absurd numbers, control characters."""
+    here = key_path(path)
     if isinstance(value, float) and not math.isfinite(value):
-        yield key_path(path), f"{key_path(path)}: found {value}, expected a finite number"
+        yield here, f"{here}: found {value}, expected a finite number"
+    elif isinstance(value, int | float) and abs(value) > _LARGEST:
+        yield here, f"{here}: found {_shown(value)}, expected at most {_LARGEST:.0e}"
+    elif isinstance(value, str) and _CONTROL.search(value):
+        yield here, f"{here}: found {_shown(value)}, expected text without control characters"
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
-        yield from _unusual_numbers(item, [*path, key])
+        yield from _unusual_values(item, [*path, key])
 
 
 def _explain(error: Any) -> Iterator[tuple[str, str]]:

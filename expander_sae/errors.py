@@ -11,25 +11,31 @@ class UserError(Exception):
     """Bad input. The message names the key or file, what was found and what was expected."""
 
 
+def explained(error: BaseException) -> str | None:
+    """What to tell the user of an error that is theirs to mend; None where it is a defect.
+
+    Theirs are a `UserError`, a full or forbidden disk, and too little memory.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and not (error.filename is None and error.errno is None):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    if out_of_memory(error):
+        return f"too little memory ({' '.join(str(error).split())[:200] or 'no more was given'})"
+    return None
+
+
 @contextmanager
 def reported_to_user() -> Iterator[None]:
-    """Turn a `UserError`, a full or forbidden disk, and too little memory, into one line and exit code 2."""
+    """Turn an error that the user can mend into one line on stderr and exit code 2."""
     try:
         yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        if error.filename is None and error.errno is None:
+    except Exception as error:
+        message = explained(error)
+        if message is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        first = " ".join(str(error).split())[:200]
-        print(f"error: too little memory ({first or 'no more was given'})", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -45,8 +45,8 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         UserError: no such file, altered in any byte, not a whole safetensors file, or not one of ours.
     """
+    sealed = check_seal(path)
     try:
-        sealed = check_seal(path)
         with safetensors.safe_open(str(path), framework="pt") as stored:
             metadata = stored.metadata() or {}
             names = list(stored.keys())  # the handle is no mapping: it cannot be iterated over

@@ -70,9 +70,12 @@ def build_pool(
         if not tokens:
             raise UserError(f"{out_f32}: found no token in the {split} split, expected one or more")
     index = out_json.with_suffix(".tokens.safetensors")
-    with atomic_path(index) as temporary:
-        save_file({name: np.concatenate(values) for name, values in columns.items()}, temporary)
-        temporary.chmod(0o644)  # safetensors writes files that only their owner may read
+    try:
+        with atomic_path(index) as temporary:
+            save_file({name: np.concatenate(values) for name, values in columns.items()}, temporary)
+            temporary.chmod(0o644)  # safetensors writes files that only their owner may read
+    except SafetensorError as error:
+        raise UserError(f"{index}: cannot be written ({error})") from None
     write_sealed_json(
         out_json,
         {

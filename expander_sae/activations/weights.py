@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from expander_sae.errors import UserError
-from expander_sae.files import AGAIN, digest, sha256_file, temporary_sibling
+from expander_sae.files import AGAIN, digest, read_json, sha256_file, temporary_sibling
 from expander_sae.seals import read_sealed_json, write_sealed_json
 from expander_sae.stages import lineage
 
@@ -53,6 +53,7 @@ def materialise(spec: dict[str, Any], weights_folder: Path, out_json: Path) -> N
     if spec["source"] not in sources:
         raise UserError(f"{key}.source: found {spec['source']!r}, expected one of {', '.join(sources)}")
     folder = sources[spec["source"]](spec, Path(weights_folder), key)
+    _check_index(folder, key)
     config = _config(folder, spec["trust_remote_code"], key)
     check_shape(config, spec, key)
     out_json = Path(out_json)
@@ -71,6 +72,18 @@ def materialise(spec: dict[str, Any], weights_folder: Path, out_json: Path) -> N
             "lineage": lineage("model"),
         },
     )
+
+
+def _check_index(folder: Path, key: str) -> None:
+    """Refuse a list of weight files that names another kind of file, such as a pickle, or another folder."""
+    path = folder / "model.safetensors.index.json"
+    if not path.exists():
+        return
+    index = read_json(path)
+    parts = index.get("weight_map") if isinstance(index, dict) else None
+    for name in parts.values() if isinstance(parts, dict) else (None,):
+        if not isinstance(name, str) or not name.endswith(".safetensors") or Path(name).name != name:
+            raise UserError(f"{key}.location: {path} names {name!r}, expected .safetensors files beside it")
 
 
 def check_shape(config: Any, spec: dict[str, Any], key: str) -> None:

@@ -122,8 +122,8 @@ def write_timings(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
 
 
 def _read(path: str | Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
+    sealed = check_seal(path)
     try:
-        sealed = check_seal(path)
         # ParquetFile, not read_table: the folders' names are no columns.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if not agree(sealed, file.metadata.metadata or {}):

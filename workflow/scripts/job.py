@@ -10,11 +10,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from expander_sae import memory_limits
-from expander_sae.errors import UserError, reported_to_user
+from expander_sae.errors import UserError, explained
 from expander_sae.files import write_json
 
 
@@ -60,29 +61,26 @@ def arguments(*names: str, lists: tuple[str, ...] = ()) -> argparse.Namespace:
 def run(stage: str, main: Callable[[argparse.Namespace], bool | None], options: argparse.Namespace) -> None:
     """Run `main` with its output in the log file; write seconds and peak memory beside the log.
 
-    A `UserError`, or a disk that is full or forbidden, is also shown on the terminal, as one
-    message; anything else leaves its traceback in the log and says where that is. `main` returns
-    False where it found everything done: the cost of the job that did it is then kept.
+    What the user can mend (`errors.explained`) is also shown on the terminal, as one message;
+    anything else leaves its traceback in the log and says where that is. `main` returns False
+    where it found everything done: the cost of the job that did it is then kept.
     """
     # Numpy and torch read these once, when they are imported.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(threads())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "30")
-    terminal = _redirect(options.log)
     started = time.perf_counter()
+    terminal = os.dup(2)
     try:
-        with reported_to_user():
-            memory_limits.require(options.memory)
-            _check_device()
-            worked = main(options)
-    except SystemExit:
-        _repeat_last_line(options.log, terminal)
-        raise
-    except Exception:
-        _report_defect(options.log, terminal)
-    if worked is not False:
-        write_json(options.log.with_suffix(".json"), cost(stage, _job_name(options.log), started))
+        _redirect(options.log)
+        memory_limits.require(options.memory)
+        _check_device()
+        worked = main(options)
+        if worked is not False:
+            write_json(options.log.with_suffix(".json"), cost(stage, _job_name(options.log), started))
+    except Exception as error:
+        _report(error, options.log, terminal)
 
 
 def cost(stage: str, job: str, started: float) -> dict[str, Any]:
@@ -106,32 +104,30 @@ def _check_device() -> None:
             raise UserError("compute.device: found 'cuda', expected 'cpu' (torch sees no GPU here)")
 
 
-def _redirect(log: Path) -> int:
-    """Send stdout and stderr to the log; returns a descriptor of the former stderr."""
+def _redirect(log: Path) -> None:
+    """Send stdout and stderr to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    terminal = os.dup(2)
     with open(log, "ab") as stream:
         for descriptor in (1, 2):
             os.dup2(stream.fileno(), descriptor)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    return terminal
 
 
 def _job_name(log: Path) -> str:
     return log.with_suffix("").as_posix().removeprefix("results/logs/")
 
 
-def _repeat_last_line(log: Path, terminal: int) -> None:
-    sys.stderr.flush()
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    start = max((index for index, line in enumerate(lines) if line.startswith("error: ")), default=None)
-    if start is not None:
-        os.write(terminal, ("\n".join(lines[start:]) + "\n").encode())
-
-
-def _report_defect(log: Path, terminal: int) -> NoReturn:
-    traceback.print_exc()
-    kind, value = sys.exc_info()[:2]
-    name = kind.__name__ if kind else "error"
-    os.write(terminal, f"error: unexpected {name}: {value} (a defect; traceback in {log})\n".encode())
-    raise SystemExit(1)
+def _report(error: Exception, log: Path, terminal: int) -> NoReturn:
+    """Say on the terminal and in the log what happened; the terminal first, since a disk may be full."""
+    message, code = explained(error), 2
+    if message is None:
+        name, code = type(error).__name__, 1
+        message = f"unexpected {name}: {error} (a defect, or odd arguments; traceback in {log})"
+    os.write(terminal, f"error: {message}\n".encode(errors="backslashreplace"))
+    if os.path.sameopenfile(2, terminal):
+        raise SystemExit(code)  # the log could not be opened
+    with suppress(OSError):
+        if code == 1:
+            traceback.print_exc()
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(code)

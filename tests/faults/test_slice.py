@@ -1,0 +1,57 @@
+"""A little of the campaign at each run of the tests; all of it is ``python -m tests.faults``."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.generators import mutated, places
+from tests.faults.tally import Tally, table
+
+PARTS = ("config", "shard", "mask", "weights", "commands", "kills", "tokens")
+
+
+@pytest.mark.slow
+def test_a_slice_of_the_campaign_holds(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.faults",
+        "--slice",
+        "--json",
+        str(tmp_path / "a.json"),
+        "--only",
+        *PARTS,
+    ]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root, timeout=900)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert all(tally["holds"] and tally["tried"] > 0 for tally in found)
+    assert any(tally["compared"] for tally in found)
+
+
+def test_a_tally_holds_only_where_everything_does() -> None:
+    tally = Tally("part")
+    tally.fault(True)
+    tally.result([])
+    assert tally.holds
+    for spoil in (lambda t: t.fault(False, "x"), lambda t: t.result(["a"]), lambda t: t.result([], ["a"])):
+        spoiled = Tally("part")
+        spoil(spoiled)
+        assert not spoiled.holds
+        assert "part: FAILED" in table([spoiled])
+
+
+def test_mutations_change_a_copy_and_are_those_of_the_seed() -> None:
+    value = {"a": [1, {"b": 2}], "c": "x"}
+    found = [mutated(value, random.Random(seed)) for seed in range(50)]
+    assert value == {"a": [1, {"b": 2}], "c": "x"}
+    assert sum(other != value for other in found) > 40
+    assert list(map(repr, found)) == [repr(mutated(value, random.Random(seed))) for seed in range(50)]
+    assert set(places(value)) == {("a",), ("a", 0), ("a", 1), ("a", 1, "b"), ("c",)}

@@ -19,7 +19,7 @@ import expander_sae
 from expander_sae.cli.terminal import Terminal
 from expander_sae.errors import UserError
 
-COMMANDS = ("train", "eval", "omp", "inspect", "export", "dashboard", "bench", "completion")
+COMMANDS = ("train", "eval", "omp", "inspect", "export", "push", "pull", "dashboard", "bench", "completion")
 
 DESCRIPTION = """Sparse autoencoders whose decoder columns write only d of m coordinates (arXiv 2607.01799).
 

@@ -39,7 +39,9 @@ def make_run(folder: Path, tokens: int = TOKENS) -> Path:
     autoencoder.initialise(torch_generator(0, "initialisation"))
     with torch.no_grad():
         autoencoder.b_enc[DEAD] = -1e6
-    spec = {"model": "tiny", "layer": 1, "support": "expander", "encoder": "tied", "seed": 0}
+    spec = {"model": "tiny", "corpus": "text", "layer": 1, "recipe": "standard", "support": "expander"}
+    spec |= {"encoder": "tied", "m": WIDTH, "n": N, "d": D, "k": K, "seed": 0}
+    spec |= {"train_tokens": tokens, "steps": 0}
     autoencoder.save(run / "weights.safetensors", spec=spec, norm_limit=100.0)
     return run
 

@@ -27,6 +27,7 @@ NOT_RUN = {
     r"python -m benchmarks\.\S+ .*": "times the machine for minutes; tests/benchmarks runs it small",
     r"python -m expander_sae\.cost \S+ (--against|--cpu) .*": "needs a run; tests/test_cost.py has one",
     r".* --wandb .*": "needs an account",
+    r"expander-sae (push|pull) .*": "needs the Hub; tests/cli/test_hub.py has a stand-in for it",
 }
 """Commands that no test runs as they stand, and why."""
 
@@ -35,7 +36,8 @@ SMALL = {"n": "48", "d": "4", "k": "4", "steps": "4", "m": "16", "held-out": "16
 
 
 def kind(command):
-    if re.fullmatch(r"expander-sae( .*)?", command) and "--wandb" not in command:
+    remote = re.match(r"expander-sae (push|pull) (?!.*--dry-run)", command) or "--wandb" in command
+    if command.startswith("expander-sae ") and not remote:
         return "expander-sae"
     if re.match(r"(\.venv/bin/)?snakemake (--dry-run|-n) ", command):
         return "plan"

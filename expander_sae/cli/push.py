@@ -1,0 +1,67 @@
+"""`expander-sae push`: publish a run on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from expander_sae.cli.arguments import add_activations
+from expander_sae.cli.terminal import Terminal, pairs
+
+SUMMARY = "publish a run on the Hugging Face Hub, with a card written from its metrics"
+EXAMPLES = (
+    "expander-sae push results/…/n4608_d30_k64_seed0 me/my-sae --dry-run",
+    "expander-sae push results/…/n4608_d30_k64_seed0 me/my-sae --public --licence apache-2.0",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("repository", help="OWNER/NAME on the Hub")
+    parser.add_argument("--dry-run", action="store_true", help="build everything and contact nobody")
+    parser.add_argument("--public", action="store_true", help="make a new repository public")
+    parser.add_argument("--licence", help="for the card, such as apache-2.0")
+    parser.add_argument("--base-model", help="for the card: id of the language model on the Hub")
+    parser.add_argument("--dataset", help="for the card: id of the data set on the Hub")
+    parser.add_argument("--table", type=Path, help="metrics.parquet of the study, for the card's frontier")
+    parser.add_argument(
+        "--saelens",
+        choices=("dense", "compact", "none"),
+        default="dense",
+        help="which SAELens folder to add (default: %(default)s)",
+    )
+    parser.add_argument("--message", default="Upload an expander SAE", help="of the commit")
+    parser.add_argument("--revision", help="branch to upload to")
+    add_activations(parser, "--activations")
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> None:
+    from expander_sae.cli.data import read_activations
+    from expander_sae.interop.hub import push
+
+    activations = None
+    if options.activations is not None:
+        activations = read_activations(
+            options.activations, options.tensor, options.column, options.split, options.tokens
+        )
+    pushed = push(
+        options.run,
+        options.repository,
+        private=not options.public,
+        licence=options.licence,
+        base_model=options.base_model,
+        dataset=options.dataset,
+        table=options.table,
+        with_saelens=None if options.saelens == "none" else options.saelens,
+        activations=activations,
+        message=options.message,
+        revision=options.revision,
+        dry_run=options.dry_run,
+    )
+    record = {"url": pushed.url, "dry_run": options.dry_run, "files": pushed.files, "card": pushed.card}
+    lines = pairs([(name, f"{size:,} bytes") for name, size in pushed.files.items()])
+    if options.dry_run:
+        lines += ["", "the card:", "", pushed.card, "dry run: nothing was uploaded"]
+    else:
+        lines.append(f"uploaded: {pushed.url}")
+    terminal.result(record, lines)

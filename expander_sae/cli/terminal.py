@@ -41,7 +41,9 @@ def number(value: Any) -> str:
     """A value as a person reads it: thousands separated, four significant digits."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return {True: "yes", False: "no", None: "–"}.get(value, str(value))  # type: ignore[arg-type]
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return (
+        f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    )
 
 
 def pairs(rows: Sequence[tuple[str, Any]]) -> list[str]:

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from expander_sae.cli.main import COMMANDS, command_module
+from expander_sae.cli.terminal import number
 
 
 def test_help_needs_no_torch_numpy_or_pandas():
@@ -45,3 +46,8 @@ def test_the_version_is_the_package_s(command):
     import expander_sae
 
     assert command("--version").out == f"expander-sae {expander_sae.__version__}\n"
+
+
+def test_numbers_are_written_for_people():
+    shown = {0.12345: "0.1235", 80921.3: "80,921", 12: "12", 4608: "4,608", None: "–", True: "yes"}
+    assert {value: number(value) for value in shown} == shown

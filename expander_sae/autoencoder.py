@@ -257,7 +257,7 @@ class SparseAutoencoder(nn.Module):
                     else:
                         parameter.copy_(tensors[name])
             about = loaded.about = header["about"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(f"{path}: damaged weights ({error})") from None
         return loaded.to(device), about
 

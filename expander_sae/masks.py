@@ -123,6 +123,8 @@ def regenerate(recipe: dict[str, Any], sha256: str, origin: str | Path) -> Mask:
     except TypeError:
         expected = ", ".join(MaskRecipe.__dataclass_fields__)
         raise UserError(f"{origin}: mask recipe {recipe!r}, expected the keys {expected}") from None
+    except (ValueError, OverflowError, AttributeError) as error:
+        raise UserError(f"{origin}: mask recipe {recipe!r} cannot be generated ({error})") from None
     if mask.sha256 != sha256:
         raise UserError(f"{origin}: mask sha256 {sha256}, regenerated {mask.sha256}; was the file altered?")
     return mask

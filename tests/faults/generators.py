@@ -90,7 +90,7 @@ NASTY_VALUES = (None, True, False, [], {}, [[]], [None], {"a": 1}, {"": {}}, [1,
 
 def nasty(draw: random.Random) -> Any:
     """A value of a kind that nobody asked for."""
-    return draw.choice(draw.choice((NASTY_TEXT, NASTY_NUMBERS, NASTY_VALUES)))
+    return copy.deepcopy(draw.choice(draw.choice((NASTY_TEXT, NASTY_NUMBERS, NASTY_VALUES))))
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -4,6 +4,7 @@
 # make test-slurm run a study on a SLURM of one node: Debian packages slurm-wlm and munge, and root
 # make lint       style, types and the workflow's own checks
 # make docs       build the documentation into site/
+# make audit      ask for known holes in the pinned dependencies; needs the network
 # make clean      remove results
 #
 # PYTHON=...       interpreter to make .venv with, 3.11 or newer
@@ -36,7 +37,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Stops with a clear word where another run works in this folder; followed by the files to make.
 RUN = $(BIN)/python workflow/start.py --configfile '$(CONFIG)' $(if $(PROFILE),--profile '$(PROFILE)',--cores '$(CORES)')
 
-.PHONY: frontier figures test test-slurm lint docs install clean
+.PHONY: frontier figures test test-slurm lint docs install audit clean
 
 frontier: $(STAMP)
 	@$(RUN) results/frontier.pdf
@@ -67,6 +68,12 @@ lint: $(STAMP)
 docs: $(STAMP)
 	@$(BIN)/python -c 'import mkdocs' 2>/dev/null || $(PIP) --no-deps --requirement requirements-docs.lock
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# In an environment of its own: the tool is no dependency of the project.
+audit:
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv/audit/bin/pip-audit --requirement $(LOCK) --no-deps --disable-pip
 
 install: $(STAMP)
 

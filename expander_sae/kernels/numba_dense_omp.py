@@ -18,7 +18,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from expander_sae.kernels.numba_omp import _compiled
+# No reassociation and no contraction: whether a function is inlined, which differs between the process
+# that compiles it and those that load it from the cache, would then show in the last digits.
+_compiled = njit(cache=True, nogil=True)
 
 _CHUNK = 1024
 """Columns worked on at once: their sums stay in the innermost cache."""
@@ -40,7 +42,7 @@ def _largest(score, barred, start, stop, absolute):
     return best
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _best(score, barred, absolute):
     """(score, column) of the best untried column, the first among equals; column −1 if none."""
     best, where = -np.inf, -1
@@ -109,7 +111,7 @@ def _scores_of_residual(weight, target, index, x, held, residual, score):
         score[j] = total
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def omp(weight, gram, scores, target, length, limit, absolute, dependence, index, value, start, stop):
     """Samples [start, stop). weight [n, m] unit rows, gram [n, n], scores = Wᵀtarget [B, n] (overwritten),
     length [B] = ‖target‖; index −1 and value 0 in advance."""

@@ -11,6 +11,7 @@ so `squeue` has to serve as status command, and no control groups, so limits are
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shlex
@@ -206,10 +207,13 @@ def main() -> None:
     reason = why_not()
     if reason is not None:
         raise SystemExit(f"error: {reason}")
+    # As Ctrl-C, so that the daemons are ended with this process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "/tmp/one-node").absolute()
     with OneNode(folder):
         print(f"up. In another terminal: export SLURM_CONF={folder}/slurm.conf; Ctrl-C here ends it.")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def _model_rates(folder: Path, tokens: int = 1024) -> dict[str, float]:
 
     Parameters are those of the cost model, so that its estimates hold for this model.
     """
-    from expander_sae.cost_stages import VOCABULARIES, ModelSize
+    from expander_sae.memory import VOCABULARIES, ModelSize
 
     file = extraction.model_file(folder)
     record = read_model(file)

@@ -27,7 +27,11 @@ def test_every_data_file_of_the_package_is_declared():
     """What is not declared is in a checkout and missing from a wheel."""
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     package = Path(str(resources.files("expander_sae")))
-    found = [path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    found = [
+        path
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    ]
     assert len(found) >= 2
     declared = {
         path

@@ -122,10 +122,19 @@ def tied_gradients(
 
     The loss's gradient in r, summed over the batch, is W d_bias.
     """
-    slope = correlate_at(values, rows, error, index)
-    d_values = scatter_outer(rows, index, value, error)
-    d_values += scatter_outer(rows, index, slope, residual)
-    return d_values, summed_by_feature(index, slope, rows.shape[0])
+    (n, w), k = rows.shape, index.shape[1]
+    slope = torch.empty_like(value)
+    d_values = values.new_zeros(n, w)
+    for tile in tiles(index.shape[0], _ELEMENTS // max(k * w, 1)):
+        column = index[tile].clamp(min=0)
+        at = rows[column].flatten(1).long()
+        wrong, right = (part[tile].gather(1, at).view(*column.shape, w) for part in (error, residual))
+        slope[tile] = (wrong * values[column]).sum(2).masked_fill_(index[tile] < 0, 0)
+        # Both outer products in one sum over the places of a feature.
+        pieces = wrong.mul_(value[tile][:, :, None]).addcmul_(right, slope[tile][:, :, None])
+        order, starts = by_feature(index[tile], n)
+        d_values += F.embedding_bag(order, pieces.view(-1, w), starts, mode="sum", include_last_offset=True)
+    return d_values, summed_by_feature(index, slope, n)
 
 
 def summed_by_feature(index: Tensor, coefficient: Tensor, n: int) -> Tensor:

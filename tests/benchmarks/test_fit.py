@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks import extraction, fit, fit_jobs
 from benchmarks.measure import Variant
 from benchmarks.tasks import Shape
-from expander_sae import cost_stages
+from expander_sae import memory
 from expander_sae.cost_model import CPU_FILE, JOB_CONSTANTS, Machine, terms
 from expander_sae.errors import UserError
 
@@ -120,7 +120,7 @@ def test_quick_shapes_can_be_timed() -> None:
 def test_constants_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = extraction.model_file(tmp_path, convert=False, results=tmp_path)
     monkeypatch.setattr(extraction, "EMBEDDED", "tiny")
-    monkeypatch.setitem(cost_stages.VOCABULARIES, "tiny", 512)
+    monkeypatch.setitem(memory.VOCABULARIES, "tiny", 512)
     monkeypatch.setattr(extraction, "model_file", lambda folder: model)
     (tmp_path / "new").mkdir()
     found = fit_jobs._model_rates(tmp_path / "new", tokens=400) | fit_jobs._pool_rates(tmp_path, 256, 16)

@@ -74,10 +74,21 @@ def pretend_finished(folder, config):
         files += [f"{run.path}/{name}" for name in ("weights.safetensors", "run.json", "training.csv")]
     for cell in study.cells:
         files += [f"{study.measurements(cell)}/{name}.parquet" for name in ("metrics", "documents")]
-    names = ("metrics.parquet", "documents.parquet", "curves.parquet", "timings.parquet", "provenance.json")
-    files += [f"results/{name}" for name in (*names, "frontier.pdf", "frontier.png")]
-    files += ["results/claims.json", "results/report.html"]
-    files += [*figure_files("results/figures"), *table_files("results/tables")]
+    touch(folder, config, [*files, *COLLECTED])
+
+
+COLLECTED = [
+    *(f"results/{name}.parquet" for name in ("metrics", "documents", "curves", "timings")),
+    *(f"results/{name}" for name in ("provenance.json", "frontier.pdf", "frontier.png")),
+    *("results/claims.json", "results/report.html"),
+    *figure_files("results/figures"),
+    *table_files("results/tables"),
+]
+"""What is made from all runs together."""
+
+
+def touch(folder, config, files):
+    """Leave these files, empty, with snakemake's record that they are up to date."""
     for name in dict.fromkeys(files):
         path = Path(folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ rule claims:
     input:
         metrics="results/metrics.parquet",
         documents="results/documents.parquet",
-        speed=lambda w: optional("speed"),
+        speed=lambda w: timed(),
         claims=BASE / "workflow" / "claims.yaml",
     output:
         "results/claims.json",

@@ -42,10 +42,12 @@ rule evaluate:
         **asks(lambda w: PLAN.evaluation(cell_of(w))),
         gpu=GPUS,
     params:
-        spec=lambda w: canonical_json(STUDY.evaluation_spec(w.cell)),
+        spec=quick(lambda w: canonical_json(STUDY.evaluation_spec(w.cell))),
         # Only where a run is also measured on its training documents.
-        train=lambda w, input: (
-            shlex.join(["--train", input.train]) if "train" in input.keys() else ""
+        train=quick(
+            lambda w, input: (
+                shlex.join(["--train", input.train]) if "train" in input.keys() else ""
+            )
         ),
         lineage=lineage("evaluation"),
     shell:

@@ -112,6 +112,7 @@ def _become(output: Path, cwd: Path) -> None:
 def _watch(descriptor: int, kill_at: int | None) -> None:
     """Write a byte for each file that is opened, renamed or removed below results/; die at the n-th."""
     count = 0
+    os.set_blocking(descriptor, False)  # nobody reads before the end, and many events fill a pipe
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count
@@ -123,7 +124,8 @@ def _watch(descriptor: int, kill_at: int | None) -> None:
         ):
             return
         count += 1
-        os.write(descriptor, b".")
+        with contextlib.suppress(BlockingIOError):
+            os.write(descriptor, b".")
         if count == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 

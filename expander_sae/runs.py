@@ -16,14 +16,14 @@ import torch
 from expander_sae.activations.pool import Normalisation, Pool, normalisation
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.files import atomic_path, digest
+from expander_sae.files import atomic_path, digest, sha256_file
 from expander_sae.kernels.autograd import unit_columns
 from expander_sae.mask_shapes import PRUNED
 from expander_sae.masks import Mask, read_mask
 from expander_sae.pruning import prune
 from expander_sae.recipes import Recipe
 from expander_sae.rng import torch_generator
-from expander_sae.seals import write_sealed_json
+from expander_sae.seals import check_recorded, write_sealed_json
 from expander_sae.stages import lineage
 from expander_sae.tensors import load_tensors, save_tensors
 from expander_sae.training import LOG_COLUMNS, Cadence, TrainingState, train
@@ -160,6 +160,7 @@ def _finished(folder: Path, identity: str) -> bool:
         return False
     try:
         _, about = SparseAutoencoder.load(folder / WEIGHTS)
+        check_recorded(folder / LOG, folder / RECORD, "log_sha256")
     except UserError:
         return False
     return about.get("fingerprint") == identity
@@ -203,6 +204,7 @@ def _write_results(
         about
         | {
             "finite": finite,
+            "log_sha256": sha256_file(folder / LOG),
             "kept_tokens": len(scaling.kept),
             "mask_sha256": None if mask is None else mask.sha256,
             "lineage": lineage("training"),

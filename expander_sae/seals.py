@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from expander_sae.errors import UserError
-from expander_sae.files import AGAIN, atomic_path, read_json
+from expander_sae.files import AGAIN, atomic_path, read_json, sha256_file
 
 _PREFIX = b"expander-sae-sha256:"
 _DIGITS = 64
@@ -107,3 +107,13 @@ def read_sealed_json(path: str | Path, keys: Iterable[str], kind: str) -> dict[s
 def agree(sealed: bool, names: Iterable[str | bytes]) -> bool:
     """Whether metadata of these names are those of a file that `check_seal` found to be (un)sealed."""
     return sealed == any(name in (KEY, KEY.encode()) for name in names)
+
+
+def check_recorded(path: Path, record: Path, key: str) -> None:
+    """Raise `UserError` where a file is not the one whose sha256 a sealed record holds under `key`.
+
+    For files that have no place for a seal; records of earlier versions, which hold none, are accepted.
+    """
+    expected = read_sealed_json(record, (), "record").get(key)
+    if expected is not None and sha256_file(path) != expected:
+        raise UserError(f"{path}: altered or cut short (not the bytes that were written); {AGAIN}")

@@ -106,6 +106,16 @@ def test_a_finished_run_is_kept_and_any_other_is_made_again(pool: Path, tmp_path
     assert runs.train_run(spec(), pool, masked, folder), "truncated weights are not a finished run"
 
 
+def test_a_damaged_log_is_made_again(pool: Path, tmp_path: Path) -> None:
+    folder, masked = tmp_path / "run", mask(tmp_path)
+    runs.train_run(spec(), pool, masked, folder)
+    log = folder / "training.csv"
+    whole = log.read_bytes()
+    log.write_bytes(whole.replace(b"0", b"1", 1))
+    assert runs.train_run(spec(), pool, masked, folder)
+    assert log.read_bytes() == whole
+
+
 def test_another_runs_or_a_damaged_checkpoint_is_ignored(pool: Path, tmp_path: Path) -> None:
     masked = mask(tmp_path)
     runs.train_run(spec(), pool, masked, tmp_path / "whole")

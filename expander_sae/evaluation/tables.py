@@ -19,7 +19,7 @@ from pyarrow import csv
 
 from expander_sae.errors import UserError
 from expander_sae.files import AGAIN, atomic_path
-from expander_sae.seals import KEY, UNSEALED, agree, check_seal, seal
+from expander_sae.seals import KEY, UNSEALED, agree, check_recorded, check_seal, seal
 
 RUN_COLUMNS: dict[str, pa.DataType] = {
     "model": pa.string(),
@@ -193,6 +193,9 @@ def write_curves(curves: Mapping[str, Mapping[str, Any]], path: str | Path, abou
 def _curve(path: Path, columns: Mapping[str, Any]) -> pa.Table:
     logged = {name: kind for name, kind in CURVES.items() if name not in RUN_COLUMNS}
     options = csv.ConvertOptions(column_types=logged, include_columns=list(logged))
+    record = path.with_name("run.json")
+    if record.exists():
+        check_recorded(path, record, "log_sha256")
     try:
         table = csv.read_csv(path, convert_options=options)
     except (pa.ArrowException, OSError, KeyError) as error:

@@ -1,13 +1,16 @@
-"""Whose a folder is: one run of the workflow at a time, and a second one is told which that is.
+"""Whose a folder is: one `make` at a time, and a second one is told who works there.
 
-Snakemake locks a folder but does not say for whom, and its lock outlives a killed run. The record
-here holds the process: while that, or a job that it started, is alive, the folder is taken.
+Snakemake locks a folder but does not say for whom, and its lock outlives a killed run. Here each run
+keeps a record of its process from before it locks until it ends. While one of these processes, or a
+job that it started, is alive, the folder is taken. Snakemake called by hand lets runs side by side that
+make different files: there is a record for each.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import sys
 import time
@@ -15,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from expander_sae.errors import UserError
 from expander_sae.files import read_json, write_json
@@ -22,7 +26,10 @@ from expander_sae.files import read_json, write_json
 VARIABLE = "EXPANDER_SAE_RUN"
 """An environment variable that every job inherits: the name of the run that started it."""
 
-_RECORD = ".snakemake/owner.json"
+RECORDS = ".snakemake/owners"
+"""A file for each run: HOST-PID.json."""
+
+_GUARD = ".snakemake/owners.guard"
 _LOCKS = ".snakemake/locks"
 
 
@@ -46,8 +53,17 @@ class Owner:
         return f"{self.host}/{self.pid}/{self.created:.0f}"
 
     @property
+    def record(self) -> str:
+        """Where it is recorded, from the run's folder."""
+        return f"{RECORDS}/{re.sub(r'[^A-Za-z0-9.]', '_', self.host)}-{self.pid}.json"
+
+    @property
     def is_here(self) -> bool:
         return self.host == socket.gethostname()
+
+    @property
+    def is_this_process(self) -> bool:
+        return self.is_here and self.pid == os.getpid() and self.is_alive()
 
     def is_alive(self) -> bool:
         """Whether the process itself runs, on this machine; not another that got its number."""
@@ -56,9 +72,7 @@ class Owner:
 
     def jobs(self) -> list[str]:
         """Processes on this machine that were started by it: `number (program)`."""
-        import psutil
-
-        found = []
+        psutil, found = _psutil(), []
         for process in psutil.process_iter():
             try:
                 if process.pid != os.getpid() and process.environ().get(VARIABLE) == self.name:
@@ -68,9 +82,19 @@ class Owner:
         return found
 
 
-def _created(pid: int) -> float | None:
-    import psutil
+def _psutil() -> Any:
+    try:
+        import psutil
+    except ImportError:
+        raise UserError(
+            "psutil: not installed, expected it, to see which processes run; "
+            "install it with `pip install 'expander-sae[workflow]'`"
+        ) from None
+    return psutil
 
+
+def _created(pid: int) -> float | None:
+    psutil = _psutil()
     try:
         process = psutil.Process(pid)
         # A zombie is dead and waits only for its parent to notice.
@@ -80,41 +104,64 @@ def _created(pid: int) -> float | None:
 
 
 def write(folder: Path = Path()) -> None:
-    """Record this process as the owner of the folder, unless another one is and lives.
+    """Record that this process works in the folder, beside others that do.
 
-    Snakemake itself lets runs side by side that make different files; the first then stays on record.
+    To be called before Snakemake locks: a lock whose run is not on record yet would be taken for that
+    of a run on record which is gone.
     """
-    owner = _read(folder)
-    if owner is None or not owner.is_here or not owner.is_alive():
-        write_json(folder / _RECORD, asdict(Owner.this_process()))
+    with _alone(folder):
+        _write(folder)
+
+
+def remove(folder: Path = Path()) -> None:
+    """Take this process off record, where it has ended in good order: unless jobs of it still work."""
+    owner = Owner.this_process()
+    path = folder / owner.record
+    if path.exists() and not owner.jobs():
+        with _alone(folder):
+            path.unlink(missing_ok=True)
 
 
 def take(unlock: Callable[[], None], folder: Path = Path()) -> None:
     """Make the folder this process's, or raise `UserError` saying whose it is.
 
-    unlock: removes Snakemake's lock. It is called where a lock is there and its owner is gone.
+    unlock: removes Snakemake's lock. It is called where a lock is there and all runs on record, one at
+    least, are of this machine and gone, and their jobs too. A run of another machine cannot be seen
+    from here: it counts as there as long as there is a lock, and its record stays.
     """
     with _alone(folder):
-        owner, locked = _read(folder), any((folder / _LOCKS).glob("*"))
-        if owner is not None and (locked or owner.is_here):
-            _refuse_if_in_use(owner, folder)
+        locked = any((folder / _LOCKS).glob("*"))
+        records = {path: _read(path) for path in _records(folder)}
+        others = {path: owner for path, owner in records.items() if not (owner and owner.is_this_process)}
+        for path, owner in others.items():
+            if owner is not None and (locked or owner.is_here):
+                _refuse_if_in_use(owner, folder)
+            elif owner is None and locked:
+                raise UserError(_nobody(folder, f"{path}: found a record that cannot be read"))
         if locked:
-            if owner is None:
+            gone = ", ".join(f"{owner.began} (process {owner.pid})" for owner in others.values() if owner)
+            if not gone:
                 raise UserError(
-                    f"{folder / _LOCKS}: found a lock without an owner, expected none; if no snakemake "
-                    f"works in {folder.absolute()}, remove it with `snakemake --unlock`"
+                    _nobody(folder, f"{folder / _LOCKS}: found a lock without an owner, expected none")
                 )
-            print(f"unlocking: the run of {owner.began} (process {owner.pid}) is gone", file=sys.stderr)
+            print(f"unlocking: the run of {gone} is gone", file=sys.stderr)
             unlock()
-        write(folder)
+        for path, owner in others.items():
+            if owner is None or owner.is_here:
+                path.unlink(missing_ok=True)
+        _write(folder)
+
+
+def _nobody(folder: Path, found: str) -> str:
+    return f"{found}; if no snakemake works in {folder.absolute()}, remove its lock with `snakemake --unlock`"
 
 
 def _refuse_if_in_use(owner: Owner, folder: Path) -> None:
     what = f"{folder.absolute()}: in use by a run of the workflow since {owner.began}, process {owner.pid}"
     if not owner.is_here:
         raise UserError(
-            f"{what} on the machine {owner.host}, which cannot be seen from {socket.gethostname()}; "
-            f"wait for it, or if it is gone remove its lock with `snakemake --unlock`"
+            f"{what} on the machine {owner.host}, which cannot be seen from {socket.gethostname()}; wait "
+            f"for it, or if it is gone remove its lock with `snakemake --unlock` and {owner.record}"
         )
     if owner.is_alive():
         raise UserError(f"{what}; wait for it or end it (kill {owner.pid})")
@@ -126,10 +173,20 @@ def _refuse_if_in_use(owner: Owner, folder: Path) -> None:
         )
 
 
-def _read(folder: Path) -> Owner | None:
-    """The recorded owner; None where there is no record or not a whole one."""
+def _write(folder: Path) -> None:
+    owner = Owner.this_process()
+    write_json(folder / owner.record, asdict(owner))
+
+
+def _records(folder: Path) -> list[Path]:
+    """The records, without those that are being written."""
+    return sorted(path for path in (folder / RECORDS).glob("*.json") if not path.name.startswith("."))
+
+
+def _read(path: Path) -> Owner | None:
+    """The recorded owner; None where the record is not a whole one."""
     try:
-        found = read_json(folder / _RECORD)
+        found = read_json(path)
         return Owner(str(found["host"]), int(found["pid"]), float(found["created"]), str(found["began"]))
     except (UserError, KeyError, TypeError, ValueError):
         return None
@@ -138,7 +195,7 @@ def _read(folder: Path) -> Owner | None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Lets one process of this machine at a time look and take."""
-    guard = folder / f"{_RECORD}.guard"
+    guard = folder / _GUARD
     guard.parent.mkdir(parents=True, exist_ok=True)
     with open(guard, "w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

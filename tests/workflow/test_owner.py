@@ -14,7 +14,7 @@ import yaml
 from expander_sae import owner
 from expander_sae.errors import UserError
 from expander_sae.owner import VARIABLE, Owner
-from tests.workflow.planning import ROOT
+from tests.workflow.planning import ROOT, snakemake
 from tests.workflow.test_plan import CONFIG
 
 # A run of the workflow, as far as its folder is concerned: takes it and works until it is told to end.
@@ -65,6 +65,20 @@ def lock(folder):
     path = folder / ".snakemake/locks/0.input.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("results/metrics.parquet\n")
+
+
+def records(folder):
+    """What the processes on record have in their files."""
+    found = (folder / owner.RECORDS).glob("*.json")
+    return {record["pid"]: record for record in (json.loads(path.read_text()) for path in found)}
+
+
+def put(folder, **record):
+    """A record, as another process would have left it."""
+    path = folder / Owner(**record).record
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+    return path
 
 
 def take(folder):
@@ -118,30 +132,38 @@ def test_jobs_that_outlive_a_killed_run_keep_the_folder(start, tmp_path):
 
 def test_another_process_with_the_number_of_a_dead_one_is_not_the_owner(start, tmp_path):
     other = start(IDLE)
-    record = {"host": Owner.this_process().host, "pid": other.pid, "created": 1.0, "began": "long ago"}
-    (tmp_path / ".snakemake").mkdir()
-    (tmp_path / ".snakemake/owner.json").write_text(json.dumps(record))
+    put(tmp_path, host=Owner.this_process().host, pid=other.pid, created=1.0, began="long ago")
     lock(tmp_path)
     assert take(tmp_path)
 
 
 def test_a_run_on_another_machine_is_left_alone_while_it_holds_the_lock(tmp_path):
-    (tmp_path / ".snakemake").mkdir()
-    record = {"host": "node17", "pid": os.getpid(), "created": 1.0, "began": "2026-01-02 03:04:05"}
-    (tmp_path / ".snakemake/owner.json").write_text(json.dumps(record))
+    record = put(tmp_path, host="node17", pid=os.getpid(), created=1.0, began="2026-01-02 03:04:05")
     lock(tmp_path)
     with pytest.raises(UserError, match=r"on the machine node17, .* `snakemake --unlock`"):
         take(tmp_path)
     (tmp_path / ".snakemake/locks/0.input.lock").unlink()
     assert not take(tmp_path)
+    assert record.exists(), "nobody here knows whether it is gone"
+
+
+def test_a_foreign_run_beside_a_dead_one_of_this_machine_keeps_the_lock(start, tmp_path):
+    first, _ = holder(start)
+    put(tmp_path, host="node17", pid=1, created=1.0, began="2026-01-02 03:04:05")
+    lock(tmp_path)
+    first.kill()
+    first.wait()
+    with pytest.raises(UserError, match="on the machine node17"):
+        take(tmp_path)
 
 
 @pytest.mark.parametrize("record", [None, "", "{}", '{"host": 1}', "\x00"])
 def test_a_lock_of_nobody_is_not_removed(tmp_path, record):
     lock(tmp_path)
     if record is not None:
-        (tmp_path / ".snakemake/owner.json").write_text(record)
-    with pytest.raises(UserError, match="found a lock without an owner"):
+        (tmp_path / owner.RECORDS).mkdir(parents=True)
+        (tmp_path / owner.RECORDS / "node17-1.json").write_text(record)
+    with pytest.raises(UserError, match=r"found a (lock without an owner|record that cannot be read)"):
         take(tmp_path)
 
 
@@ -151,14 +173,68 @@ def test_of_runs_that_start_at_once_one_gets_the_folder(start):
     assert sum(word.startswith("taken") for word in words) == 1
 
 
-def test_snakemake_does_not_take_a_living_owners_place(start, tmp_path):
+BESIDE = """
+import sys
+from expander_sae import owner
+owner.write()
+print("beside", flush=True)
+sys.stdin.readline()
+owner.remove()
+"""
+
+
+def test_a_run_that_joined_another_keeps_the_folder_when_that_one_dies(start, tmp_path):
+    """As `snakemake` by hand does, for files that the first does not make."""
     first, _ = holder(start)
-    owner.write(tmp_path)
-    assert json.loads((tmp_path / ".snakemake/owner.json").read_text())["pid"] == first.pid
+    second = start([sys.executable, "-c", BESIDE])
+    assert second.stdout.readline() == "beside\n"
+    assert set(records(tmp_path)) == {first.pid, second.pid}
+    lock(tmp_path)
     first.kill()
     first.wait()
+    with pytest.raises(UserError, match=f"process {second.pid}; wait for it"):
+        take(tmp_path)
+    second.communicate("end\n")
+    assert set(records(tmp_path)) == {first.pid}, "one that ends in good order takes itself off"
+    assert take(tmp_path)
+    assert set(records(tmp_path)) == {os.getpid()}
+
+
+def test_a_run_with_jobs_left_stays_on_record(start, tmp_path):
+    job = start(IDLE, **{VARIABLE: Owner.this_process().name})
     owner.write(tmp_path)
-    assert json.loads((tmp_path / ".snakemake/owner.json").read_text())["pid"] == os.getpid()
+    owner.remove(tmp_path)
+    assert set(records(tmp_path)) == {os.getpid()}
+    job.communicate("end\n")
+    owner.remove(tmp_path)
+    assert not records(tmp_path)
+
+
+def test_without_psutil_a_message_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(UserError, match=r"psutil: not installed, .*expander-sae\[workflow\]"):
+        owner.write(tmp_path)
+
+
+def test_snakemake_is_on_record_before_it_locks_and_not_after_it_ends(tmp_path):
+    """What an input function sees, which Snakemake calls before it locks; a dry run leaves nothing."""
+    snakefile = tmp_path / "Snakefile"
+    snakefile.write_text(
+        f"include: {str(ROOT / 'Snakefile')!r}\n\n\n"
+        "def seen(wildcards):\n"
+        "    found = [p.name for p in Path('.snakemake/owners').glob('*.json')]\n"
+        "    locks = list(Path('.snakemake/locks').glob('*'))\n"
+        "    print('SEEN', len(found), str(os.getpid()) in ''.join(found), len(locks), file=sys.stderr)\n"
+        "    return []\n\n\n"
+        "rule probe:\n    input: seen\n    output: 'probe.txt'\n    shell: 'touch {output}'\n"
+    )
+    dry = snakemake(tmp_path, CONFIG, "--dry-run", "--", "probe.txt", snakefile=snakefile)
+    assert dry.returncode == 0, dry.stderr
+    assert "SEEN 0 False 0" in dry.stderr and not records(tmp_path)
+    done = snakemake(tmp_path, CONFIG, "--", "probe.txt", snakefile=snakefile)
+    assert done.returncode == 0, done.stderr
+    assert "SEEN 1 True 0" in done.stderr
+    assert (tmp_path / "probe.txt").exists() and not records(tmp_path)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 # The study, and what all rules share. No torch here, since this file is read for every job.
 
+import atexit
 import gc
 import inspect
 import os
@@ -94,13 +95,25 @@ wildcard_constraints:
     cell=CELL,
 
 
+# What looks at the workflow and runs nothing of it. `make` holds the records while it calls --unlock.
+ONLY_LOOKS = workflow.output_settings.dryrun or any(
+    argument in ("--unlock", "--lint", "--list-rules", "--list-target-rules", "--summary", "--dag")
+    for argument in sys.argv
+)
 if workflow.is_main_process:
-    # By this a later run finds the jobs of one that was killed.
-    os.environ[owner.VARIABLE] = owner.Owner.this_process().name
+    try:
+        # By this a later run finds the jobs of one that was killed.
+        os.environ[owner.VARIABLE] = owner.Owner.this_process().name
+        if not ONLY_LOOKS:
+            # Here and not in onstart, which comes after Snakemake's lock. Removed as the process ends,
+            # in whatever way but a kill: onsuccess is not called where nothing was to be done.
+            owner.write()
+            atexit.register(owner.remove, Path.cwd())
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 onstart:
-    owner.write()
     for line in STUDY.left_out:
         print(f"left out: {line}", file=sys.stderr)
 

@@ -13,6 +13,11 @@ IGNORE = "EXPANDER_SAE_IGNORE_MEMORY"
 
 _MB = 1e6
 
+# Limit, use, and what of the use the kernel frees before it refuses anything: cached files, read again
+# or not (both lists are reclaimed), and kernel caches. Tmpfs and anonymous memory are in none of them.
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+_V2 = ("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable"))
+
 
 def available_mb(root: Path = Path("/")) -> float | None:
     """Megabytes that can be taken before the machine, or a control group of this process, is full.
@@ -53,11 +58,7 @@ def _groups(root: Path) -> Iterator[float | None]:
         if kinds and "memory" not in kinds.split(","):
             continue
         mount = root / ("sys/fs/cgroup/memory" if kinds else "sys/fs/cgroup")
-        limit, used, freed = (
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            if kinds
-            else ("memory.max", "memory.current", "inactive_file")
-        )
+        limit, used, freed = _V1 if kinds else _V2
         # In a container the path can be that of the host, of which only the root is to be seen.
         group = mount / path.lstrip("/")
         for folder in (group, *group.parents):
@@ -66,13 +67,13 @@ def _groups(root: Path) -> Iterator[float | None]:
                 break
 
 
-def _left(limit: Path, used: Path, statistics: Path, freed: str) -> float | None:
+def _left(limit: Path, used: Path, statistics: Path, freed: tuple[str, ...]) -> float | None:
     most, taken = _number(limit), _number(used)
     if most is None or taken is None:
         return None
     for line in _lines(statistics):
         name, _, value = line.partition(" ")
-        if name == freed:
+        if name in freed:
             taken -= int(value)
     return (most - max(taken, 0)) / _MB
 

@@ -95,22 +95,23 @@ def test_the_narrowest_group_above_the_process_decides_and_its_caches_are_free(t
         "memory.max": "max\n",
         "a__memory.max": "3000000000\n",
         "a__memory.current": "2500000000\n",
-        "a__memory.stat": "anon 1\ninactive_file 500000000\n",
+        "a__memory.stat": "anon 1\ninactive_file 500000000\nactive_file 200000000\n"
+        "slab_reclaimable 50000000\nslab_unreclaimable 7\n",
         "a__b__memory.max": "4000000000\n",
         "a__b__memory.current": "100\n",
     }
     root = machine(tmp_path, 9000, "0::/a/b\n", **files)
-    assert memory_limits.available_mb(root) == pytest.approx(1000, abs=1)
+    assert memory_limits.available_mb(root) == pytest.approx(1250, abs=1)
 
 
 def test_the_older_interface(tmp_path):
     files = {
         "memory__job__memory.limit_in_bytes": "2000000000\n",
         "memory__job__memory.usage_in_bytes": "600000000\n",
-        "memory__job__memory.stat": "total_inactive_file 100000000\n",
+        "memory__job__memory.stat": "total_inactive_file 100000000\ntotal_active_file 50000000\n",
     }
     root = machine(tmp_path, 9000, "3:cpu,cpuacct:/job\n7:memory:/job\n", **files)
-    assert memory_limits.available_mb(root) == pytest.approx(1500, abs=1)
+    assert memory_limits.available_mb(root) == pytest.approx(1550, abs=1)
 
 
 def test_a_container_sees_its_own_root_only(tmp_path):

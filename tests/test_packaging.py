@@ -1,5 +1,9 @@
 """One version everywhere, and a package whose data is found."""
 
+import os
+import shutil
+import subprocess
+import sys
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -46,3 +50,21 @@ def test_without_the_workflow_a_configuration_is_refused_in_words(tmp_path):
     """The schema is the workflow's: a wheel has none."""
     with pytest.raises(UserError, match=r"schema\.yaml: no such file; .* in a checkout of the workflow"):
         load_config({}, tmp_path / "workflow/schemas/config.schema.yaml")
+
+
+def test_commands_that_need_the_checkout_say_so(tmp_path):
+    """The package alone, as a wheel installs it."""
+    shutil.copytree(ROOT / "expander_sae", tmp_path / "expander_sae")
+    (tmp_path / "config.yaml").write_text("models: []\n")
+    for arguments in (["expander_sae.cost", "config.yaml"], ["expander_sae.report", "."]):
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: {tmp_path}/workflow/") and done.stderr.count("\n") == 1
+        assert "in a checkout of the" in done.stderr and "not by the installed library alone" in done.stderr

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from expander_sae.errors import reported_to_user
+from expander_sae.errors import UserError, reported_to_user
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,12 +36,20 @@ def rebuild(folder: Path, out: Path) -> None:
     from expander_sae.figures.write import draw_all
     from expander_sae.files import read_json
     from expander_sae.report.gather import gather
-    from expander_sae.report.page import write_report
+    from expander_sae.report.page import template_engine, write_report
     from expander_sae.report.tables import write_tables
 
-    found = gather(folder, out)
     published, synthetic = RESOURCES / "paper_figures.csv", RESOURCES / "paper_synthetic_omp.csv"
     register = ROOT / "workflow" / "claims.yaml"
+    # Before minutes of drawing, not after.
+    for path in (register, published, synthetic):
+        if not path.is_file():
+            raise UserError(
+                f"{path}: no such file; the report and its figures are made in a checkout of the "
+                "repository, not by the installed library alone"
+            )
+    template_engine()
+    found = gather(folder, out)
     write_claims(found.metrics, found.documents, register, out / "claims.json", found.speed)
     frontier.draw(found.metrics, published, out / "frontier.pdf", out / "frontier.png")
     sources = load(

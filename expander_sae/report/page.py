@@ -56,12 +56,11 @@ def write_report(
     figures: the folder of the drawn figures. frontier: the PNG of its first page, if drawn.
     provenance: the content of provenance.json; empty where it was not recorded.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("expander_sae.report", "."),
+    jinja2 = template_engine()
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("expander_sae.report", "."),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -79,6 +78,18 @@ def write_report(
     )
     with atomic_path(out) as path:
         path.write_text(text, encoding="utf-8")
+
+
+def template_engine() -> Any:
+    """The module jinja2; `UserError` where it is not installed."""
+    try:
+        import jinja2
+    except ImportError:
+        raise UserError(
+            "jinja2: not installed, expected it, to write the report; "
+            "install it with `pip install 'expander-sae[workflow]'`"
+        ) from None
+    return jinja2
 
 
 def _settings(sources: Sources) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Figures, tables, verdicts and the report from committed rows, without torch."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from expander_sae.errors import UserError
 from expander_sae.evaluation import tables
+from expander_sae.report import __main__ as command
 from expander_sae.report.__main__ import default_out
 from expander_sae.report.gather import gather
 from tests.figures import study
@@ -71,3 +73,23 @@ def test_one_command_rebuilds_everything_without_torch(rows, tmp_path):
     assert done.returncode == 0, done.stderr
     for name in ("claims.json", "frontier.pdf", "figures/claims.pdf", "tables/headline.tex", "report.html"):
         assert (tmp_path / "out" / name).stat().st_size > 0, name
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("register", r"claims\.yaml: no such file; .* in a checkout of the repository"),
+        ("engine", r"jinja2: not installed, .*expander-sae\[workflow\]"),
+    ],
+)
+def test_what_a_wheel_lacks_is_said_before_anything_is_drawn(
+    rows, tmp_path, monkeypatch, capsys, what, message
+):
+    if what == "register":
+        monkeypatch.setattr(command, "ROOT", tmp_path)
+    else:
+        monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(SystemExit) as end:
+        command.main([str(rows), "--out", str(tmp_path / "out")])
+    assert end.value.code == 2 and not (tmp_path / "out").exists()
+    assert re.fullmatch(f"error: .*{message}.*\n", capsys.readouterr().err)

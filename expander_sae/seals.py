@@ -9,6 +9,9 @@ equal content still gives equal bytes.
 Files written before there were seals have none, and are accepted. A damaged seal does not pass for an
 absent one: it has a name in the metadata beside its prefix, and no single fault takes both away
 (`agree`).
+
+Whatever else a file says, even text that looks like a seal, the seal's place is that of the format's
+field (`_place`): quotes and line breaks inside texts are escaped there, so that no text can have its form.
 """
 
 from __future__ import annotations
@@ -27,6 +30,13 @@ _PREFIX = b"expander-sae-sha256:"
 _DIGITS = 64
 _HEAD = 1 << 16
 _ZEROS = b"0" * _DIGITS
+_JSON_FIELD = b'\n  "seal": "' + _PREFIX
+"""The field of `write_sealed_json`: two spaces deep, where nothing but the outermost object's keys are."""
+_TENSORS_FIELD = b'{\\"seal\\":\\"' + _PREFIX
+_OLD_TENSORS_FIELD = b',\\"seal\\":\\"' + _PREFIX
+"""The field of `save_tensors`, JSON in the JSON of a header: first in its entry, in older files last."""
+_PARQUET_FIELD = b"\x18\x04seal\x18\x54" + _PREFIX
+"""A key and a value of a footer in Thrift's compact form: type and length before each."""
 UNSEALED = (_PREFIX + _ZEROS).decode()
 """What a writer puts where the seal is to stand."""
 KEY = "seal"
@@ -34,7 +44,7 @@ KEY = "seal"
 
 
 def seal(path: str | Path) -> None:
-    """Fill in the seal of a file that holds `UNSEALED` once."""
+    """Fill in the seal of a file that holds `UNSEALED` in its format's field."""
     with open(path, "r+b") as stream, mmap.mmap(stream.fileno(), 0) as content:
         start = _place(content) + len(_PREFIX)
         if content[start : start + _DIGITS] != _ZEROS:
@@ -63,7 +73,24 @@ def check_seal(path: str | Path) -> bool:
 
 
 def _place(content: mmap.mmap) -> int:
-    """Where the seal begins: in a head or a footer, so that data are searched last; −1 where nowhere."""
+    """Where the seal begins; −1 where nowhere.
+
+    Where the field is damaged, any prefix counts: it is that of no whole file, and refused.
+    """
+    size = len(content)
+    if content[:4] == b"PAR1":
+        footer = size - 8 - int.from_bytes(content[-8:-4], "little")
+        start, field = content.rfind(_PARQUET_FIELD, max(footer, 0)), _PARQUET_FIELD
+    elif content[8:10] == b'{"':
+        header = min(size, 8 + int.from_bytes(content[:8], "little"))
+        entry = content.find(b'"{', 8, min(header, _HEAD))  # the first text that is JSON itself
+        start, field = entry + 1, _TENSORS_FIELD
+        if entry < 0 or content[start : start + len(field)] != field:
+            start, field = content.rfind(_OLD_TENSORS_FIELD, 8, header), _OLD_TENSORS_FIELD
+    else:
+        start, field = content.find(_JSON_FIELD), _JSON_FIELD
+    if start >= 0:
+        return start + len(field) - len(_PREFIX)
     head = content.find(_PREFIX, 0, _HEAD)
     return head if head >= 0 else content.rfind(_PREFIX)
 

@@ -23,13 +23,14 @@ def save_tensors(tensors: dict[str, Tensor], path: str | Path, about: dict[str, 
     """Write tensors and a JSON value atomically, with a seal over every byte of the file.
 
     All of `about` is one metadata entry: safetensors writes several in an order of its own, which
-    would give equal content other bytes at each run.
+    would give equal content other bytes at each run. The seal is first in it, so that nothing that
+    `about` says can be taken for it.
 
     Raises:
         UserError: the file cannot be written, for example on a full disk.
     """
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    entry = canonical_json({"about": about, KEY: UNSEALED})
+    entry = f'{{"{KEY}":"{UNSEALED}","about":{canonical_json(about)}}}'
     try:
         with atomic_path(path) as temporary:
             save_file(content, temporary, {_SEALED_KEY: entry})

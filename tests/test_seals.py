@@ -9,12 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from expander_sae.activations.shards import Rows, Shard, write_shard
 from expander_sae.activations.splits import SPLITS
@@ -138,3 +141,82 @@ def test_a_failing_disk_names_the_file_and_not_its_temporary(tmp_path: Path) -> 
     ):
         full()
     assert not list(tmp_path.iterdir())
+
+
+HOSTILE = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(
+        [
+            UNSEALED,
+            "expander-sae-sha256:abc",
+            'x","seal":"' + UNSEALED + '"}',
+            '{"seal":"' + UNSEALED,
+            '\n  "seal": "' + UNSEALED + '"\n',
+            '{\\"seal\\":\\"' + UNSEALED,
+            ',\\"seal\\":\\"' + UNSEALED,
+            "\x18\x04seal\x18\x54" + UNSEALED,
+            "large " * 30_000,
+        ]
+    ),
+)
+METADATA = st.dictionaries(
+    st.one_of(HOSTILE.filter(lambda text: len(text) < 200), st.just(KEY), st.just("about")),
+    st.recursive(HOSTILE, lambda inner: st.dictionaries(st.sampled_from([KEY, "a"]), inner, max_size=2)),
+    max_size=4,
+)
+
+
+def _write_old(tensors: dict[str, torch.Tensor], path: Path, about: dict[str, object]) -> None:
+    """As tensors were written when the seal came after `about`."""
+    entry = canonical_json({"about": about, KEY: UNSEALED})
+    safetensors.torch.save_file(tensors, path, {"expander_sae.sealed": entry})
+    seal(path)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(METADATA, st.floats(0, 1, exclude_max=True), st.integers(1, 255), st.booleans())
+def test_no_metadata_is_taken_for_the_seal(
+    about: dict[str, object], where: float, change: int, old: bool
+) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.safetensors"
+        # Data that look like a seal, too.
+        data = torch.frombuffer(bytearray(UNSEALED.encode()), dtype=torch.uint8)
+        (_write_old if old else save_tensors)({"a": data}, path, about)
+        tensors, found = load_tensors(path)
+        assert found == about and torch.equal(tensors["a"], data) and check_seal(path)
+        content = bytearray(path.read_bytes())
+        content[int(where * len(content))] ^= change
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.safetensors: "):
+            load_tensors(path)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(METADATA, st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+def test_no_value_of_a_json_file_is_taken_for_the_seal(
+    value: dict[str, object], where: float, change: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.json"
+        write_sealed_json(path, value)
+        wanted = {key: part for key, part in value.items() if key != KEY}
+        assert check_seal(path) and read_sealed_json(path, wanted, "file") == wanted
+        content = bytearray(path.read_bytes())
+        content[int(where * len(content))] ^= change
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.json: "):
+            read_sealed_json(path, wanted, "file")
+
+
+@pytest.mark.parametrize("text", [UNSEALED, "expander-sae-sha256:abc", "large " * 30_000])
+def test_no_text_of_a_table_is_taken_for_the_seal(tmp_path: Path, text: str) -> None:
+    row = {name: text if str(kind) == "string" else 1 for name, kind in tables.METRICS.items()}
+    path = tmp_path / "metrics.parquet"
+    tables.write_metrics([row], path)
+    assert check_seal(path) and tables.read_metrics(path)["metric"].tolist() == [text]
+    whole = path.read_bytes()
+    for place in range(3, len(whole), max(len(whole) // 40, 1)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"metrics\.parquet: "):
+            tables.read_metrics(path)

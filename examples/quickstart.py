@@ -7,7 +7,8 @@ import torch
 from expander_sae import Trainer, evaluate, load, save
 
 # Your activations, a float tensor [N, m]; without a file, 20,000 made-up ones of width 64.
-h = torch.load(sys.argv[1]) if sys.argv[1:] else torch.randn(20_000, 64) @ torch.randn(64, 64)
+made_up = torch.randn(20_000, 64) @ torch.randn(64, 64)
+h = torch.load(sys.argv[1], weights_only=True) if sys.argv[1:] else made_up
 train, test = h[: -len(h) // 10], h[-len(h) // 10 :]
 
 sae = Trainer(train, n=512, d=7, k=8, on_log=print).fit(steps=500)

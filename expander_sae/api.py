@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expander_sae.arrays import as_tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionary import SparseCode
 from expander_sae.errors import UserError
@@ -70,7 +71,7 @@ def encode(
     """
     run = _inference(inference)
     rows = _rows(autoencoder, activations)
-    parts = [run(autoencoder, _like(autoencoder, part)) for part in rows.split(batch_size)]
+    parts = [run(autoencoder, autoencoder.own(part)) for part in rows.split(batch_size)]
     if not parts:
         empty = rows.new_zeros(0, autoencoder.k)
         return SparseCode(empty.long(), empty)
@@ -132,11 +133,7 @@ def _inference(name: str) -> Inference:
 
 
 def _rows(autoencoder: SparseAutoencoder, activations: Tensor | np.ndarray) -> Tensor:
-    rows = torch.from_numpy(activations) if isinstance(activations, np.ndarray) else activations
+    rows = as_tensor(activations)
     if rows.ndim != 2 or rows.shape[1] != autoencoder.m:
         raise UserError(f"activations: found shape {list(rows.shape)}, expected [N, m = {autoencoder.m}]")
     return rows
-
-
-def _like(autoencoder: SparseAutoencoder, rows: Tensor) -> Tensor:
-    return rows.to(autoencoder.b_dec.device, autoencoder.b_dec.dtype)

@@ -12,10 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from expander_sae import kernels
+from expander_sae.arrays import as_tensor
 from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.errors import UserError
 from expander_sae.kernels.autograd import unit_columns
@@ -157,15 +159,20 @@ class SparseAutoencoder(nn.Module):
         rows, valid = self.encoder_support
         return self._as_dictionary(self.encoder if valid is None else self.encoder * valid, rows)
 
+    def own(self, values: Tensor | np.ndarray) -> Tensor:
+        """A tensor or an array as a tensor of the autoencoder's device and dtype."""
+        return as_tensor(values).to(self.b_dec.device, self.b_dec.dtype)
+
     @torch.no_grad()
-    def encode(self, activations: Tensor) -> SparseCode:
-        """Code of activations [B, m]."""
+    def encode(self, activations: Tensor | np.ndarray) -> SparseCode:
+        """Code, on the autoencoder's device, of activations [B, m] of any device and numeric dtype."""
         encoder = self._encoder_on(self.dictionary())
-        return encoder.correlate_topk(activations - self.b_dec, self.b_enc, self.k)
+        return encoder.correlate_topk(self.own(activations) - self.b_dec, self.b_enc, self.k)
 
     @torch.no_grad()
     def decode(self, code: SparseCode) -> Tensor:
-        """ĥ [B, m] of a code."""
+        """ĥ [B, m], on the autoencoder's device, of a code of any device and dtype."""
+        code = SparseCode(code.index.to(self.b_dec.device), self.own(code.value))
         return self.dictionary().synthesize(code) + self.b_dec
 
     def forward(self, activations: Tensor) -> tuple[Tensor, SparseCode]:

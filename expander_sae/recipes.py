@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -39,6 +40,15 @@ class Recipe:
     clip_norm: float = 1.0
 
 
+_RANGES: dict[str, tuple[float, float]] = {
+    "resample_every": (1, math.inf),
+    "resample_min_fires": (0, math.inf),
+    "resample_max_dead": (0, 1),
+    "batch_size": (1, math.inf),
+    "learning_rate_end": (0, math.inf),
+}
+"""Smallest and largest value; that of other numbers is above 0."""
+
 RECIPES: dict[str, Recipe] = {
     "paper": Recipe(
         norm_limit=None,
@@ -62,6 +72,26 @@ def resolve(name: str, overrides: dict[str, Any] | None = None) -> tuple[str, Re
     unknown = sorted(set(overrides or {}) - known)
     if unknown:
         raise UserError(f"training.{unknown[0]}: unknown key, expected one of {', '.join(sorted(known))}")
+    for key, value in (overrides or {}).items():
+        if (expected := _expected(key, value)) is not None:
+            raise UserError(f"training.{key}: found {value!r}, expected {expected}")
     recipe = replace(RECIPES[name], **(overrides or {}))
     label = name if recipe == RECIPES[name] else f"{name}-{digest(asdict(recipe))[:6]}"
     return label, recipe
+
+
+def _expected(key: str, value: Any) -> str | None:
+    """What the field may be, where `value` is not that; the kind is that of the standard recipe's."""
+    standard = getattr(Recipe, key)
+    if isinstance(standard, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if key == "norm_limit" and value is None:
+        return None
+    low, high = _RANGES.get(key, (0, math.inf))
+    kinds = int if isinstance(standard, int) else (int, float)
+    right = isinstance(value, kinds) and not isinstance(value, bool)
+    if right and low <= value <= high and value != math.inf and (value > 0 or key in _RANGES):
+        return None
+    kind = "a whole number" if isinstance(standard, int) else "a number"
+    range_ = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+    return f"{kind} {range_ if key in _RANGES else 'above 0'}" + (" or null" if key == "norm_limit" else "")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from expander_sae.activations.language_model import resolve_device
 from expander_sae.activations.pool import Normalisation, normalisation
+from expander_sae.arrays import as_tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
 from expander_sae.files import digest
@@ -38,7 +39,7 @@ class _Rows:
 
 
 class TensorPool:
-    """A user's activations [N, m] as training reads them. Nothing is copied.
+    """A user's activations [N, m] as training reads them. Nothing is copied but what torch cannot read.
 
     Raises:
         UserError: not two axes, not floating point, no token, or a value that is not finite.
@@ -47,9 +48,9 @@ class TensorPool:
     path = "activations"
 
     def __init__(self, activations: Tensor | np.ndarray) -> None:
-        tensor = torch.from_numpy(activations) if isinstance(activations, np.ndarray) else activations
-        if not isinstance(tensor, Tensor) or tensor.ndim != 2 or not tensor.is_floating_point():
-            found = f"{list(tensor.shape)} of {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor)
+        tensor = as_tensor(activations)
+        if tensor.ndim != 2 or not tensor.is_floating_point():
+            found = f"{list(tensor.shape)} of {tensor.dtype}"
             raise UserError(f"activations: found {found}, expected a floating-point tensor [N, m]")
         if not tensor.shape[0]:
             raise UserError("activations: found no token, expected one or more")
@@ -162,7 +163,8 @@ class Trainer:
     def fit(self, steps: int) -> SparseAutoencoder:
         """Train from the start (or from the checkpoint) to `steps`.
 
-        Returns an autoencoder of the activations in their own units. Its `about`, kept by `save`,
+        Returns an autoencoder of the activations in their own units, on the device of training; its
+        `encode` takes activations of any device. Its `about`, kept by `save`,
         holds the settings and the norm limit.
 
         Raises:

@@ -10,16 +10,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import expander_sae
 from expander_sae import runs
 from expander_sae.activations.pool import build_pool
 from expander_sae.activations.shards import Rows, write_shard
+from expander_sae.config import SCHEMA
 from expander_sae.masks import write_mask
-from expander_sae.recipes import RECIPES
+from expander_sae.recipes import RECIPES, resolve
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
 from expander_sae.tensors import load_tensors, save_tensors
@@ -243,3 +246,66 @@ def test_the_quick_start_runs(
     names = runpy.run_path(str(script))
     assert names["sae"].n == 512 and (tmp_path / "sae.safetensors").exists()
     assert "relative_error" in capsys.readouterr().out
+
+
+def test_encode_and_decode_take_what_users_have(activations: torch.Tensor) -> None:
+    sae = trainer(activations).fit(20)
+    h = activations[:40].bfloat16()
+    expected = sae.encode(h.float())
+    array = h.float().numpy()
+    backwards = np.ascontiguousarray(array[::-1])[::-1]
+    for same in (h, h.double(), array, array.astype(">f4"), backwards):
+        code = sae.encode(same)
+        assert torch.equal(code.index, expected.index) and torch.equal(code.value, expected.value)
+        assert torch.equal(expander_sae.encode(sae, same).index, expected.index)
+    wide = type(expected)(expected.index, expected.value.double())
+    assert torch.equal(sae.decode(wide), sae.decode(expected))
+    whole = sae.encode((h.float() * 10).long())
+    assert torch.equal(whole.index, sae.encode((h.float() * 10).long().float()).index)
+    double = sae.double()
+    assert double.encode(h).value.dtype == torch.float64 and double.decode(expected).dtype == torch.float64
+    with pytest.raises(expander_sae.UserError, match="activations: found list, expected a tensor"):
+        sae.encode(h.tolist())  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_an_autoencoder_trained_on_a_gpu_encodes_activations_of_the_cpu(activations: torch.Tensor) -> None:
+    sae = trainer(activations, device="auto").fit(20)
+    assert sae.b_dec.device.type == "cuda"
+    code = sae.encode(activations[:100])
+    assert code.value.device.type == "cuda"
+    on_cpu = type(code)(code.index.cpu(), code.value.cpu())
+    torch.testing.assert_close(sae.decode(on_cpu), sae.decode(code))
+    assert math.isfinite(expander_sae.evaluate(sae, activations, inference="omp")["relative_error"])
+
+
+def test_arrays_in_any_order_of_memory_are_trained_on(activations: torch.Tensor) -> None:
+    array = activations.numpy()
+    expected = parameters(trainer(np.ascontiguousarray(array[::-1])).fit(10))
+    for same in (array[::-1], np.asfortranarray(array[::-1]), array[::-1].astype(">f4")):
+        assert all(
+            torch.equal(a, b) for a, b in zip(expected, parameters(trainer(same).fit(10)), strict=True)
+        )
+
+
+@pytest.mark.parametrize("key", [field for field in asdict(RECIPES["standard"])])
+def test_overrides_of_another_kind_are_named(key: str) -> None:
+    for value in ("x", [1], float("nan"), -1, {}):
+        with pytest.raises(expander_sae.UserError, match=rf"^training\.{key}: found .*, expected "):
+            resolve("standard", {key: value})
+    assert resolve("standard", asdict(RECIPES["paper"]))[1] == RECIPES["paper"]
+    assert resolve("standard", {"learning_rate": 1})[1].learning_rate == 1
+
+
+def test_overrides_have_the_ranges_of_the_configuration() -> None:
+    """What the schema allows for `training` and what `resolve` allows are one."""
+    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["properties"]["training"]["properties"]
+    for key in asdict(RECIPES["standard"]):
+        validator = jsonschema.Draft202012Validator(schema[key])
+        for value in (None, True, False, -1, 0, 0.5, 1, 1.5, 2, 10**6, "1"):
+            try:
+                resolve("standard", {key: value})
+                taken = True
+            except expander_sae.UserError:
+                taken = False
+            assert taken == validator.is_valid(value), (key, value)

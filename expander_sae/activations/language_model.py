@@ -221,4 +221,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
         raise UserError(
             f"compute.device: found {str(device)!r}, expected auto, cpu or cuda ({first})"
         ) from None
+    if place.type not in ("cpu", "cuda"):
+        raise UserError(f"compute.device: found {str(device)!r}, expected auto, cpu or cuda")
     return place

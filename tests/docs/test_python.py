@@ -44,7 +44,11 @@ def test_python_of_the_pages_runs(block, place):
         if module in ELSEWHERE:
             pytest.importorskip(module, reason=f"{module} is not installed")
     # What a page has made earlier.
-    names = {"__name__": "__main__", "h": torch.load("activations.pt"), "sae": load("sae.safetensors")}
+    names = {
+        "__name__": "__main__",
+        "h": torch.load("activations.pt", weights_only=True),
+        "sae": load("sae.safetensors"),
+    }
     exec(compile(block.text, block.place, "exec"), names)
 
 

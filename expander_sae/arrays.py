@@ -1,0 +1,31 @@
+"""Arrays of users as tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expander_sae.errors import UserError
+
+
+def as_tensor(values: Tensor | np.ndarray, name: str = "activations") -> Tensor:
+    """A tensor as it is; an array as a tensor on the CPU, of the same memory where torch can use it.
+
+    Torch has no negative strides and no foreign byte order: such arrays are copied.
+
+    Raises:
+        UserError: neither, or an array of another kind than numbers.
+    """
+    if isinstance(values, Tensor):
+        return values
+    if not isinstance(values, np.ndarray):
+        raise UserError(f"{name}: found {type(values).__name__}, expected a tensor or a numpy array")
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if any(stride < 0 for stride in values.strides):
+        values = np.ascontiguousarray(values)
+    try:
+        return torch.from_numpy(values)
+    except TypeError:
+        raise UserError(f"{name}: found {values.dtype}, expected numbers") from None

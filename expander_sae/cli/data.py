@@ -17,6 +17,7 @@ from expander_sae.api import load
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
 from expander_sae.runs import WEIGHTS
+from expander_sae.seals import agree, check_seal
 
 _PIECE = 65536
 """Rows that are looked at or converted at a time."""
@@ -31,6 +32,8 @@ def device_of(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device: found {name!r}, which torch cannot use ({_first_line(error)})") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device: found {name!r}, expected cpu, cuda or cuda:INDEX")
     return device
 
 
@@ -58,16 +61,17 @@ def read_activations(
     """Activations [N, m] as float32; a .npy or pool of float32 is mapped, not read into memory.
 
     A tensor [B, T, m] counts as B·T rows. Nothing that could run code is loaded: .npy without
-    pickled objects, .pt with torch's weights-only reader.
+    pickled objects, .pt with torch's weights-only reader. Pools and sealed shards are checked, every byte
+    (a second for 1.5 GB); Parquet files of others have no seal and are read as they are.
 
     Raises:
-        UserError: another kind of file, no such tensor, a value that is not finite, another width
-            than `m`, or fewer rows than `tokens`.
+        UserError: another kind of file, a pool or sealed shard that was altered, no such tensor, a value
+            that is not finite, another width than `m`, or fewer rows than `tokens`.
     """
     if path.is_dir() or path.suffix == ".parquet":
         found = _parquet(path, column, split)
     elif path.suffix == ".json":
-        pool = Pool.open(path, verify=False)
+        pool = Pool.open(path)
         found = np.memmap(pool.file, dtype="<f4", mode="c", shape=(pool.tokens, pool.m))
     elif not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -175,8 +179,11 @@ def _parquet(path: Path, column: str, split: str) -> np.ndarray:
             raise UserError(f"{path}: no shard of --split {split}, found {', '.join(splits)}")
     pieces: list[np.ndarray] = []
     for file in files:
+        sealed = check_seal(file)
         try:
             stored = pq.ParquetFile(file)
+            if not agree(sealed, stored.metadata.metadata or {}):
+                raise OSError("its seal is damaged")
             if column not in stored.schema_arrow.names:
                 names = ", ".join(stored.schema_arrow.names)
                 raise UserError(f"{file}: no column {column!r}, found {names}; say --column")

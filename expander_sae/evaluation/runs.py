@@ -128,6 +128,8 @@ def training_documents(train_pool: Path | None, sequences: int) -> tuple[Pool, s
     """
     if train_pool is None:
         raise UserError("evaluation.train_cross_entropy: found true, expected the training pool to be given")
+    # Asked for each run of a job, and the manifest that is hashed has a seal: every byte is checked once
+    # a run, by `_seen_in_training`, before any is measured.
     pool = Pool.open(train_pool, verify=False)
     return pool, pool.prefix_digest(int(sequence_edges(pool, sequences)[-1]))
 

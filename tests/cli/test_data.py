@@ -1,13 +1,18 @@
 import pickle
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from expander_sae.activations.pool import build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.cli.data import read_activations
 from expander_sae.errors import UserError
+from expander_sae.stages import lineage
+from tests.cli.conftest import M
 
 ARRAY = np.arange(48, dtype=np.float32).reshape(12, 4)
 
@@ -104,3 +109,38 @@ def test_a_shard_folder_says_which_splits_it_has(tmp_path):
         read_activations(tmp_path)
     with pytest.raises(UserError, match=r"no column 'values', found document.*say --column"):
         read_activations(tmp_path, split="test", column="values")
+
+
+def test_an_altered_shard_is_refused_by_name_and_one_without_a_seal_is_read(tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    shard(folder, "train", 0, ARRAY)
+    file = folder / "train-00000.parquet"
+    whole = file.read_bytes()
+    place = whole.index(ARRAY.tobytes()[:64]) + 21  # an activation that stays finite
+    file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    for given in (folder, file):
+        with pytest.raises(UserError, match=r"train-00000\.parquet: altered or cut short"):
+            read_activations(given)
+    file.write_bytes(whole.replace(b"expander-sae-sha256:", b"expander-sae-sha255:"))
+    with pytest.raises(UserError, match=r"train-00000\.parquet: .*its seal is damaged"):
+        read_activations(folder)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(ARRAY.reshape(-1)), 4)
+    pq.write_table(pa.table({"activation": column}), tmp_path / "stranger.parquet")
+    np.testing.assert_array_equal(read_activations(tmp_path / "stranger.parquet"), ARRAY)
+
+
+def test_an_altered_pool_is_refused_by_name(tmp_path, command, weights):
+    array = np.random.default_rng(0).standard_normal((40, M)).astype(np.float32)
+    about = {"model": "tiny", "model_sha256": "0", "layer": 1, "split": "test", "shard": 0}
+    part = np.arange(40)
+    rows = Rows(part.astype("i4"), part.astype("i2"), part.astype("i4"), array)
+    about |= {"shard_tokens": 40, "lineage": lineage("extraction")}
+    write_shard(tmp_path / "0.parquet", rows, about)
+    build_pool([tmp_path / "0.parquet"], "test", tmp_path / "p.f32", tmp_path / "p.json", {})
+    assert command("eval", weights, tmp_path / "p.json").code == 0
+    raw = bytearray((tmp_path / "p.f32").read_bytes())
+    raw[1001] ^= 1
+    (tmp_path / "p.f32").write_bytes(raw)
+    done = command("eval", weights, tmp_path / "p.json")
+    assert done.code == 1 and f"error: {tmp_path / 'p.f32'}: found sha256" in done.err

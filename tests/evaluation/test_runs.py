@@ -145,6 +145,18 @@ def test_nothing_is_measured_on_training_documents_unless_asked(world: Path, tmp
     assert "ce_train" not in set(tables.read_metrics(world / "unseen.parquet")["split"])
 
 
+def test_an_altered_training_pool_is_refused_by_name(world: Path, tmp_path: Path) -> None:
+    write_run(tmp_path)
+    raw = world / "train.f32"
+    whole = raw.read_bytes()
+    try:
+        raw.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        with pytest.raises(UserError, match=r"train\.f32: found sha256"):
+            evaluated(world, tmp_path)
+    finally:
+        raw.write_bytes(whole)
+
+
 def test_documents_that_training_did_not_see_are_refused(world: Path, tmp_path: Path) -> None:
     write_run(tmp_path, train_tokens=20)
     with pytest.raises(UserError, match=r"first 5 documents of .* have 29 tokens, .* train_tokens = 20"):

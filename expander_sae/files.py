@@ -67,6 +67,28 @@ def temporary_sibling(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{ours}.partial{path.suffix}")
 
 
+def check_writable(path: str | Path) -> None:
+    """Find out before long work whether `atomic_path` will be able to write `path`.
+
+    Makes the folder, and makes and removes a temporary sibling.
+
+    Raises:
+        UserError: a folder of that name, or a place that cannot be written; the message names `path`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, expected the name of a file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_sibling(path)
+        try:
+            temporary.touch()
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
 def _abandoned(path: Path, host: str, process: int) -> bool:
     if host == _HOST:
         try:

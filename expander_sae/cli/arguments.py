@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+LARGEST = 10**12
+"""Sizes above it are no sizes, and their products would not fit into 64 bits."""
+
 
 def positive(text: str) -> int:
-    """A whole number of at least 1."""
+    """A whole number from 1 to LARGEST."""
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"found {value}, expected at least 1")
+    if value > LARGEST:
+        raise argparse.ArgumentTypeError(f"found {value}, expected at most {LARGEST}")
     return value
 
 

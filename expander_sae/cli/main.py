@@ -1,8 +1,8 @@
 """`expander-sae COMMAND …`: the parser and what all commands share.
 
-Exit codes: 0 done; 1 a mistake in files or values, said in one message that begins with `error:`;
-2 a mistake in the command line itself; 130 interrupted. With `--json` stdout holds one JSON value
-and nothing else. A command's module is `add_arguments(parser)` and `run(options, terminal)` with
+Exit codes: 0 done; 1 a mistake in files or values, or too little memory, said in one message that begins
+with `error:`; 2 a mistake in the command line itself; 130 interrupted. With `--json` stdout holds one JSON
+value and nothing else. A command's module is `add_arguments(parser)` and `run(options, terminal)` with
 SUMMARY and EXAMPLES; it imports torch and the like only inside `run`, so that help is immediate.
 """
 
@@ -17,7 +17,7 @@ from types import ModuleType
 
 import expander_sae
 from expander_sae.cli.terminal import Terminal
-from expander_sae.errors import UserError
+from expander_sae.errors import explained
 
 COMMANDS = ("train", "eval", "omp", "inspect", "export", "push", "pull", "dashboard", "bench", "completion")
 
@@ -62,23 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command_module(options.command).run(options, terminal)
         sys.stdout.flush()
-    except UserError as error:
-        return _failed(str(error))
     except BrokenPipeError:
         # The reader went away (`| head`): what is left to be flushed has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        if error.errno is None:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        return _failed(f"{where}{error.strerror}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        message = explained(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 1
     return 0
-
-
-def _failed(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 1

@@ -14,6 +14,7 @@ SUMMARY = "train an autoencoder on a tensor of activations or a folder of shards
 EXAMPLES = (
     "expander-sae train activations.npy --n 4608 --d 30 --k 64 --steps 1500 --out weights.safetensors",
     "expander-sae train shards/ --n 4608 --d 7 --k 64 --held-out 8192 --csv training.csv --out w.safetensors",
+    "expander-sae train a.npy --n 99 --d 7 --k 9 --held-out 999 --held-out-to kept.npy --out w.safetensors",
     "expander-sae train acts.pt --support dense --n 1024 --k 32 --set learning_rate=1e-3 --out w.safetensors",
 )
 
@@ -35,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--held-out", type=positive, metavar="ROWS", help="keep the last ROWS back and measure on them"
     )
+    parser.add_argument(
+        "--held-out-to", type=Path, metavar="FILE", help="file (.npy) for the rows that --held-out keeps back"
+    )
     parser.add_argument("--log-every", type=positive, default=50, help="steps a row (default: %(default)s)")
     parser.add_argument("--csv", type=Path, help="file for the logged rows")
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="folder for TensorBoard events")
@@ -52,8 +56,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.loggers import together
     from expander_sae.trainer import Trainer
 
-    if options.out.suffix != ".safetensors":
-        raise UserError(f"--out: suffix {options.out.suffix!r}, expected .safetensors")
+    _check_outputs(options)
     device = device_of(options.device)
     activations = read_activations(
         options.activations, options.tensor, options.column, options.split, options.tokens
@@ -85,10 +88,13 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
             on_log=together(_line(options.steps, terminal), *loggers),
             **_overrides(options.set),
         )
+        if options.held_out_to is not None:
+            _write_rows(held_out, options.held_out_to)
         autoencoder = trainer.fit(options.steps)
     save(autoencoder, options.out)
     record: dict[str, Any] = {
         "out": str(options.out),
+        "held_out_to": None if options.held_out_to is None else str(options.held_out_to),
         "bytes": options.out.stat().st_size,
         "tokens": len(kept),
         "steps": options.steps,
@@ -98,6 +104,37 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "held_out": evaluate(autoencoder, held_out) if len(held_out) else None,
     }
     terminal.result(record, _lines(record))
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuse what cannot be written before anything is read, and not after hours of training."""
+    from expander_sae.errors import UserError
+    from expander_sae.files import check_writable
+
+    if options.held_out_to is not None and options.held_out is None:
+        raise UserError("--held-out-to: found no --held-out, expected the number of rows to keep back")
+    taken = {options.activations.resolve(): "the activations"}
+    suffixes = {"out": ".safetensors", "held-out-to": ".npy", "checkpoint": None, "csv": None}
+    for option, suffix in suffixes.items():
+        path = getattr(options, option.replace("-", "_"))
+        if path is None:
+            continue
+        if suffix is not None and path.suffix != suffix:
+            raise UserError(f"--{option}: suffix {path.suffix!r}, expected {suffix}")
+        if (other := taken.setdefault(path.resolve(), f"--{option}")) != f"--{option}":
+            raise UserError(f"--{option}: found {path}, which is {other}; expected a file of its own")
+        # What is no regular file, such as /dev/stderr or a pipe, is written to and not replaced.
+        if option != "csv" or path.is_dir() or not path.exists():
+            check_writable(path)
+
+
+def _write_rows(rows: Any, path: Path) -> None:
+    import numpy as np
+
+    from expander_sae.files import atomic_path
+
+    with atomic_path(path) as temporary:
+        np.save(temporary, rows)
 
 
 def _overrides(given: list[str]) -> dict[str, Any]:
@@ -149,6 +186,8 @@ def _lines(record: dict[str, Any]) -> list[str]:
         ("shape", "m = {m:,}, n = {n:,}, d = {d:,}, k = {k:,}".format(**record["shape"])),
         ("trained on", f"{record['tokens']:,} tokens, {record['steps']:,} steps"),
     ]
+    if record["held_out_to"] is not None:
+        rows.append(("kept back", record["held_out_to"]))
     if record["norm_limit"] is not None:
         rows.append(("passed through", f"tokens of norm above {record['norm_limit']:.4g}"))
     for name, value in (record["held_out"] or {}).items():

@@ -23,7 +23,9 @@ def test_every_command_has_help_with_examples(command, name):
     assert all(example in done.out for example in command_module(name).EXAMPLES)
 
 
-@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("eval",), ("bench", "--m", "0")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("nonsense",), ("eval",), ("bench", "--m", "0"), ("bench", "--n", "9" * 30)]
+)
 def test_a_wrong_command_line_exits_with_2(command, arguments):
     done = command(*arguments)
     assert done.code == 2
@@ -51,3 +53,30 @@ def test_the_version_is_the_package_s(command):
 def test_numbers_are_written_for_people():
     shown = {0.12345: "0.1235", 80921.3: "80,921", 12: "12", 4608: "4,608", None: "–", True: "yes"}
     assert {value: number(value) for value in shown} == shown
+
+
+def test_too_little_memory_of_a_device_is_no_traceback(command, weights, activations, monkeypatch):
+    import torch
+
+    from expander_sae.cli import eval as command_of_eval
+
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore lines")
+
+    monkeypatch.setattr(command_of_eval, "run", full)
+    done = command("eval", weights, activations[0])
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "error: too little memory (CUDA out of memory. Tried to allocate 2 GiB. More lines)\n"
+
+
+def test_a_defect_is_still_a_traceback(command, weights, activations, monkeypatch):
+    from expander_sae.cli import eval as command_of_eval
+
+    monkeypatch.setattr(command_of_eval, "run", lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        command("eval", weights, activations[0])
+
+
+def test_eval_takes_no_device_without_values(command, weights, activations):
+    done = command("eval", weights, activations[0], "--device", "meta")
+    assert done.code == 1 and done.err == "error: --device: found 'meta', expected cpu, cuda or cuda:INDEX\n"

@@ -48,6 +48,17 @@ def test_rows_are_logged_as_asked(command, tmp_path, activations):
         (("--d", M + 1), f"d: found {M + 1}, expected 1 to m = {M}"),
         (("--device", "warp"), "--device: found 'warp'"),
         (("--out", "w.bin"), "--out: suffix '.bin', expected .safetensors"),
+        (("--device", "meta"), "--device: found 'meta', expected cpu, cuda or cuda:INDEX"),
+        (
+            ("--set", "batch_size=1.5"),
+            "training.batch_size: found 1.5, expected a whole number of at least 1",
+        ),
+        (("--set", 'batch_size="x"'), "training.batch_size: found 'x', expected a whole number"),
+        (("--set", "clip_norm=null"), "training.clip_norm: found None, expected a number above 0"),
+        (("--n", 999_999_999_999), "too little memory"),
+        (("--support", "dense", "--d", M, "--n", 999_999_999_999), "too little memory"),
+        (("--held-out-to", "held.npy"), "--held-out-to: found no --held-out"),
+        (("--held-out", 3, "--held-out-to", "held.txt"), "--held-out-to: suffix '.txt', expected .npy"),
     ],
 )
 def test_what_cannot_be_trained_is_said(command, tmp_path, activations, changes, said):
@@ -72,3 +83,51 @@ def test_an_interrupted_training_goes_on(command, tmp_path, activations):
     done = command("train", activations[0], *SHAPE, "--out", out, "--checkpoint", checkpoint)
     assert done.code == 0 and out.read_bytes() == first
     assert "step" not in done.err  # nothing was left to do
+
+
+def test_the_rows_kept_back_are_written(command, tmp_path, activations):
+    file, array = activations
+    held = tmp_path / "held_out.npy"
+    arguments = ("--held-out", 20, "--held-out-to", held, "--out", tmp_path / "w.safetensors")
+    record = command("train", file, *SHAPE, *arguments, "--json").json
+    np.testing.assert_array_equal(np.load(held), array[-20:])
+    measured = command("eval", tmp_path / "w.safetensors", held, "--json").json
+    assert measured["tokens"] == 20
+    found = measured["inference"]["encoder"]["relative_error"]
+    assert found == pytest.approx(record["held_out"]["relative_error"], rel=1e-5)
+
+
+@pytest.mark.parametrize("option", ["--out", "--held-out-to", "--checkpoint", "--csv"])
+@pytest.mark.parametrize("wrong", ["a folder", "below a file", "the activations", "another's"])
+def test_what_cannot_be_written_is_said_before_anything_is_read(
+    command, tmp_path, activations, monkeypatch, option, wrong
+):
+    import expander_sae.cli.data
+
+    suffix = ".npy" if option == "--held-out-to" else ".safetensors"
+    place = tmp_path / "mine" / f"place{suffix}"
+    place.parent.mkdir()
+    source, outputs = activations[0], {"--out": tmp_path / "w.safetensors", option: place}
+    said = str(place)
+    if wrong == "a folder":
+        place.mkdir()
+    elif wrong == "below a file":
+        (tmp_path / "mine" / "file").write_text("")
+        outputs[option] = place.parent / "file" / place.name
+        said = str(outputs[option])
+    elif wrong == "the activations":
+        source, said = place, f"{option}: found {place}, which is the activations"
+        place.write_bytes(activations[0].read_bytes())
+    else:
+        other = "--checkpoint" if option != "--checkpoint" else "--csv"
+        outputs[other], said = place, "expected a file of its own"
+
+    def reading(*_, **__):
+        pytest.fail("the activations were read")
+
+    monkeypatch.setattr(expander_sae.cli.data, "read_activations", reading)
+    given = [part for pair in outputs.items() for part in pair]
+    before = sorted(tmp_path.rglob("*"))
+    done = command("train", source, *SHAPE, "--held-out", 5, *given)
+    assert done.code == 1 and done.err.startswith("error: ") and said in done.err
+    assert sorted(tmp_path.rglob("*")) == before

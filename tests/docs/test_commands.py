@@ -90,8 +90,37 @@ def smaller(command):
     return f"{command} --steps 4" if " train " in command else command
 
 
-@pytest.mark.parametrize("command", of_kind("expander-sae"))
+def pages_that_train():
+    """Page → its commands of ours in order, where it makes the files that it goes on to use."""
+    found = {}
+    for where, command in commands():
+        if command.startswith("expander-sae ") and kind(command) == "expander-sae":
+            found.setdefault(where.partition(":")[0], []).append(command)
+    return {page: told for page, told in found.items() if any(" train " in command for command in told)}
+
+
+@pytest.mark.parametrize("page", pages_that_train())
+def test_a_page_that_trains_needs_nothing_but_activations(page, place, finished, capsys):
+    for file in place.iterdir():
+        if file.name != "activations.npy":
+            file.unlink()
+    for command in pages_that_train()[page]:
+        run_as_written(command, place, finished, capsys)
+
+
+ALONE = [
+    case
+    for case in of_kind("expander-sae")
+    if not any(case.values[0] in told for told in pages_that_train().values())
+]
+
+
+@pytest.mark.parametrize("command", ALONE)
 def test_our_commands_run(command, place, finished, capsys):
+    run_as_written(command, place, finished, capsys)
+
+
+def run_as_written(command, place, finished, capsys):
     arguments = shlex.split(smaller(command))[1:]
     build_parser().parse_args(shlex.split(command)[1:])  # as it stands, too
     if "--tensorboard" in arguments:
@@ -99,7 +128,7 @@ def test_our_commands_run(command, place, finished, capsys):
     arguments = [str(finished) if part.startswith("results/") else part for part in arguments]
     assert main(arguments) == 0, capsys.readouterr().err
     assert capsys.readouterr().out
-    for option in ("--out", "--csv"):
+    for option in ("--out", "--csv", "--held-out-to"):
         if option in arguments:
             assert (place / arguments[arguments.index(option) + 1]).stat().st_size
 

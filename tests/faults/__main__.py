@@ -23,7 +23,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests.faults import corruption, disks, inputs, kills, network, processes, security  # noqa: E402
+from tests.faults import commands, corruption, disks, inputs, kills, network, processes, security  # noqa: E402
 from tests.faults.tally import Tally, table  # noqa: E402
 from tests.faults.tiny_study import TinyStudy  # noqa: E402
 
@@ -112,9 +112,10 @@ class Campaign:
             "config": apart(
                 "bad input: config", lambda at: inputs.bad_configs(study.folder, n["configs"], self.seed)
             ),
-            "commands": lambda: inputs.bad_commands(
-                study, scratch / "study", n["commands"], draw("commands")
+            "commands": lambda: commands.bad_scripts(
+                study, calm, scratch / "commands", n["commands"], draw("commands")
             ),
+            "cli": lambda: commands.bad_cli(calm, scratch / "cli", n["commands"], draw("cli")),
             "shell": lambda: security.shell(scratch, security.FOLDERS[: n["folders"]]),
             "foreign": lambda: security.foreign_code(scratch),
             "tokens": lambda: security.tokens_in_logs(scratch),
@@ -128,8 +129,8 @@ class Campaign:
 
 
 PARTS = (
-    "kills workflow files results disk permissions network config shard mask weights commands shell foreign"
-    " tokens"
+    "kills workflow files results disk permissions network config shard mask weights commands cli shell"
+    " foreign tokens"
 )
 
 

@@ -1,4 +1,4 @@
-"""Thousands of bad inputs at five boundaries: each ends in a clear error or a correct result."""
+"""Thousands of bad configurations and files: each ends in a clear error or a correct result."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from typing import Any
 
 from tests.faults import generators
 from tests.faults.corruption import readers
-from tests.faults.processes import run
 from tests.faults.tally import Tally
-from tests.faults.tiny_study import TinyStudy, configuration
+from tests.faults.tiny_study import configuration
 
 _SECONDS = 20
 _PATH = re.compile(r"results(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
@@ -211,68 +210,3 @@ def _bad_shard(path: Path, draw: random.Random) -> None:
 
 def nasty_cell(draw: random.Random) -> Any:
     return draw.choice((1, 1.5, "x", None, True, [1.0], b"x"))
-
-
-def bad_commands(study: TinyStudy, folder: Path, count: int, draw: random.Random) -> Tally:
-    """Command lines of the scripts, each in a child: our message, and no traceback on the terminal."""
-    tally = Tally("bad input: command line")
-    for number in range(count):
-        job = draw.choice([job for job in study.jobs if job.stage != "collect"])
-        arguments = list(job.arguments)
-        script, rest = arguments[0], arguments[1:]
-        for _ in range(draw.choice((1, 1, 2))):
-            rest = _bad_arguments(rest, draw)
-        if any("\0" in text or "\ud800" in text for text in rest):
-            rest = [text.replace("\0", "").replace("\ud800", "") for text in rest]
-        work = study.work(type(job)(job.stage, (script, *rest)))
-
-        def limited_work(work: Callable[[], None] = work) -> None:
-            limit_memory()
-            work()
-
-        ended = run(limited_work, folder, timeout=60)
-        text = ended.output
-        said = "error: " in text or "usage: " in text
-        clear = ended.code == 0 or (ended.code in (1, 2) and said and "Traceback" not in text)
-        canary = (folder / "canary").exists()
-        tally.fault(
-            clear and not canary, f"{number} {job.stage} {rest}: code {ended.code}: {text[-600:]}"[:1500]
-        )
-    return tally
-
-
-def _bad_arguments(arguments: list[str], draw: random.Random) -> list[str]:
-    arguments = list(arguments)
-    place = draw.randrange(len(arguments)) if arguments else 0
-    how = draw.randrange(5)
-    if not arguments or how == 0:
-        arguments.insert(place, draw.choice(("--", "--absent", "-x", "--log", "", "x")))
-    elif how == 1:
-        del arguments[place]
-    elif how == 2:
-        text = draw.choice(generators.NASTY_TEXT)
-        arguments[place] = text[:1000]
-    else:
-        specs = [i for i, text in enumerate(arguments) if text.startswith("{")]
-        if not specs:
-            return arguments
-        place = draw.choice(specs)
-        with contextlib.suppress(TypeError, ValueError):
-            changed = generators.mutated(json.loads(arguments[place]), draw)
-            if _modest(changed):
-                arguments[place] = json.dumps(changed)[:100_000]
-    return arguments
-
-
-def _modest(value: Any) -> bool:
-    """Whether a spec asks for no honest work of hours: a large number of steps is no mistake."""
-    numbers = [value]
-    while numbers:
-        item = numbers.pop()
-        if isinstance(item, dict):
-            numbers += item.values()
-        elif isinstance(item, list):
-            numbers += item
-        elif isinstance(item, int | float) and not isinstance(item, bool) and 10_000 < item < 10**12:
-            return False
-    return True

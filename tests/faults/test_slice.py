@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.commands import CLI, _mutated, _require
 from tests.faults.generators import mutated, places
 from tests.faults.tally import Tally, table
 
-PARTS = ("config", "shard", "mask", "weights", "commands", "kills", "tokens")
+PARTS = ("config", "shard", "mask", "weights", "commands", "cli", "kills", "tokens")
 
 
 @pytest.mark.slow
@@ -55,3 +56,21 @@ def test_mutations_change_a_copy_and_are_those_of_the_seed() -> None:
     assert sum(other != value for other in found) > 40
     assert list(map(repr, found)) == [repr(mutated(value, random.Random(seed))) for seed in range(50)]
     assert set(places(value)) == {("a",), ("a", 0), ("a", 1), ("a", 1, "b"), ("c",)}
+
+
+def test_what_exit_code_0_promised_must_be_there_and_whole(tmp_path: Path) -> None:
+    whole, damaged = tmp_path / "whole.json", tmp_path / "damaged.json"
+    whole.write_text("{}")
+    damaged.write_text("{")
+    _require([str(whole)])
+    for path in (damaged, tmp_path / "absent.parquet", tmp_path / "absent.f32"):
+        with pytest.raises(SystemExit) as end:
+            _require([str(whole), str(path)])
+        assert end.value.code not in (0, 1, 2), "counts as a failure"
+
+
+def test_no_bad_command_line_can_write_outside_its_folder() -> None:
+    for seed in range(2000):
+        draw = random.Random(seed)
+        found = _mutated(draw.choice(CLI), draw)
+        assert not [text for text in found if text.startswith(("/", "..", "~")) and text != "/dev/null/x"]

@@ -105,7 +105,8 @@ class Comparable:
     """Several cells on the same seeds and, split by split, on the same documents.
 
     missing: what the tables lack, in words; where there is any, `cells` is empty.
-    diverged: seeds with a diverged run in any cell. left_out: seeds that not every cell has.
+    diverged: seeds with a run in any cell that diverged under the cell's inference. left_out: seeds that
+    not every cell has.
     dropped: documents that not every run was measured on.
     """
 
@@ -124,19 +125,27 @@ _Series = tuple[np.ndarray, np.ndarray, np.ndarray]
 class Tables:
     """Look-ups in metrics.parquet and documents.parquet."""
 
-    def __init__(self, metrics: pd.DataFrame, documents: pd.DataFrame) -> None:
+    def __init__(
+        self, metrics: pd.DataFrame, documents: pd.DataFrame, times: pd.DataFrame | None = None
+    ) -> None:
+        """times: rows of speed.parquet. They are looked up like others, but their runs need not have been
+        made: `measured_runs` are those of `metrics` alone."""
+        self.measured_runs = metrics[_COLUMNS].drop_duplicates().reset_index(drop=True)
+        if times is not None:
+            metrics = pd.concat([metrics, times], ignore_index=True)
         self.runs = metrics[_COLUMNS].drop_duplicates().reset_index(drop=True)
         measured = [*_COLUMNS, "inference", "split", "metric"]
         keys = metrics[measured].itertuples(index=False, name=None)
         self._values = dict(zip(keys, metrics["value"].to_numpy(float), strict=True))
+        # (run, inference): a pursuit that diverges says nothing of what the encoder found.
         self._diverged = {
-            key[: len(_COLUMNS)]
+            (key[: len(_COLUMNS)], key[-3])
             for key, value in self._values.items()
             if key[-1] == "diverged" and not value <= 0
         }
         # Of a run that is not finite, nothing was measured but what it stores, split none.
         found = {key[: len(_COLUMNS)] for key in self._values if key[-1] != "diverged" and key[-2] != "none"}
-        self._broken = self._diverged - found
+        self._broken = {run for run, _ in self._diverged} - found
         self._numbers = documents["document"].to_numpy()
         self._sums = documents["sum"].to_numpy(float)
         self._counts = documents["count"].to_numpy(float)
@@ -164,7 +173,14 @@ class Tables:
             return Comparable(missing=missing)
         everywhere = set.intersection(*(set(found) for found in runs))
         anywhere = set.union(*(set(found) for found in runs))
-        diverged = sorted(seed for seed in everywhere if any(found[seed] in self._diverged for found in runs))
+        diverged = sorted(
+            seed
+            for seed in everywhere
+            if any(
+                self._has_diverged(found[seed], request.inference)
+                for request, found in zip(requests, runs, strict=True)
+            )
+        )
         seeds = sorted(everywhere.difference(diverged if leave_out_diverged else ()))
         if not seeds:
             why = "every shared seed diverged" if everywhere else "no seed is in every cell"
@@ -190,6 +206,10 @@ class Tables:
             left_out=tuple(sorted(anywhere - everywhere)),
             dropped=dropped,
         )
+
+    def _has_diverged(self, run: RunKey, inference: str) -> bool:
+        """By its own flag or the encoder's: what the encoder diverges on is diverged for all others."""
+        return (run, inference) in self._diverged or (run, "encoder") in self._diverged
 
     def _measured_runs(self, request: Request) -> dict[int, RunKey]:
         """Seed → run that is measured, or that is not finite: its number is NaN and decides nothing."""

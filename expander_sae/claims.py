@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from expander_sae.claim_cells import Comparable, Tables
 from expander_sae.claim_register import Claim, Planned, Register, Setting, read_register
@@ -90,16 +89,16 @@ def write_claims(
     run to run; left out where it does not exist.
     """
     claims = read_register(register)
-    measured = tables.read_metrics(metrics)
-    if speed is not None and speed.exists():
-        measured = pd.concat([measured, tables.read_metrics(speed)], ignore_index=True)
-    write_json(out, judge(claims, Tables(measured, tables.read_documents(documents))))
+    times = tables.read_metrics(speed) if speed is not None and speed.exists() else None
+    found = Tables(tables.read_metrics(metrics), tables.read_documents(documents), times)
+    write_json(out, judge(claims, found))
 
 
 def _has_runs(found: Tables, setting: Setting) -> bool:
-    chosen = np.ones(len(found.runs), dtype=bool)
+    runs = found.measured_runs
+    chosen = np.ones(len(runs), dtype=bool)
     for column, value in setting.where.items():
-        chosen &= (found.runs[column] == value).to_numpy()
+        chosen &= (runs[column] == value).to_numpy()
     return bool(chosen.any())
 
 

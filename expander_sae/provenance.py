@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from expander_sae.seals import read_sealed_json
 
 PACKAGES = (
     "expander-sae",
@@ -110,6 +112,31 @@ def cost(timings: pd.DataFrame) -> dict[str, dict[str, float]]:
             "peak_mb": round(float(jobs["peak_mb"].max()), 1),
         }
         for stage, jobs in timings.groupby("stage", sort=True)
+    }
+
+
+def inputs(results: str | Path, models: Iterable[str], corpus: str) -> dict[str, dict[str, Any]]:
+    """Label of a model → what is known of it: the records `model` and `corpus` that lie in `results`.
+
+    Where every row is kept by a study nothing makes them: a record that is not there is left out.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    places = {
+        label: {
+            "model": Path(results) / label / "model.json",
+            "corpus": Path(results) / label / corpus / "corpus.json",
+        }
+        for label in models
+    }
+    return {
+        label: {
+            name: read_sealed_json(path, (), f"{name} record")
+            for name, path in files.items()
+            if path.exists()
+        }
+        for label, files in places.items()
     }
 
 

@@ -7,6 +7,7 @@ rows of that name lie, their run is done.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ RUN_TABLES = ("metrics", "documents", "curve")
 OTHER_TABLES = ("metrics", "documents")
 """Tables kept of a language model itself, and of synthetic trials."""
 
+_DIGEST = re.compile(r"-[0-9a-f]{12}$")
+
 
 def row_name(run: Run, analysis: dict[str, Any] | None) -> str:
     """Name of a run's rows. analysis: what its analysis is told, or None for none."""
@@ -31,6 +34,27 @@ def row_name(run: Run, analysis: dict[str, Any] | None) -> str:
 def folder_name(folder: str) -> str:
     """Name of the rows of a folder of results/ whose own name holds a digest."""
     return _plain(folder)
+
+
+def stem(name: str) -> str:
+    """A row's name without its digest: the same for whatever is asked of a run."""
+    return _DIGEST.sub("", name)
+
+
+def comes_from(name: str, folder: str) -> bool:
+    """Whether rows of this name are those of a run's folder, or of a folder with a digest of its own."""
+    return _plain(folder) in (name, stem(name))
+
+
+def superseded(file: str | Path) -> list[Path]:
+    """The files beside `file` that hold the same table under the same stem and another digest."""
+    file = Path(file)
+    name, table, ending = file.name.rsplit(".", 2)
+    pattern = re.compile(rf"{re.escape(stem(name))}-[0-9a-f]{{12}}\.{table}\.{ending}")
+    if stem(name) == name:
+        return []
+    beside = sorted(os.listdir(file.parent))
+    return [file.parent / other for other in beside if other != file.name and pattern.fullmatch(other)]
 
 
 def _plain(path: str) -> str:

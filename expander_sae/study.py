@@ -56,8 +56,14 @@ class Study:
         self.left_out += self._without_reference()
 
     def _without_reference(self) -> list[str]:
-        alone = {run.cell for run in self.runs if self._compares(run) and not self._reference(run)}
-        return [f"{cell}: novelty, since the study has no full dense tied run of its seed" for cell in alone]
+        alone = {
+            f"{run.cell}: novelty, since "
+            + ("it starts from the dense run" if run.parent else "the study has no full dense tied run")
+            + " of its seed": None
+            for run in self.runs
+            if self._compares(run) and not self._reference(run)
+        }
+        return list(alone)
 
     @property
     def rows(self) -> str | None:
@@ -207,7 +213,18 @@ class Study:
 
     def _reference(self, run: Run) -> str | None:
         path = run.dense.path
-        return path if path in self.by_path and path != run.path else None
+        # A run is not compared with what it was made from: its features are that run's own.
+        made_from = run.path if run.parent is None else run.parent.path
+        return path if path in self.by_path and path not in (run.path, made_from) else None
+
+    @cached_property
+    def timed(self) -> tuple[Run, ...]:
+        """The runs that `results/speed.parquet` has a row of: tied expanders, recorded or not."""
+        return tuple(run for run in self.runs if (run.support, run.encoder) == ("expander", "tied"))
+
+    def speed_spec(self) -> str:
+        """Digest of all that the rows of `results/speed.parquet` say but their times."""
+        return digest(sorted([getattr(run, name) for name in RUN_COLUMNS] for run in self.timed))
 
     def baseline(self, run: Run) -> str:
         """Folder of the model's own cross-entropies that the run is measured against."""

@@ -2,13 +2,16 @@
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from expander_sae.errors import UserError
 from expander_sae.evaluation import tables
-from expander_sae.row_names import OTHER_TABLES, RUN_TABLES, recorded, row_files
+from expander_sae.row_names import OTHER_TABLES, RUN_TABLES, comes_from, recorded, row_files, superseded
 from expander_sae.study import Study, load_config
 from tests.evaluation.test_tables import documents, metrics, run
 from tests.test_study import config
@@ -155,3 +158,50 @@ def test_the_rows_of_a_run_are_small(tmp_path):
     tables.record([tmp_path / "documents.parquet"], "documents", None, "{}", tmp_path / "small.parquet")
     small, whole = ((tmp_path / name).stat().st_size for name in ("small.parquet", "documents.parquet"))
     assert small < min(whole, 8000)
+
+
+OLD, NEW = "0" * 12, "f" * 12
+
+
+def test_only_the_same_table_of_the_same_run_is_superseded(tmp_path):
+    stem = "model_words_layer1_paper_t10_s5_expander-tied_n64_d7_k8_seed1"
+    kept = [
+        f"{stem}-{NEW}.metrics.parquet",
+        f"{stem}-{NEW}.documents.parquet",
+        f"{stem}-{OLD}.documents.parquet",
+        f"{stem}0-{OLD}.metrics.parquet",
+        f"other-{stem}-{OLD}.metrics.parquet",
+        f"{stem}-0123.metrics.parquet",
+        f"{stem}.metrics.parquet",
+    ]
+    for name in [*kept, f"{stem}-{OLD}.metrics.parquet"]:
+        (tmp_path / name).touch()
+    assert superseded(tmp_path / kept[0]) == [tmp_path / f"{stem}-{OLD}.metrics.parquet"]
+    assert superseded(tmp_path / kept[-1]) == []
+
+
+def test_a_row_is_named_for_where_it_comes_from():
+    assert comes_from(f"m_c_seed1-{NEW}", "results/m/c_seed1")
+    assert not comes_from(f"m_c_seed10-{NEW}", "results/m/c_seed1")
+    assert comes_from(f"synthetic_m5-{NEW}", f"results/synthetic/m5-{NEW}")
+    assert not comes_from(f"synthetic_m5-{NEW}", f"results/synthetic/m5-{OLD}")
+
+
+def test_recording_a_run_again_takes_away_its_older_rows(tmp_path):
+    folder, spec = tmp_path / "results" / "r_seed0", run(0)
+    folder.mkdir(parents=True)
+    about = dict.fromkeys(("fingerprint", "mask_sha256", "finite", "torch", "device", "backend"))
+    (folder / "run.json").write_text(json.dumps({"spec": spec, **about}))
+    tables.write_metrics(metrics(0), folder / "metrics.parquet")
+    tables.write_documents(documents(0), folder / "documents.parquet")
+    curve(folder / "training.csv", 0)
+    script = Path(__file__).resolve().parents[1] / "workflow" / "scripts" / "record.py"
+    inputs = ["--run", "results/r_seed0", "--metrics", "results/r_seed0/metrics.parquet"]
+    inputs += ["--documents", "results/r_seed0/documents.parquet"]
+    inputs += ["--history", "results/r_seed0/training.csv"]
+    for digest in (OLD, NEW):
+        out = [f"rows/r_seed0-{digest}.{table}.parquet" for table in RUN_TABLES]
+        command = [sys.executable, script, "--log", "results/logs/r.log", *inputs, "--out", *out]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert recorded(tmp_path / "rows") == {f"r_seed0-{NEW}.{table}.parquet" for table in RUN_TABLES}

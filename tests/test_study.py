@@ -166,6 +166,24 @@ def test_novelty_is_measured_against_the_dense_run_of_the_same_seed():
     assert [found["reference"] for found in spec.values()] == [None, study.runs[2].path]
 
 
+def test_a_pruned_run_is_not_compared_with_what_it_was_made_from():
+    blocks = [{"support": ["dense", "pruned_retuned"], "d": 7, "seeds": 0, "analyses": ["novelty"]}]
+    study = Study(load_config(config(runs=blocks)))
+    pruned = next(run for run in study.runs if run.support == "pruned_retuned")
+    assert study.analysis_spec(pruned.cell)[pruned.path]["reference"] is None
+    (line,) = [line for line in study.left_out if line.startswith(pruned.cell)]
+    assert line.endswith("novelty, since it starts from the dense run of its seed")
+
+
+def test_the_table_of_times_is_that_of_its_runs():
+    def spec(**changes):
+        return Study(load_config(config(**changes))).speed_spec()
+
+    plain = spec()
+    assert plain == spec(evaluation={"cross_entropy": ["encoder"]})
+    assert len({plain, spec(training={"steps": 7}), spec(grid={"n": 4608, "d": [7], "seeds": [0, 1]})}) == 3
+
+
 def test_another_analysis_is_another_folder_and_the_same_evaluation():
     def folders(**changes):
         blocks = [{"support": "expander", "d": 7, "analyses": ["pursuits"]}]
@@ -400,7 +418,7 @@ def test_the_shipped_study_holds_what_its_claims_compare():
         for support in ("pruned_retuned", "dose144", "dose576", "dose2304", "right_regular"):
             assert seeds[support, 4608, d, 64] == three
         for k in (16, 32, 128):
-            assert seeds["expander", 4608, d, k] == three
+            assert seeds["expander", 4608, d, k] == seeds["pruned_retuned", 4608, d, k] == three
     assert seeds["dense", 240, 576, 64] == seeds["dense", 800, 576, 64] == three
     compared = [run for run in study.runs if "novelty" in run.analysis["analyses"]]
     told = {path: spec for cell in study.cells for path, spec in study.analysis_spec(cell).items()}

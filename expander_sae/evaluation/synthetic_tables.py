@@ -23,7 +23,6 @@ import pandas as pd
 from expander_sae.errors import UserError
 from expander_sae.evaluation import tables
 from expander_sae.evaluation.rows import Rows
-from expander_sae.evaluation.synthetic import Cell, recovery
 
 INFERENCE = "omp_absolute"
 PUBLISHED_TRIALS = 300
@@ -51,6 +50,8 @@ def write_synthetic(
     spec: m, n, d, k and sigma (lists), masks (seeds 0, 1, …) and trials on each. Metrics are
     `exact_recovery` and `support_overlap`; the noiseless trials are documents of the former.
     """
+    from expander_sae.evaluation.synthetic import Cell, recovery  # torch, which comparing does without
+
     metrics: list[dict[str, Any]] = []
     documents: list[dict[str, Any]] = []
     for k in spec["k"]:
@@ -128,6 +129,20 @@ def compare_published(ours: pd.DataFrame, published: pd.DataFrame, trials: int) 
         if mine is not None:
             found.append(Comparison(int(d), int(k), float(sigma), float(rate), mine, trials))
     return found
+
+
+def trials_of(documents: pd.DataFrame) -> int | None:
+    """Trials on each mask, counted in noiseless cells, where each is a document; None without any.
+
+    Raises:
+        UserError: cells differ.
+    """
+    rows = documents[(documents["metric"] == "exact_recovery") & (documents["inference"] == INFERENCE)]
+    found = rows.groupby(["m", "n", "d", "k", "seed"]).size().unique()
+    if len(found) > 1:
+        listed = ", ".join(map(str, sorted(found)))
+        raise UserError(f"synthetic recovery: found cells of {listed} trials a mask, expected one number")
+    return int(found[0]) if len(found) else None
 
 
 def mask_variance_ratio(cells: Sequence[Comparison]) -> float:

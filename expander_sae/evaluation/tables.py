@@ -224,15 +224,24 @@ def recorded_about(path: str | Path) -> str | None:
 
 
 def _collect(parts: Iterable[str | Path], out: str | Path, columns: Mapping[str, pa.DataType]) -> None:
-    schema = pa.schema(list(columns.items()))
+    schema, parts = pa.schema(list(columns.items())), list(parts)
     table = pa.concat_tables([schema.empty_table(), *(_read(part, columns) for part in parts)])
-    _refuse_duplicates(table, columns, out)
+    _refuse_duplicates(table, columns, parts, out)
     _write(table, columns, out)
 
 
-def _refuse_duplicates(table: pa.Table, columns: Mapping[str, pa.DataType], out: str | Path) -> None:
+def _refuse_duplicates(
+    table: pa.Table, columns: Mapping[str, pa.DataType], parts: Sequence[str | Path], out: str | Path
+) -> None:
     counts = table.group_by(_key(columns)).aggregate([([], "count_all")])
     twice = counts.filter(pa.compute.greater(counts["count_all"], 1))
     if twice.num_rows:
         row = {name: value for name, value in twice.slice(0, 1).to_pylist()[0].items() if name != "count_all"}
-        raise UserError(f"{out}: two inputs hold a row for {row}")
+        key = [pa.array([value], twice.schema.field(name).type) for name, value in row.items()]
+        one = pa.table(dict(zip(row, key, strict=True)))
+        holders = [
+            str(part)
+            for part in parts
+            if _read(part, columns).join(one, list(row), join_type="left semi").num_rows
+        ]
+        raise UserError(f"{out}: two inputs hold a row for {row}: {' and '.join(holders)}")

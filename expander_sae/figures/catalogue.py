@@ -34,6 +34,12 @@ class Figure:
         )
         return found
 
+    def sheets(self, sources: Sources) -> list[Sheet]:
+        """Its pages; one that says so where no SAE was trained."""
+        from expander_sae.figures.sheet import Sheet
+
+        return self.draw(sources) or [Sheet(self.title, missing=["any trained SAE"])]
+
 
 FIGURES = (
     Figure("claims", "Claims", "One row a claim: verdict, estimate with its interval, threshold, and the "
@@ -50,7 +56,7 @@ FIGURES = (
            "n columns, at equal d·n and equal row degrees: from blocks that cover every row to one support "
            "for each feature. A flat line says that diversity as such adds nothing.", "supports:dose"),
     Figure("matched_budget", "Matched budgets", "The expander beside dense SAEs of the same decoder values, "
-           "of the same values in all, and of the same training compute.", "fidelity:matched_budget"),
+           "of the same values in all, and of the same training multiply-adds.", "fidelity:matched_budget"),
     Figure("omp_gain", "What OMP gains", "Relative error by OMP against that by the trained encoder, on the "
            "same frozen decoder, at every d and k. The grey band is the published claim of 15 to 25 %.",
            "fidelity:omp_gain"),

@@ -128,7 +128,7 @@ def places(sources: Sources) -> list[Sheet]:
     title = "Across layers and models"
     views = sources.views
     if len(views) < 2:
-        return [Sheet(title, str(views[0]), missing=["a second layer or model"])]
+        return [Sheet(title, str(views[0]) if views else "", missing=["a second layer or model"])]
     panels, every = [], []
     by_model: dict[str, list[View]] = {}
     for view in views:

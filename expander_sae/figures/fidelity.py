@@ -124,7 +124,7 @@ def _published_gain(published: Published, view: View, d: int, k: int) -> Cell:
 
 
 def matched_budget(sources: Sources) -> list[Sheet]:
-    """The expander beside dense SAEs of equal storage, equal total size and equal training compute."""
+    """The expander beside dense SAEs of equal storage, equal total size and equal training multiply-adds."""
     return by_place(sources, _matched_budget)
 
 
@@ -134,7 +134,7 @@ _BUDGETS = (
     ("decoder", "encoder", "dense, as many decoder values", Look(BLACK, "P", ":", 1.0, 5.2)),
     ("decoder", "omp", "dense, as many decoder values, OMP", Look(ORANGE, "D", ":", 1.0, 4.2)),
     ("total", "encoder", "dense, own encoder, as many values in all", Look("#8C564B", "s", ":", 1.0, 4.4)),
-    ("compute", "encoder", "dense, all n features, as much training compute",
+    ("compute", "encoder", "dense, all n features, as many training multiply-adds",
      Look(GREEN, "X", "-.", 1.0, 5.2)),
 )  # fmt: skip
 

@@ -40,6 +40,7 @@ from expander_sae.figures.points import (
     series,
     settings,
 )
+from expander_sae.figures.sheet import Sheet, compose
 from expander_sae.figures.style import (
     INK,
     LARGE,
@@ -98,11 +99,12 @@ def draw(
     published = read_published(published_csv)
     with house_style():
         pages = [page for kind in captions.KINDS for page in _pages(kind, frame, published)]
-        write_pages(pages, out_pdf, out_png)
+        nothing = Sheet("The storage–fidelity frontier", missing=["any trained SAE"])
+        write_pages(pages or [compose(nothing)], out_pdf, out_png)
 
 
 def _pages(kind: captions.Kind, frame: pd.DataFrame, published: pd.DataFrame) -> list[Figure]:
-    """The pages of one kind; none where a supplementary kind has nothing to show."""
+    """The pages of one kind; none where a supplementary kind has nothing to show, or no SAE is measured."""
     found = settings(frame)
     rows = [_row(kind, frame, published, setting, found) for setting in found]
     if kind.supplementary:

@@ -85,9 +85,10 @@ class Series:
 
 
 def read_metrics(path: str | Path) -> pd.DataFrame:
-    """The table of `tables.read_metrics`; one that measures no autoencoder raises `UserError` too."""
+    """The table of `tables.read_metrics`; one that measures neither an autoencoder nor the recovery of
+    planted codes, with which a study may begin, raises `UserError` too."""
     frame = tables.read_metrics(path)
-    if not frame["inference"].isin(MEASURED).any():
+    if not (frame["inference"].isin(MEASURED) | (frame["model"] == "synthetic")).any():
         raise UserError(
             f"{path}: found {len(frame)} rows and no measurement of an SAE, expected at least one"
         )

@@ -25,7 +25,7 @@ def draw_all(sources: Sources, folder: str | Path, names: Iterable[str] | None =
     chosen = [figure for figure in FIGURES if names is None or figure.name in names]
     with house_style():
         for figure in chosen:
-            sheets = figure.draw(sources)
+            sheets = figure.sheets(sources)
             pages = [compose(sheet) for sheet in sheets]
             paths = [folder / f"{figure.name}{end}" for end in ENDINGS]
             write_pages(pages, paths[0], paths[1])

@@ -6,11 +6,17 @@ and one for each baseline; together they are the tables of a results folder.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from expander_sae.errors import UserError
 from expander_sae.evaluation import tables
+from expander_sae.evaluation.synthetic_tables import trials_of, write_agreement
+from expander_sae.row_names import RUN_TABLES, comes_from
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "paper_synthetic_omp.csv"
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,14 @@ class Inputs:
         return cls(*(folder / name for name in names))
 
 
-def gather(folder: str | Path, out: str | Path) -> Inputs:
+def gather(folder: str | Path, out: str | Path, published: str | Path = PUBLISHED) -> Inputs:
     """The tables of `folder`; those of a study's rows are put together in `out`.
 
-    Raises `UserError` where the folder holds neither metrics.parquet nor rows/.
+    published: the table of synthetic recovery that synthetic rows are compared with, as the workflow does.
+
+    Raises:
+        UserError: the folder holds neither metrics.parquet nor rows/; two files hold the same row; a file
+            is named for another run than it says it comes from.
     """
     folder, out = Path(folder), Path(out)
     rows = folder / "rows"
@@ -41,15 +51,49 @@ def gather(folder: str | Path, out: str | Path) -> Inputs:
         found = Inputs.of(folder)
         for path in (found.metrics, found.documents):
             if not path.exists():
-                raise UserError(f"{path}: no such table, expected it (or a folder {rows} of finished runs)")
+                wanted = f"expected it (or a folder {rows} of finished runs)"
+                raise UserError(f"{path}: no such table, {wanted}; {_how(folder)}")
         return found
-    parts = {kind: sorted(rows.rglob(f"*.{kind}.parquet")) for kind in ("metrics", "documents", "curve")}
+    parts = {kind: sorted(rows.rglob(f"*.{kind}.parquet")) for kind in RUN_TABLES}
     if not parts["metrics"]:
-        raise UserError(f"{rows}: found no *.metrics.parquet, expected the rows of at least one finished run")
+        wanted = "expected the rows of at least one finished run"
+        raise UserError(f"{rows}: found no *.metrics.parquet, {wanted}; {_how(folder)}")
     gathered = Inputs.of(out)
-    tables.collect_metrics(parts["metrics"], gathered.metrics)
     tables.collect_documents(parts["documents"], gathered.documents)
+    agreement = _agreement(
+        parts["metrics"], gathered.documents, published, out / "synthetic_agreement.parquet"
+    )
+    tables.collect_metrics([*parts["metrics"], *agreement], gathered.metrics)
     if parts["curve"]:
         tables.collect_curves(parts["curve"], gathered.curves)
+    for file in (file for kind in parts.values() for file in kind):
+        _check_name(file)
     beside = Inputs.of(folder)
     return Inputs(gathered.metrics, gathered.documents, gathered.curves, beside.speed, beside.provenance)
+
+
+def _how(folder: Path) -> str:
+    """How tables come to lie in the folder, for messages."""
+    study = folder.parent.name == "studies"
+    return (
+        f"made by: snakemake --cores all --configfile {f'configs/{folder.name}' if study else 'config'}.yaml"
+    )
+
+
+def _agreement(metrics: Sequence[Path], documents: Path, published: str | Path, out: Path) -> list[Path]:
+    """The table of how synthetic rows agree with the published ones, written to `out`; none without any."""
+    parts = [path for path in metrics if path.name.startswith("synthetic_")]
+    trials = trials_of(tables.read_documents(documents)) if parts else None
+    if trials is None:
+        return []
+    write_agreement(parts, Path(published), trials, out)
+    return [out]
+
+
+def _check_name(file: Path) -> None:
+    """Rows must be named for what they say they come from; those that say nothing are taken as they are."""
+    about = json.loads(tables.recorded_about(file) or "{}")
+    folder = about.get("run", about.get("from"))
+    name = file.name.rsplit(".", 2)[0]
+    if folder is not None and not comes_from(name, folder):
+        raise UserError(f"{file}: found rows of {folder}, expected those that its name says")

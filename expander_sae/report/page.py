@@ -130,7 +130,7 @@ def _figures(sources: Sources, folder: Path, frontier: str | Path | None) -> lis
             "page": _read(Path(frontier)), "column": None, "pages": 1,
         })  # fmt: skip
     for entry in FIGURES:
-        sheets = entry.draw(sources)
+        sheets = entry.sheets(sources)
         drawn = bool(sheets[0].panels)
         found.append({
             "name": entry.name, "title": entry.title, "caption": entry.caption,

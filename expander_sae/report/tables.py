@@ -148,7 +148,7 @@ _ROLES = (
     ("expander", "expander"),
     ("decoder", "dense, equal decoder values"),
     ("total", "dense with its own encoder, equal values in all"),
-    ("compute", "dense, all n features, equal training compute"),
+    ("compute", "dense, all n features, equal training multiply-adds"),
 )
 
 
@@ -172,7 +172,9 @@ def budgets(sources: Sources) -> Table:
                 }  # fmt: skip
                 if any(cells.values()):
                     rows.append({**_where(view), "d": d, "role": label, **cells})
-    caption = f"Dense SAEs matched to an expander by storage, by all values and by training compute. {_SEEDS}"
+    caption = (
+        f"Dense SAEs matched to an expander by storage, by all values and by training multiply-adds. {_SEEDS}"
+    )
     return Table("budgets", "Matched budgets", caption, columns, rows)
 
 

@@ -62,3 +62,21 @@ def test_all_seeds_diverged_leaves_nothing_to_judge_without_them():
     found = verdict(world, RETENTION)
     assert found["without_diverged"]["verdict"] == "not run"
     assert found["verdict"] == "inconclusive"
+
+
+def test_a_pursuit_that_diverges_leaves_what_the_encoder_found():
+    """Flags are by inference: OMP's says nothing of the encoder, the encoder's counts for both."""
+    gap = {
+        "cells": {"expander": {"support": "expander", "inference": "omp"}, "control": {"support": "expander"}}
+    }
+    for by, plain in (("omp", ()), ("encoder", (4,))):
+        world = World().recovered(0.92).recovered(0.90, support="dense").recovered(0.93, inference="omp")
+        metrics, documents = world.frames()
+        flags = (
+            (metrics["metric"] == "diverged") & (metrics["seed"] == 4) & (metrics["support"] == "expander")
+        )
+        metrics.loc[flags & (metrics["inference"] == by), "value"] = 1.0
+        claims = register(RETENTION, gap | {"id": "gap"})
+        retained, gained = judge(claims, Tables(metrics, documents))
+        assert (retained["without_diverged"] is None) == (not plain)
+        assert gained["without_diverged"]["seeds"] == 9

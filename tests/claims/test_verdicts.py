@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from expander_sae.claim_cells import Tables
-from expander_sae.claim_register import read_register
+from expander_sae.claim_register import parse_register, read_register
 from expander_sae.claims import judge, write_claims
 from expander_sae.errors import UserError
 from expander_sae.evaluation import tables
@@ -222,3 +222,20 @@ def test_nothing_measured_means_nothing_run():
     records = judge(found, Tables(*World().frames()))
     assert {record["setting"] for record in records} == {found.settings[0].name}
     assert {record["verdict"] for record in records} == {"not run"}
+
+
+def test_times_alone_do_not_make_a_setting():
+    data = {
+        "settings": [{"name": "toy", "where": WHERE}, {"name": "timed", "where": WHERE | {"layer": 2}}],
+        "draws": 400,
+        "claims": [CLAIM],
+    }
+    world, times = World().recovered(0.88), World()
+    times.value(BASE | {"layer": 2}, "correlate_ms_per_d", 1.0, split="speed")
+    rows = times.frames()[0]
+    rows = rows[rows["split"] == "speed"]
+    metrics, documents = world.frames()
+    parsed = parse_register(data)
+    assert [one["setting"] for one in judge(parsed, Tables(metrics, documents, rows))] == ["toy"]
+    both = pd.concat([metrics, rows], ignore_index=True)
+    assert [one["setting"] for one in judge(parsed, Tables(both, documents))] == ["toy", "timed"]

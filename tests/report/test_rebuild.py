@@ -1,5 +1,6 @@
 """Figures, tables, verdicts and the report from committed rows, without torch."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 
 from expander_sae.errors import UserError
 from expander_sae.evaluation import tables
+from expander_sae.evaluation.rows import Rows
+from expander_sae.evaluation.synthetic_tables import columns, write_agreement
 from expander_sae.report import __main__ as command
 from expander_sae.report.__main__ import default_out
 from expander_sae.report.gather import gather
@@ -46,15 +49,48 @@ def test_rows_become_the_tables_of_a_results_folder(rows, tmp_path):
 
 def test_the_same_run_twice_is_refused(rows, tmp_path):
     shutil.copy(rows / "rows" / "run0.metrics.parquet", rows / "rows" / "copy.metrics.parquet")
-    with pytest.raises(UserError, match="two inputs hold a row"):
+    with pytest.raises(UserError, match=r"two inputs hold a row.*copy\.metrics.* and .*run0\.metrics"):
         gather(rows, tmp_path / "out")
+
+
+def test_rows_under_the_name_of_another_run_are_refused(rows, tmp_path):
+    part = rows / "rows" / "run0.metrics.parquet"
+    about = json.dumps({"run": "results/run1"})
+    tables.record([part], "metrics", None, about, part)
+    with pytest.raises(UserError, match=r"run0\.metrics\.parquet: found rows of results/run1"):
+        gather(rows, tmp_path / "out")
+
+
+def test_the_agreement_of_synthetic_rows_is_that_of_the_workflow(tmp_path):
+    published = tmp_path / "published.csv"
+    cells = [{"m": 32, "n": 64, "sigma": 0.0, "d": d, "k": 2, "support_recovery_rate": 0.9} for d in (3, 4)]
+    pd.DataFrame(cells).to_csv(published, index=False)
+    parts = []
+    for d in (3, 4):
+        parts.append(tmp_path / "study" / "rows" / f"synthetic_m32_n64_d{d}-{d:012x}.metrics.parquet")
+        made = []
+        for seed in (0, 1):
+            rows = Rows(columns(32, 64, d, 2, seed))
+            found = [1.0] * (d + seed) + [0.0] * (8 - d - seed)
+            rows.add("omp_absolute", "sigma0", {"exact_recovery": sum(found) / 8})
+            trials = [(trial, one, 1) for trial, one in enumerate(found)]
+            rows.add_document_sums("omp_absolute", "sigma0", "exact_recovery", trials)
+            made.append(rows)
+        tables.write_metrics([row for rows in made for row in rows.metrics], parts[-1])
+        documents = parts[-1].with_name(parts[-1].name.replace("metrics", "documents"))
+        tables.write_documents([row for rows in made for row in rows.documents], documents)
+    write_agreement(parts, published, 8, tmp_path / "workflow.parquet")
+    tables.collect_metrics([*parts, tmp_path / "workflow.parquet"], tmp_path / "collected.parquet")
+    found = gather(tmp_path / "study", tmp_path / "out", published)
+    assert found.metrics.read_bytes() == (tmp_path / "collected.parquet").read_bytes()
+    assert "recovery_largest_difference" in set(tables.read_metrics(found.metrics)["metric"])
 
 
 def test_a_folder_without_tables_is_named(tmp_path):
     with pytest.raises(UserError, match=r"metrics\.parquet: no such table, expected it"):
         gather(tmp_path, tmp_path / "out")
     (tmp_path / "rows").mkdir()
-    with pytest.raises(UserError, match=r"rows: found no \*\.metrics\.parquet"):
+    with pytest.raises(UserError, match=r"rows: found no \*\.metrics\.parquet.*made by: snakemake"):
         gather(tmp_path, tmp_path / "out")
 
 

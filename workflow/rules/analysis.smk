@@ -22,12 +22,15 @@ rule analyse:
         " --spec {params.spec:q} --test {input.test:q} --out {output:q}"
 
 
-# Times of this machine, never the same twice: a target of its own, and an input of no other table.
+# Times of this machine, never the same twice: a target of its own, and an input of no other table. Rows
+# carry the columns of their runs, so that another list of runs is another table.
 rule speed:
     output:
         "results/speed.parquet",
     log:
         "results/logs/speed.log",
     threads: THREADS
+    params:
+        spec=STUDY.speed_spec(),
     script:
         "../scripts/speed.py"

@@ -9,6 +9,7 @@ import job
 def main(options: argparse.Namespace) -> None:
     from expander_sae.evaluation import tables
     from expander_sae.files import canonical_json, read_json
+    from expander_sae.row_names import superseded
     from expander_sae.stages import STAGE_VERSIONS
 
     seed = None
@@ -24,6 +25,10 @@ def main(options: argparse.Namespace) -> None:
     tables.record(options.documents, "documents", seed, text, options.out[1])
     if options.run:
         tables.write_curves({str(options.history[0]): record["spec"]}, options.out[2], text)
+    # Rows of the same run that were asked for otherwise would count twice.
+    for written in options.out:
+        for older in superseded(written):
+            older.unlink()
 
 
 if __name__ == "__main__":

@@ -26,5 +26,5 @@ with reported_to_user():
     device = compute["device"]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    runs = [asdict(run) for run in study.runs if (run.support, run.encoder) == ("expander", "tied")]
+    runs = [asdict(run) for run in study.timed]
     write_speed(runs, Path(snakemake.output[0]), device, compute["backend"])

@@ -1,0 +1,53 @@
+"""What the shipped study can decide of the shipped claims, as docs/claims.md says."""
+
+from __future__ import annotations
+
+from expander_sae.claim_cells import Request
+from expander_sae.claim_register import read_register
+from expander_sae.study import Run, Study, load_config
+from tests.claims.world import ROOT
+
+ELSEWHERE = ("synthetic-", "correlation-cost")
+"""Claims about rows of no trained run."""
+
+
+def gives(run: Run, request: Request) -> bool:
+    """Whether the tables will have what is asked of this run."""
+    if any(getattr(run, column) != value for column, value in request.where.items()):
+        return False
+    if request.split == "ce_train":
+        return run.evaluation["train_cross_entropy"]
+    if request.split == "ce":
+        return request.inference in run.evaluation["cross_entropy"]
+    if request.metric == "relative_error":
+        return request.inference in run.evaluation["inference"]
+    analysis = "novelty" if request.metric.startswith("novel") else "certificates"
+    return analysis in run.analysis["analyses"]
+
+
+def test_what_cannot_be_decided_is_said():
+    register = read_register(ROOT / "workflow" / "claims.yaml")
+    study = Study(load_config(ROOT / "configs" / "smollm2-135m.yaml"))
+    missing, few, some = set(), set(), set()
+    for claim in register.claims:
+        if claim.id.startswith(ELSEWHERE):
+            continue
+        seeds = []
+        for plan in claim.plans["smollm2"]:
+            cells = [{run.seed for run in study.runs if gives(run, r)} for r in plan.requests]
+            seeds.append(len(set.intersection(*cells)))
+        if 0 in seeds:
+            missing.add(claim.id)
+        if max(seeds) < register.minimum_seeds:
+            few.add(claim.id)
+        elif min(seeds) < register.minimum_seeds:
+            some.add(claim.id)
+    assert missing == {"frontier-monotone", "frontier-monotone-error", "omp-gain"}
+    assert some == {
+        "frontier-every-k", "retention-every-k", "omp-gain", "omp-gain-run", "diversity-somewhere",
+    }  # fmt: skip
+    assert few == {
+        *("frontier-monotone", "frontier-monotone-error", "diversity-pruned", "diversity-pruned-every-k"),
+        *("expansion-girth", "expansion-overlap", "diversity-dose", "diversity-dose-ends", "matched-budget"),
+        *("matched-budget-total", "matched-compute", "omp-gap", "saturation"),
+    }

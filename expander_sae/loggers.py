@@ -12,6 +12,7 @@ None of them is needed for training. TensorBoard and W&B are imported when a log
 from __future__ import annotations
 
 import csv
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +24,14 @@ Row = Mapping[str, float]
 Report = Callable[[dict[str, float]], None]
 
 
-class Logger:
+class Logger(ABC):
     """A context manager that is called with rows; what it opened is closed at the end."""
 
+    @abstractmethod
     def __call__(self, row: Row) -> None:
-        raise NotImplementedError
+        """Take a row."""
 
+    @abstractmethod
     def close(self) -> None:
         """Write what is still held back."""
 

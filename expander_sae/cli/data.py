@@ -123,7 +123,8 @@ def _safetensors(path: Path, name: str | None) -> np.ndarray:
 
     try:
         with safe_open(str(path), framework="pt") as stored:
-            names = [key for key in stored.keys() if len(stored.get_slice(key).get_shape()) >= 2]  # noqa: SIM118
+            keys = list(stored.keys())  # the handle is no mapping: it cannot be iterated over
+            names = [key for key in keys if len(stored.get_slice(key).get_shape()) >= 2]
             return _as_array(stored.get_tensor(_choose(path, name, names)))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({_first_line(error)})") from None

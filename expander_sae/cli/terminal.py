@@ -39,8 +39,12 @@ def finite(value: Any) -> Any:
 
 def number(value: Any) -> str:
     """A value as a person reads it: thousands separated, four significant digits."""
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return {True: "yes", False: "no", None: "–"}.get(value, str(value))  # type: ignore[arg-type]
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
     return (
         f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
     )

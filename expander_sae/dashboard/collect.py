@@ -18,6 +18,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.certificates import flatness
 from expander_sae.codes import codes_of, joined
 from expander_sae.dashboard.arrays import CompactCode, compact, packed, quantised
+from expander_sae.dictionary import SparseDictionary
 from expander_sae.errors import UserError
 from expander_sae.inference import INFERENCES
 from expander_sae.runs import WEIGHTS
@@ -142,12 +143,11 @@ def _columns(autoencoder: SparseAutoencoder, features: np.ndarray) -> dict[str, 
     dictionary = autoencoder.dictionary()
     for start in range(0, len(features), 1024):
         part = features[start : start + 1024]
-        if autoencoder.rows is None:
+        if isinstance(dictionary, SparseDictionary):
+            entries, names = dictionary.values.detach()[part], dictionary.rows[part].long()
+        else:
             entries = dictionary.columns(torch.from_numpy(part)).detach()
             names = torch.arange(width).expand_as(entries)
-        else:
-            entries = dictionary.values.detach()[part]  # type: ignore[attr-defined]
-            names = autoencoder.rows[part].long()
         order = entries.abs().argsort(dim=1, descending=True, stable=True)[:, :shown]
         rows[start : start + 1024] = names.gather(1, order).numpy()
         values[start : start + 1024] = entries.gather(1, order).numpy()

@@ -106,16 +106,7 @@ class Comparison:
 
 def read_published(path: str | Path) -> pd.DataFrame:
     """resources/paper_synthetic_omp.csv."""
-    try:
-        frame = pd.read_csv(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected the published table of recovery") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not a readable CSV table ({error})") from None
-    absent = [column for column in _PUBLISHED if column not in frame.columns]
-    if absent:
-        raise UserError(f"{path}: column {absent[0]!r} is missing, expected {', '.join(_PUBLISHED)}")
-    return frame
+    return tables.read_published(path, _PUBLISHED, "the published table of recovery")
 
 
 def compare_published(ours: pd.DataFrame, published: pd.DataFrame, trials: int) -> list[Comparison]:

@@ -160,6 +160,24 @@ def read_timings(path: str | Path) -> pd.DataFrame:
     return _read(path, TIMINGS).to_pandas()
 
 
+def read_published(path: str | Path, columns: Sequence[str], what: str) -> pd.DataFrame:
+    """A CSV file of published numbers that has `columns`; `what` names it in messages.
+
+    Raises:
+        UserError: no such file, not a CSV table, or a column is missing.
+    """
+    try:
+        frame = pd.read_csv(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file, expected {what}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not a readable CSV table ({error})") from None
+    absent = [column for column in columns if column not in frame.columns]
+    if absent:
+        raise UserError(f"{path}: column {absent[0]!r} is missing, expected {', '.join(columns)}")
+    return frame
+
+
 def collect_metrics(parts: Iterable[str | Path], out: str | Path) -> None:
     """Put per-run metrics together."""
     _collect(parts, out, METRICS)

@@ -99,16 +99,7 @@ def read_published(path: str | Path | None) -> pd.DataFrame:
     """The published figures; None gives an empty table."""
     if path is None:
         return pd.DataFrame(columns=_PUBLISHED)
-    try:
-        frame = pd.read_csv(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected the table of published figures") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not a readable CSV table ({error})") from None
-    absent = [column for column in _PUBLISHED if column not in frame.columns]
-    if absent:
-        raise UserError(f"{path}: column {absent[0]!r} is missing, expected {', '.join(_PUBLISHED)}")
-    return frame
+    return tables.read_published(path, _PUBLISHED, "the table of published figures")
 
 
 def settings(frame: pd.DataFrame) -> list[Setting]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from scipy.stats import t as student_t
@@ -73,9 +74,9 @@ class Published:
             wide, view.k if k is None else k, tokens, inference, metric,
         ))  # fmt: skip
 
-    def cell(self, view: View, metric: str, support: str, d: int | None = None, **where: object) -> Cell:
+    def cell(self, view: View, metric: str, support: str, d: int | None = None, **where: Any) -> Cell:
         """The same as a cell; empty where nothing was published."""
-        found = self.value(view, metric, support, d, **where)  # type: ignore[arg-type]
+        found = self.value(view, metric, support, d, **where)
         return found.cell if found else Cell()
 
     def knows(self, view: View) -> bool:

@@ -100,6 +100,7 @@ class ExpanderSAE(SAE[ExpanderSAEConfig]):
         everything = torch.arange(self.cfg.d_sae, device=self.values.device)
         return dictionary.columns(everything).to(self.dtype)
 
+    # SAELens declares both as parameters; here they are written out from the mask's values.
     @property
     def W_dec(self) -> Tensor:  # type: ignore[override]
         """[d_sae, d_in], written out: reading costs O(m·n), writing changes nothing."""

@@ -102,10 +102,12 @@ def test_a_cancelled_and_a_requeued_job_come_back_and_nothing_else_changes(clust
             wait_for_checkpoint(folder, workflow)
             cluster.ask("scancel", first)
             second = running_training(cluster, workflow, without={first})
+            wait_for_output(folder, workflow, second)
             cluster.ask("scontrol", "requeue", second)
             wait_until_pending(cluster, workflow, second)
-            # SLURM would let it wait for two minutes.
-            cluster.ask("scontrol", "update", f"JobId={second}", "StartTime=now")
+            # SLURM would let it wait for two minutes, so that it never starts in the second in which it
+            # was sent back: the node refuses a job as killed whose new credential is not newer than that.
+            cluster.ask("scontrol", "update", f"JobId={second}", "StartTime=now+5")
             assert workflow.wait(timeout=60 * _MINUTES) == 0, report(log, cluster)
         finally:
             workflow.terminate()
@@ -133,6 +135,14 @@ def wait_for_checkpoint(folder, workflow):
         if any(folder.glob("results/**/checkpoint*")):
             return
     raise AssertionError("the workflow ended before a training had a checkpoint")
+
+
+def wait_for_output(folder, workflow, job):
+    """Until the job has written something: SLURM calls it running before the node has started it."""
+    for _ in ticks(workflow):
+        if any(log.stat().st_size for log in folder.glob(f".snakemake/slurm_logs/**/{job}.log")):
+            return
+    raise AssertionError("the workflow ended before the job wrote anything")
 
 
 def wait_until_pending(cluster, workflow, job):

@@ -14,6 +14,9 @@ import torch
 
 Call = Callable[[], object]
 
+_TURN = 0.02
+"""Seconds of timed, and before them of untimed, calls."""
+
 
 @dataclass
 class Variant:
@@ -100,8 +103,9 @@ def peak_mb(variant: Variant) -> float | None:
 def interleaved(variants: list[Variant], rounds: int, memory: bool = True) -> list[Timing]:
     """Time all variants in turn, `rounds` times over, so that a slow moment falls on all of them.
 
-    A turn is one untimed call, then as many timed ones as fit into 20 ms (1 to 10); slow calls
-    (over 0.2 s) skip the untimed one after the first turn.
+    A turn is 20 ms of untimed calls, at least one, then as many timed ones as fit into 20 ms (1 to 10);
+    slow calls (over 0.2 s) skip the untimed one after the first turn. The threads of the variant before
+    may spin for some milliseconds after its last call, which is not this one's time.
     """
     timings = [Timing(variant, peak_mb=peak_mb(variant) if memory else None) for variant in variants]
     calls = [variant.make() for variant in variants]
@@ -109,7 +113,10 @@ def interleaved(variants: list[Variant], rounds: int, memory: bool = True) -> li
     for turn in range(rounds):
         for number, (call, timing) in enumerate(zip(calls, timings, strict=True)):
             if turn == 0 or typical[number] < 0.2:
+                begun = time.perf_counter()
                 typical[number] = _seconds(call)
-            repeats = min(10, max(1, int(0.02 / max(typical[number], 1e-6))))
+                while time.perf_counter() - begun < _TURN:
+                    typical[number] = _seconds(call)
+            repeats = min(10, max(1, int(_TURN / max(typical[number], 1e-6))))
             timing.seconds += [_seconds(call) for _ in range(repeats)]
     return timings

@@ -22,6 +22,7 @@ from benchmarks import extraction, tasks
 from benchmarks.measure import Ceilings, Timing, Variant, interleaved, measure_ceilings
 from benchmarks.tasks import Shape
 from expander_sae.files import write_json
+from expander_sae.heap import keep_freed_memory
 
 _FULL = [
     (512, 4096, 7),
@@ -131,6 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as a training job does
 
     ceilings = measure_ceilings(options.quick)
     print(f"{device_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}")

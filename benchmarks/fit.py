@@ -27,6 +27,7 @@ from expander_sae import cost_model
 from expander_sae.cost_model import CPU_FILE, DENSE, TASKS
 from expander_sae.errors import UserError, reported_to_user
 from expander_sae.files import read_json, write_json
+from expander_sae.heap import keep_freed_memory
 from expander_sae.provenance import versions
 
 Row = dict[str, Any]
@@ -203,6 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, help="turns of each task")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as a training job does
     with reported_to_user():
         record = (
             _measured(options)

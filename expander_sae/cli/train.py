@@ -53,8 +53,11 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.api import evaluate, save
     from expander_sae.cli.data import device_of, read_activations
     from expander_sae.errors import UserError
+    from expander_sae.heap import keep_freed_memory
     from expander_sae.loggers import together
     from expander_sae.trainer import Trainer
+
+    keep_freed_memory()
 
     _check_outputs(options)
     device = device_of(options.device)

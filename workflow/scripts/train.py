@@ -8,8 +8,10 @@ import job
 
 
 def main(options: argparse.Namespace) -> bool:
+    from expander_sae.heap import keep_freed_memory
     from expander_sae.runs import train_run
 
+    keep_freed_memory()
     worked = False
     for folder, told in json.loads(options.spec).items():
         mask, parent = (Path(told[key]) if told[key] else None for key in ("mask", "parent"))

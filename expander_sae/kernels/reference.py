@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -87,10 +88,18 @@ def synthesize(values: Tensor, rows: Tensor, index: Tensor, value: Tensor, m: in
     return out
 
 
+def _stable_order(keys: Tensor, largest: int) -> Tensor:
+    """Places of keys int64 [P], from -1 to `largest`, in order of key, then of place."""
+    if keys.device.type != "cpu" or largest + 1 >= 1 << 16:
+        return keys.argsort(stable=True)
+    # NumPy sorts 16-bit numbers by radix, eight times as fast.
+    return torch.from_numpy((keys + 1).numpy().astype(np.uint16).argsort(kind="stable"))
+
+
 def by_feature(index: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Occupied places of index [B, k] in order of feature, then of place: (flat places, starts [n + 1])."""
     flat = index.flatten()
-    order = flat.argsort(stable=True)
+    order = _stable_order(flat, n - 1)
     counts = torch.bincount(flat + 1, minlength=n + 1)
     return order[int(counts[0]) :], F.pad(counts[1:].cumsum(0), (1, 0))
 

@@ -234,3 +234,15 @@ def test_numba_refuses_other_kinds_of_numbers() -> None:
     p = problem(5, 6, 2, 2, 3, 0)
     with pytest.raises(TypeError, match="float32"):
         select("numba").correlate(p.values, p.rows, p.residual.float())
+
+
+@pytest.mark.parametrize("n", [5, (1 << 16) - 1, 1 << 16])
+def test_places_of_a_feature_are_together_and_in_order(n: int) -> None:
+    index = torch.randint(-1, n, (40, 9), generator=torch.Generator().manual_seed(0))
+    index[0, :3] = torch.tensor([-1, 0, n - 1])
+    order, starts = reference.by_feature(index, n)
+    flat = index.flatten()
+    assert starts[0] == 0 and starts[-1] == len(order) == int((flat >= 0).sum())
+    for j in flat.unique().tolist():
+        if j >= 0:
+            assert torch.equal(order[starts[j] : starts[j + 1]], (flat == j).nonzero()[:, 0])

@@ -8,6 +8,7 @@ with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +21,8 @@ from expander_sae import kernels
 from expander_sae.arrays import as_tensor
 from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.errors import UserError
-from expander_sae.kernels.autograd import unit_columns
-from expander_sae.kernels.tied import tied_reconstruction
+from expander_sae.kernels.autograd import columns_and_inverse, through_unit_columns, unit_columns
+from expander_sae.kernels.tied import tied_reconstruction, tied_step
 from expander_sae.mask_shapes import PRUNED
 from expander_sae.masks import Mask, describe, regenerate
 from expander_sae.pruning import packed, unpacked
@@ -142,6 +143,10 @@ class SparseAutoencoder(nn.Module):
     def _kernels(self, width: int) -> ModuleType:
         return kernels.select(self.backend, self.b_dec.device, self.m, width)
 
+    def _backend(self) -> ModuleType | None:
+        """Kernels of the decoder; none of its own where it is dense."""
+        return None if self.rows is None else self._kernels(self.values.shape[1])
+
     def dictionary(self) -> Dictionary:
         """The decoder W, unit-norm columns; differentiable in V."""
         return self._as_dictionary(self._columns(), self.rows)
@@ -182,9 +187,8 @@ class SparseAutoencoder(nn.Module):
         starts from: it costs O(B·k·w), not O(B·n·w).
         """
         if self.encoder is None:
-            backend = None if self.rows is None else self._kernels(self.values.shape[1])
             rebuilt, index, value = tied_reconstruction(
-                self._columns(), self.b_enc, self.b_dec, activations, self.k, self.rows, backend
+                self._columns(), self.b_enc, self.b_dec, activations, self.k, self.rows, self._backend()
             )
             return rebuilt, SparseCode(index, value)
         decoder = self.dictionary()
@@ -194,6 +198,28 @@ class SparseAutoencoder(nn.Module):
         kept = encoder.correlate_at(centred, selected.index, self.b_enc, known=selected.value)
         code = SparseCode(selected.index, kept)
         return decoder.synthesize(code) + self.b_dec, code
+
+    def set_gradients(self, activations: Tensor) -> tuple[Tensor, SparseCode]:
+        """(ĥ, code) as of `forward`, and as every `.grad` the gradient of the mean over b of ‖ĥ_b - h_b‖².
+
+        The same numbers as autograd gives, bit for bit, but faster where the encoder is tied.
+        """
+        if self.encoder is not None:
+            self.zero_grad(set_to_none=True)
+            rebuilt, code = self(activations)
+            (rebuilt - activations).square().sum(dim=1).mean().backward()
+            return rebuilt.detach(), SparseCode(code.index, code.value.detach())
+        with torch.no_grad():
+            columns, inverse = columns_and_inverse(self._on_support(self.values))
+            step = tied_step(columns, self.b_enc, self.b_dec, activations, self.k, self.rows, self._backend())
+            d_values = self._on_support(through_unit_columns(step.d_columns, columns, inverse))
+        self.values.grad, self.b_enc.grad, self.b_dec.grad = d_values, step.d_enc, step.d_dec
+        return step.rebuilt, SparseCode(step.index, step.value)
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """For the time of a training step: see `kernels.threads.undisturbed`, where the backend wants it."""
+        own = getattr(self._backend(), "undisturbed", None)
+        return nullcontext() if own is None else own()
 
     @torch.no_grad()
     def rescale(self, factor: float) -> None:

@@ -96,22 +96,21 @@ class TrainingState:
         self.step = int(stored["step"])
 
 
-def train_step(state: TrainingState, batch: Tensor, steps: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """One update on batch [B, m]; returns (loss, ĥ). Does not resample."""
-    for group in state.optimiser.param_groups:
-        group["lr"] = learning_rate(state.step, steps, recipe)
-    state.optimiser.zero_grad(set_to_none=True)
-    reconstruction, code = state.autoencoder(batch)
-    loss = (reconstruction - batch).square().sum(dim=1).mean()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(state.autoencoder.parameters(), recipe.clip_norm)
-    state.optimiser.step()
-    if recipe.count_after_update:
-        code = state.autoencoder.encode(batch)
-    index, value = code.index.detach(), code.value.detach()
-    state.fired += torch.bincount(index[value.abs() > FIRING_THRESHOLD], minlength=state.autoencoder.n)
+def train_step(state: TrainingState, batch: Tensor, steps: int, recipe: Recipe) -> Tensor:
+    """One update on batch [B, m]; returns ĥ [B, m] as it was before. Does not resample."""
+    autoencoder = state.autoencoder
+    with autoencoder.undisturbed():
+        for group in state.optimiser.param_groups:
+            group["lr"] = learning_rate(state.step, steps, recipe)
+        reconstruction, code = autoencoder.set_gradients(batch)
+        torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), recipe.clip_norm)
+        state.optimiser.step()
+        if recipe.count_after_update:
+            code = autoencoder.encode(batch)
+        fires = (code.value.abs() > FIRING_THRESHOLD).to(torch.int64)
+        state.fired.scatter_add_(0, code.index.flatten(), fires.flatten())
     state.step += 1
-    return loss.detach(), reconstruction.detach()
+    return reconstruction
 
 
 @torch.no_grad()
@@ -230,11 +229,11 @@ def _advance(
     report: Report | None,
 ) -> bool:
     """One step with all that hangs on its number; False where a logged loss is not finite."""
-    loss, reconstruction = train_step(state, batch, steps, recipe)
+    reconstruction = train_step(state, batch, steps, recipe)
     last, finite = state.step == steps, True
     if last or (cadence.log_every and state.step % cadence.log_every == 0):
-        state.log.append(_log_row(state, batch, loss, reconstruction, steps, recipe))
-        finite = math.isfinite(float(loss))
+        state.log.append(_log_row(state, batch, reconstruction, steps, recipe))
+        finite = math.isfinite(state.log[-1][LOG_COLUMNS.index("loss")])
         if report:
             report(dict(zip(LOG_COLUMNS, state.log[-1], strict=True)))
     if state.step % recipe.resample_every == 0 and (recipe.resample_at_end or not last):
@@ -245,8 +244,9 @@ def _advance(
 
 
 def _log_row(
-    state: TrainingState, batch: Tensor, loss: Tensor, reconstruction: Tensor, steps: int, recipe: Recipe
+    state: TrainingState, batch: Tensor, reconstruction: Tensor, steps: int, recipe: Recipe
 ) -> list[float]:
+    loss = (reconstruction - batch).square().sum(dim=1).mean()
     norms = batch.norm(dim=1).clamp(min=torch.finfo(batch.dtype).tiny)
     error: Any = ((reconstruction - batch).norm(dim=1) / norms).mean()
     silent: Any = (state.fired == 0).double().mean()

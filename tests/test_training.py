@@ -12,7 +12,15 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.masks import MaskRecipe
 from expander_sae.recipes import RECIPES, Recipe
 from expander_sae.rng import torch_generator
-from expander_sae.training import Cadence, TrainingState, learning_rate, resample, train, train_together
+from expander_sae.training import (
+    Cadence,
+    TrainingState,
+    learning_rate,
+    resample,
+    train,
+    train_step,
+    train_together,
+)
 from tests import dense_reference
 
 M, N, K, POOL = 24, 192, 4, 2000
@@ -172,3 +180,36 @@ def test_a_run_that_stops_being_finite_says_so() -> None:
     data[7] = float("nan")
     assert not train(state, lambda p: data[torch.full_like(p, 7)], POOL, 100, recipe, Cadence(log_every=10))
     assert state.step == 10
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+@pytest.mark.parametrize(
+    ("family", "d", "encoder"),
+    [("expander", 3, "tied"), ("bernoulli", 5, "tied"), (None, M, "tied"), ("expander", 3, "own_support")],
+)
+def test_gradients_of_a_step_are_those_of_autograd_to_the_last_bit(
+    backend: str, family: str | None, d: int, encoder: str
+) -> None:
+    mask = MaskRecipe(family, M, N, d, 0).generate() if family else None
+    autoencoder = SparseAutoencoder(M, N, K, mask, encoder, backend)
+    autoencoder.initialise(torch_generator(0, "initialisation"))
+    batch = pool(torch.float32)[:100]
+    rebuilt, code = autoencoder(batch)
+    (rebuilt - batch).square().sum(dim=1).mean().backward()
+    expected = {name: p.grad for name, p in autoencoder.named_parameters()}
+
+    found, found_code = autoencoder.set_gradients(batch)
+    assert torch.equal(found, rebuilt) and torch.equal(found_code.index, code.index)
+    assert not found.requires_grad and not found_code.value.requires_grad
+    for name, parameter in autoencoder.named_parameters():
+        assert expected[name] is not None and parameter.grad is not None
+        assert torch.equal(parameter.grad, expected[name]), name
+
+
+def test_a_step_counts_what_fired() -> None:
+    recipe = RECIPES["standard"]
+    state = start("expander", 3, recipe, torch.float32)
+    batch = pool(torch.float32)[:100]
+    code = state.autoencoder.encode(batch)
+    train_step(state, batch, 10, recipe)
+    assert torch.equal(state.fired, torch.bincount(code.index[code.value.abs() > 1e-6], minlength=N))

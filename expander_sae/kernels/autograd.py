@@ -136,22 +136,30 @@ def synthesize(
     return _Synthesize.apply(values, value, backend, rows, index, m)
 
 
+def columns_and_inverse(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of values [n, w] at unit norm, and 1 / norm [n, 1]; 0 for a zero row."""
+    norm = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    inverse = torch.where(norm > 0, norm.reciprocal(), torch.zeros_like(norm))
+    return values * inverse, inverse
+
+
+def through_unit_columns(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
+    """The gradient in values of `columns_and_inverse`, from the one in its unit columns."""
+    # One temporary of [n, w] instead of four: allocation is what costs here.
+    along = torch.linalg.vecdot(unit, gradient).unsqueeze(1)
+    return torch.addcmul(gradient, unit, along, value=-1).mul_(inverse)
+
+
 class _UnitColumns(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-        inverse = torch.where(norm > 0, norm.reciprocal(), torch.zeros_like(norm))
-        unit = values * inverse
+        unit, inverse = columns_and_inverse(values)
         ctx.save_for_backward(unit, inverse)
         return unit
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        unit, inverse = ctx.saved_tensors
-        (gradient,) = gradients
-        # One temporary of [n, w] instead of four: allocation is what costs here.
-        along = torch.linalg.vecdot(unit, gradient).unsqueeze(1)
-        return torch.addcmul(gradient, unit, along, value=-1).mul_(inverse)
+        return through_unit_columns(gradients[0], *ctx.saved_tensors)
 
 
 def unit_columns(values: Tensor) -> Tensor:

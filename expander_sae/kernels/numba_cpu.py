@@ -12,6 +12,7 @@ float32 and float64, CPU. Threads: as many as `torch.get_num_threads()`; results
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from expander_sae.kernels import numba_gathers as gathers
 from expander_sae.kernels import numba_loops as loops
+from expander_sae.kernels import numba_tied as tied
 from expander_sae.kernels import threads
 from expander_sae.kernels.numba_vectors import LANES
 
@@ -26,6 +28,9 @@ _CHUNK = 8192
 """Features scored at a time, so that 64 lanes of scores stay in a near cache."""
 
 _scratch = threading.local()
+
+undisturbed = threads.undisturbed
+"""Context in which PyTorch's own threads keep out of the way of these kernels'."""
 
 
 def _check(values: Tensor, rows: Tensor, *others: Tensor) -> None:
@@ -99,6 +104,30 @@ def _kept_scratch(n: int, dtype: np.dtype) -> np.ndarray:
         held = torch.empty(n, LANES, dtype=kind).numpy()
         _scratch.scores = held
     return held[:n]
+
+
+def tied_forward(
+    values: Tensor, rows: Tensor, b_enc: Tensor, b_dec: Tensor, h: Tensor, k: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(h - b_dec, index, value, ĥ, gradient in ĥ of the mean over b of ‖ĥ_b - h_b‖²); see `tied.py`."""
+    _check(values, rows, b_enc, b_dec, h)
+    batch, n = h.shape[0], rows.shape[0]
+    if not 1 <= k <= n:
+        raise ValueError(f"k = {k}: expected 1 <= k <= n = {n}")
+    index, value = torch.empty(batch, k, dtype=torch.int64), h.new_empty(batch, k)
+    centred, rebuilt, error = (torch.empty_like(h, memory_format=torch.contiguous_format) for _ in range(3))
+    if batch:
+        scale = values.new_tensor(2 / batch).numpy()[()]
+        given = _array(values), _array(rows), _array(b_enc), _array(b_dec), _array(h), scale
+        made = (part.numpy() for part in (centred, index, value, rebuilt, error))
+        threads.run(_tied_tiles, _tiles(batch), *given, *made)
+    return centred, index, value, rebuilt, error
+
+
+def _tied_tiles(values: np.ndarray, rows: np.ndarray, *rest: Any) -> None:
+    scores = _kept_scratch(min(rows.shape[0], _CHUNK), values.dtype)
+    compiled: Any = tied.forward
+    compiled(values, rows, scores, *rest)
 
 
 def correlate_at(values: Tensor, rows: Tensor, residual: Tensor, index: Tensor) -> Tensor:

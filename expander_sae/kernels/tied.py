@@ -9,6 +9,7 @@ needs no [B, m] product: the encoder's part of it is -W (gradient in b_enc).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +17,46 @@ import torch
 from torch import Tensor
 
 from expander_sae.kernels import dense
+
+
+def _forward(
+    columns: Tensor,
+    b_enc: Tensor,
+    b_dec: Tensor,
+    h: Tensor,
+    k: int,
+    rows: Tensor | None,
+    backend: ModuleType | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(h - b_dec, index, value, ĥ)."""
+    centred = h - b_dec
+    if rows is None or backend is None:
+        index, value = dense.correlate_topk(columns, centred, b_enc, k)
+        rebuilt = dense.synthesize(columns, index, value)
+    else:
+        index, value = backend.correlate_topk(columns, rows, centred, b_enc, k)
+        rebuilt = backend.synthesize(columns, rows, index, value, h.shape[1])
+    return centred, index, value, rebuilt.add_(b_dec)
+
+
+def _gradients(
+    columns: Tensor,
+    centred: Tensor,
+    index: Tensor,
+    value: Tensor,
+    error: Tensor,
+    rows: Tensor | None,
+    backend: ModuleType | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients in columns, b_enc and b_dec from the one in ĥ, `error` [B, m]."""
+    if rows is None or backend is None:
+        d_columns, d_enc = dense.tied_gradients(columns, index, value, error, centred)
+        through_encoder = d_enc @ columns
+    else:
+        d_columns, d_enc = backend.tied_gradients(columns, rows, index, value, error, centred)
+        every = torch.arange(columns.shape[0], device=columns.device)[None]
+        through_encoder = backend.synthesize(columns, rows, every, d_enc[None], error.shape[1])[0]
+    return d_columns, d_enc, error.sum(dim=0) - through_encoder
 
 
 class _TiedReconstruction(torch.autograd.Function):
@@ -30,31 +71,18 @@ class _TiedReconstruction(torch.autograd.Function):
         rows: Tensor | None,
         backend: ModuleType | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        centred = h - b_dec
-        if rows is None or backend is None:
-            index, value = dense.correlate_topk(columns, centred, b_enc, k)
-            out = dense.synthesize(columns, index, value)
-        else:
-            index, value = backend.correlate_topk(columns, rows, centred, b_enc, k)
-            out = backend.synthesize(columns, rows, index, value, h.shape[1])
+        centred, index, value, rebuilt = _forward(columns, b_enc, b_dec, h, k, rows, backend)
         ctx.save_for_backward(columns, centred, index, value)
         ctx.rows, ctx.backend = rows, backend
         ctx.mark_non_differentiable(index, value)
-        return out.add_(b_dec), index, value
+        return rebuilt, index, value
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         columns, centred, index, value = ctx.saved_tensors
         error = gradients[0].contiguous()
-        m = error.shape[1]
-        if ctx.rows is None or ctx.backend is None:
-            d_columns, d_enc = dense.tied_gradients(columns, index, value, error, centred)
-            through_encoder = d_enc @ columns
-        else:
-            d_columns, d_enc = ctx.backend.tied_gradients(columns, ctx.rows, index, value, error, centred)
-            every = torch.arange(columns.shape[0], device=columns.device)[None]
-            through_encoder = ctx.backend.synthesize(columns, ctx.rows, every, d_enc[None], m)[0]
-        return d_columns, d_enc, error.sum(dim=0) - through_encoder, None, None, None, None
+        found = _gradients(columns, centred, index, value, error, ctx.rows, ctx.backend)
+        return *found, None, None, None, None
 
 
 def tied_reconstruction(
@@ -73,3 +101,39 @@ def tied_reconstruction(
     Entries of `columns` that pad an irregular mask get gradients, which the caller masks.
     """
     return _TiedReconstruction.apply(columns, b_enc, b_dec, h, k, rows, backend)
+
+
+@dataclass(frozen=True)
+class TiedStep:
+    """ĥ [B, m], its code, and the gradients of the mean over b of ‖ĥ_b - h_b‖²."""
+
+    rebuilt: Tensor
+    index: Tensor
+    value: Tensor
+    d_columns: Tensor
+    d_enc: Tensor
+    d_dec: Tensor
+
+
+@torch.no_grad()
+def tied_step(
+    columns: Tensor,
+    b_enc: Tensor,
+    b_dec: Tensor,
+    h: Tensor,
+    k: int,
+    rows: Tensor | None = None,
+    backend: ModuleType | None = None,
+) -> TiedStep:
+    """`tied_reconstruction`, the squared error and its gradients at once: the same numbers, bit for bit.
+
+    Without autograd there are no temporaries of the loss. A backend that has `tied_forward` does all
+    that is O(B·m) in its own threads.
+    """
+    if backend is not None and hasattr(backend, "tied_forward"):
+        centred, index, value, rebuilt, error = backend.tied_forward(columns, rows, b_enc, b_dec, h, k)
+    else:
+        centred, index, value, rebuilt = _forward(columns, b_enc, b_dec, h, k, rows, backend)
+        error = (rebuilt - h).mul_(2 / h.shape[0])
+    gradients = _gradients(columns, centred, index, value, error, rows, backend)
+    return TiedStep(rebuilt, index, value, *gradients)

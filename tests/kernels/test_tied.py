@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from expander_sae.kernels import select
-from expander_sae.kernels.tied import tied_reconstruction
+from expander_sae.kernels.tied import tied_reconstruction, tied_step
 
 from .problems import problem
 
@@ -37,3 +37,28 @@ def test_gradients_equal_those_of_dense_autograd(kind: str) -> None:
     assert not value.requires_grad
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["torch", "numba", "dense"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("batch", [1, 70, 129])
+def test_step_without_autograd_is_the_same_to_the_last_bit(kind: str, dtype: torch.dtype, batch: int) -> None:
+    if kind == "numba":
+        pytest.importorskip("numba", reason="the numba extra is not installed")
+    p = problem(20, 60, 4, batch, 6, 0).to(dtype)
+    b_dec = torch.linspace(-1, 1, p.m, dtype=dtype)
+    if kind == "dense":
+        given, support = (p.weight(), p.bias, b_dec), (None, None)
+    else:
+        given, support = (p.values, p.bias, b_dec), (p.rows, select(kind))
+
+    leaves = [t.clone().requires_grad_() for t in given]
+    rebuilt, index, value = tied_reconstruction(*leaves, p.residual, p.k, *support)
+    (rebuilt - p.residual).square().sum(dim=1).mean().backward()
+
+    step = tied_step(*given, p.residual, p.k, *support)
+    assert torch.equal(step.rebuilt, rebuilt)
+    assert torch.equal(step.index, index) and torch.equal(step.value, value)
+    for found, leaf in zip((step.d_columns, step.d_enc, step.d_dec), leaves, strict=True):
+        assert leaf.grad is not None
+        assert torch.equal(found, leaf.grad)

@@ -176,6 +176,7 @@ def test_the_published_grid_plans_offline(tmp_path):
     assert counts["train"] == counts["evaluate"] > 60
 
 
+CELLS = "results/smollm2-135m-instruct/docstrings/layer2/standard_t2048_s1500"
 KEPT = {**CONFIG, "study": {"folder": "studies/mine"}}
 
 
@@ -205,6 +206,55 @@ def test_only_the_seed_without_rows_is_trained_and_recorded(tmp_path):
     assert "record_other" not in counts, "the model's own rows are there"
     done = snakemake(tmp_path, KEPT, "--dry-run", "--quiet", "progress")
     assert "train_1" in done.stdout + done.stderr
+
+
+def test_rows_are_planned_although_the_activations_are_made_again(tmp_path):
+    """In one call: Snakemake leaves out what is missing behind an ancient input that is made again."""
+    pretend_finished(tmp_path, KEPT)
+    name = "expander-tied/n1152_d7_k8_seed1"
+    keep_rows(tmp_path, [name.replace("/", "_"), "baseline"])
+    for file in ("weights.safetensors", "training.csv"):
+        (tmp_path / CELLS / name / file).unlink()
+    copied = copy_of_the_project(tmp_path)
+    rules = copied / "workflow/rules/activations.smk"
+    rules.write_text(rules.read_text().replace("extract.py --log", "extract.py  --log"))
+    counts = plan(tmp_path, KEPT, source=copied)
+    assert counts["extract_smollm2_135m_instruct"] == 4
+    assert [counts[rule] for rule in ("train", "record_run", "record_other")] == [1, 1, 1]
+
+
+def test_success_is_not_claimed_of_a_file_that_was_not_made(tmp_path):
+    """The same of a single file, for which the workflow can only be called again."""
+    (tmp_path / "Snakefile").write_text(
+        f"""
+include: "{ROOT}/workflow/rules/common.smk"
+
+
+rule first:
+    output:
+        "first.txt",
+    shell:
+        "echo {{VERSION}} > {{output}}"
+
+
+rule second:
+    input:
+        ancient("first.txt"),
+    output:
+        "second.txt",
+    shell:
+        "cp {{input}} {{output}}"
+"""
+    )
+    text = (tmp_path / "Snakefile").read_text()
+    (tmp_path / "Snakefile").write_text(text.replace("{VERSION}", "1"))
+    assert snakemake(tmp_path, CONFIG, "--", "first.txt", source=tmp_path).returncode == 0
+    (tmp_path / "Snakefile").write_text(text.replace("{VERSION}", "2"))
+    left_out = snakemake(tmp_path, CONFIG, "--", "second.txt", source=tmp_path)
+    assert left_out.returncode == 1
+    assert "second.txt: not made" in left_out.stdout + left_out.stderr
+    assert snakemake(tmp_path, CONFIG, "--", "second.txt", source=tmp_path).returncode == 0
+    assert (tmp_path / "second.txt").read_text() == "2\n"
 
 
 def test_thousands_of_runs_can_be_planned(tmp_path):

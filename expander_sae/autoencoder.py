@@ -216,10 +216,10 @@ class SparseAutoencoder(nn.Module):
         self.values.grad, self.b_enc.grad, self.b_dec.grad = d_values, step.d_enc, step.d_dec
         return step.rebuilt, SparseCode(step.index, step.value)
 
-    def undisturbed(self) -> AbstractContextManager[None]:
-        """For the time of a training step: see `kernels.threads.undisturbed`, where the backend wants it."""
+    def undisturbed(self, activations: Tensor) -> AbstractContextManager[None]:
+        """For a training step on these: see `kernels.threads.undisturbed`, where the backend wants it."""
         own = getattr(self._backend(), "undisturbed", None)
-        return nullcontext() if own is None else own()
+        return nullcontext() if own is None else own(max(activations.numel(), self.values.numel()))
 
     @torch.no_grad()
     def rescale(self, factor: float) -> None:

@@ -99,7 +99,7 @@ class TrainingState:
 def train_step(state: TrainingState, batch: Tensor, steps: int, recipe: Recipe) -> Tensor:
     """One update on batch [B, m]; returns ĥ [B, m] as it was before. Does not resample."""
     autoencoder = state.autoencoder
-    with autoencoder.undisturbed():
+    with autoencoder.undisturbed(batch):
         for group in state.optimiser.param_groups:
             group["lr"] = learning_rate(state.step, steps, recipe)
         reconstruction, code = autoencoder.set_gradients(batch)

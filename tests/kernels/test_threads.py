@@ -26,6 +26,11 @@ def test_inside_the_kernels_keep_their_threads_and_pytorch_has_one() -> None:
     assert torch.get_num_threads() == 3
 
 
+def test_large_tensors_keep_the_threads_of_pytorch() -> None:
+    with undisturbed(elements=1 << 22):
+        assert torch.get_num_threads() == 3
+
+
 def test_an_error_inside_gives_the_threads_back() -> None:
     with pytest.raises(ZeroDivisionError), undisturbed():
         raise ZeroDivisionError

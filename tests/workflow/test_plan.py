@@ -258,12 +258,12 @@ rule second:
 
 
 def test_thousands_of_runs_can_be_planned(tmp_path):
-    """5,100 runs: a training job and an evaluation job for the three seeds of a setting."""
+    """5,200 runs: a training job and an evaluation job for the seeds of a setting, three or two."""
     config = changed(grid={"n": None, "d": [3 * i for i in range(1, 35)], "seeds": [0, 1, 2]})
     config["grid"] = {"expansion": 8, "k": [16, 32, 64, 128, 256], **config["grid"]}
     config["grid"].pop("n")
     config["grid"]["k"] = [16, 32, 64, 128, 256]
     config["models"][0]["layers"] = list(range(0, 30, 3))
-    config["runs"] = [{"support": "expander"}]
+    config["runs"] = [{"support": "expander"}, {"support": "dense", "seeds": [0, 1]}]
     counts = plan(tmp_path, config)
-    assert (counts["train"], counts["evaluate"]) == (1700, 1700)
+    assert (counts["train"], counts["evaluate"]) == (1750, 1750)

@@ -18,7 +18,8 @@ from expander_sae.cost_stages import Plan
 from expander_sae.errors import UserError
 from expander_sae.files import canonical_json, digest
 from expander_sae.memory import Memory, asked_mb, asked_minutes
-from expander_sae.row_names import OTHER_TABLES, RUN_TABLES, recorded, row_files
+from expander_sae.patterns import one_of
+from expander_sae.row_names import OTHER_TABLES, RUN_TABLES, recorded, row_files, stem
 from expander_sae.stages import lineage
 from expander_sae.study import Study, load_config
 
@@ -233,15 +234,21 @@ def missing_rows(names):
     return [name for name in names if not STUDY.is_recorded(name)]
 
 
+def run_of_row(wildcards):
+    if wildcards.row not in STUDY.run_rows:
+        raise WorkflowError(f"{STUDY.rows}/{wildcards.row}: no such rows in the configuration")
+    return STUDY.run_rows[wildcards.row]
+
+
 def run_row_inputs(wildcards):
-    run = STUDY.run_rows[wildcards.row]
+    run = run_of_row(wildcards)
     measured = STUDY.measurements(run.cell)
     analysed = [f"{STUDY.analysis(run.cell)}/analysis.parquet"] if run.analysis["analyses"] else []
     return {
         "metrics": [f"{measured}/metrics.parquet", *analysed],
         "documents": f"{measured}/documents.parquet",
         "history": f"{run.path}/training.csv",
-        # For the reason that rule collect has: what is missing behind ancient inputs is planned through it.
+        # As in rule collect, what is missing behind ancient inputs is planned through these.
         "pools": [f"{folder(run)}/pool/{split}.json" for split in STUDY.shards(run.model)],
     }
 

@@ -15,10 +15,10 @@ if RUNS_TO_RECORD:
         log:
             "results/logs/rows/{row}.log",
         wildcard_constraints:
-            row="|".join(map(re.escape, RUNS_TO_RECORD)),
+            row=one_of(map(stem, RUNS_TO_RECORD)) + "-[0-9a-f]{12}",
         localrule: True
         params:
-            run=lambda w, output: STUDY.run_rows[w.row].path,
+            run=lambda w, output: run_of_row(w).path,
         shell:
             "$PYTHON $SCRIPTS/record.py --log {log:q} --run {params.run:q} --metrics {input.metrics:q}"
             " --documents {input.documents:q} --history {input.history:q} --out {output:q}"
@@ -34,7 +34,7 @@ if OTHERS_TO_RECORD:
         log:
             "results/logs/rows/{row}.log",
         wildcard_constraints:
-            row="|".join(map(re.escape, OTHERS_TO_RECORD)),
+            row=one_of(OTHERS_TO_RECORD),
         localrule: True
         shell:
             "$PYTHON $SCRIPTS/record.py --log {log:q} --metrics {input.metrics:q}"

@@ -17,7 +17,7 @@ for SEEDS, CELLS in TRAININGS.items():
         log:
             f"results/logs/{{cell}}/train_{seeds_name(SEEDS)}.log",
         wildcard_constraints:
-            cell=CELL if len(TRAININGS) == 1 else "|".join(map(re.escape, CELLS)),
+            cell=CELL if len(TRAININGS) == 1 else one_of(CELLS),
         threads: THREADS
         resources:
             **asks(training_need(CELLS)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from expander_sae.activations.splits import SPLITS
 from expander_sae.cost_model import DENSE, Machine, Shape
@@ -59,6 +60,9 @@ class Plan:
         self.backend = machine.backend("auto" if self.gpu else asked)
         self.memory = memory or Memory(study)
         self.sizes = self.memory.sizes
+        # Layers and seeds share shapes: thousands of jobs ask for a few hundred times.
+        self._call = cache(machine.seconds)
+        self._peak_of_evaluations = cache(self._largest_evaluation)
 
     def stages(self) -> list[Stage]:
         """In the order in which they run."""
@@ -138,8 +142,8 @@ class Plan:
         """Of `training`."""
         jobs, shape = self.machine.jobs, Shape(run.m, run.n, run.d, run.k, self.recipe.batch_size)
         backend = DENSE if run.support == "dense" else self.backend
-        step = self.machine.seconds("train_step", backend, shape)
-        encode = self.machine.seconds("encode_topk", backend, shape)
+        step = self._call("train_step", backend, shape)
+        encode = self._call("encode_topk", backend, shape)
         if run.encoder != "tied":  # gradients and Adam of the encoder's own columns
             step += max(0.0, step - encode)
         if self.recipe.count_after_update:
@@ -151,8 +155,10 @@ class Plan:
         """The cross-entropies of the model itself; it takes the memory of an evaluation."""
         size = self.sizes[model.label]
         seconds = self._model_start(size) + _BASELINES * self._splice(size, layer)
-        runs = (run for run in self.study.runs if run.model == model.label)
-        return Need(seconds, max(map(self.memory.evaluation, runs)))
+        return Need(seconds, self._peak_of_evaluations(model.label))
+
+    def _largest_evaluation(self, model: str) -> float:
+        return max(self.memory.evaluation(run) for run in self.study.runs if run.model == model)
 
     def evaluation(self, cell: Cell) -> Need:
         """The seeds of a setting, one after the other in one process."""
@@ -177,7 +183,7 @@ class Plan:
         shape = Shape(run.m, run.n, run.d, run.k, _EVALUATED)
         backend = DENSE if run.support == "dense" else self.backend
         task = "omp" if name == "omp" else "encode_topk"
-        return tokens / _EVALUATED * self.machine.seconds(task, backend, shape) / self.threads
+        return tokens / _EVALUATED * self._call(task, backend, shape) / self.threads
 
     def _splice(self, size: ModelSize, layer: int) -> float:
         """The layers above `layer`, head and losses, for all cross-entropy sequences."""

@@ -78,7 +78,7 @@ class Run:
             return None
         return f"{RESULTS}/masks/{self.support}_m{self.m}_n{self.n}_d{self.d}_seed{self.seed}.json"
 
-    @property
+    @cached_property
     def dense(self) -> Run:
         """The full dense tied run that this one is compared with or pruned from: same layer, data,
         recipe, n, k and seed. It is trained and not measured, unless the study asks for it."""

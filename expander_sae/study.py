@@ -5,7 +5,7 @@ Imports neither torch, numpy nor pandas: the workflow plans thousands of jobs wi
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -173,11 +173,7 @@ class Study:
 
     @cached_property
     def _measurements(self) -> dict[str, str]:
-        stage = lineage("evaluation")
-        return {
-            cell: f"{RESULTS}/{cell}/{digest([self.evaluation_spec(cell), stage])[:12]}"
-            for cell in self.cells
-        }
+        return _folders(self.cells, self.evaluation_spec, "evaluation")
 
     def evaluation_spec(self, cell: str) -> dict[str, Any]:
         """What the evaluation job of a cell is told: each run's folder and settings."""
@@ -191,8 +187,12 @@ class Study:
         )
 
     def analysis(self, cell: str) -> str:
-        """Folder of the table that the analysis of a cell writes."""
-        return f"{RESULTS}/{cell}/{digest([self.analysis_spec(cell), lineage('analysis')])[:12]}"
+        """Folder of the table that the analysis of a cell writes, which is one of `analysed`."""
+        return self._analyses[cell]
+
+    @cached_property
+    def _analyses(self) -> dict[str, str]:
+        return _folders(self.analysed, self.analysis_spec, "analysis")
 
     def analysis_spec(self, cell: str) -> dict[str, Any]:
         """What the analysis job of a cell is told: each analysed run's folder and settings.
@@ -296,3 +296,9 @@ class Study:
             asked = digest([spec, stage])[:12]
             found[f"{RESULTS}/synthetic/m{spec['m']}_n{spec['n']}_d{d}-{asked}"] = d
         return found
+
+
+def _folders(cells: Iterable[str], spec: Callable[[str], Any], stage: str) -> dict[str, str]:
+    """Cell → folder of the tables that this stage writes of it, named by what is asked."""
+    versions = lineage(stage)
+    return {cell: f"{RESULTS}/{cell}/{digest([spec(cell), versions])[:12]}" for cell in cells}

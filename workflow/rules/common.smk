@@ -10,6 +10,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import snakemake.resources
+from snakemake.common import overwrite_function_params
 from snakemake.exceptions import WorkflowError
 
 from expander_sae import owner
@@ -25,7 +27,7 @@ from expander_sae.study import Study, load_config
 
 # A graph of thousands of jobs is millions of objects that stay: looking through them for garbage every
 # few hundred allocations takes a tenth of the planning.
-gc.set_threshold(200_000, 10, 10)
+gc.set_threshold(1_000_000, 10, 10)
 
 # Of this file and not of the workflow's main one, which can be the Snakefile beside it or ../Snakefile.
 BASE = Path(str(workflow.current_basedir)).parents[1]
@@ -134,10 +136,16 @@ onsuccess:
 
 
 def quick(function):
-    """`function` with its signature worked out: Snakemake looks at it several times a job, which
+    """`function` with its parameters worked out: Snakemake looks at them several times a job, which
     slows the planning of thousands."""
-    function.__signature__ = inspect.signature(function)
+    overwrite_function_params(function, inspect.signature(function).parameters)
     return function
+
+
+# So is Snakemake's own method by which every resource of every job is worked out. Early versions of it
+# have none.
+if hasattr(snakemake.resources, "Resource"):
+    quick(snakemake.resources.Resource.evaluate)
 
 
 def asks(need, minutes=30):
@@ -240,6 +248,7 @@ def run_of_row(wildcards):
     return STUDY.run_rows[wildcards.row]
 
 
+@quick
 def run_row_inputs(wildcards):
     run = run_of_row(wildcards)
     measured = STUDY.measurements(run.cell)
@@ -253,6 +262,7 @@ def run_row_inputs(wildcards):
     }
 
 
+@quick
 def other_row_inputs(wildcards):
     made = STUDY.other_rows[wildcards.row]
     layer = Path(made).parents[1]
@@ -358,6 +368,7 @@ def evaluation_inputs(wildcards):
     }
 
 
+@quick
 def analysis_inputs(wildcards):
     spec = STUDY.analysis_spec(cell_of(wildcards).name)
     references = {settings["reference"] for settings in spec.values()} - {None}

@@ -9,7 +9,7 @@ rule mask:
     resources:
         **asks(lambda w: PLAN.mask(int(w.n), int(w.d))),
     params:
-        spec=lambda w: canonical_json(mask_spec(w)),
+        spec=quick(lambda w: canonical_json(mask_spec(w))),
         lineage=lineage("mask"),
     shell:
         "$PYTHON $SCRIPTS/mask.py --log {log:q} --memory {resources.peak_mb}"

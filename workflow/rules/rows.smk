@@ -18,7 +18,7 @@ if RUNS_TO_RECORD:
             row=one_of(map(stem, RUNS_TO_RECORD)) + "-[0-9a-f]{12}",
         localrule: True
         params:
-            run=lambda w, output: run_of_row(w).path,
+            run=quick(lambda w, output: run_of_row(w).path),
         shell:
             "$PYTHON $SCRIPTS/record.py --log {log:q} --run {params.run:q} --metrics {input.metrics:q}"
             " --documents {input.documents:q} --history {input.history:q} --out {output:q}"

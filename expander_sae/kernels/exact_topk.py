@@ -50,7 +50,6 @@ def topk_of_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     # The largest score that was, or ties with one that was, left behind on the way down.
     left_behind = scores.new_full((batch,), -torch.inf)
     nodes: Tensor | None = None
-    column = torch.arange(batch, device=scores.device)[:, None]
     children = torch.arange(_BRANCHING, device=scores.device)
     while levels:
         best, place = candidates.topk(min(k + 1, candidates.shape[1]), dim=1, sorted=False)
@@ -58,11 +57,14 @@ def topk_of_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
             left_behind = torch.maximum(left_behind, best.amin(1))
         chosen = place if nodes is None else nodes.gather(1, place)
         level = levels.pop()
-        nodes = (chosen[:, :, None] * _BRANCHING + children).flatten(1)
-        beyond = nodes >= level.shape[0]
-        nodes = nodes.clamp_(max=level.shape[0] - 1)
-        candidates = level.view(-1).index_select(0, (nodes * batch + column).view(-1)).view_as(nodes)
-        candidates.masked_fill_(beyond, -torch.inf)
+        nodes = torch.add(children, chosen[:, :, None], alpha=_BRANCHING).flatten(1)
+        last = level.shape[0] - 1
+        if last % _BRANCHING == _BRANCHING - 1:  # no block is short
+            candidates = level.t().gather(1, nodes)
+        else:
+            beyond = nodes > last
+            nodes = nodes.clamp_(max=last)
+            candidates = level.t().gather(1, nodes).masked_fill_(beyond, -torch.inf)
 
     best, place = candidates.topk(min(k + 1, candidates.shape[1]), dim=1)
     chosen = place if nodes is None else nodes.gather(1, place)

@@ -70,7 +70,8 @@ def fit(rows: Sequence[Row], gather_flops: float | None = None) -> dict[str, Any
     Errors are weighed by 1/t. Rows with `held_out` are predicted only. gather_share: how fast the
     term c·n·d·B runs, as a part of `gather_flops`.
     """
-    matrix = np.array([cost_model.terms(row["task"], _shape(row)) for row in rows])
+    backend = _backend(rows[0])
+    matrix = np.array([cost_model.terms(row["task"], _shape(row), backend) for row in rows])
     seconds = np.array([row["ms_median"] / 1e3 for row in rows])
     held = np.array([bool(row.get("held_out")) for row in rows])
     used = ~held
@@ -96,8 +97,12 @@ def fit(rows: Sequence[Row], gather_flops: float | None = None) -> dict[str, Any
     return {**result, "gather_share": share}
 
 
+def _backend(row: Row) -> str:
+    return _NAMES.get(row["variant"], row["variant"])
+
+
 def _shape(row: Row) -> cost_model.Shape:
-    dense = _NAMES.get(row["variant"]) == DENSE
+    dense = _backend(row) == DENSE
     return cost_model.Shape(row["m"], row["n"], row["m"] if dense else row["d"], row["k"], row["B"])
 
 
@@ -105,7 +110,7 @@ def fit_all(rows: Iterable[Row], gather_flops: float | None) -> dict[str, dict[s
     """Task → backend → `fit` of its rows; variants that are no backend are left out."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        backend = _NAMES.get(row["variant"], row["variant"])
+        backend = _backend(row)
         if row["task"] in TASKS and backend in (DENSE, "torch", "numba", "triton", "densified"):
             groups.setdefault((row["task"], backend), []).append(row)
     found: dict[str, dict[str, Any]] = {task: {} for task in TASKS}

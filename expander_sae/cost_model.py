@@ -1,17 +1,19 @@
 """How long a task takes on a machine, from its shape and fitted coefficients. Standard library only.
 
-    t = r · (a + b·n·B + c·n·d·B + e·B·k·d + f·n·d + g·B·k + h·B·m)
+    t = r · (a + b·n·B + c·n·d·B + e·B·k·d + f·n·d + g·B·k + h·B·m + p·n·d·B·m)
 
 with n features, d stored entries a column (m for a dense dictionary), k active features and a batch
 of B samples of m coordinates. a: what a call costs at any size; b: selection among the scores; c: the
 scores themselves, one multiply-add each; e: work on the kept columns; f: on all values, whatever the
-batch (norms, clipping, Adam); g: on the kept places; h: on the samples themselves. r is 1, and k for
-orthogonal matching pursuit, whose coefficients are those of one round.
+batch (norms, clipping, Adam); g: on the kept places; h: on the samples themselves; p: gathers get dearer
+as the samples that they read from leave the near caches. r is 1, and k for orthogonal matching pursuit,
+whose coefficients are those of one round. The numba backend scores tiles of 64 samples: in b, c and p its
+B is a multiple of that.
 
 Dense dictionaries differ in two tasks. A training step takes the whole product over all features
 again where gathering the kept columns would cost more (`kernels/dense.py`): c then counts every such
 pass and e the gathers that remain. A pursuit by the Gram matrix (`kernels/dense_omp.py`) takes
-f·n·m·(n + B) once and e·n·B·k² in all.
+f·n·m·(n + B) once and e·n·B·k² in all. Neither gathers to score, so p is 0.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from expander_sae.errors import UserError
 from expander_sae.files import read_json
 
 TASKS = ("encode_topk", "train_step", "omp")
-COEFFICIENTS = ("a", "b", "c", "e", "f", "g", "h")
-_OPTIONAL = ("f", "g", "h")  # 0 where a file does not say
+COEFFICIENTS = ("a", "b", "c", "e", "f", "g", "h", "p")
+_OPTIONAL = ("f", "g", "h", "p")  # 0 where a file does not say
+_TILE = {"numba": 64}
 DENSE = "dense"
 """The name under which dense dictionaries stand among the backends."""
 
@@ -44,18 +47,20 @@ class Shape:
     batch: int
 
 
-def terms(task: str, shape: Shape) -> tuple[float, ...]:
+def terms(task: str, shape: Shape, backend: str = "torch") -> tuple[float, ...]:
     """What each coefficient is multiplied by."""
     m, n, d, k, batch = shape.m, shape.n, shape.d, shape.k, shape.batch
     rounds = float(k if task == "omp" else 1)
-    scored = rounds * n * batch
+    tile = _TILE.get(backend, 1)
+    scored = rounds * n * (-(-batch // tile) * tile)
     passes, gathers, values = 1.0, rounds * batch * k * d, rounds * n * d
     if d == m and task == "train_step":
         whole = (n <= 96 * k) + 3 * (n <= 16 * k)
         passes, gathers = 1.0 + whole, gathers * (4 - whole)
     elif d == m and task == "omp":
         gathers, values = float(n) * batch * k * k, float(n) * m * (n + batch)
-    return rounds, scored, passes * scored * d, gathers, values, rounds * batch * k, rounds * batch * m
+    places, samples, spread = rounds * batch * k, rounds * batch * m, 0.0 if d == m else scored * d * m
+    return rounds, scored, passes * scored * d, gathers, values, places, samples, spread
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class Machine:
     def seconds(self, task: str, backend: str, shape: Shape) -> float:
         """Predicted seconds of one call."""
         fitted = self.tasks[task][backend]
-        parts = terms(task, shape)
+        parts = terms(task, shape, backend)
         return sum(float(fitted.get(name, 0)) * part for name, part in zip(COEFFICIENTS, parts, strict=True))
 
 

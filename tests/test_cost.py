@@ -52,12 +52,14 @@ def stages(given, hardware, other=None):
 
 def test_terms():
     shape = Shape(m=7, n=10, d=3, k=4, batch=5)
-    assert terms("train_step", shape) == (1, 50, 150, 60, 30, 20, 35)
-    assert terms("omp", shape) == (4, 200, 600, 240, 120, 80, 140)
+    assert terms("train_step", shape) == (1, 50, 150, 60, 30, 20, 35, 1050)
+    assert terms("omp", shape) == (4, 200, 600, 240, 120, 80, 140, 4200)
+    # Numba scores 64 samples at a time; what is kept is not padded.
+    assert terms("train_step", shape, "numba") == (1, 640, 1920, 60, 30, 20, 35, 7 * 1920)
 
 
 def test_terms_of_dense_dictionaries():
-    assert terms("encode_topk", Shape(7, 10, 7, 4, 5)) == (1, 50, 350, 140, 70, 20, 35)
+    assert terms("encode_topk", Shape(7, 10, 7, 4, 5)) == (1, 50, 350, 140, 70, 20, 35, 0)
     # Whole products: five of them with few features, two with more, one with many.
     assert terms("train_step", Shape(7, 10, 7, 4, 5))[2:4] == (5 * 350, 0)
     assert terms("train_step", Shape(7, 100, 7, 4, 5))[2:4] == (2 * 3500, 3 * 140)
@@ -68,7 +70,7 @@ def test_terms_of_dense_dictionaries():
 def test_prediction_is_the_sum_of_the_terms():
     fitted = {"a": 1.0, "b": 2.0, "c": 3.0, "e": 4.0}
     known = replace(machine(), tasks={"omp": {"numba": fitted}})
-    assert known.seconds("omp", "numba", Shape(7, 10, 3, 4, 5)) == 4 + 2 * 200 + 3 * 600 + 4 * 240
+    assert known.seconds("omp", "numba", Shape(7, 10, 3, 4, 5)) == 4 + 2 * 2560 + 3 * 7680 + 4 * 240
 
 
 def test_stages_count_jobs_and_calls():

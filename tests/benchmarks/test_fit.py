@@ -18,7 +18,7 @@ from expander_sae import memory
 from expander_sae.cost_model import CPU_FILE, JOB_CONSTANTS, Machine, terms
 from expander_sae.errors import UserError
 
-TRUE = {"a": 2e-4, "b": 3e-10, "c": 2e-11, "e": 4e-10, "f": 3e-9, "g": 5e-8, "h": 2e-9}
+TRUE = {"a": 2e-4, "b": 3e-10, "c": 2e-11, "e": 4e-10, "f": 3e-9, "g": 5e-8, "h": 2e-9, "p": 3e-14}
 
 
 def rows(task: str = "encode_topk", variant: str = "torch", held_out: bool = True) -> list[dict]:

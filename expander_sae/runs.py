@@ -116,6 +116,7 @@ def train_run(
         origin = dense.about["fingerprint"]
     identity = fingerprint(spec, pool, mask, origin)
     if _finished(folder, identity):
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed after its last file
         return False
     recipe = Recipe(**spec["recipe_settings"])
     scaling = normalisation(pool, spec["train_tokens"], spec["recipe_settings"])

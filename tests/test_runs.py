@@ -106,6 +106,16 @@ def test_a_finished_run_is_kept_and_any_other_is_made_again(pool: Path, tmp_path
     assert runs.train_run(spec(), pool, masked, folder), "truncated weights are not a finished run"
 
 
+def test_a_checkpoint_that_outlived_its_run_is_removed(pool: Path, tmp_path: Path) -> None:
+    """A kill can fall between the last of a run's files and the end of its checkpoint."""
+    masked, folder = mask(tmp_path), tmp_path / "run"
+    assert runs.train_run(spec(), pool, masked, folder)
+    files = sorted(folder.iterdir())
+    (folder / "checkpoint.safetensors").write_bytes(b"left behind")
+    assert not runs.train_run(spec(), pool, masked, folder)
+    assert sorted(folder.iterdir()) == files
+
+
 def test_a_damaged_log_is_made_again(pool: Path, tmp_path: Path) -> None:
     folder, masked = tmp_path / "run", mask(tmp_path)
     runs.train_run(spec(), pool, masked, folder)

@@ -202,7 +202,8 @@ class SparseAutoencoder(nn.Module):
     def set_gradients(self, activations: Tensor) -> tuple[Tensor, SparseCode]:
         """(ĥ, code) as of `forward`, and as every `.grad` the gradient of the mean over b of ‖ĥ_b - h_b‖².
 
-        The same numbers as autograd gives, bit for bit, but faster where the encoder is tied.
+        The same numbers as autograd gives, but faster where the encoder is tied: to the last bit in float32
+        and float64 on a CPU. Parameters that need no gradient get none. Hooks are not called.
         """
         if self.encoder is not None:
             self.zero_grad(set_to_none=True)
@@ -213,13 +214,16 @@ class SparseAutoencoder(nn.Module):
             columns, inverse = columns_and_inverse(self._on_support(self.values))
             step = tied_step(columns, self.b_enc, self.b_dec, activations, self.k, self.rows, self._backend())
             d_values = self._on_support(through_unit_columns(step.d_columns, columns, inverse))
-        self.values.grad, self.b_enc.grad, self.b_dec.grad = d_values, step.d_enc, step.d_dec
+        parameters = (self.values, self.b_enc, self.b_dec)
+        for parameter, gradient in zip(parameters, (d_values, step.d_enc, step.d_dec), strict=True):
+            parameter.grad = gradient if parameter.requires_grad else None
         return step.rebuilt, SparseCode(step.index, step.value)
 
     def undisturbed(self, activations: Tensor) -> AbstractContextManager[None]:
         """For a training step on these: see `kernels.threads.undisturbed`, where the backend wants it."""
         own = getattr(self._backend(), "undisturbed", None)
-        return nullcontext() if own is None else own(max(activations.numel(), self.values.numel()))
+        largest = max(activations.numel(), *(parameter.numel() for parameter in self.parameters()))
+        return nullcontext() if own is None else own(largest)
 
     @torch.no_grad()
     def rescale(self, factor: float) -> None:

@@ -16,7 +16,8 @@ def one_of(texts: Iterable[str]) -> str:
     wildcard once an output and tries it at every file; with thousands of alternatives side by
     side that takes minutes.
     """
-    return _pattern(tuple(sorted({tuple(re.split(r"(?<=[/_])", text)) for text in texts})))
+    words = tuple(sorted({tuple(re.split(r"(?<=[/_])", text)) for text in texts}))
+    return _pattern(words) if words else "(?!)"
 
 
 def _pattern(words: _Words) -> str:

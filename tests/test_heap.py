@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
@@ -30,7 +31,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def faults(how: str) -> int:
     run = subprocess.run([sys.executable, "-c", _PROGRAM, how], capture_output=True, text=True, check=False)
-    if run.returncode == 3:
+    if run.returncode == 3 and platform.libc_ver()[0] != "glibc":
         pytest.skip("the C library has no mallopt")
     assert run.returncode == 0, run.stderr
     return int(run.stdout)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from expander_sae.patterns import one_of
 from expander_sae.study import Study, load_config
 
-NAMES = st.lists(st.text("ab1/_.|(-", min_size=1, max_size=8), min_size=1, max_size=12)
+NAMES = st.lists(st.text("ab1/_.|(-", min_size=1, max_size=8), max_size=12)
 
 
 @given(NAMES, st.lists(st.text("ab1/_.|(-", max_size=8), max_size=12))

@@ -213,3 +213,13 @@ def test_a_step_counts_what_fired() -> None:
     code = state.autoencoder.encode(batch)
     train_step(state, batch, 10, recipe)
     assert torch.equal(state.fired, torch.bincount(code.index[code.value.abs() > 1e-6], minlength=N))
+
+
+def test_a_parameter_that_needs_no_gradient_stays_as_it_is() -> None:
+    recipe = RECIPES["standard"]
+    state = start("expander", 3, recipe, torch.float32)
+    state.autoencoder.b_dec.requires_grad_(False)
+    before = state.autoencoder.b_dec.clone()
+    train_step(state, pool(torch.float32)[:100] + 1, 10, recipe)
+    assert torch.equal(state.autoencoder.b_dec, before)
+    assert state.autoencoder.b_dec.grad is None

@@ -124,10 +124,26 @@ def tied_forward(
     return centred, index, value, rebuilt, error
 
 
-def _tied_tiles(values: np.ndarray, rows: np.ndarray, *rest: Any) -> None:
-    scores = _kept_scratch(min(rows.shape[0], _CHUNK), values.dtype)
-    compiled: Any = tied.forward
-    compiled(values, rows, scores, *rest)
+def _tied_tiles(
+    values: np.ndarray,
+    rows: np.ndarray,
+    b_enc: np.ndarray,
+    b_dec: np.ndarray,
+    h: np.ndarray,
+    scale: Any,
+    centred: np.ndarray,
+    index: np.ndarray,
+    value: np.ndarray,
+    rebuilt: np.ndarray,
+    error: np.ndarray,
+    start: int,
+    stop: int,
+) -> None:
+    first, last = start * LANES, min(stop * LANES, h.shape[0])
+    tied.centre(h, b_dec, centred, first, last)
+    _topk_tiles(values, rows, centred, b_enc, index, value, start, stop)
+    gathers.synthesize(values, rows, index, value, rebuilt, first, last)
+    tied.finish(rebuilt, b_dec, h, scale, error, first, last)
 
 
 def correlate_at(values: Tensor, rows: Tensor, residual: Tensor, index: Tensor) -> Tensor:

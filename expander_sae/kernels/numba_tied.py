@@ -1,14 +1,13 @@
-"""The compiled forward pass of a tied autoencoder in training, tile by tile."""
+"""Compiled passes over [B, m] around the forward pass of a tied autoencoder in training.
+
+They call no compiled function of another file: numba's cache looks at the file of the caller only.
+"""
 
 # ruff: noqa: ANN001, ANN201, ANN202
 # mypy: disallow_untyped_defs=False
 from __future__ import annotations
 
 from numba import njit
-
-from expander_sae.kernels.numba_gathers import synthesize
-from expander_sae.kernels.numba_loops import correlate_topk
-from expander_sae.kernels.numba_vectors import LANES
 
 # Without fastmath: these sums are rounded as PyTorch rounds them.
 _exact = njit(cache=True, nogil=True)
@@ -29,12 +28,14 @@ def _finish(rebuilt, b_dec, h, scale, error):
 
 
 @_exact
-def forward(values, rows, scores, b_enc, b_dec, h, scale, centred, index, value, rebuilt, error, start, stop):
-    """Tiles [start, stop): centred = h - b_dec, the code, rebuilt = ĥ and error = scale · (ĥ - h)."""
-    first, last = start * LANES, min(stop * LANES, h.shape[0])
+def centre(h, b_dec, centred, first, last):
+    """centred = h - b_dec for samples [first, last)."""
     for b in range(first, last):
         _subtract(h[b], b_dec, centred[b])
-    correlate_topk(values, rows, centred, b_enc, index, value, scores, start, stop)
-    synthesize(values, rows, index, value, rebuilt, first, last)
+
+
+@_exact
+def finish(rebuilt, b_dec, h, scale, error, first, last):
+    """rebuilt += b_dec and error = scale · (rebuilt - h) for samples [first, last)."""
     for b in range(first, last):
         _finish(rebuilt[b], b_dec, h[b], scale, error[b])

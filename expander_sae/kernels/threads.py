@@ -31,14 +31,20 @@ os.register_at_fork(after_in_child=_pools.clear)
 
 
 class _Kept(threading.local):
-    """Threads that PyTorch had before `undisturbed`, for each Python thread as OpenMP counts them."""
+    """Threads that PyTorch had before `undisturbed`, of each Python thread as OpenMP counts them."""
 
     threads: int | None = None
 
 
+class _Inside:
+    """How many Python threads are inside `undisturbed`, and what the first of them had."""
+
+    lock = threading.Lock()
+    count = 0
+    threads = 1
+
+
 _kept = _Kept()
-
-
 _WORTH_THREADS = 1 << 20
 
 
@@ -55,13 +61,24 @@ def undisturbed(elements: int = 0) -> Iterator[None]:
     if elements > _WORTH_THREADS or _kept.threads is not None:
         yield
         return
-    _kept.threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    entered = False
     try:
+        with _Inside.lock:
+            had = torch.get_num_threads()
+            if _Inside.count == 0:
+                _Inside.threads = had
+            elif had == 1:  # began while another was inside, and so never had a number of its own
+                had = _Inside.threads
+            _Inside.count += 1
+            entered, _kept.threads = True, had
+            torch.set_num_threads(1)
         yield
     finally:
-        torch.set_num_threads(_kept.threads)
-        _kept.threads = None
+        if entered:
+            with _Inside.lock:
+                _Inside.count -= 1
+                _kept.threads = None
+                torch.set_num_threads(had)
 
 
 def even_bounds(count: int) -> list[int]:

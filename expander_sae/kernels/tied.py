@@ -125,7 +125,9 @@ def tied_step(
     rows: Tensor | None = None,
     backend: ModuleType | None = None,
 ) -> TiedStep:
-    """`tied_reconstruction`, the squared error and its gradients at once: the same numbers, bit for bit.
+    """`tied_reconstruction`, the squared error and its gradients at once.
+
+    The same numbers as by autograd: to the last bit in float32 and float64 on a CPU.
 
     Without autograd there are no temporaries of the loss. A backend that has `tied_forward` does all
     that is O(B·m) in its own threads.
@@ -134,6 +136,6 @@ def tied_step(
         centred, index, value, rebuilt, error = backend.tied_forward(columns, rows, b_enc, b_dec, h, k)
     else:
         centred, index, value, rebuilt = _forward(columns, b_enc, b_dec, h, k, rows, backend)
-        error = (rebuilt - h).mul_(2 / h.shape[0])
+        error = (rebuilt - h).mul_(2 / max(h.shape[0], 1))
     gradients = _gradients(columns, centred, index, value, error, rows, backend)
     return TiedStep(rebuilt, index, value, *gradients)

@@ -60,6 +60,30 @@ def test_each_python_thread_gets_its_own_threads_back() -> None:
     assert torch.get_num_threads() == 3
 
 
+def test_a_python_thread_that_begins_meanwhile_is_not_left_with_one() -> None:
+    """PyTorch gives new threads the number that was set last, in whatever thread."""
+    entered, left = Barrier(2), Barrier(2)
+    found: list[int] = []
+
+    def first() -> None:
+        with undisturbed():
+            entered.wait()
+            found.append(len(even_bounds(9)) - 1)
+            left.wait()
+        found.append(torch.get_num_threads())
+
+    with undisturbed():
+        other = Thread(target=first)
+        other.start()
+        entered.wait()
+    left.wait()
+    other.join()
+    newest = Thread(target=lambda: found.append(torch.get_num_threads()))
+    newest.start()
+    newest.join()
+    assert found == [3, 3, 3]
+
+
 @pytest.mark.parametrize("count", range(1, 8))
 def test_pieces_cover_everything_once(count: int) -> None:
     seen: list[int] = []

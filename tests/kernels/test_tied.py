@@ -62,3 +62,14 @@ def test_step_without_autograd_is_the_same_to_the_last_bit(kind: str, dtype: tor
     for found, leaf in zip((step.d_columns, step.d_enc, step.d_dec), leaves, strict=True):
         assert leaf.grad is not None
         assert torch.equal(found, leaf.grad)
+
+
+@pytest.mark.parametrize("kind", ["torch", "numba", "dense"])
+def test_a_step_on_nothing_has_no_gradient(kind: str) -> None:
+    if kind == "numba":
+        pytest.importorskip("numba", reason="the numba extra is not installed")
+    p = problem(20, 60, 4, 1, 6, 0)
+    columns, *support = (p.weight(), None, None) if kind == "dense" else (p.values, p.rows, select(kind))
+    step = tied_step(columns, p.bias, torch.zeros(p.m, dtype=torch.float64), p.residual[:0], p.k, *support)
+    assert step.rebuilt.shape == (0, p.m)
+    assert not step.d_columns.any() and not step.d_enc.any() and not step.d_dec.any()

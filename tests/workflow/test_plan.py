@@ -223,7 +223,8 @@ def test_rows_are_planned_although_the_activations_are_made_again(tmp_path):
     assert [counts[rule] for rule in ("train", "record_run", "record_other")] == [1, 1, 1]
 
 
-def test_success_is_not_claimed_of_a_file_that_was_not_made(tmp_path):
+@pytest.mark.parametrize("asked", [["second.txt"], ["everything"], []])
+def test_success_is_not_claimed_of_a_file_that_was_not_made(tmp_path, asked):
     """The same of a single file, for which the workflow can only be called again."""
     (tmp_path / "Snakefile").write_text(
         f"""
@@ -244,16 +245,22 @@ rule second:
         "second.txt",
     shell:
         "cp {{input}} {{output}}"
+
+
+rule everything:
+    default_target: True
+    input:
+        "second.txt",
 """
     )
     text = (tmp_path / "Snakefile").read_text()
     (tmp_path / "Snakefile").write_text(text.replace("{VERSION}", "1"))
     assert snakemake(tmp_path, CONFIG, "--", "first.txt", source=tmp_path).returncode == 0
     (tmp_path / "Snakefile").write_text(text.replace("{VERSION}", "2"))
-    left_out = snakemake(tmp_path, CONFIG, "--", "second.txt", source=tmp_path)
+    left_out = snakemake(tmp_path, CONFIG, "--", *asked, source=tmp_path)
     assert left_out.returncode == 1
     assert "second.txt: not made" in left_out.stdout + left_out.stderr
-    assert snakemake(tmp_path, CONFIG, "--", "second.txt", source=tmp_path).returncode == 0
+    assert snakemake(tmp_path, CONFIG, "--", *asked, source=tmp_path).returncode == 0
     assert (tmp_path / "second.txt").read_text() == "2\n"
 
 

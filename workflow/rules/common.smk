@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import snakemake.resources
 from snakemake.common import overwrite_function_params
@@ -121,17 +121,34 @@ onstart:
         print(f"left out: {line}", file=sys.stderr)
 
 
+def asked_for(targets):
+    """Files that the targets name, or that the rules that they name state without wildcards."""
+    for target in targets:
+        if workflow.is_rule(target):
+            named = workflow.get_rule(target)
+            stated = [file for file in [*named.input, *named.output] if isinstance(file, str)]
+            yield from (file for file in map(str, stated) if "{" not in file)
+        else:
+            yield target
+
+
 # Snakemake leaves out what is missing behind an ancient input that is itself made again, and calls that
 # success (github.com/snakemake/snakemake/issues/4166).
 onsuccess:
     settings = workflow.dag_settings
-    if not (settings.until or settings.omit_from or settings.batch):
-        asked = [name for name in settings.targets if not workflow.is_rule(name)]
+    partial = settings.until or settings.omit_from or settings.batch or workflow.touch
+    elsewhere = (
+        workflow.remote_execution_settings.immediate_submit
+        or workflow.storage_settings.default_storage_provider
+    )
+    if not (partial or elsewhere):
+        asked = asked_for(settings.targets or [workflow.default_target])
         missing = [file for file in asked if not os.path.exists(file)]
         if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise WorkflowError(
-                f"{missing[0]}: not made, nor {len(missing) - 1} more that were asked for, since what "
-                "they are made from was itself made again; the same command makes them now"
+                f"{missing[0]}{more}: not made, since what it is made from was itself made again; the "
+                "same command makes it now"
             )
 
 
@@ -265,7 +282,7 @@ def run_row_inputs(wildcards):
 @quick
 def other_row_inputs(wildcards):
     made = STUDY.other_rows[wildcards.row]
-    layer = Path(made).parents[1]
+    layer = PurePosixPath(made).parents[1]
     measured = made not in STUDY.synthetic_parts()
     pools = [f"{layer}/pool/{split}.json" for split in ("train", "ce") if measured]
     return {**{name: f"{made}/{name}.parquet" for name in OTHER_TABLES}, "pools": pools}

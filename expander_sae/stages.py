@@ -14,7 +14,7 @@ STAGE_VERSIONS: dict[str, int] = {
     "mask": 1,
     "training": 1,
     "evaluation": 2,
-    "analysis": 1,
+    "analysis": 2,
     "synthetic": 1,
 }
 

@@ -57,9 +57,7 @@ class Study:
 
     def _without_reference(self) -> list[str]:
         alone = {
-            f"{run.cell}: novelty, since "
-            + ("it starts from the dense run" if run.parent else "the study has no full dense tied run")
-            + " of its seed": None
+            f"{run.cell}: novelty, since " + _no_reference(run): None
             for run in self.runs
             if self._compares(run) and not self._reference(run)
         }
@@ -107,7 +105,7 @@ class Study:
     def trained(self) -> tuple[Run, ...]:
         """Every run that is trained: pending ones, and those that they start from or are compared with."""
         others = [run.parent for run in self.pending]
-        others += [run.dense for run in self.pending if self._compares(run) and self._reference(run)]
+        others += [self._compared_with(run) for run in self.pending if self._compares(run)]
         return tuple(dict.fromkeys([*self.pending, *(run for run in others if run)]))
 
     @cached_property
@@ -212,10 +210,24 @@ class Study:
         return "novelty" in run.analysis["analyses"]
 
     def _reference(self, run: Run) -> str | None:
-        path = run.dense.path
-        # A run is not compared with what it was made from: its features are that run's own.
-        made_from = run.path if run.parent is None else run.parent.path
-        return path if path in self.by_path and path not in (run.path, made_from) else None
+        other = self._compared_with(run)
+        return None if other is None else other.path
+
+    def _compared_with(self, run: Run) -> Run | None:
+        """The full dense tied run that features are new against: of the same seed, and for such a run itself
+        that of the next seed, the last one taking the first."""
+        if run.parent is not None:
+            return None  # its features are those of the dense run that it was made from
+        if run.path != run.dense.path:
+            return run.dense if run.dense.path in self.by_path else None
+        seeds = self._dense_seeds[run.cell]
+        other = seeds[(seeds.index(run) + 1) % len(seeds)]
+        return None if other is run else other
+
+    @cached_property
+    def _dense_seeds(self) -> dict[str, tuple[Run, ...]]:
+        dense = tuple(run for run in self.runs if (run.support, run.encoder) == ("dense", "tied"))
+        return {name: cell.runs for name, cell in cells_of(dense).items()}
 
     @cached_property
     def timed(self) -> tuple[Run, ...]:
@@ -302,3 +314,12 @@ def _folders(cells: Iterable[str], spec: Callable[[str], Any], stage: str) -> di
     """Cell → folder of the tables that this stage writes of it, named by what is asked."""
     versions = lineage(stage)
     return {cell: f"{RESULTS}/{cell}/{digest([spec(cell), versions])[:12]}" for cell in cells}
+
+
+def _no_reference(run: Run) -> str:
+    """Why a run's features cannot be compared with those of a dense one."""
+    if run.parent is not None:
+        return "it starts from the dense run of its seed"
+    if run.path == run.dense.path:
+        return "the study has no other seed of it"
+    return "the study has no full dense tied run of its seed"

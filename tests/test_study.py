@@ -166,6 +166,21 @@ def test_novelty_is_measured_against_the_dense_run_of_the_same_seed():
     assert [found["reference"] for found in spec.values()] == [None, study.runs[2].path]
 
 
+def test_a_dense_run_is_compared_with_its_next_seed():
+    study = Study(
+        load_config(config(runs=[{"support": "dense", "seeds": [0, 1, 4], "analyses": ["novelty"]}]))
+    )
+    told = study.analysis_spec(study.runs[0].cell)
+    paths = [run.path for run in study.runs]
+    assert {path: asked["reference"] for path, asked in told.items()} == {
+        paths[0]: paths[1], paths[1]: paths[2], paths[2]: paths[0],
+    }  # fmt: skip
+    assert not study.left_out
+    alone = Study(load_config(config(runs=[{"support": "dense", "seeds": 4, "analyses": ["novelty"]}])))
+    assert alone.analysis_spec(alone.runs[0].cell)[alone.runs[0].path]["reference"] is None
+    assert alone.left_out[0].endswith("novelty, since the study has no other seed of it")
+
+
 def test_a_pruned_run_is_not_compared_with_what_it_was_made_from():
     blocks = [{"support": ["dense", "pruned_retuned"], "d": 7, "seeds": 0, "analyses": ["novelty"]}]
     study = Study(load_config(config(runs=blocks)))

@@ -22,7 +22,7 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionary import SparseCode
 from expander_sae.errors import UserError
 from expander_sae.evaluation import tables
-from expander_sae.evaluation.certified import certificate_rows
+from expander_sae.evaluation.certified import certificate_rows, evenly
 from expander_sae.evaluation.collisions import collisions, relabelled
 from expander_sae.evaluation.features import (
     JACCARD_THRESHOLD,
@@ -95,7 +95,7 @@ def encoded(autoencoder: SparseAutoencoder, activations: np.ndarray) -> SparseCo
 
 def pursuit_rows(subject: Subject, rows: Rows) -> None:
     """How well each pursuit decodes the same few tokens; the encoder and OMP always stand beside."""
-    few = subject.activations[: subject.settings["pursuit_tokens"]]
+    few = subject.activations[evenly(len(subject.activations), subject.settings["pursuit_tokens"])]
     for name in dict.fromkeys(["encoder", "omp", *subject.settings["pursuits"]]):
         summary = reconstruct(subject.autoencoder, few, inferences(name))[1].summary()
         rows.add(name, "pursuit", {key: summary[key] for key in ("relative_error", "explained_variance")})
@@ -143,7 +143,8 @@ def novelty_rows(subject: Subject, rows: Rows) -> None:
     """Features without a counterpart in the reference, each beside what chance would give.
 
     Chance is, for the Jaccard overlap, firing sets drawn at random at the same rates; for the cosine,
-    the same columns with random signs.
+    the same columns with random signs. It has next to no counterparts: what a dictionary of its own would
+    find is told by a dense run, which is compared with another seed of itself.
     """
     other = subject.reference
     if other is None or not subject.live.any():
@@ -164,7 +165,10 @@ def novelty_rows(subject: Subject, rows: Rows) -> None:
         "novel_share_cosine_null": null["novel_cosine"],
     }
     if novel.any():
+        # Rarer or commoner than the rest, and entropy is at most log₂ of the rate: a null of their own.
+        by_chance = token_entropy(subject.chance, subject.token_id)
         values["token_entropy_novel"] = float(entropy[novel].mean())
+        values["token_entropy_novel_null"] = float(by_chance[novel].mean())
     rows.add("encoder", "test", values)
 
 

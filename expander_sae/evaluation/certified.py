@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from expander_sae import certificates
 from expander_sae.autoencoder import SparseAutoencoder
@@ -10,7 +11,16 @@ from expander_sae.dictionary import SparseCode, SparseDictionary
 from expander_sae.evaluation.rows import Rows
 
 SUPPORTS = 256
-"""How many supports are looked at: those of the first tokens with k active features."""
+"""How many supports are looked at, of tokens with k active features evenly spread over the test set."""
+
+
+def evenly(total: int, count: int) -> np.ndarray:
+    """`count` of the places 0 … total - 1, as evenly spread as can be, ascending; all where there are fewer.
+
+    Tokens that stand side by side are of one document, and say less than as many of all documents.
+    """
+    count = min(total, count)
+    return np.arange(count) * total // max(count, 1)
 
 
 def certificate_rows(autoencoder: SparseAutoencoder, code: SparseCode, seed: int, rows: Rows) -> None:
@@ -54,9 +64,10 @@ def support_values(autoencoder: SparseAutoencoder, code: SparseCode) -> dict[str
 
     A median over supports of which half are dependent is −∞, and makes no row.
     """
-    full = (code.value != 0).all(dim=1).nonzero()[:SUPPORTS, 0]
+    full = (code.value != 0).all(dim=1).nonzero()[:, 0]
     if not len(full):
         return {}
+    full = full[torch.from_numpy(evenly(len(full), SUPPORTS))]
     dictionary = autoencoder.dictionary()
     index = code.index[full].to(dictionary.device)
     smallest = certificates.restricted_singular_values(dictionary, index)[:, 0].cpu().numpy()

@@ -16,6 +16,8 @@ from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
 from expander_sae.evaluation import tables
 from expander_sae.evaluation.analysis import ANALYSES, analyse_run, dead_feature_sizes
+from expander_sae.evaluation.certified import evenly
+from expander_sae.evaluation.features import FiringSets, random_sets, random_signs
 from expander_sae.inference import inferences
 from tests.evaluation.pools import LIMIT, K, N, write_pool, write_run
 
@@ -60,10 +62,11 @@ def test_rows_of_a_sparse_run(pool: Path, tmp_path: Path, family: str) -> None:
     code = sae.encode(h)
     assert set(frame["support"]) == {family} and np.isfinite(frame["value"]).all()
 
+    few = h[[274 * place // 30 for place in range(30)]]
     for name in ("encoder", "omp", "block_omp_2", "niht", "cosamp"):
         found = values(frame, name, "pursuit")
-        rebuilt = sae.decode(inferences(name)(sae, h[:30]))
-        error = ((h[:30] - rebuilt).norm(dim=1) / h[:30].norm(dim=1)).mean()
+        rebuilt = sae.decode(inferences(name)(sae, few))
+        error = ((few - rebuilt).norm(dim=1) / few.norm(dim=1)).mean()
         assert found["relative_error"] == pytest.approx(float(error), rel=1e-4)
         assert set(found) == {"relative_error", "explained_variance"}
 
@@ -96,10 +99,26 @@ def test_rows_of_a_sparse_run(pool: Path, tmp_path: Path, family: str) -> None:
     cosine = sae.dictionary().columns(torch.arange(N)) @ theirs_sae.dictionary().columns(torch.arange(N)).T
     low = (cosine.abs().amax(dim=1) < 0.3)[live]
     assert found["novel_share_cosine"] == pytest.approx(float(low.float().mean()))
-    assert 0 <= found["novel_share_jaccard_null"] <= 1 and 0 <= found["novel_share_cosine_null"] <= 1
-    if novel:
-        mean = np.mean([entropies[live.index(j)] for j in novel])
-        assert found["token_entropy_novel"] == pytest.approx(mean)
+    mean = np.mean([entropies[live.index(j)] for j in novel])
+    assert novel and found["token_entropy_novel"] == pytest.approx(mean)
+
+    # Nulls: the same sets and columns, drawn anew, and everything else as above.
+    drawn = random_sets(FiringSets.of([code], N), 0)
+    chance = [set(drawn.token[drawn.starts[j] : drawn.starts[j + 1]].tolist()) for j in range(N)]
+    assert [len(one) for one in chance] == [len(one) for one in fired]
+    by_chance = {j: max(len(chance[j] & o) / len(chance[j] | o) for o in other) for j in live}
+    null = np.mean([by_chance[j] < 0.1 for j in live])
+    assert found["novel_share_jaccard_null"] == pytest.approx(null)
+    signed = random_signs(sae.dictionary(), 0).columns(torch.arange(N))
+    cosine = (signed @ theirs_sae.dictionary().columns(torch.arange(N)).T).abs().amax(dim=1)
+    assert found["novel_share_cosine_null"] == pytest.approx(float((cosine < 0.3)[live].float().mean()))
+
+    def entropy(tokens: set[int]) -> float:
+        share = np.unique(ids[list(tokens)], return_counts=True)[1] / len(tokens)
+        return float(-(share * np.log2(share)).sum())
+
+    assert found["token_entropy_null"] == pytest.approx(np.mean([entropy(chance[j]) for j in live]))
+    assert found["token_entropy_novel_null"] == pytest.approx(np.mean([entropy(chance[j]) for j in novel]))
 
 
 @pytest.mark.parametrize("family", ["expander", "bernoulli", "dense"])
@@ -126,7 +145,7 @@ def test_certificates_of_columns_and_of_supports(pool: Path, tmp_path: Path, fam
 
     found = values(frame, "encoder", "test")
     smallest, margins = [], []
-    for support in sae.encode(h[:256]).index:
+    for support in sae.encode(h).index[[274 * place // 256 for place in range(256)]]:
         used = columns[support]
         smallest.append(float(torch.linalg.svdvals(used)[-1]))
         weight = (torch.linalg.pinv(used.T) @ columns.T).abs().sum(dim=0)
@@ -163,6 +182,15 @@ def test_the_same_bytes_each_time(pool: Path, tmp_path: Path) -> None:
         analysed(tmp_path / "run", pool, reference=str(tmp_path / "dense"))
         written.append((tmp_path / "run" / "analysis.parquet").read_bytes())
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(("total", "count"), [(10, 3), (10, 10), (3, 10), (0, 4), (8191, 256), (5, 0)])
+def test_places_are_evenly_spread(total: int, count: int) -> None:
+    places = evenly(total, count)
+    assert len(places) == min(total, count) == len(set(places.tolist()))
+    gaps = np.diff(places)
+    assert len(places) < 2 or (places[0] == 0 and gaps.max() - gaps.min() <= 1)
+    assert len(places) == 0 or places[-1] < total <= places[-1] + total / len(places) + 1
 
 
 def test_sizes_of_the_test_set() -> None:

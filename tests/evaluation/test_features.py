@@ -19,6 +19,7 @@ from expander_sae.evaluation.features import (
     dead_fractions,
     novelty,
     random_sets,
+    random_signs,
     token_entropy,
 )
 
@@ -124,6 +125,22 @@ def test_best_cosine_equals_dense(block: int) -> None:
     np.testing.assert_allclose(np.delete(reverse.numpy(), 4), np.delete(expected.max(axis=0), 4))
     with pytest.raises(UserError, match="length"):
         best_cosine(sparse, DenseDictionary(weight[:, :5]))
+
+
+def test_random_signs_keep_sizes_and_places_and_are_fair() -> None:
+    values = torch.rand(500, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.1
+    rows = torch.arange(8, dtype=torch.int32).expand(500, 8).contiguous()
+    for dictionary, entries in (
+        (SparseDictionary(values, rows, 9, "torch"), "values"),
+        (DenseDictionary(values), "weight"),
+    ):
+        signed = getattr(random_signs(dictionary, 3), entries)
+        assert torch.equal(signed.abs(), values)
+        assert abs(float((signed > 0).double().mean()) - 0.5) < 4.5 * 0.5 / math.sqrt(4000)
+        # Within a column and within a row, not one sign for all.
+        assert abs(float((signed > 0).double().mean(dim=1).std()) - 0.5 / math.sqrt(8)) < 0.02
+        assert torch.equal(getattr(random_signs(dictionary, 3), entries), signed)
+        assert not torch.equal(getattr(random_signs(dictionary, 4), entries), signed)
 
 
 def test_token_entropy_equals_counts() -> None:

@@ -24,8 +24,8 @@ from expander_sae.errors import UserError
 from expander_sae.kernels.autograd import columns_and_inverse, through_unit_columns, unit_columns
 from expander_sae.kernels.tied import tied_reconstruction, tied_step
 from expander_sae.mask_shapes import PRUNED
-from expander_sae.masks import Mask, describe, regenerate
-from expander_sae.pruning import packed, unpacked
+from expander_sae.masks import Mask, describe
+from expander_sae.pruning import packed, stored_mask
 from expander_sae.tensors import load_tensors, save_tensors
 
 ENCODERS = ("tied", "warm_tied", "independent", "own_support", "full")
@@ -275,13 +275,13 @@ class SparseAutoencoder(nn.Module):
         if header.get("format") != FORMAT:
             raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}")
         try:
-            shape, record = header["shape"], header["mask"]
-            if record and record["recipe"]["family"] == PRUNED:
-                mask = unpacked(record, tensors["rows"], path)
-            else:
-                mask = record and regenerate(record["recipe"], record["sha256"], path)
+            mask = stored_mask(header, tensors, path)
             loaded = cls(
-                **shape, mask=mask, encoder=header["encoder"], backend=backend, dtype=tensors["b_enc"].dtype
+                **header["shape"],
+                mask=mask,
+                encoder=header["encoder"],
+                backend=backend,
+                dtype=tensors["b_enc"].dtype,
             )
             _verify_encoder(loaded, header.get("encoder_mask"), path)
             places = {name: valid for name, _, valid in loaded._on_edges()}

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from expander_sae.errors import UserError
-from expander_sae.mask_families import family
+from expander_sae.mask_families import FAMILIES, family
+from expander_sae.mask_shapes import DOSE
 from expander_sae.rng import Integers
 from expander_sae.seals import read_sealed_json, write_sealed_json
 from expander_sae.stages import lineage
+
+_BUILT_IN = frozenset(FAMILIES)
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,37 @@ class Mask:
 
     rows: int32 [n, w], ascending in each column; places beyond a column's degree hold 0.
     degrees: int32 [n], at most w; all equal to d but for irregular families.
+
+    Raises:
+        UserError: other shapes, a row outside 0 to m − 1, or a column that is not strictly ascending.
+            Kernels read and write memory at these rows without looking.
     """
 
     recipe: MaskRecipe
     rows: np.ndarray
     degrees: np.ndarray
+
+    def __post_init__(self) -> None:
+        if (flaw := self._flaw()) is not None:
+            raise UserError(f"mask {self.recipe.family}: {flaw}")
+
+    def _flaw(self) -> str | None:
+        rows, degrees, n, m = self.rows, self.degrees, self.recipe.n, self.recipe.m
+        if rows.ndim != 2 or len(rows) != n or rows.shape[1] < 1 or degrees.shape != (n,):
+            found = f"rows of shape {list(rows.shape)}, degrees of {list(degrees.shape)}"
+            return f"found {found}, expected [n, w] and [n] with n = {n}"
+        if not all(np.issubdtype(array.dtype, np.integer) for array in (rows, degrees)):
+            return f"found rows of {rows.dtype} and degrees of {degrees.dtype}, expected int32"
+        if (low := int(degrees.min())) < 0 or (high := int(degrees.max())) > rows.shape[1]:
+            return f"found degree {low if low < 0 else high}, expected 0 to w = {rows.shape[1]}"
+        if (low := int(rows.min())) < 0 or (high := int(rows.max())) >= m:
+            return f"found row {low if low < 0 else high}, expected 0 to m − 1 = {m - 1}"
+        ascends = rows[:, 1:] > rows[:, :-1]
+        if not self.regular:
+            ascends |= ~self.valid()[:, 1:]
+        if not ascends.all():
+            return f"rows of column {int((~ascends).any(axis=1).argmax())}, expected strictly ascending ones"
+        return None
 
     @property
     def width(self) -> int:
@@ -112,14 +141,23 @@ def write_mask(spec: dict[str, Any], path: str | Path) -> None:
     )
 
 
-def regenerate(recipe: dict[str, Any], sha256: str, origin: str | Path) -> Mask:
+def regenerate(
+    recipe: dict[str, Any], sha256: str, origin: str | Path, stored: tuple[int, int, int] | None = None
+) -> Mask:
     """Generate a mask and check it against the checksum that `origin` recorded.
 
+    stored: m, n and number of decoder values of the tensors beside the recipe. A recipe of another size
+        is then refused before anything is generated, since a mask costs O(d·n) memory whatever a file
+        of a few bytes claims.
+
     Raises:
-        UserError: the recipe is malformed or the checksum differs.
+        UserError: the recipe is malformed, of another size, or the checksum differs.
     """
     try:
-        mask = MaskRecipe(**recipe).generate()
+        known = MaskRecipe(**recipe)
+        if stored is not None:
+            _require_size(known, *stored, origin)
+        mask = known.generate()
     except TypeError:
         expected = ", ".join(MaskRecipe.__dataclass_fields__)
         raise UserError(f"{origin}: mask recipe {recipe!r}, expected the keys {expected}") from None
@@ -128,6 +166,16 @@ def regenerate(recipe: dict[str, Any], sha256: str, origin: str | Path) -> Mask:
     if mask.sha256 != sha256:
         raise UserError(f"{origin}: mask sha256 {sha256}, regenerated {mask.sha256}; was the file altered?")
     return mask
+
+
+def _require_size(recipe: MaskRecipe, m: int, n: int, values: int, origin: str | Path) -> None:
+    # Every family here has d·n entries; one that a user has registered may have fewer.
+    ours = recipe.family in _BUILT_IN or DOSE.fullmatch(recipe.family)
+    if (recipe.m, recipe.n) != (m, n) or (ours and recipe.d * recipe.n > values):
+        raise UserError(
+            f"{origin}: a mask of m = {recipe.m}, n = {recipe.n}, d = {recipe.d} beside tensors of m = {m}, "
+            f"n = {n} and {values} decoder values; was the file altered?"
+        )
 
 
 def read_mask(path: str | Path) -> Mask:

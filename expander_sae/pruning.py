@@ -14,7 +14,7 @@ from torch import Tensor
 
 from expander_sae.errors import UserError
 from expander_sae.mask_shapes import PRUNED
-from expander_sae.masks import Mask, MaskRecipe
+from expander_sae.masks import Mask, MaskRecipe, regenerate
 
 
 def prune(columns: Tensor, d: int, seed: int) -> tuple[Mask, Tensor]:
@@ -45,13 +45,44 @@ def unpacked(record: dict[str, Any], rows: Tensor, origin: str | Path) -> Mask:
     """The mask whose `packed` rows `origin` holds, checked against the recorded checksum.
 
     Raises:
-        UserError: the rows are not those that were recorded.
+        UserError: the rows are not those that were recorded, or no rows of a mask.
     """
-    found = rows.to(torch.int64).numpy().astype(np.int32)
     recipe = MaskRecipe(**record["recipe"])
-    mask = Mask(recipe, found, np.full(len(found), recipe.d, dtype=np.int32))
-    if found.shape != (recipe.n, recipe.d) or mask.sha256 != record["sha256"]:
+    if tuple(rows.shape) != (recipe.n, recipe.d) or rows.dtype not in (torch.uint16, torch.int32):
+        raise UserError(
+            f"{origin}: rows of shape {list(rows.shape)} and {rows.dtype}, expected [n, d] = "
+            f"[{recipe.n}, {recipe.d}] of uint16 or int32"
+        )
+    found = rows.to(torch.int32).numpy()
+    try:
+        # A checksum tells nothing of a file that somebody made up: the rows themselves are looked at.
+        mask = Mask(recipe, found, np.full(recipe.n, recipe.d, dtype=np.int32))
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
+    if mask.sha256 != record["sha256"]:
         raise UserError(
             f"{origin}: rows have sha256 {mask.sha256}, expected {record['sha256']}; was the file altered?"
         )
     return mask
+
+
+def stored_mask(header: dict[str, Any], tensors: dict[str, Tensor], origin: str | Path) -> Mask | None:
+    """The mask of a weights file with this header and these tensors; None where its decoder is dense.
+
+    What the header says is compared with the tensors before anything of that size is made.
+
+    Raises:
+        UserError: the mask is malformed, of another size than the tensors, or not the recorded one.
+        KeyError, TypeError: header or tensors lack something.
+    """
+    shape, record = header["shape"], header["mask"]
+    m, n, values = (tensors[name].numel() for name in ("b_dec", "b_enc", "values"))
+    if (shape["m"], shape["n"]) != (m, n):
+        raise UserError(
+            f"{origin}: m = {shape['m']}, n = {shape['n']} beside biases of {m} and {n}; was it altered?"
+        )
+    if record is None:
+        return None
+    if record["recipe"]["family"] == PRUNED:
+        return unpacked(record, tensors["rows"], origin)
+    return regenerate(record["recipe"], record["sha256"], origin, (m, n, values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,62 @@ def test_pruning_keeps_the_largest_entries_of_each_column(tmp_path: Path) -> Non
     tensors["rows"][1, 1] = 3
     save_tensors(tensors, path, header)
     with pytest.raises(UserError, match=r"pruned\.safetensors: rows have sha256 .* was the file altered"):
+        SparseAutoencoder.load(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (torch.tensor([[1, 2], [0, 60000]], dtype=torch.uint16), "found row 60000, expected 0 to m − 1 = 3"),
+        (torch.tensor([[1, 2], [0, 1 << 30]], dtype=torch.int32), "found row 1073741824, expected 0 to"),
+        (torch.tensor([[1, 2], [-7, 1]], dtype=torch.int32), "found row -7, expected 0 to"),
+        (torch.tensor([[1, 2], [1, 1]], dtype=torch.int32), "rows of column 1, expected strictly ascending"),
+        (torch.tensor([[1, 2], [0, 1 << 32]]), r"rows of shape \[2, 2\] and torch.int64, expected .* int32"),
+        (
+            torch.tensor([[1, 2]], dtype=torch.int32),
+            r"rows of shape \[1, 2\] .* expected \[n, d\] = \[2, 2\]",
+        ),
+    ],
+)
+def test_a_made_up_learned_mask_cannot_lead_out_of_memory(
+    rows: torch.Tensor, message: str, tmp_path: Path
+) -> None:
+    """Its seal and its checksum are right: whoever makes up rows makes these up as well."""
+    mask, _ = prune(torch.tensor([[0.1, -3.0, 2.0, 0.5], [1.0, 1.0, -1.0, 0.0]]), 2, seed=5)
+    path = tmp_path / "w.safetensors"
+    SparseAutoencoder(4, 2, 1, mask).save(path)
+    tensors, header = load_tensors(path)
+    content = np.full(2, 2, "<i4").tobytes() + rows.to(torch.int64).numpy().astype("<i4").tobytes()
+    header["mask"]["sha256"] = hashlib.sha256(content).hexdigest()
+    save_tensors(tensors | {"rows": rows}, path, header)
+    with pytest.raises(UserError, match=r"w\.safetensors: .*" + message):
+        SparseAutoencoder.load(path)
+
+
+@pytest.mark.parametrize(
+    ("family", "claims", "message"),
+    [
+        ("expander", {"n": 4_000_000}, "m = 12, n = 4000000 beside biases of 12 and 40"),
+        ("expander", {"m": 4_000_000}, "m = 4000000, n = 40 beside biases of 12 and 40"),
+        ("bernoulli", {"d": 12}, "n = 40, d = 12 beside tensors of m = 12, n = 40 and 200 decoder values"),
+        ("dose20", {"d": 6}, "n = 40, d = 6 beside tensors of m = 12, n = 40 and 200 decoder values"),
+    ],
+)
+def test_a_claimed_size_is_compared_with_the_tensors_before_a_mask_is_made(
+    family: str, claims: dict[str, int], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.safetensors"
+    SparseAutoencoder(12, 40, 4, MaskRecipe(family, 12, 40, 5, 0).generate()).save(path)
+    tensors, header = load_tensors(path)
+    header["mask"]["recipe"] |= claims
+    header["shape"] |= {key: value for key, value in claims.items() if key != "d"}
+    save_tensors(tensors, path, header)
+    monkeypatch.setattr(MaskRecipe, "generate", lambda *_: pytest.fail("a mask was generated"))
+    with pytest.raises(UserError, match=r"w\.safetensors: .*" + message):
+        SparseAutoencoder.load(path)
+    header["shape"] |= {"m": 12, "n": 40}
+    save_tensors(tensors, path, header)
+    with pytest.raises(UserError, match=r"w\.safetensors: a mask of m = .* was the file altered"):
         SparseAutoencoder.load(path)
 
 

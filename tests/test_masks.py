@@ -61,6 +61,30 @@ def test_every_family_has_the_edges_it_promises(recipe: MaskRecipe) -> None:
         assert len({row for support in supports for row in support}) == len(supports) * recipe.d
 
 
+@pytest.mark.parametrize(
+    ("rows", "degrees", "message"),
+    [
+        ([[0, 2], [1, 5]], [2, 2], "found row 5, expected 0 to m − 1 = 4"),
+        ([[0, 2], [-1, 4]], [2, 2], "found row -1, expected 0 to m − 1 = 4"),
+        ([[0, 2], [3, 3]], [2, 2], "rows of column 1, expected strictly ascending ones"),
+        ([[2, 0], [1, 3]], [2, 2], "rows of column 0, expected strictly ascending ones"),
+        ([[0, 2], [1, 3]], [2, 3], "found degree 3, expected 0 to w = 2"),
+        ([[0, 2], [1, 3]], [2, -1], "found degree -1, expected 0 to w = 2"),
+        ([[0, 2]], [2], r"found rows of shape \[1, 2\], degrees of \[1\], expected .* n = 2"),
+        ([[0.0, 2.0], [1.0, 3.0]], [2, 2], "found rows of float64 and degrees of int64, expected int32"),
+    ],
+)
+def test_rows_that_kernels_would_follow_out_of_bounds_are_refused(
+    rows: list[list[float]], degrees: list[int], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"mask mine: {message}"):
+        Mask(MaskRecipe("mine", 5, 2, 2, 0), np.array(rows), np.array(degrees))
+
+
+def test_what_stands_beyond_a_degree_need_not_ascend() -> None:
+    Mask(MaskRecipe("mine", 5, 2, 2, 0), np.array([[0, 2, 4], [3, 0, 0]], np.int32), np.array([3, 1]))
+
+
 @given(recipes())
 def test_regeneration_is_exact(recipe: MaskRecipe) -> None:
     assert recipe.generate().sha256 == recipe.generate().sha256

@@ -18,7 +18,7 @@ from expander_sae.evaluation.tables import RUN_COLUMNS
 _TOP = ("confidence", "minimum_seeds", "draws", "settings", "claims")
 _TEXTS = ("id", "sentence", "source", "statistic", "test", "metric")
 _REQUIRED = (*_TEXTS, "cells", "threshold")
-_OPTIONAL = ("inference", "split", "where", "each", "needs_seeds", "point", "settings")
+_OPTIONAL = ("inference", "split", "where", "each", "needs_seeds", "point", "lower_bound", "settings")
 _MEASURED = ("metric", "inference", "split")
 
 
@@ -36,7 +36,8 @@ class Claim:
     """A claim as it stands in the file.
 
     plans: comparisons in each setting that the claim speaks of. needs_seeds: whether fewer than
-    the minimum of seeds leaves it undecided. point: the number is compared as it stands.
+    the minimum of seeds leaves it undecided. point: the number is compared as it stands. lower_bound: the
+    metric bounds from below what the claim bounds from above, so that it can refute and not prove.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Claim:
     region: Region
     needs_seeds: bool
     point: bool
+    lower_bound: bool
     plans: Mapping[str, tuple[Planned, ...]]
 
 
@@ -136,7 +138,7 @@ def _claim(entry: Any, settings: tuple[Setting, ...], key: str) -> Claim:
         raise UserError(f"{key}.cells: found none, expected one or more")
     if "over" in entry and entry["over"] not in _columns():
         raise UserError(f"{key}.over: found {entry['over']!r}, expected one of {', '.join(_columns())}")
-    for flag in ("needs_seeds", "point"):
+    for flag in ("needs_seeds", "point", "lower_bound"):
         if not isinstance(entry.get(flag, True), bool):
             raise UserError(f"{key}.{flag}: found {entry[flag]!r}, expected true or false")
     names = [setting.name for setting in settings]
@@ -153,6 +155,7 @@ def _claim(entry: Any, settings: tuple[Setting, ...], key: str) -> Claim:
         region(entry["threshold"], f"{key}.threshold"),
         entry.get("needs_seeds", True),
         entry.get("point", False),
+        entry.get("lower_bound", False),
         {setting.name: _plan(entry, setting, key) for setting in settings if setting.name in chosen},
     )
 
@@ -186,7 +189,8 @@ def _plan(entry: dict[str, Any], setting: Setting, key: str) -> tuple[Planned, .
                 )
                 for name, cell in comparison.cells.items()
             )
-            said = [f"{name} {value}" for name, value in binding.items()]
+            # A list is what the comparison is made of, and is told by its own label.
+            said = [f"{name} {value}" for name, value in binding.items() if not isinstance(value, list)]
             label = ", ".join([*said, *[comparison.label] * bool(comparison.label)])
             planned.append(Planned(label, requests, comparison.combine))
     return tuple(planned)

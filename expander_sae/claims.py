@@ -21,7 +21,6 @@ from expander_sae.claim_tests import (
     INCONCLUSIVE,
     NOT_RUN,
     Interval,
-    Region,
     joint_verdict,
     one_verdict,
 )
@@ -157,6 +156,8 @@ def _judge_one(
     # several. One must hold: the other way round.
     to_hold, to_fail = (single, family) if claim.every else (family, single)
     points_to = one_verdict(claim.region, to_hold, to_fail)
+    if claim.lower_bound and points_to == HOLDS:
+        points_to = INCONCLUSIVE
     enough = not claim.needs_seeds or len(cells.seeds) >= register.minimum_seeds
     values = np.broadcast_to(plan.combine(*_per_seed(cells)), len(cells.seeds))
     return Judged(
@@ -256,7 +257,7 @@ def _reason(
     shown = _deciding(judged, claim)
     parts = []
     if shown is not None and verdict != NOT_RUN:
-        parts.append(_where_it_lies(shown, claim.region))
+        parts.append(_where_it_lies(shown, claim))
         if len(judged) > 1:
             counts = {
                 name: sum(one.verdict == name for one in judged) for name in (HOLDS, FAILS, INCONCLUSIVE)
@@ -278,8 +279,8 @@ def _reason(
     return "; ".join(parts)
 
 
-def _where_it_lies(one: Judged, where: Region) -> str:
-    name = f"{one.label}: " if one.label else ""
+def _where_it_lies(one: Judged, claim: Claim) -> str:
+    where, name = claim.region, f"{one.label}: " if one.label else ""
     if one.interval is None:
         return f"{name}no interval can be given"
     if one.interval[0] == one.interval[1]:
@@ -290,6 +291,8 @@ def _where_it_lies(one: Judged, where: Region) -> str:
         FAILS: "lies outside",
         INCONCLUSIVE: "does not decide",
     }[one.points_to]
+    if claim.lower_bound and where.contains(one.interval):
+        place = "is a lower bound and cannot prove"
     return f"{name}{one.estimate:.4g} [{low:.4g}, {high:.4g}] {place} {where}"
 
 

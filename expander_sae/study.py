@@ -231,8 +231,15 @@ class Study:
 
     @cached_property
     def timed(self) -> tuple[Run, ...]:
-        """The runs that `results/speed.parquet` has a row of: tied expanders, recorded or not."""
-        return tuple(run for run in self.runs if (run.support, run.encoder) == ("expander", "tied"))
+        """The runs that `results/speed.parquet` has rows of: tied expanders and the tied dense runs with as many
+        features, recorded or not."""
+        tied = [run for run in self.runs if run.encoder == "tied"]
+        sizes = {(run.m, run.n) for run in tied if run.support == "expander"}
+        return tuple(
+            run
+            for run in tied
+            if run.support == "expander" or (run.support == "dense" and (run.m, run.n) in sizes)
+        )
 
     def speed_spec(self) -> str:
         """Digest of all that the rows of `results/speed.parquet` say but their times."""

@@ -12,7 +12,8 @@ With seed effects of variance a, document effects b and their interaction e,
 (Owen, The pigeonhole bootstrap, 2007), so 2(V_s + V_d) − V_b is the variance a/S + b/D + e/(SD).
 A draw takes one unit fewer than there are, which makes each term unbiased (Rao and Wu, 1988).
 
-The interval is estimate ± t·standard error with Satterthwaite's degrees of freedom. Percentiles
+The interval is estimate ± t·standard error with Satterthwaite's degrees of freedom, variance²/Σ Vᵢ²/νᵢ
+over seeds and documents: the interaction is in both V and is not counted a third time. Percentiles
 of the draws are not used: at the levels that several claims ask for, a few seeds cannot reach
 far enough into the tails.
 """
@@ -97,10 +98,17 @@ def bootstrap(
     both = _variance(statistic(drawn, drawn_seeds))
     if not math.isfinite(over_seeds + over_documents + both):
         return Estimate(value, math.nan, math.nan)
-    variance = max(2 * (over_seeds + over_documents) - both, over_seeds, over_documents)
-    parts = over_seeds**2 / (seeds - 1) + over_documents**2 / (min(sizes.values()) - 1)
-    freedom = (over_seeds + over_documents) ** 2 / parts if parts > 0 else float(seeds - 1)
+    variance, freedom = crossed(over_seeds, over_documents, both, seeds, min(sizes.values()))
     return Estimate(value, math.sqrt(variance), freedom)
+
+
+def crossed(
+    over_seeds: float, over_documents: float, both: float, seeds: int, documents: int
+) -> tuple[float, float]:
+    """(variance, degrees of freedom) of a mean over seeds and documents from the three bootstraps' variances."""
+    variance = max(2 * (over_seeds + over_documents) - both, over_seeds, over_documents)
+    parts = over_seeds**2 / (seeds - 1) + over_documents**2 / (documents - 1)
+    return variance, variance**2 / parts if parts > 0 else float(seeds - 1)
 
 
 def _variance(values: np.ndarray) -> float:

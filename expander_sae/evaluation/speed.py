@@ -1,4 +1,4 @@
-"""How long one correlation takes: the paper's O(d·n) claim, on the machine at hand."""
+"""How long one correlation takes, O(d·n) as the paper says against O(m·n), on the machine at hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import SparseDictionary
+from expander_sae.dictionary import DenseDictionary, Dictionary, SparseDictionary
 from expander_sae.evaluation import tables
 from expander_sae.evaluation.rows import Rows
 from expander_sae.masks import MaskRecipe
@@ -31,7 +31,12 @@ def random_dictionary(
     return SparseDictionary(values.to(device), torch.from_numpy(mask.rows).to(device), m, backend)
 
 
-def correlation_ms(dictionaries: Sequence[SparseDictionary], rounds: int = ROUNDS) -> list[float]:
+def random_dense(m: int, n: int, device: str = "cpu") -> DenseDictionary:
+    """Random values everywhere, float32."""
+    return DenseDictionary(torch.randn(n, m, generator=torch_generator(0, f"speed/dense/{m}/{n}")).to(device))
+
+
+def correlation_ms(dictionaries: Sequence[Dictionary], rounds: int = ROUNDS) -> list[float]:
     """Median milliseconds of correlating 256 residuals with all columns, for each dictionary.
 
     Rounds take the dictionaries in turn, so that a slow moment of the machine falls on all of them; the
@@ -54,7 +59,7 @@ def correlation_ms(dictionaries: Sequence[SparseDictionary], rounds: int = ROUND
     return [median(found) for found in times]
 
 
-def _wait(dictionary: SparseDictionary) -> None:
+def _wait(dictionary: Dictionary) -> None:
     if dictionary.device.type == "cuda":
         torch.cuda.synchronize(dictionary.device)
 
@@ -66,18 +71,28 @@ def write_speed(
     backend: str = "auto",
     rounds: int = ROUNDS,
 ) -> None:
-    """Write a row `correlate_ms_per_d` for each run, given by its columns `tables.RUN_COLUMNS`.
+    """Write the rows `correlate_ms` and `correlate_ms_per_d` of each run, given by its columns
+    `tables.RUN_COLUMNS`: tied expanders and tied dense ones.
 
     The time depends on m, n, d and the mask's seed alone: it is measured once for runs that share them.
     Nothing here is the same twice.
     """
-    shapes = sorted({(run["m"], run["n"], run["d"], run["seed"]) for run in runs})
-    made = [random_dictionary(m, n, d, seed, device, backend) for m, n, d, seed in shapes]
+    shapes = sorted({_shape(run) for run in runs})
+    # The seed of a dense dictionary changes nothing: one tensor is timed as often as there are seeds.
+    dense = {(m, n): random_dense(m, n, device) for name, m, n, _, _ in shapes if name == "dense"}
+    made = [
+        dense[m, n] if name == "dense" else random_dictionary(m, n, d, seed, device, backend)
+        for name, m, n, d, seed in shapes
+    ]
     taken = dict(zip(shapes, correlation_ms(made, rounds), strict=True))
     metrics: list[dict[str, Any]] = []
     for run in runs:
         rows = Rows({column: run[column] for column in tables.RUN_COLUMNS})
-        took = taken[run["m"], run["n"], run["d"], run["seed"]]
-        rows.add("none", "speed", {"correlate_ms_per_d": took / run["d"]})
+        took = taken[_shape(run)]
+        rows.add("none", "speed", {"correlate_ms": took, "correlate_ms_per_d": took / run["d"]})
         metrics += rows.metrics
     tables.write_metrics(metrics, out)
+
+
+def _shape(run: Mapping[str, Any]) -> tuple[str, int, int, int, int]:
+    return run["support"], run["m"], run["n"], run["d"], run["seed"]

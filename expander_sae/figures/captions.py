@@ -68,7 +68,7 @@ _LABELS = {
     "expander": "Expander (d random rows per column)",
     "bernoulli": "Bernoulli: as many nonzeros, anywhere",
     "clustered": "Clustered: ⌊m/d⌋ disjoint supports, shared",
-    "clustered_cover": "Covering clustered: blocks wrap, no row left out",
+    "clustered_cover": "Covering clustered: supports wrap, no row left out",
     "small_dense": "Small dense: n′ = ⌊d·n/m⌋ features, equal storage",
     "dense": "Dense, all n features",
 }

@@ -104,7 +104,8 @@ class Book:
     def __init__(self, metrics: pd.DataFrame) -> None:
         columns = [*Run._fields, "seed", "inference", "split", "metric", "value"]
         self._values: dict[tuple[Run, str, str, str], dict[int, float]] = {}
-        self._diverged: dict[Run, set[int]] = {}
+        self._diverged: dict[tuple[Run, str], set[int]] = {}
+        measured: dict[Run, set[int]] = {}
         self.runs: dict[Run, set[int]] = {}
         for row in metrics[columns].itertuples(index=False, name=None):
             run, (seed, inference, split, metric, value) = Run(*row[: len(Run._fields)]), row[-5:]
@@ -112,18 +113,29 @@ class Book:
             if run.support != "none" and run.encoder != "none":
                 self.runs.setdefault(run, set()).add(int(seed))
             if metric == "diverged" and not value <= 0:
-                self._diverged.setdefault(run, set()).add(int(seed))
+                self._diverged.setdefault((run, inference), set()).add(int(seed))
+            elif metric != "diverged" and split != "none":
+                measured.setdefault(run, set()).add(int(seed))
+        # Of a run that is not finite, nothing was measured but what it stores.
+        self._broken = {
+            run: self._diverged.get((run, "encoder"), set()) - measured.get(run, set()) for run in self.runs
+        }
 
     def cell(self, run: Run, metric: str, inference: str, split: str) -> Cell:
-        """The seeds of a run and metric; an empty cell where nothing was measured."""
+        """The seeds of a run and metric; an empty cell where nothing was measured.
+
+        A seed that the encoder diverged on is left out of every inference, one that a pursuit diverged on
+        of that pursuit alone. A run that is not finite counts as asked for and diverged.
+        """
         found = self._values.get((run, inference, split, metric))
         if found is None:
             return Cell()
-        lost = self._diverged.get(run, set())
+        lost = self._diverged.get((run, "encoder"), set()) | self._diverged.get((run, inference), set())
         kept = {
             seed: value for seed, value in sorted(found.items()) if seed not in lost and math.isfinite(value)
         }
-        return Cell(kept, len(found), len(lost & found.keys()))
+        broken = self._broken.get(run, set()) - found.keys()
+        return Cell(kept, len(found) + len(broken), len(lost & found.keys()) + len(broken))
 
     @cached_property
     def places(self) -> list[Place]:

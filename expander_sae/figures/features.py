@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from expander_sae.figures.cells import View
 from expander_sae.figures.fidelity import DENSE, by_place
-from expander_sae.figures.sheet import Line, Panel, Plot, Sheet, keys, mark_key, seeds_note
+from expander_sae.figures.sheet import Line, Panel, Plot, Sheet, keys, level_key, mark_key, seeds_note
 from expander_sae.figures.sources import Sources
 from expander_sae.figures.style import MUTED, Look, step_look
 from expander_sae.figures.supports import support_look
@@ -81,7 +81,7 @@ def collisions(sources: Sources) -> list[Sheet]:
         sources,
         "Collisions of the k supports that are active together",
         _COLLISIONS,
-        "Null: as many columns drawn at random from the same mask.",
+        "Null: the same codes, their features renamed at random.",
     )
 
 
@@ -100,7 +100,7 @@ def novelty(sources: Sources) -> list[Sheet]:
         "Novelty against the dense SAE, and token entropy",
         _NOVELTY,
         "Nulls: features that fire equally often at random (Jaccard, entropy); "
-        "random directions on the same supports (cosine).",
+        "random signs on the same supports (cosine). Dense: its next seed against it.",
     )
 
 
@@ -112,9 +112,12 @@ def _metric_panels(sources: Sources, title: str, metrics: dict[str, str], note: 
             lines = _with_null(view, metric)
             every += [cell for line in lines for cell in line.cells.values()]
             if any(line.kept for line in lines[:-1]):
-                panels.append(Panel(label, Plot(lines), _D, metric.replace("_", " ")))
+                dense = view.cell(metric, "dense")
+                levels = [(dense.mean, DENSE)] if dense else []
+                panels.append(Panel(label, Plot(lines, levels=levels), _D, metric.replace("_", " ")))
                 known = {entry.get_label() for entry in legend}
-                legend += [entry for entry in keys(lines) if entry.get_label() not in known]
+                shown = [*keys(lines), *[level_key(DENSE, "dense, all n features")] * len(levels)]
+                legend += [entry for entry in shown if entry.get_label() not in known]
             else:
                 missing.append(label)
         return Sheet(title, str(view), panels, legend, [note, *seeds_note(every)] if panels else [], missing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from matplotlib.lines import Line2D
 
 from expander_sae.figures.cells import Cell, View
@@ -17,7 +19,7 @@ NAMES = {
     "girth6": "girth 6: no two columns share two rows",
     "min_overlap": "fewest shared pairs of rows",
     "bernoulli": "Bernoulli: as many nonzeros, anywhere",
-    "clustered_cover": "covering clustered: ⌈m/d⌉ supports",
+    "clustered_cover": "covering clustered: m/gcd(m, d) supports",
     "clustered": "clustered: ⌊m/d⌋ supports, rows left out",
     "pruned_retuned": "pruned from a dense SAE, retrained",
 }
@@ -73,11 +75,14 @@ def _controls(sources: Sources, view: View) -> Sheet:
 
 
 def distinct_supports(support: str, m: int, n: int, d: int) -> int | None:
-    """How many different supports the columns have; None for a family that is no step of the dose."""
+    """How many different supports the columns have; None for a family that is no step of the dose.
+
+    Those of clustered_cover begin at j·d mod m, and so at every multiple of gcd(m, d).
+    """
     if support.startswith("dose") and support[4:].isdigit():
         return int(support[4:])
     if support == "clustered_cover":
-        return -(-m // d)
+        return min(n, m // math.gcd(m, d))
     return n if support in ("right_regular", "expander") else None
 
 

@@ -150,7 +150,9 @@ def one_claim(record: dict[str, Any]) -> Sheet:
             seeds = list((one["spread"] or {}).get("values", {}).values())
             seeds = [value for value in seeds if value is not None]
             axes.plot(seeds, [place + 0.27] * len(seeds), ls="none", marker="o", ms=1.9, color=MUTED, mew=0)
-            interval = one["interval"]
+            interval, family = one["interval"], one["interval_family"]
+            if family and family[0] is not None:
+                axes.plot(family, [place] * 2, color=colour, lw=0.6, solid_capstyle="butt")
             if interval and interval[0] is not None:
                 axes.plot(interval, [place] * 2, color=colour, lw=1.2, solid_capstyle="butt")
             axes.plot([one["estimate"]], [place], ls="none", marker=marker, ms=5, color=colour, mec="white",
@@ -170,6 +172,7 @@ def one_claim(record: dict[str, Any]) -> Sheet:
     panel = Panel("", draw, record["statistic"] if len(record["statistic"]) < 62 else "statistic",
                   height=0.24 * len(ran) + 0.3, left=min(label_room(names), 1.6))  # fmt: skip
     notes = [f"Statistic: {record['statistic']}. Claim true in the grey region: {record['threshold']}. Bars: "
-             f"intervals at {record['level']:.4g}; dots: seeds."]  # fmt: skip
+             f"intervals at {record['level']:.4g}, thin ones at {record['level_family']:.4g} (of all comparisons "
+             "together); dots: seeds."]  # fmt: skip
     return Sheet(f"{record['id']}: {record['verdict']}", record["sentence"], [panel] if ran else [],
                  notes=notes, missing=missing)  # fmt: skip

@@ -56,7 +56,9 @@ def published_table(sources: Sources) -> Table:
                         view, metric, run.support, run.d, k=run.k, n=run.n, encoder=run.encoder,
                         inference=inference, tokens=run.train_tokens,
                     )  # fmt: skip
-                    split = "ce" if metric.startswith("ce") else "test"
+                    # Pursuits beside OMP are run on a few tokens only.
+                    few = inference in ("niht", "cosamp")
+                    split = "ce" if metric.startswith("ce") else "pursuit" if few else "test"
                     ours = view.book.cell(run, metric, inference, split)
                     if theirs is None or not ours or run.steps != view.steps:
                         continue

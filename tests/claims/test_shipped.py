@@ -49,5 +49,6 @@ def test_what_cannot_be_decided_is_said():
     assert few == {
         *("frontier-monotone", "frontier-monotone-error", "diversity-pruned", "diversity-pruned-every-k"),
         *("expansion-girth", "expansion-overlap", "diversity-dose", "diversity-dose-ends", "matched-budget"),
+        *("expansion-girth-balanced", "expansion-overlap-balanced", "retention-published"),
         *("matched-budget-total", "matched-compute", "omp-gap", "saturation"),
     }

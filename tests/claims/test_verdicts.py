@@ -172,6 +172,21 @@ def test_a_point_is_compared_as_it_stands():
     assert verdict(world, claim | {"threshold": {"at_most": 0.10}})["verdict"] == "fails"
 
 
+def test_a_lower_bound_can_refute_and_not_prove():
+    for level, expected in ((0.3, "inconclusive"), (3.0, "fails")):
+        world = World()
+        for number in range(10):
+            world.value(BASE | {"seed": number}, "identifiability", level + 0.001 * number)
+        claim = {
+            "metric": "identifiability", "inference": "none", "split": "none", "test": "bound",
+            "cells": {"cell": {"support": "expander"}}, "threshold": {"below": 1},
+        }  # fmt: skip
+        found = verdict(world, claim | {"lower_bound": True})
+        assert found["verdict"] == found["points_to"] == expected
+        assert ("is a lower bound and cannot prove below 1" in found["reason"]) == (expected != "fails")
+        assert verdict(world, claim)["verdict"] == ("holds" if expected != "fails" else "fails")
+
+
 def test_documents_of_two_splits_are_drawn_independently():
     """Nothing pairs them: equal documents differ by 0, with twice the variance of one of them."""
     world = World()

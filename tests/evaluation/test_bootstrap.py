@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from expander_sae.evaluation.bootstrap import bootstrap
+from expander_sae.evaluation.bootstrap import bootstrap, crossed
 
 
 def mean_of(values):
@@ -76,6 +76,30 @@ def test_intervals_cover_the_truth_as_often_as_they_say(by_document, by_seed, no
     assert covered / trials > level - 3 * error
     if level == 0.95:
         assert covered / trials < min(1.0, level + 5 * error)
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+@pytest.mark.parametrize(
+    ("by_document", "by_seed", "noise"), [(0.05, 0.3, 1.0), (0.0, 0.0, 1.0), (0.5, 0.2, 2.0)]
+)
+def test_few_seeds_with_much_interaction_are_covered_at_corrected_levels(seeds, by_document, by_seed, noise):
+    """By the analytic variances of the three bootstraps, so that rare misses can be counted."""
+    rng, trials, documents = np.random.default_rng(11), 8000, 24
+    value, half = np.empty(trials), {level: np.empty(trials) for level in (0.95, 0.9985)}
+    for trial in range(trials):
+        values = simulated(rng, documents, seeds, by_document, by_seed, noise)
+        over_seeds = values.mean(0).var(ddof=1) / seeds
+        over_documents = values.mean(1).var(ddof=1) / documents
+        residual = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+        interaction = (residual**2).sum() / ((documents - 1) * (seeds - 1)) / (documents * seeds)
+        both = over_seeds + over_documents + interaction
+        variance, freedom = crossed(over_seeds, over_documents, both, seeds, documents)
+        value[trial] = values.mean()
+        for level, halves in half.items():
+            halves[trial] = stats.t.ppf(0.5 + level / 2, freedom) * math.sqrt(variance)
+    for level, halves in half.items():
+        missed, error = (np.abs(value) > halves).mean(), math.sqrt(level * (1 - level) / trials)
+        assert missed < 1 - level + 3 * error
 
 
 def test_intervals_of_a_ratio_cover_the_ratio_of_means():

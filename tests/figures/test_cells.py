@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,6 +13,7 @@ from expander_sae.figures.fidelity import budget_cell, gain
 from expander_sae.figures.published import Published, Value
 from expander_sae.figures.supports import distinct_supports
 from expander_sae.figures.verdicts import short_value, thresholds
+from expander_sae.masks import MaskRecipe
 from tests.figures import study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +55,28 @@ def test_diverged_seeds_and_values_that_are_not_finite_are_in_no_mean():
     assert cell.mean < 1
 
 
+def test_a_pursuit_that_diverges_leaves_the_encoder_its_seed():
+    frame = study.study(later=False)
+    mine = (frame["support"] == "expander") & (frame["d"] == 7)
+    flag = frame[mine & (frame["seed"] == 1) & (frame["metric"] == "diverged")].iloc[:1]
+    pursuit = flag.assign(inference="omp", value=1.0)
+    (view,) = Book(pd.concat([frame, pursuit], ignore_index=True)).views
+    by_omp = view.cell("relative_error", "expander", 7, inference="omp")
+    encoder = view.cell("relative_error", "expander", 7)
+    assert (set(encoder.values), encoder.diverged) == ({0, 1, 2}, 0)
+    assert (set(by_omp.values), by_omp.asked, by_omp.diverged) == ({0, 2}, 3, 1)
+
+
+def test_a_run_that_is_not_finite_is_counted():
+    frame = study.study(later=False)
+    mine = (frame["support"] == "expander") & (frame["d"] == 7) & (frame["seed"] == 1)
+    kept = ~mine | (frame["metric"] == "diverged") | (frame["split"] == "none")
+    frame.loc[mine & (frame["metric"] == "diverged"), "value"] = 1.0
+    (view,) = Book(frame[kept]).views
+    cell = view.cell("relative_error", "expander", 7)
+    assert (set(cell.values), cell.asked, cell.diverged) == ({0, 2}, 3, 1)
+
+
 def test_gain_and_matched_budgets_pick_the_right_runs(view):
     seeds = gain(view, "expander", 7).values
     own, omp = (view.cell("relative_error", "expander", 7, inference=i) for i in ("encoder", "omp"))
@@ -80,11 +104,20 @@ def test_retention_divides_by_the_dense_mean():
 
 @pytest.mark.parametrize(
     ("support", "expected"),
-    [("dose144", 144), ("clustered_cover", 83), ("right_regular", 4608), ("expander", 4608),
+    [("dose144", 144), ("clustered_cover", 576), ("right_regular", 4608), ("expander", 4608),
      ("bernoulli", None), ("dosed", None)],
 )  # fmt: skip
 def test_distinct_supports(support, expected):
     assert distinct_supports(support, 576, 4608, 7) == expected
+
+
+@pytest.mark.parametrize(("m", "n", "d"), [(36, 72, 7), (36, 72, 10), (36, 20, 7), (36, 72, 36)])
+@pytest.mark.parametrize("support", ["clustered_cover", "dose6"])
+def test_distinct_supports_are_those_of_the_mask(support, m, n, d):
+    if support == "dose6" and d == 36:
+        pytest.skip("one support only")
+    rows = MaskRecipe(support, m, n, d, 0).generate().rows
+    assert len(np.unique(np.sort(rows, axis=1), axis=0)) == distinct_supports(support, m, n, d)
 
 
 def test_published_values_are_found_for_the_same_model_only(view):

@@ -1,4 +1,4 @@
-"""Measure how long one correlation takes, for each tied expander of the configuration."""
+"""Measure how long one correlation takes, for each tied expander of the configuration and its dense run."""
 
 import os
 from dataclasses import asdict

@@ -36,7 +36,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = temporary_sibling(path)
     try:
         yield temporary
-        with open(temporary, "rb") as written:
+        # Windows flushes only what is open for writing.
+        with open(temporary, "r+b") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
@@ -90,7 +91,8 @@ def check_writable(path: str | Path) -> None:
 
 
 def _abandoned(path: Path, host: str, process: int) -> bool:
-    if host == _HOST:
+    # On Windows `os.kill` with 0 is not a question: it would send the process Ctrl+C.
+    if host == _HOST and os.name != "nt":
         try:
             os.kill(process, 0)
         except (ProcessLookupError, OverflowError):

@@ -44,7 +44,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.cli.main import build_parser
 
     write = {"bash": bash, "zsh": zsh, "fish": fish}[options.shell]
-    print(write(commands_of(build_parser())))
+    script = write(commands_of(build_parser()))
+    terminal.result({"shell": options.shell, "script": script}, [script])
 
 
 def commands_of(parser: argparse.ArgumentParser) -> list[Command]:

@@ -1,14 +1,16 @@
 """`expander-sae COMMAND …`: the parser and what all commands share.
 
 Exit codes: 0 done; 1 a mistake in files or values, or too little memory, said in one message that begins
-with `error:`; 2 a mistake in the command line itself; 130 interrupted. With `--json` stdout holds one JSON
-value and nothing else. A command's module is `add_arguments(parser)` and `run(options, terminal)` with
-SUMMARY and EXAMPLES; it imports torch and the like only inside `run`, so that help is immediate.
+with `error:`; 2 a mistake in the command line itself; 130 interrupted; 141 the reader of the output went
+away. With `--json` stdout holds one JSON value and nothing else. A command's module is
+`add_arguments(parser)` and `run(options, terminal)` with SUMMARY and EXAMPLES; it imports torch and the
+like only inside `run`, so that help is immediate.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -50,15 +52,17 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(sub)
-        if name != "completion":
-            sub.add_argument("--json", action="store_true", help="write one JSON value to stdout")
+        sub.add_argument("--json", action="store_true", help="write one JSON value to stdout")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an encoding without β still gets the rest
     options = build_parser().parse_args(arguments)
-    terminal = Terminal(getattr(options, "json", False))
+    terminal = Terminal(options.json)
     try:
         command_module(options.command).run(options, terminal)
         sys.stdout.flush()

@@ -18,7 +18,9 @@ class Terminal:
     def result(self, record: dict[str, Any], lines: Iterable[str]) -> None:
         """Print `record` as JSON where that was asked for, otherwise the lines."""
         if self.as_json:
-            print(json.dumps(finite(record), indent=2, ensure_ascii=False))
+            # JSON can spell what an encoding lacks; a person is shown a question mark.
+            lacking = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+            print(json.dumps(finite(record), indent=2, ensure_ascii=lacking))
         else:
             for line in lines:
                 print(line)

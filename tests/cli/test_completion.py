@@ -37,3 +37,10 @@ def test_bash_offers_commands_options_and_choices(command, tmp_path):
     assert complete(script, "expander-sae", "bench", "--backend", "tri") == ["triton"]
     assert complete(script, "expander-sae", "completion", "") == ["bash", "zsh", "fish"]
     assert complete(script, "expander-sae", "omp", "w") == []  # bash's own file names follow
+
+
+def test_the_script_as_json(command):
+    assert command("completion", "fish", "--json").json == {
+        "shell": "fish",
+        "script": command("completion", "fish").out.removesuffix("\n"),
+    }

@@ -1,10 +1,12 @@
+import io
+import json
 import subprocess
 import sys
 
 import pytest
 
-from expander_sae.cli.main import COMMANDS, command_module
-from expander_sae.cli.terminal import number
+from expander_sae.cli.main import COMMANDS, build_parser, command_module, main
+from expander_sae.cli.terminal import Terminal, number
 
 
 def test_help_needs_no_torch_numpy_or_pandas():
@@ -21,6 +23,12 @@ def test_every_command_has_help_with_examples(command, name):
     done = command(name, "--help")
     assert done.code == 0
     assert all(example in done.out for example in command_module(name).EXAMPLES)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_json(name):
+    commands = next(action for action in build_parser()._actions if action.dest == "command")
+    assert "--json" in commands.choices[name]._option_string_actions
 
 
 @pytest.mark.parametrize(
@@ -80,3 +88,17 @@ def test_a_defect_is_still_a_traceback(command, weights, activations, monkeypatc
 def test_eval_takes_no_device_without_values(command, weights, activations):
     done = command("eval", weights, activations[0], "--device", "meta")
     assert done.code == 1 and done.err == "error: --device: found 'meta', expected cpu, cuda or cuda:INDEX\n"
+
+
+def test_an_encoding_without_a_letter_ends_nothing(monkeypatch):
+    """What an encoding lacks is replaced for a person, and spelled in JSON."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    Terminal().result({}, ["flatness β"])
+    Terminal(as_json=True).result({"name": "β"}, [])
+    stream.flush()
+    lines = stream.buffer.getvalue().decode("cp1252").splitlines()
+    assert lines[1] == "flatness ?"
+    assert json.loads("".join(lines[2:])) == {"name": "β"}

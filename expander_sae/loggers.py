@@ -6,17 +6,22 @@ A logger is called with a row {step, loss, …} as soon as it is known, as `Trai
     with CsvLogger("training.csv") as csv, TensorBoardLogger("runs/mine") as board:
         Trainer(activations, n=4608, d=30, k=64, on_log=together(csv, board)).fit(1500)
 
-None of them is needed for training. TensorBoard and W&B are imported when a logger is made.
+Nothing is written, and nothing that is there removed, before the first row. Where training goes on from a
+checkpoint, `Trainer` hands the rows of the checkpoint to `resume`, so that the log is whole. None of the
+loggers is needed for training. TensorBoard and W&B are imported when a logger is made.
 """
 
 from __future__ import annotations
 
 import csv
+import os
+import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from expander_sae.errors import UserError
 
@@ -31,11 +36,16 @@ class Logger(ABC):
     def __call__(self, row: Row) -> None:
         """Take a row."""
 
+    def resume(self, rows: Sequence[Row]) -> None:
+        """Take the rows that a checkpoint holds, before those that follow it."""
+        for row in rows:
+            self(row)
+
     @abstractmethod
     def close(self) -> None:
         """Write what is still held back."""
 
-    def __enter__(self) -> Logger:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -47,6 +57,8 @@ class Logger(ABC):
 class CsvLogger(Logger):
     """A line a row, each written at once, under the names of the first row.
 
+    The first row replaces what the file held; until then it is left as it is.
+
     Raises:
         UserError: the file cannot be written.
     """
@@ -54,7 +66,8 @@ class CsvLogger(Logger):
     def __init__(self, path: str | Path) -> None:
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self._stream = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115, closed by `close`
+            # Not "w", which would empty the log of a finished training that has nothing to add.
+            self._stream = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115, closed by `close`
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
         self._names: list[str] = []
@@ -62,6 +75,8 @@ class CsvLogger(Logger):
     def __call__(self, row: Row) -> None:
         writer = csv.writer(self._stream, lineterminator="\n")
         if not self._names:
+            if stat.S_ISREG(os.fstat(self._stream.fileno()).st_mode):
+                self._stream.truncate(0)
             self._names = list(row)
             writer.writerow(self._names)
         writer.writerow([_number(row[name]) for name in self._names])
@@ -78,6 +93,8 @@ def _number(value: float) -> str:
 class TensorBoardLogger(Logger):
     """Scalars `{group}/{name}` in an event file below `folder`; view with ``tensorboard --logdir``.
 
+    A folder that has events already keeps them, and is not told again of the rows of a checkpoint.
+
     Raises:
         UserError: the package tensorboard is not installed.
     """
@@ -89,17 +106,26 @@ class TensorBoardLogger(Logger):
             raise UserError(
                 "TensorBoard: the package is not installed (pip install 'expander-sae[tensorboard]')"
             ) from None
-        self._writer: Any = SummaryWriter(str(folder))
-        self._group = group
+        # It writes a file as soon as it is made.
+        self._make: Any = partial(SummaryWriter, str(folder))
+        self._writer: Any = None
+        self._folder, self._group = Path(folder), group
+
+    def resume(self, rows: Sequence[Row]) -> None:
+        if not any(self._folder.glob("events.out.tfevents.*")):
+            super().resume(rows)
 
     def __call__(self, row: Row) -> None:
+        if self._writer is None:
+            self._writer = self._make()
         step = int(row["step"])
         for name, value in row.items():
             if name != "step":
                 self._writer.add_scalar(f"{self._group}/{name}", value, step)
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class WandbLogger(Logger):
@@ -126,11 +152,25 @@ class WandbLogger(Logger):
         self._run.finish()
 
 
-def together(*loggers: Callable[[dict[str, float]], None]) -> Report:
-    """One logger that tells all of these, in order."""
+class Together(Logger):
+    """One logger that tells all of these, in order. Closing them is left to whoever opened them."""
 
-    def tell(row: dict[str, float]) -> None:
-        for logger in loggers:
-            logger(row)
+    def __init__(self, *loggers: Report) -> None:
+        self._loggers = loggers
 
-    return tell
+    def __call__(self, row: Row) -> None:
+        for logger in self._loggers:
+            logger(dict(row))
+
+    def resume(self, rows: Sequence[Row]) -> None:
+        for logger in self._loggers:
+            if isinstance(logger, Logger):
+                logger.resume(rows)
+
+    def close(self) -> None:
+        """Close none of them."""
+
+
+def together(*loggers: Report) -> Together:
+    """One logger that tells all of these, in order. Functions are not told of rows before a checkpoint."""
+    return Together(*loggers)

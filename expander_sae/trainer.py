@@ -18,6 +18,7 @@ from expander_sae.arrays import as_tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
 from expander_sae.files import digest
+from expander_sae.loggers import Logger
 from expander_sae.masks import Mask, MaskRecipe
 from expander_sae.recipes import resolve
 from expander_sae.rng import torch_generator
@@ -104,7 +105,8 @@ class Trainer:
         device: ``auto`` takes CUDA where there is one.
         backend: kernels, see `expander_sae.kernels.select`.
         log_every: steps between two calls of `on_log`.
-        on_log: told {step, loss, relative_error, silent_share, learning_rate} of the scaled training.
+        on_log: told {step, loss, relative_error, silent_share, learning_rate} of the scaled training. A
+            `loggers.Logger` is also told, by `resume`, of the rows that a checkpoint holds.
         checkpoint: a file to write every `checkpoint_every` steps and at the end; `fit` goes on from
             it, and ends as an undisturbed run would, bit for bit on one machine.
         overrides: fields of `expander_sae.recipes.Recipe`, such as ``batch_size=1024``.
@@ -247,6 +249,8 @@ class Trainer:
                 )
             state.restore(stored)
             self.log = [dict(zip(LOG_COLUMNS, row, strict=True)) for row in state.log]
+            if isinstance(self.on_log, Logger) and self.log:
+                self.on_log.resume(self.log)
         return identity
 
     def _save(self, state: TrainingState, identity: str) -> None:

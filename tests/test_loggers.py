@@ -70,3 +70,48 @@ def test_wandb_gets_the_settings_and_the_rows_at_their_steps(monkeypatch):
         (50, {"loss": 2.5, "silent_share": 0.0}),
         "finished",
     ]
+
+
+def test_a_log_is_left_alone_until_there_is_a_row(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("step,loss\n50,1\n")
+    with CsvLogger(log):
+        pass
+    assert log.read_text() == "step,loss\n50,1\n"
+    with CsvLogger(log) as logger:
+        logger(ROWS[1])
+    assert [row["step"] for row in csv.DictReader(log.read_text().splitlines())] == ["100"]
+
+
+def test_a_csv_that_is_no_file_is_written_to(tmp_path):
+    with CsvLogger("/dev/null") as logger:
+        logger(ROWS[0])
+
+
+def test_rows_of_a_checkpoint_come_before_those_that_follow_it(tmp_path):
+    log, heard = tmp_path / "log.csv", []
+    with CsvLogger(log) as logger:
+        both = together(logger, heard.append)
+        both.resume(ROWS[:1])
+        both(ROWS[1])
+    assert [row["step"] for row in csv.DictReader(log.read_text().splitlines())] == ["50", "100"]
+    assert heard == ROWS[1:], "a function is told of new rows only"
+
+
+def test_tensorboard_writes_rows_of_a_checkpoint_where_there_are_none(tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for row in ROWS:
+        with TensorBoardLogger(tmp_path) as logger:
+            logger.resume(ROWS[:1])
+            if row is ROWS[1]:
+                logger(row)
+        events = EventAccumulator(str(tmp_path))
+        events.Reload()
+        steps = [event.step for event in events.Scalars("train/loss")]
+        assert steps == ([50] if row is ROWS[0] else [50, 100])
+    assert len(list(tmp_path.iterdir())) == 2
+    with TensorBoardLogger(tmp_path) as logger:
+        logger.resume(ROWS)
+    assert len(list(tmp_path.iterdir())) == 2, "nothing is written before the first row"

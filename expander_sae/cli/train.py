@@ -79,18 +79,19 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "recipe": options.recipe,
         "seed": options.seed,
     }
+    trainer = Trainer(
+        kept,
+        **settings,
+        device=device,
+        backend=options.backend,
+        log_every=options.log_every,
+        checkpoint=options.checkpoint,
+        **_overrides(options.set),
+    )
     with ExitStack() as stack:
+        # Only now: an earlier log must not be touched for a training that cannot be.
         loggers = [stack.enter_context(logger) for logger in _loggers(options, settings)]
-        trainer = Trainer(
-            kept,
-            **settings,
-            device=device,
-            backend=options.backend,
-            log_every=options.log_every,
-            checkpoint=options.checkpoint,
-            on_log=together(_line(options.steps, terminal), *loggers),
-            **_overrides(options.set),
-        )
+        trainer.on_log = together(_line(options.steps, terminal), *loggers)
         if options.held_out_to is not None:
             _write_rows(held_out, options.held_out_to)
         autoencoder = trainer.fit(options.steps)

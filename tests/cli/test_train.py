@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import expander_sae
+from expander_sae.loggers import CsvLogger
 from expander_sae.trainer import Trainer
+from expander_sae.training import Cadence
 from tests.cli.conftest import TOKENS, M
 
 SHAPE = ("--n", 48, "--d", 4, "--k", 3, "--steps", 6, "--set", "batch_size=8", "--backend", "torch")
@@ -83,6 +85,51 @@ def test_an_interrupted_training_goes_on(command, tmp_path, activations):
     done = command("train", activations[0], *SHAPE, "--out", out, "--checkpoint", checkpoint)
     assert done.code == 0 and out.read_bytes() == first
     assert "step" not in done.err  # nothing was left to do
+
+
+def steps_in(log):
+    return [int(row["step"]) for row in csv.DictReader(log.read_text(encoding="utf-8").splitlines())]
+
+
+def test_a_log_survives_what_follows_its_training(command, tmp_path, activations):
+    log = tmp_path / "log.csv"
+    files = ("--out", tmp_path / "w.safetensors", "--csv", log, "--checkpoint", tmp_path / "c.safetensors")
+    arguments = ("train", activations[0], *SHAPE, *files, "--log-every", 2)
+    assert command(*arguments).code == 0
+    first = log.read_bytes()
+    assert steps_in(log) == [2, 4, 6]
+    for again, code in ((arguments, 0), ((*arguments, "--d", M + 1), 1), ((*arguments, "--k", 49), 1)):
+        assert command(*again).code == code
+        assert log.read_bytes() == first, again
+    log.unlink()
+    assert command(*arguments).code == 0
+    assert log.read_bytes() == first, "the checkpoint has every row"
+
+
+def test_a_training_that_goes_on_has_all_rows_in_its_log(command, tmp_path, activations, monkeypatch):
+    log, checkpoint = tmp_path / "log.csv", tmp_path / "c.safetensors"
+    arguments = ("train", activations[0], *SHAPE, "--out", tmp_path / "w.safetensors", "--csv", log)
+    arguments += ("--checkpoint", checkpoint, "--log-every", 2)
+    from expander_sae import trainer
+
+    monkeypatch.setattr(trainer, "Cadence", lambda log_every, _: Cadence(log_every, 3))
+
+    class Stopped(Exception):
+        pass
+
+    written = CsvLogger.__call__
+
+    def stop(logger, row):
+        written(logger, row)
+        if row["step"] == 4:
+            raise Stopped
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(CsvLogger, "__call__", stop)
+        command(*arguments)
+    assert steps_in(log) == [2, 4] and checkpoint.exists()
+    assert command(*arguments).code == 0
+    assert steps_in(log) == [2, 4, 6]
 
 
 def test_the_rows_kept_back_are_written(command, tmp_path, activations):

@@ -13,10 +13,11 @@ from expander_sae.arrays import as_tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionary import SparseCode
 from expander_sae.errors import UserError
-from expander_sae.evaluation.reconstruction import reconstruct as _reconstruct
-from expander_sae.inference import INFERENCES, Inference
+from expander_sae.evaluation.reconstruction import measure
+from expander_sae.inference import inferences
 
 WEIGHTS = "weights.safetensors"
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def load(
@@ -30,9 +31,20 @@ def load(
     The mask of a native file is regenerated and its checksum verified. `about` of the result holds
     what was stored beside the weights, such as `norm_limit`.
 
+    dtype: of the parameters, None as stored. In bfloat16 and float16 a CPU computes slowly, and pursuits
+    work in float32.
+
     Raises:
-        UserError: no such file, or none of these formats; the message names it.
+        UserError: no such file, or none of these formats; the message names it. A device that is not there,
+            or a dtype that is no floating-point type.
     """
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f"dtype: found {dtype}, expected one of {', '.join(map(str, DTYPES))}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise UserError(f"device: found {str(device)!r}, which torch cannot use ({said})") from None
     path = Path(path)
     if path.is_dir() and not (path / WEIGHTS).is_file():
         from expander_sae.interop import load_foreign
@@ -64,12 +76,13 @@ def encode(
 ) -> SparseCode:
     """Codes of activations [N, m], `batch_size` at a time: index int64 [N, k] and value [N, k].
 
-    inference: ``encoder``, or a pursuit on the frozen decoder such as ``omp``.
+    inference: ``encoder``, or a pursuit on the frozen decoder: ``omp``, ``niht``, ``cosamp`` or
+        ``block_omp_{L}``, which takes L columns a round.
 
     Raises:
         UserError: another width, or an unknown inference.
     """
-    run = _inference(inference)
+    run = inferences(inference)
     rows = _rows(autoencoder, activations)
     parts = [run(autoencoder, autoencoder.own(part)) for part in rows.split(batch_size)]
     if not parts:
@@ -92,7 +105,8 @@ def evaluate(
     """Measure an autoencoder on activations [N, m] in the model's units.
 
     As the recipe says, tokens whose norm exceeds `about["norm_limit"]` are passed through and take no
-    part, unless `every_token`. Returns
+    part, unless `every_token`. A few thousand rows are held at a time, so that a mapped file may be larger
+    than memory. Returns
 
     - relative_error: mean of ‖h − ĥ‖/‖h‖,
     - explained_variance: 1 − Σ‖h − ĥ‖²/Σ‖h − h̄‖²,
@@ -105,16 +119,13 @@ def evaluate(
         UserError: another width, an unknown inference, or no token to encode.
     """
     rows = _rows(autoencoder, activations)
+    run = inferences(inference)
     kept = encoded(autoencoder, rows) if not every_token else torch.ones(len(rows), dtype=torch.bool)
     if not kept.any():
         raise UserError(f"activations: found no token of {len(rows)} to encode, expected one or more")
-    chosen = rows if bool(kept.all()) else rows[kept.to(rows.device)]
-    h = chosen.detach().to("cpu", autoencoder.b_dec.dtype).numpy()
-    rebuilt, sums = _reconstruct(autoencoder, h, _inference(inference))
-    dot = np.einsum("ij,ij->i", h, rebuilt, dtype=np.float64)
-    length = np.sqrt(np.einsum("ij,ij->i", rebuilt, rebuilt, dtype=np.float64) * sums.squared_norm)
-    cosine = dot / np.maximum(length, np.finfo(np.float64).tiny)
-    return sums.summary() | {"cosine": float(cosine.mean()), "encoded_share": float(kept.double().mean())}
+    chosen = None if bool(kept.all()) else kept.nonzero()[:, 0].numpy()
+    sums, cosine = measure(autoencoder, rows, run, chosen)
+    return sums.summary() | {"cosine": cosine, "encoded_share": float(kept.double().mean())}
 
 
 def encoded(autoencoder: SparseAutoencoder, activations: Tensor) -> Tensor:
@@ -124,12 +135,6 @@ def encoded(autoencoder: SparseAutoencoder, activations: Tensor) -> Tensor:
         return torch.ones(len(activations), dtype=torch.bool)
     norms = [part.double().norm(dim=1) for part in activations.split(4096)]
     return (torch.cat(norms) <= limit).cpu() if norms else torch.ones(0, dtype=torch.bool)
-
-
-def _inference(name: str) -> Inference:
-    if name not in INFERENCES:
-        raise UserError(f"inference: found {name!r}, expected one of {', '.join(INFERENCES)}")
-    return INFERENCES[name]
 
 
 def _rows(autoencoder: SparseAutoencoder, activations: Tensor | np.ndarray) -> Tensor:

@@ -8,6 +8,14 @@ from torch import Tensor
 
 from expander_sae.errors import UserError
 
+HALF = (torch.float16, torch.bfloat16)
+"""What numpy lacks or computes slowly, and too coarse for sums and pursuits."""
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Numbers of 16 bits as float32; others as they are."""
+    return tensor.float() if tensor.dtype in HALF else tensor
+
 
 def as_tensor(values: Tensor | np.ndarray, name: str = "activations") -> Tensor:
     """A tensor as it is; an array as a tensor on the CPU, of the same memory where torch can use it.

@@ -21,6 +21,7 @@ from expander_sae import kernels
 from expander_sae.arrays import as_tensor
 from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.errors import UserError
+from expander_sae.files import canonical_json
 from expander_sae.kernels.autograd import columns_and_inverse, through_unit_columns, unit_columns
 from expander_sae.kernels.tied import tied_reconstruction, tied_step
 from expander_sae.mask_shapes import PRUNED
@@ -141,7 +142,7 @@ class SparseAutoencoder(nn.Module):
         return SparseDictionary(columns, rows, self.m, self._kernels(columns.shape[1]))
 
     def _kernels(self, width: int) -> ModuleType:
-        return kernels.select(self.backend, self.b_dec.device, self.m, width)
+        return kernels.select(self.backend, self.b_dec.device, self.m, width, self.b_dec.dtype)
 
     def _backend(self) -> ModuleType | None:
         """Kernels of the decoder; none of its own where it is dense."""
@@ -170,14 +171,39 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, activations: Tensor | np.ndarray) -> SparseCode:
-        """Code, on the autoencoder's device, of activations [B, m] of any device and numeric dtype."""
+        """Code, on the autoencoder's device, of activations [B, m] of any device and numeric dtype.
+
+        Raises:
+            UserError: another shape; [B, T, m] is to be flattened first.
+        """
+        h = as_tensor(activations)
+        if h.ndim != 2 or h.shape[1] != self.m:
+            raise UserError(f"activations: found shape {list(h.shape)}, expected [B, m = {self.m}]")
         encoder = self._encoder_on(self.dictionary())
-        return encoder.correlate_topk(self.own(activations) - self.b_dec, self.b_enc, self.k)
+        return encoder.correlate_topk(self.own(h) - self.b_dec, self.b_enc, self.k)
 
     @torch.no_grad()
     def decode(self, code: SparseCode) -> Tensor:
-        """ĥ [B, m], on the autoencoder's device, of a code of any device and dtype."""
-        code = SparseCode(code.index.to(self.b_dec.device), self.own(code.value))
+        """ĥ [B, m], on the autoencoder's device, of a code of any device and dtype.
+
+        Raises:
+            UserError: index and value of different shapes, or an index that is neither −1 nor a feature.
+        """
+        index, value = as_tensor(code.index, "code.index"), as_tensor(code.value, "code.value")
+        if index.ndim != 2 or index.shape != value.shape:
+            shapes = f"index {list(index.shape)} and value {list(value.shape)}"
+            raise UserError(f"code: found {shapes}, expected [B, k] of both")
+        if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+            raise UserError(f"code.index: found {index.dtype}, expected whole numbers")
+        if index.numel():
+            # Kernels look no index up: another one would read beyond the columns.
+            low, high = (int(end) for end in torch.aminmax(index))
+            if low < -1 or high >= self.n:
+                found = low if low < -1 else high
+                raise UserError(
+                    f"code.index: found {found}, expected −1 (an empty place) to n − 1 = {self.n - 1}"
+                )
+        code = SparseCode(index.to(self.b_dec.device, torch.int64), self.own(value))
         return self.dictionary().synthesize(code) + self.b_dec
 
     def forward(self, activations: Tensor) -> tuple[Tensor, SparseCode]:
@@ -244,7 +270,17 @@ class SparseAutoencoder(nn.Module):
         """Write a safetensors file: true values only, biases, and the mask as a recipe.
 
         metadata: JSON values kept under the key ``about``, beside those of `self.about`.
+
+        Raises:
+            UserError: a folder of that name, a value that is no JSON, or a file that cannot be written.
         """
+        if Path(path).is_dir():
+            raise UserError(f"{path}: a folder, expected the name of a file to write")
+        for key, value in (self.about | metadata).items():
+            try:
+                canonical_json(value)
+            except (TypeError, ValueError, RecursionError):
+                raise UserError(f"{key}: found {type(value).__name__}, expected a JSON value") from None
         tensors = {"b_enc": self.b_enc.detach(), "b_dec": self.b_dec.detach()}
         for name, parameter, valid in self._on_edges():
             kept = parameter.detach()

@@ -107,7 +107,7 @@ class SparseDictionary:
         self.rows = rows
         self.m = m
         if isinstance(backend, str):
-            backend = kernels.select(backend, values.device, m, values.shape[1])
+            backend = kernels.select(backend, values.device, m, values.shape[1], values.dtype)
         self.backend = backend
 
     @property

@@ -12,8 +12,9 @@ from functools import partial
 
 from torch import Tensor
 
+from expander_sae.arrays import HALF
 from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.dictionary import SparseCode
+from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.errors import UserError
 from expander_sae.pursuit.block_omp import block_omp
 from expander_sae.pursuit.cosamp import cosamp
@@ -30,8 +31,23 @@ def _encoder(autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
 
 
 def _pursued(pursuit: Pursuit, autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
+    dtype = autoencoder.b_dec.dtype
+    if dtype in HALF:
+        # Least squares and the rules to stop need more digits than 16 bits have.
+        centred = activations.float() - autoencoder.b_dec.detach().float()
+        code = pursuit(_in_float32(autoencoder), centred, autoencoder.k, selection="signed")
+        return SparseCode(code.index, code.value.to(dtype))
     centred = activations - autoencoder.b_dec.detach()
     return pursuit(autoencoder.dictionary(), centred, autoencoder.k, selection="signed")
+
+
+def _in_float32(autoencoder: SparseAutoencoder) -> Dictionary:
+    """The decoder of an autoencoder of 16 bits, its columns as they are."""
+    decoder = autoencoder.dictionary()
+    if isinstance(decoder, SparseDictionary):
+        return SparseDictionary(decoder.values.detach().float(), decoder.rows, decoder.m, autoencoder.backend)
+    assert isinstance(decoder, DenseDictionary)
+    return DenseDictionary(decoder.weight.detach().float())
 
 
 def _block_omp(block: int, autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,15 @@ class TensorPool:
         return draw
 
 
+def _whole(name: str, value: Any, least: int | None = None) -> int:
+    """The value as an int; a number that only happens to be whole, such as 4.0, is refused."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UserError(f"{name}: found {value!r}, expected a whole number")
+    if least is not None and value < least:
+        raise UserError(f"{name}: found {value}, expected at least {least}")
+    return int(value)
+
+
 class Trainer:
     """Trains TopK autoencoders of one shape on one tensor.
 
@@ -138,6 +148,12 @@ class Trainer:
         checkpoint_every: int = 500,
         **overrides: Any,
     ) -> None:
+        n, k, seed = _whole("n", n, 1), _whole("k", k, 1), _whole("seed", seed)
+        d = None if d is None else _whole("d", d, 1)
+        log_every, checkpoint_every = (
+            _whole(name, value, 0)
+            for name, value in (("log_every", log_every), ("checkpoint_every", checkpoint_every))
+        )
         self.pool = TensorPool(activations)
         self.recipe_name, self.recipe = resolve(recipe, overrides)
         self.n, self.k, self.encoder, self.seed = n, k, encoder, seed
@@ -172,8 +188,7 @@ class Trainer:
         Raises:
             UserError: steps < 1, a checkpoint of another training, or a loss that is not finite.
         """
-        if steps < 1:
-            raise UserError(f"steps: found {steps}, expected at least 1")
+        steps = _whole("steps", steps, 1)
         autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.mask, self.encoder, self.backend)
         autoencoder.initialise(torch_generator(self.seed, "initialisation"))
         if self.recipe.start_at_mean:

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import expander_sae
 from expander_sae import runs
 from expander_sae.activations.pool import build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.config import SCHEMA
+from expander_sae.evaluation.reconstruction import BATCH
 from expander_sae.masks import write_mask
 from expander_sae.recipes import RECIPES, resolve
 from expander_sae.rng import torch_generator
@@ -309,3 +311,118 @@ def test_overrides_have_the_ranges_of_the_configuration() -> None:
             except expander_sae.UserError:
                 taken = False
             assert taken == validator.is_valid(value), (key, value)
+
+
+def test_a_code_that_names_no_feature_is_refused(activations: torch.Tensor) -> None:
+    sae = trainer(activations).fit(5)
+    ones = torch.ones(2, 3)
+    for index, message in (
+        (torch.tensor([[0, 1, N], [0, 1, 2]]), f"code.index: found {N}, expected −1"),
+        (torch.tensor([[0, 1, 10_000], [0, 1, 2]]), "code.index: found 10000"),
+        (torch.tensor([[0, -2, 1], [0, 1, 2]]), "code.index: found -2"),
+        (torch.tensor([[0.0, 1.0, 2.0], [0, 1, 2]]), "code.index: found torch.float32, expected whole"),
+        (torch.tensor([[0, 1]]), r"code: found index \[1, 2\] and value \[2, 3\], expected"),
+    ):
+        for call in (sae.decode, lambda code: expander_sae.decode(sae, code)):
+            with pytest.raises(expander_sae.UserError, match=message):
+                call(expander_sae.SparseCode(index, ones))
+    edge = torch.tensor([[-1, 0, N - 1], [-1, -1, -1]])
+    same = [sae.decode(expander_sae.SparseCode(index, ones * (edge >= 0))) for index in (edge, edge.int())]
+    assert torch.equal(same[0], same[1]) and torch.equal(same[0][1], sae.b_dec)
+    assert len(sae.decode(expander_sae.SparseCode(edge[:0], ones[:0]))) == 0
+
+
+def test_activations_of_another_shape_are_refused(activations: torch.Tensor) -> None:
+    sae = trainer(activations).fit(5)
+    for wrong in (activations[0], activations.reshape(2, -1, M), activations[:, :1], activations[:, 1:]):
+        with pytest.raises(expander_sae.UserError, match=r"activations: found shape .*, expected \["):
+            sae.encode(wrong)
+        with pytest.raises(expander_sae.UserError, match="activations: found shape"):
+            expander_sae.encode(sae, wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("support", ["expander", "dense"])
+def test_an_autoencoder_of_16_bits_does_what_one_of_32_does(
+    activations: torch.Tensor, tmp_path: Path, dtype: torch.dtype, backend: str, support: str
+) -> None:
+    whole = trainer(activations, support=support, d=M if support == "dense" else 4).fit(60)
+    file = expander_sae.save(whole, tmp_path / "sae.safetensors")
+    half = expander_sae.load(file, dtype=dtype, backend=backend)
+    h = activations[expander_sae.encoded(whole, activations)]
+    code = half.encode(h)
+    assert code.value.dtype == half.decode(code).dtype == dtype
+    for inference in ("encoder", "omp", "niht", "block_omp_2"):
+        assert expander_sae.encode(half, h, inference).value.dtype == dtype
+        measured, expected = (expander_sae.evaluate(sae, h, inference) for sae in (half, whole))
+        assert measured["relative_error"] == pytest.approx(expected["relative_error"], rel=0.02)
+        assert measured["cosine"] == pytest.approx(expected["cosine"], rel=0.02)
+    again = expander_sae.load(expander_sae.save(half, tmp_path / "half.safetensors"))
+    assert again.b_dec.dtype == dtype and torch.equal(again.values, half.values)
+
+
+def test_files_devices_and_types_that_cannot_be_are_named(
+    activations: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sae = trainer(activations).fit(5)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(expander_sae.UserError, match=r"^\.: a folder, expected the name of a file"):
+        expander_sae.save(sae, ".")
+    with pytest.raises(expander_sae.UserError, match="source: found Tensor, expected a JSON value"):
+        expander_sae.save(sae, "sae.safetensors", source=torch.ones(2))
+    assert not list(tmp_path.iterdir())
+    file = expander_sae.save(sae, "sae.safetensors")
+    for dtype in (torch.int8, torch.complex64):
+        with pytest.raises(
+            expander_sae.UserError, match=f"dtype: found {dtype}, expected one of torch.float"
+        ):
+            expander_sae.load(file, dtype=dtype)
+    missing = "cuda" if not torch.cuda.is_available() else "cuda:99"
+    with pytest.raises(expander_sae.UserError, match=f"device: found '{missing}', which torch cannot use"):
+        expander_sae.load(file, device=missing)
+
+
+def test_sizes_that_are_no_whole_numbers_are_named(activations: torch.Tensor) -> None:
+    wrong: dict[str, Any] = {"n": "48", "k": 4.0, "d": 3.0, "seed": 1.5, "log_every": "1"}
+    for name, value in wrong.items():
+        with pytest.raises(
+            expander_sae.UserError, match=f"^{name}: found {value!r}, expected a whole number"
+        ):
+            trainer(activations, **{name: value})
+    with pytest.raises(expander_sae.UserError, match=r"steps: found 5\.0, expected a whole number"):
+        trainer(activations).fit(5.0)  # type: ignore[arg-type]
+    fitted = trainer(activations, n=np.int64(N), k=np.int32(3), seed=np.int64(2)).fit(5)
+    same = trainer(activations, seed=2).fit(5)
+    assert all(torch.equal(a, b) for a, b in zip(parameters(fitted), parameters(same), strict=True))
+    assert fitted.about == same.about
+
+
+@pytest.mark.parametrize("limit", [None, 100.0])
+def test_measuring_holds_no_copy_of_the_activations(limit: float | None) -> None:
+    tokens = 20 * BATCH
+    h = torch.randn(tokens, M, generator=torch_generator(0, "memory"))
+    h[7] *= 1000
+    sae = expander_sae.SparseAutoencoder(M, N, 3, expander_sae.MaskRecipe("expander", M, N, 4, 0).generate())
+    sae.initialise(torch_generator(0, "initialisation"))
+    sae.about["norm_limit"] = limit
+    largest = Largest(h)
+    with largest:
+        found = expander_sae.evaluate(sae, h)
+    assert found["encoded_share"] == (1.0 if limit is None else 1 - 1 / tokens)
+    assert 0 < largest.numbers <= 2 * BATCH * max(M, N)
+
+
+class Largest(TorchDispatchMode):
+    """Most numbers of a tensor that is made and is no view of the input."""
+
+    def __init__(self, given: torch.Tensor) -> None:
+        super().__init__()
+        self.given, self.numbers = given.untyped_storage().data_ptr(), 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for part in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(part, torch.Tensor) and part.untyped_storage().data_ptr() != self.given:
+                self.numbers = max(self.numbers, part.untyped_storage().nbytes() // part.element_size())
+        return made

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from expander_sae.arrays import HALF, as_tensor, widened
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.inference import Inference
 
@@ -52,22 +55,77 @@ def reconstruct(
     autoencoder: SparseAutoencoder, activations: np.ndarray, inference: Inference
 ) -> tuple[np.ndarray, Reconstruction]:
     """(ĥ float32 [N, m], its sums) for activations [N, m] in the model's units."""
-    tokens = len(activations)
-    rebuilt = np.empty((tokens, autoencoder.m), dtype=np.float32)
+    rebuilt = np.empty((len(activations), autoencoder.m), dtype=np.float32)
+    device = autoencoder.b_dec.device
+
+    def read(part: slice) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(activations[part])).to(device)
+
+    def keep(part: slice, _: Tensor, output: Tensor) -> None:
+        rebuilt[part] = widened(output).cpu().numpy()
+
+    mean = torch.from_numpy(activations.mean(axis=0, dtype=np.float64)).to(device)
+    return rebuilt, _sums(autoencoder, len(activations), mean, read, inference, keep)
+
+
+@torch.no_grad()
+def measure(
+    autoencoder: SparseAutoencoder,
+    activations: Tensor | np.ndarray,
+    inference: Inference,
+    rows: np.ndarray | None = None,
+) -> tuple[Reconstruction, float]:
+    """(sums, mean cosine of h and ĥ; a row of zeros counts as 0), without holding ĥ or a copy of activations.
+
+    activations: [N, m], of any device and dtype, read BATCH rows at a time, so that a mapped file stays on
+    disk. rows: which of them; None is all. An autoencoder of 16 bits encodes in its own type; errors are
+    those against activations in float32.
+    """
+    tensor = as_tensor(activations).detach()
+    count = len(tensor) if rows is None else len(rows)
+    of = autoencoder.b_dec
+    dtype = torch.float32 if of.dtype in HALF else of.dtype
+
+    def read(part: slice) -> Tensor:
+        chosen = tensor[part] if rows is None else tensor[torch.from_numpy(rows[part]).to(tensor.device)]
+        return chosen.to(of.device, dtype)
+
+    total = torch.zeros(autoencoder.m, dtype=torch.float64, device=of.device)
+    for start in range(0, count, BATCH):
+        total += read(slice(start, min(start + BATCH, count))).sum(dim=0, dtype=torch.float64)
+    inner, length = np.zeros(count), np.zeros(count)
+
+    def compare(part: slice, h: Tensor, output: Tensor) -> None:
+        wide, rebuilt = h.double(), output.double()
+        inner[part] = (wide * rebuilt).sum(1).cpu().numpy()
+        length[part] = rebuilt.square().sum(1).cpu().numpy()
+
+    sums = _sums(autoencoder, count, total / count, read, inference, compare)
+    norms = np.sqrt(length * sums.squared_norm)
+    return sums, float((inner / np.maximum(norms, np.finfo(np.float64).tiny)).mean())
+
+
+def _sums(
+    autoencoder: SparseAutoencoder,
+    tokens: int,
+    mean: Tensor,
+    read: Callable[[slice], Tensor],
+    inference: Inference,
+    told: Callable[[slice, Tensor, Tensor], None],
+) -> Reconstruction:
+    """The sums over `read(part)` of all parts, whose (part, h, ĥ) `told` hears of; mean: float64 [m]."""
     squared_error, squared_norm, deviation, active = (np.zeros(tokens) for _ in range(4))
     fired = torch.zeros(autoencoder.n, dtype=torch.bool)
-    device = autoencoder.b_dec.device
-    mean = torch.from_numpy(activations.mean(axis=0, dtype=np.float64)).to(device)
     for start in range(0, tokens, BATCH):
         part = slice(start, min(start + BATCH, tokens))
-        h = torch.from_numpy(np.ascontiguousarray(activations[part])).to(device)
+        h = read(part)
         code = inference(autoencoder, h)
         output = autoencoder.decode(code)
-        rebuilt[part] = output.cpu().numpy()
+        told(part, h, output)
         wide = h.double()
         squared_error[part] = (wide - output.double()).square().sum(1).cpu().numpy()
         squared_norm[part] = wide.square().sum(1).cpu().numpy()
         deviation[part] = (wide - mean).square().sum(1).cpu().numpy()
         active[part] = (code.value != 0).sum(1).cpu().numpy()
         fired[code.index[code.value != 0].cpu()] = True
-    return rebuilt, Reconstruction(squared_error, squared_norm, deviation, active, fired.numpy())
+    return Reconstruction(squared_error, squared_norm, deviation, active, fired.numpy())

@@ -22,9 +22,14 @@ BACKENDS = ("auto", "torch", "numba", "triton", "densified")
 _MODULES = {"torch": "reference", "numba": "numba_cpu", "triton": "triton_gpu", "densified": "densified"}
 
 
-def _missing(name: str, device_type: str) -> str | None:
+_HALF = ("torch.float16", "torch.bfloat16")
+
+
+def _missing(name: str, device_type: str, dtype: torch.dtype | None = None) -> str | None:
     """Why this backend cannot run here, or None."""
     if name == "numba":
+        if str(dtype) in _HALF:
+            return f"it has float32 and float64 only, and the values are {dtype}"
         if device_type != "cpu":
             return f"it runs on a CPU, and the device is {device_type}"
         if find_spec("numba") is None:
@@ -41,9 +46,9 @@ def _missing(name: str, device_type: str) -> str | None:
     return None
 
 
-def _load(name: str, device_type: str) -> ModuleType | str:
+def _load(name: str, device_type: str, dtype: torch.dtype | None) -> ModuleType | str:
     """The backend, or why it cannot run here."""
-    reason = _missing(name, device_type)
+    reason = _missing(name, device_type, dtype)
     if reason is not None:
         return reason
     try:
@@ -67,12 +72,17 @@ def _preferred(device_type: str, m: int | None, width: int | None) -> list[str]:
 
 
 def select(
-    name: str, device: str | torch.device = "cpu", m: int | None = None, width: int | None = None
+    name: str,
+    device: str | torch.device = "cpu",
+    m: int | None = None,
+    width: int | None = None,
+    dtype: torch.dtype | None = None,
 ) -> ModuleType:
     """The backend module of this name for this device; `auto` is the fastest one that is there.
 
     m, width: length and stored entries of a column. With them `auto` takes `densified` on CUDA where
     columns are so wide that a dense product is faster than gathering; without them, never.
+    dtype: of the values; numba has none of 16 bits.
 
     Raises `UserError` for an unknown name and for a backend that is asked for and cannot run.
     """
@@ -80,7 +90,7 @@ def select(
         raise UserError(f"compute.backend: found {name!r}, expected one of {', '.join(BACKENDS)}")
     device_type = str(device).split(":")[0]
     for candidate in _preferred(device_type, m, width) if name == "auto" else [name]:
-        found = _load(candidate, device_type)
+        found = _load(candidate, device_type, dtype)
         if isinstance(found, ModuleType):
             return found
     raise UserError(f"compute.backend: found {name!r}, but {found}; expected 'auto' or 'torch'")

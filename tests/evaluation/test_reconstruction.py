@@ -8,7 +8,7 @@ import torch
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionary import SparseCode
-from expander_sae.evaluation.reconstruction import BATCH, reconstruct
+from expander_sae.evaluation.reconstruction import BATCH, measure, reconstruct
 from expander_sae.inference import inferences
 from expander_sae.masks import MaskRecipe
 from expander_sae.rng import torch_generator
@@ -71,3 +71,22 @@ def test_empty_places_do_not_fire() -> None:
     np.testing.assert_array_equal(rebuilt, sae.b_dec.detach().numpy()[None].repeat(3, 0))
     assert sums.summary()["l0"] == 0 and sums.summary()["dead_fraction"] == 1
     assert np.isnan(sums.summary()["explained_variance"]), "constant activations have no variance to explain"
+
+
+@pytest.mark.parametrize("name", ["encoder", "omp"])
+def test_measuring_chosen_rows_is_rebuilding_them(name: str) -> None:
+    sae = autoencoder()
+    h = torch.randn(2 * BATCH + 5, 16, generator=torch_generator(1, "h")).numpy() + 2
+    rows = np.flatnonzero(np.arange(len(h)) % 3)
+    h[rows[4]] = 0
+    rebuilt, expected = reconstruct(sae, h[rows], inferences(name))
+    found, cosine = measure(sae, h, inferences(name), rows)
+    for field in ("squared_error", "squared_norm", "active", "ever_fired"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field), err_msg=field)
+    np.testing.assert_allclose(found.squared_deviation, expected.squared_deviation, rtol=1e-12)
+    wide, out = h[rows].astype(np.float64), rebuilt.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1) * np.linalg.norm(out, axis=1)
+    inner = (wide * out).sum(axis=1)
+    assert cosine == pytest.approx(float(np.divide(inner, lengths, where=lengths > 0, out=0 * inner).mean()))
+    whole, _ = measure(sae, torch.from_numpy(h).bfloat16(), inferences(name))
+    assert len(whole.squared_error) == len(h)

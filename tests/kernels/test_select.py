@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+import torch
 
 from expander_sae import kernels
 from expander_sae.errors import UserError
@@ -40,3 +41,12 @@ def test_a_backend_that_is_asked_for_and_missing_is_an_error(monkeypatch: pytest
 def test_unknown_backend() -> None:
     with pytest.raises(UserError, match="found 'gpu', expected one of auto, torch, numba"):
         kernels.select("gpu")
+
+
+def test_numbers_of_16_bits_go_where_there_are_kernels_for_them() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        assert kernels.select("auto", "cpu", 8, 2, dtype) is reference
+        with pytest.raises(UserError, match=f"numba', but it has float32 and float64 only.*{dtype}"):
+            kernels.select("numba", "cpu", dtype=dtype)
+    for dtype in (torch.float32, torch.float64):
+        assert kernels.select("auto", "cpu", 8, 2, dtype) is kernels.select("auto", "cpu")

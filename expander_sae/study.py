@@ -231,8 +231,8 @@ class Study:
 
     @cached_property
     def timed(self) -> tuple[Run, ...]:
-        """The runs that `results/speed.parquet` has rows of: tied expanders and the tied dense runs with as many
-        features, recorded or not."""
+        """The runs that `results/speed.parquet` has rows of, recorded or not: tied expanders, and the tied
+        dense runs with as many features."""
         tied = [run for run in self.runs if run.encoder == "tied"]
         sizes = {(run.m, run.n) for run in tied if run.support == "expander"}
         return tuple(

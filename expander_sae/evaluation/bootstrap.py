@@ -105,7 +105,7 @@ def bootstrap(
 def crossed(
     over_seeds: float, over_documents: float, both: float, seeds: int, documents: int
 ) -> tuple[float, float]:
-    """(variance, degrees of freedom) of a mean over seeds and documents from the three bootstraps' variances."""
+    """(variance, degrees of freedom) of a mean over seeds and documents, from the three bootstraps."""
     variance = max(2 * (over_seeds + over_documents) - both, over_seeds, over_documents)
     parts = over_seeds**2 / (seeds - 1) + over_documents**2 / (documents - 1)
     return variance, variance**2 / parts if parts > 0 else float(seeds - 1)

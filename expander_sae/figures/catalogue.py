@@ -54,7 +54,8 @@ FIGURES = (
            "supports:controls"),
     Figure("dose", "Support diversity as a dose", "Fidelity over the number p of distinct supports among the "
            "n columns, at equal d·n: from few shared ones that cover every row to one support for each "
-           "feature. Rows are equally used where p·d is a multiple of m. A flat line says that diversity as such adds nothing.", "supports:dose"),
+           "feature. Rows are equally used where p·d is a multiple of m. A flat line says that diversity as "
+           "such adds nothing.", "supports:dose"),
     Figure("matched_budget", "Matched budgets", "The expander beside dense SAEs of the same decoder values, "
            "of the same values in all, and of the same training multiply-adds.", "fidelity:matched_budget"),
     Figure("omp_gain", "What OMP gains", "Relative error by OMP against that by the trained encoder, on the "

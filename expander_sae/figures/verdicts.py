@@ -172,7 +172,7 @@ def one_claim(record: dict[str, Any]) -> Sheet:
     panel = Panel("", draw, record["statistic"] if len(record["statistic"]) < 62 else "statistic",
                   height=0.24 * len(ran) + 0.3, left=min(label_room(names), 1.6))  # fmt: skip
     notes = [f"Statistic: {record['statistic']}. Claim true in the grey region: {record['threshold']}. Bars: "
-             f"intervals at {record['level']:.4g}, thin ones at {record['level_family']:.4g} (of all comparisons "
-             "together); dots: seeds."]  # fmt: skip
+             f"intervals at {record['level']:.4g}, thin ones at {record['level_family']:.4g} (of all "
+             "comparisons together); dots: seeds."]  # fmt: skip
     return Sheet(f"{record['id']}: {record['verdict']}", record["sentence"], [panel] if ran else [],
                  notes=notes, missing=missing)  # fmt: skip

@@ -81,6 +81,9 @@ def stored_mask(header: dict[str, Any], tensors: dict[str, Tensor], origin: str 
         raise UserError(
             f"{origin}: m = {shape['m']}, n = {shape['n']} beside biases of {m} and {n}; was it altered?"
         )
+    for name, dense in (("values", record is None), ("encoder", header["encoder"] == "full")):
+        if dense and tensors[name].numel() != m * n:
+            raise UserError(f"{origin}: {tensors[name].numel()} {name}, expected {m}·{n}; was it altered?")
     if record is None:
         return None
     if record["recipe"]["family"] == PRUNED:

@@ -213,6 +213,22 @@ def test_a_claimed_size_is_compared_with_the_tensors_before_a_mask_is_made(
         SparseAutoencoder.load(path)
 
 
+@pytest.mark.parametrize(("family", "encoder"), [("dense", "tied"), ("expander", "full")])
+def test_a_claimed_dense_matrix_is_compared_before_it_is_made(
+    family: str, encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    autoencoder = build(family, 12, 40, 5, 4, encoder, 0)
+    path = tmp_path / "w.safetensors"
+    autoencoder.save(path)
+    assert SparseAutoencoder.load(path)[0].m == 12
+    tensors, header = load_tensors(path)
+    name = "values" if family == "dense" else "encoder"
+    save_tensors(tensors | {name: tensors[name][:1].clone()}, path, header)
+    monkeypatch.setattr(SparseAutoencoder, "__init__", lambda *_, **__: pytest.fail("it was made"))
+    with pytest.raises(UserError, match=rf"w\.safetensors: 12 {name}, expected 12·40"):
+        SparseAutoencoder.load(path)
+
+
 def test_weights_hold_true_edges_only(tmp_path: Path) -> None:
     autoencoder = build("bernoulli", 64, 512, 7, 8, "tied", 0)
     autoencoder.save(tmp_path / "w.safetensors")

@@ -156,8 +156,10 @@ def regenerate(
     try:
         known = MaskRecipe(**recipe)
         if stored is not None:
-            _require_size(known, *stored, origin)
+            _require_size(known, *stored)
         mask = known.generate()
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
     except TypeError:
         expected = ", ".join(MaskRecipe.__dataclass_fields__)
         raise UserError(f"{origin}: mask recipe {recipe!r}, expected the keys {expected}") from None
@@ -168,12 +170,12 @@ def regenerate(
     return mask
 
 
-def _require_size(recipe: MaskRecipe, m: int, n: int, values: int, origin: str | Path) -> None:
+def _require_size(recipe: MaskRecipe, m: int, n: int, values: int) -> None:
     # Every family here has d·n entries; one that a user has registered may have fewer.
     ours = recipe.family in _BUILT_IN or DOSE.fullmatch(recipe.family)
     if (recipe.m, recipe.n) != (m, n) or (ours and recipe.d * recipe.n > values):
         raise UserError(
-            f"{origin}: a mask of m = {recipe.m}, n = {recipe.n}, d = {recipe.d} beside tensors of m = {m}, "
+            f"a mask of m = {recipe.m}, n = {recipe.n}, d = {recipe.d} beside tensors of m = {m}, "
             f"n = {n} and {values} decoder values; was the file altered?"
         )
 

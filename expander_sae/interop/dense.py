@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -18,11 +18,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from expander_sae.api import encoded
+from expander_sae.arrays import as_tensor
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
+from expander_sae.files import read_json
 from expander_sae.mask_shapes import PRUNED
 from expander_sae.masks import Mask, describe, regenerate
 from expander_sae.pruning import prune
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,24 @@ class Weights:
     b_enc: Tensor
     b_dec: Tensor
     k: int
+
+
+def checked(weights: Weights, origin: str | Path) -> Weights:
+    """The same weights, if their shapes belong together and k is possible.
+
+    Raises:
+        UserError: they do not, or it is not.
+    """
+    decoder = tuple(weights.decoder.shape)
+    n, m = decoder if len(decoder) == 2 else (0, 0)
+    expected = {"decoder": (n, m), "encoder": (n, m), "b_enc": (n,), "b_dec": (m,)}
+    for name, shape in expected.items():
+        found = tuple(getattr(weights, name).shape)
+        if found != shape or not n * m:
+            raise UserError(f"{origin}: {name} of shape {list(found)} beside a decoder of {list(decoder)}")
+    if not 1 <= weights.k <= n:
+        raise UserError(f"{origin}: k {weights.k}, expected 1 to n = {n}")
+    return weights
 
 
 @torch.no_grad()
@@ -63,12 +85,14 @@ def from_dense(
     n, m = weights.decoder.shape
     mask = None
     kind = "tied" if torch.equal(weights.encoder, weights.decoder) else "independent"
+    about: dict[str, Any] = {}
     if record is not None:
         try:
-            kind = record["encoder"]
+            kind, about = record["encoder"], dict(record.get("about", {}))
             if record["mask"] is not None:
-                mask = regenerate(record["mask"]["recipe"], record["mask"]["sha256"], origin)
-        except (KeyError, TypeError) as error:
+                size = (m, n, weights.decoder.numel())
+                mask = regenerate(record["mask"]["recipe"], record["mask"]["sha256"], origin, size)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{origin}: the record of the mask is damaged ({error!r})") from None
     loaded = SparseAutoencoder(m, n, weights.k, mask, kind, backend)
     loaded.values.copy_(weights.decoder if mask is None else on_support(weights.decoder, mask, origin))
@@ -78,8 +102,7 @@ def from_dense(
         loaded.encoder.copy_(encoder)
     loaded.b_enc.copy_(weights.b_enc)
     loaded.b_dec.copy_(weights.b_dec)
-    if record is not None:
-        loaded.about = dict(record.get("about", {}))
+    loaded.about = about
     return loaded
 
 
@@ -137,8 +160,10 @@ def unit_decoder(weights: Weights, selects_by_contribution: bool, origin: str | 
     selected otherwise once their norms are gone.
 
     Raises:
-        UserError: norms differ by more than 1 % and selection did not see them.
+        UserError: shapes that do not belong together, or norms that differ by more than 1 % where
+            selection did not see them.
     """
+    checked(weights, origin)
     norms = weights.decoder.double().norm(dim=1)
     # Unit norm up to float32 rounding is left alone, so that a tied encoder stays equal to the decoder.
     norms = torch.where((norms > 0) & ((norms - 1).abs() > 1e-6), norms, torch.ones_like(norms))
@@ -193,8 +218,14 @@ class Fidelity:
 
 @torch.no_grad()
 def fidelity(autoencoder: SparseAutoencoder, activations: Tensor | np.ndarray) -> Fidelity:
-    """Measure on activations [N, m]; see `Fidelity`."""
-    rows = torch.from_numpy(activations) if isinstance(activations, np.ndarray) else activations
+    """Measure on activations [N, m]; see `Fidelity`.
+
+    Raises:
+        UserError: another width, or no token to encode.
+    """
+    rows = as_tensor(activations)
+    if rows.ndim != 2 or rows.shape[1] != autoencoder.m:
+        raise UserError(f"activations: found shape {list(rows.shape)}, expected [N, m = {autoencoder.m}]")
     kept = encoded(autoencoder, rows)
     if not kept.any():
         raise UserError(f"activations: found no token of {len(rows)} to encode, expected one or more")
@@ -202,8 +233,8 @@ def fidelity(autoencoder: SparseAutoencoder, activations: Tensor | np.ndarray) -
     # Twice the unit of rounding, of a product of norms.
     rounding = 2 * torch.finfo(autoencoder.b_dec.dtype).eps * float(encoder.norms().max())
     exact = nonpositive = ties = 0
-    for part in rows[kept.to(rows.device)].split(4096):
-        centred = part.to(autoencoder.b_dec.device, autoencoder.b_dec.dtype) - autoencoder.b_dec
+    for part, within in zip(rows.split(4096), kept.split(4096), strict=True):
+        centred = autoencoder.own(part[within.to(part.device)]) - autoencoder.b_dec
         found = encoder.correlate_topk(centred, autoencoder.b_enc, min(k + 1, autoencoder.n))
         value = found.value.sort(dim=1, descending=True).values
         exact += int((value[:, :k] > 0).all(dim=1).sum())
@@ -226,6 +257,33 @@ def announce(folder: Path, measured: Fidelity | None, say: bool) -> dict[str, An
         told = "no activations given: how often kept values are not positive was not measured"
         print(f"{folder}: {measured.text() if measured else told}")
     return None if measured is None else asdict(measured)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The mapping in another library's JSON file.
+
+    Raises:
+        UserError: no such file, no JSON, or no mapping.
+    """
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: found {type(config).__name__}, expected a mapping")
+    return config
+
+
+_KINDS: dict[type, str] = {int: "a whole number", str: "a text", dict: "a mapping"}
+
+
+def required(config: dict[str, Any], key: str, kind: type[T], path: Path) -> T:
+    """An entry of a configuration that must be there.
+
+    Raises:
+        UserError: it is missing or of another kind.
+    """
+    value = config.get(key)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise UserError(f"{path}: {key} {value!r}, expected {_KINDS[kind]}")
+    return value
 
 
 def read_tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:

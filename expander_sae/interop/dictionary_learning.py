@@ -15,7 +15,7 @@ from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.files import atomic_path, read_json, write_json
+from expander_sae.files import atomic_path, write_json
 from expander_sae.interop.dense import (
     Fidelity,
     Weights,
@@ -23,11 +23,14 @@ from expander_sae.interop.dense import (
     fidelity,
     from_dense,
     mask_record,
+    read_config,
+    required,
     to_dense,
     unit_decoder,
 )
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
+CLASS = "AutoEncoderTopK"
 _NAMES = ("encoder.weight", "encoder.bias", "decoder.weight", "b_dec", "k")
 
 
@@ -55,7 +58,7 @@ def export(
     spec = autoencoder.about.get("spec", {})
     trainer = {
         "trainer_class": "TopKTrainer",
-        "dict_class": "AutoEncoderTopK",
+        "dict_class": CLASS,
         "activation_dim": autoencoder.m,
         "dict_size": autoencoder.n,
         "k": autoencoder.k,
@@ -75,31 +78,47 @@ def export(
 def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     """Import an AutoEncoderTopK; one that `export` wrote comes back onto its mask.
 
+    A BatchTopKSAE has the same tensors, but selects by its threshold: without config.json, which names
+    the class, a file with a threshold is refused.
+
     Raises:
         UserError: unreadable, not of that class, or unequal decoder norms.
     """
     folder = Path(folder)
     path = folder / WEIGHTS
+    config = read_config(folder / CONFIG) if (folder / CONFIG).exists() else {}
+    kind = (
+        required(config, "trainer", dict, folder / CONFIG).get("dict_class") if "trainer" in config else None
+    )
+    if kind not in (None, CLASS):
+        raise UserError(f"{folder / CONFIG}: dict_class {kind!r}, expected {CLASS!r}")
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (OSError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError, EOFError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"{path}: not a file of plain tensors ({first})") from None
-    missing = sorted(set(_NAMES) - set(stored))
+    tensors = stored if isinstance(stored, dict) else {}
+    missing = sorted(name for name in _NAMES if not isinstance(tensors.get(name), Tensor))
     if missing:
-        raise UserError(f"{path}: no tensor {missing[0]}, expected those of AutoEncoderTopK")
+        raise UserError(f"{path}: no tensor {missing[0]}, expected those of {CLASS}")
+    threshold = tensors.get("threshold")
+    if kind is None and isinstance(threshold, Tensor) and bool((threshold >= 0).any()):
+        raise UserError(
+            f"{path}: a threshold of {float(threshold.max()):.4g} and no class, expected {CONFIG} with "
+            f"trainer.dict_class {CLASS!r}; a BatchTopKSAE has the same tensors and selects by the threshold"
+        )
+    if stored["k"].numel() != 1:
+        raise UserError(f"{path}: k of shape {list(stored['k'].shape)}, expected one number")
     weights = Weights(
         stored["encoder.weight"].float(),
-        stored["decoder.weight"].float().T.contiguous(),
+        stored["decoder.weight"].float().transpose(0, -1).contiguous(),
         stored["encoder.bias"].float(),
         stored["b_dec"].float(),
         int(stored["k"]),
     )
-    record = None
-    if (folder / CONFIG).exists():
-        record = read_json(folder / CONFIG).get("expander_sae")
+    record = config.get("expander_sae")
     loaded = from_dense(unit_decoder(weights, False, folder), folder, record, backend)
     if record is None:
         loaded.about = {"imported": "dictionary_learning"}

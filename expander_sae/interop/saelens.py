@@ -5,6 +5,7 @@ The format is that of SAELens 6.54: cfg.json and sae_weights.safetensors.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,29 @@ from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.files import read_json, write_json
+from expander_sae.files import write_json
 from expander_sae.interop.dense import (
     Fidelity,
     Weights,
     announce,
+    checked,
     fidelity,
     from_dense,
     mask_record,
+    read_config,
     read_tensors,
+    required,
     to_dense,
     unit_decoder,
 )
 from expander_sae.mask_shapes import PRUNED
+from expander_sae.masks import regenerate
 from expander_sae.tensors import save_tensors
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 COMPACT = "expander_topk"
 """Name under which `expander_sae.interop.saelens_plugin` registers the compact architecture."""
+_COMPACT_ENCODERS = ("tied", "warm_tied", "independent")
 FORMAT_VERSION = "6.54.12"
 """The SAELens version whose format this is. Without one of at least 6.0.0 its loader drops the metadata."""
 
@@ -109,7 +115,7 @@ def compact_tensors(autoencoder: SparseAutoencoder) -> dict[str, Tensor]:
     tensors = {"values": decoder, "b_enc": autoencoder.b_enc, "b_dec": autoencoder.b_dec}
     if autoencoder.encoder is not None:
         free = getattr(autoencoder._encoder_on(dictionary), "values", None)
-        if autoencoder.encoder_kind not in ("warm_tied", "independent") or free is None:
+        if autoencoder.encoder_kind not in _COMPACT_ENCODERS or free is None:
             kind = autoencoder.encoder_kind
             raise UserError(f"compact: found encoder {kind!r}, expected one on the decoder's own support")
         tensors["encoder_values"] = free
@@ -120,59 +126,70 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     """Import a TopK autoencoder from a SAELens folder.
 
     One that `export` wrote comes back onto its mask; any other is dense. SAELens applies ReLU after
-    top-k, we do not: `expander_sae.interop.fidelity` tells how often that matters.
+    top-k, we do not: `expander_sae.interop.dense.fidelity` tells how often that matters.
 
     Raises:
         UserError: another architecture, a normalisation that is not folded in, or decoder norms that
             cannot be folded.
     """
     folder = Path(folder)
-    config = read_json(folder / CONFIG)
+    path = folder / CONFIG
+    config = read_config(path)
     architecture = _architecture(config)
     if architecture not in ("topk", COMPACT):
-        raise UserError(f"{folder / CONFIG}: architecture {architecture!r}, expected 'topk'")
+        raise UserError(f"{path}: architecture {architecture!r}, expected 'topk'")
     normalisation = config.get("normalize_activations") or "none"
-    if normalisation not in ("none", False):
-        raise UserError(f"{folder / CONFIG}: normalize_activations {normalisation!r}, expected 'none'")
+    if normalisation != "none":
+        raise UserError(f"{path}: normalize_activations {normalisation!r}, expected 'none'")
     if (config.get("reshape_activations") or "none") != "none":
-        raise UserError(
-            f"{folder / CONFIG}: reshape_activations {config['reshape_activations']!r}, expected 'none'"
-        )
-    record = (config.get("metadata") or {}).get("expander_sae")
+        raise UserError(f"{path}: reshape_activations {config['reshape_activations']!r}, expected 'none'")
+    metadata = required(config, "metadata", dict, path) if config.get("metadata") else {}
+    record = required(metadata, "expander_sae", dict, path) if "expander_sae" in metadata else None
     if architecture == COMPACT:
         return _load_compact(folder, config, record or {}, backend)
+    k = _k(config, path)
     stored = read_tensors(folder / WEIGHTS, ("W_enc", "W_dec", "b_enc", "b_dec"))
-    b_enc = stored["b_enc"]
+    encoder = stored["W_enc"].transpose(0, -1).contiguous()
+    weights = checked(Weights(encoder, stored["W_dec"], stored["b_enc"], stored["b_dec"], k), folder)
     if not config.get("apply_b_dec_to_input", True):
         # Eᵀh + b = Eᵀ(h − b_dec) + (b + Eᵀb_dec)
-        b_enc = b_enc + stored["b_dec"] @ stored["W_enc"]
-    weights = Weights(
-        stored["W_enc"].T.contiguous(), stored["W_dec"], b_enc, stored["b_dec"], _k(config, folder)
-    )
+        weights = replace(weights, b_enc=weights.b_enc + weights.encoder @ weights.b_dec)
     rescaled = bool(config.get("rescale_acts_by_decoder_norm", False))
     loaded = from_dense(unit_decoder(weights, rescaled, folder), folder, record, backend)
     if record is None:
-        loaded.about = {"imported": "saelens", "metadata": config.get("metadata") or {}}
+        loaded.about = {"imported": "saelens", "metadata": metadata}
     return loaded
 
 
 def _load_compact(
     folder: Path, config: dict[str, Any], record: dict[str, Any], backend: str
 ) -> SparseAutoencoder:
-    from expander_sae.masks import regenerate
-
-    mask = regenerate(config["mask"]["recipe"], config["mask"]["sha256"], folder / CONFIG)
-    kind = config["encoder"]
+    path = folder / CONFIG
+    m, n, k = (required(config, key, int, path) for key in ("d_in", "d_sae", "k"))
+    described, kind = required(config, "mask", dict, path), required(config, "encoder", str, path)
+    recipe, checksum = required(described, "recipe", dict, path), required(described, "sha256", str, path)
+    if kind not in _COMPACT_ENCODERS:
+        raise UserError(f"{path}: encoder {kind!r}, expected one of {', '.join(_COMPACT_ENCODERS)}")
     names = ("values", "b_enc", "b_dec") + (() if kind == "tied" else ("encoder_values",))
     stored = read_tensors(folder / WEIGHTS, names)
-    loaded = SparseAutoencoder(config["d_in"], config["d_sae"], config["k"], mask, kind, backend)
-    with torch.no_grad():
-        loaded.values.copy_(stored["values"])
-        loaded.b_enc.copy_(stored["b_enc"])
-        loaded.b_dec.copy_(stored["b_dec"])
-        if loaded.encoder is not None:
-            loaded.encoder.copy_(stored["encoder_values"])
-    loaded.about = dict(record.get("about", {}))
+    if (m, n) != (stored["b_dec"].numel(), stored["b_enc"].numel()):
+        raise UserError(f"{path}: d_in {m}, d_sae {n}, expected those of the biases in {WEIGHTS}")
+    mask = regenerate(recipe, checksum, path, (m, n, stored["values"].numel()))
+    try:
+        loaded = SparseAutoencoder(m, n, k, mask, kind, backend)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    for name in names:
+        parameter = getattr(loaded, {"encoder_values": "encoder"}.get(name, name))
+        if stored[name].shape != parameter.shape:
+            found, expected = list(stored[name].shape), list(parameter.shape)
+            raise UserError(f"{folder / WEIGHTS}: {name} of shape {found}, expected {expected}")
+        with torch.no_grad():
+            parameter.copy_(stored[name])
+    about = required(record, "about", dict, path) if "about" in record else {}
+    # SAELens may have folded a scale in since it was written: the limit in use is the configuration's.
+    limit = config.get("norm_limit")
+    loaded.about = about if limit is None else about | {"norm_limit": limit}
     return loaded
 
 
@@ -182,8 +199,8 @@ def _architecture(config: dict[str, Any]) -> str | None:
     return "topk" if activation == "topk" else config.get("architecture")
 
 
-def _k(config: dict[str, Any], folder: Path) -> int:
-    k = config.get("k", (config.get("activation_fn_kwargs") or {}).get("k"))
-    if not isinstance(k, int):
-        raise UserError(f"{folder / CONFIG}: k {k!r}, expected a whole number")
-    return k
+def _k(config: dict[str, Any], path: Path) -> int:
+    """Before SAELens 6 it stood in activation_fn_kwargs."""
+    old = config.get("activation_fn_kwargs")
+    inner = old if "k" not in config and isinstance(old, dict) else config
+    return required(inner, "k", int, path)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.files import read_json, write_json
+from expander_sae.files import write_json
 from expander_sae.interop.dense import (
     Fidelity,
     Weights,
@@ -17,7 +17,9 @@ from expander_sae.interop.dense import (
     fidelity,
     from_dense,
     mask_record,
+    read_config,
     read_tensors,
+    required,
     to_dense,
     unit_decoder,
 )
@@ -66,18 +68,19 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     """Import a TopK autoencoder; one that `export` wrote comes back onto its mask.
 
     Raises:
-        UserError: a transcoder, a skip connection, another activation, or unequal decoder norms.
+        UserError: a transcoder, a skip connection, another or a signed activation, unequal decoder
+            norms, or a malformed folder.
     """
     folder = Path(folder)
-    config = read_json(folder / CONFIG)
-    expected = {"activation": "topk", "skip_connection": False, "transcode": False}
+    config = read_config(folder / CONFIG)
+    # Older versions had `signed`: the k entries of largest magnitude, where we take the largest.
+    expected = {"activation": "topk", "signed": False, "skip_connection": False, "transcode": False}
     for key, value in expected.items():
         if config.get(key, value) != value:
             raise UserError(f"{folder / CONFIG}: {key} {config[key]!r}, expected {value!r}")
+    k = required(config, "k", int, folder / CONFIG)
     stored = read_tensors(folder / WEIGHTS, ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
-    weights = Weights(
-        stored["encoder.weight"], stored["W_dec"], stored["encoder.bias"], stored["b_dec"], int(config["k"])
-    )
+    weights = Weights(stored["encoder.weight"], stored["W_dec"], stored["encoder.bias"], stored["b_dec"], k)
     record = config.get("expander_sae")
     loaded = from_dense(unit_decoder(weights, False, folder), folder, record, backend)
     if record is None:

@@ -1,6 +1,8 @@
 # make frontier   install into .venv and make results/frontier.pdf
 # make figures    draw every figure and table, the verdicts and the report again from STUDY's tables
 # make test       install and run the tests
+# make test-wheel build the wheel, install it alone and run the quick start with it
+# make test-saelens run the tests that need SAELens, which is installed apart
 # make test-slurm run a study on a SLURM of one node: Debian packages slurm-wlm and munge, and root
 # make lint       style, types and the workflow's own checks
 # make docs       build the documentation into site/
@@ -37,7 +39,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Stops with a clear word where another run works in this folder; followed by the files to make.
 RUN = $(BIN)/python workflow/start.py --configfile '$(CONFIG)' $(if $(PROFILE),--profile '$(PROFILE)',--cores '$(CORES)')
 
-.PHONY: frontier figures test test-slurm lint docs install audit clean
+.PHONY: frontier figures test test-wheel test-saelens test-slurm lint docs install audit clean
 
 frontier: $(STAMP)
 	@$(RUN) results/frontier.pdf
@@ -48,6 +50,23 @@ figures: $(STAMP)
 test: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm' --durations=20 --durations-min=5
 	@if command -v sbatch >/dev/null && [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-slurm; fi
+
+# As a user of the library alone has it: no extra, nothing of this checkout.
+test-wheel: $(STAMP)
+	@rm -rf .venv/wheel
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir .venv/wheel .
+	@$(PYTHON) -m venv .venv/wheel/env
+	@.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) .venv/wheel/*.whl
+	.venv/wheel/env/bin/python -I tests/wheel.py
+
+test-saelens: .venv/saelens/installed
+	PYTHONPATH='$(CURDIR)/.venv/saelens' OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/interop tests/docs/test_python.py
+
+.venv/saelens/installed: requirements-saelens.lock | $(TEST_STAMP)
+	@rm -rf .venv/saelens
+	@$(PIP) --no-deps --target .venv/saelens --requirement $<
+	@touch $@
 
 # The executor lies apart: where it is installed, every start of snakemake asks SLURM.
 test-slurm: $(TEST_STAMP) .venv/slurm/installed

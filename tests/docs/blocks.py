@@ -16,6 +16,11 @@ class Block:
     text: str
     place: str
 
+    @property
+    def page(self) -> str:
+        """FILE alone."""
+        return self.place.partition(":")[0]
+
 
 def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -16,28 +16,48 @@ from tests.docs.blocks import ROOT, blocks
 ELSEWHERE = ("sae_lens", "sae_bench", "sparsify", "dictionary_learning", "huggingface_hub", "wandb")
 """Libraries that some blocks use and that need not be installed; those blocks are skipped without them."""
 
-PYTHON = [pytest.param(block, id=block.place) for block in blocks("python")]
+PYTHON = [
+    pytest.param(block, id=block.place, marks=pytest.mark.xdist_group(block.page))
+    for block in blocks("python")
+]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder with the activations that pages name; what they register is forgotten afterwards."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mask_families, "FAMILIES", mask_families.FAMILIES)
-    families, inferences = dict(mask_families.FAMILIES), dict(INFERENCES)
+def furnished(folder):
+    """The folder, with the files that pages name."""
     array = np.random.default_rng(0).standard_normal((300, 24)).astype(np.float32)
-    np.save("activations.npy", array)
-    torch.save(torch.from_numpy(array), "activations.pt")
-    make_weights(tmp_path / "sae.safetensors")
-    yield tmp_path
+    np.save(folder / "activations.npy", array)
+    torch.save(torch.from_numpy(array), folder / "activations.pt")
+    make_weights(folder / "sae.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Page → the folder in which its blocks run one after the other, as a reader runs them."""
+    made = {}
+
+    def of(page):
+        if page not in made:
+            made[page] = furnished(tmp_path_factory.mktemp("page"))
+        return made[page]
+
+    return of
+
+
+@pytest.fixture
+def registries():
+    """What pages register is forgotten afterwards."""
+    families, inferences = dict(mask_families.FAMILIES), dict(INFERENCES)
+    yield
     for registry, before in ((mask_families.FAMILIES, families), (INFERENCES, inferences)):
         registry.clear()
         registry.update(before)
 
 
 @pytest.mark.parametrize("block", PYTHON)
-def test_python_of_the_pages_runs(block, place):
+def test_python_of_the_pages_runs(block, folders, registries, monkeypatch):
+    monkeypatch.chdir(folders(block.page))
     if "expander_sae.interop.hub" in block.text:
         pytest.skip("needs the Hub; tests/cli/test_hub.py has a stand-in for it")
     for module in re.findall(r"^(?:import|from) (\w+)", block.text, re.MULTILINE):
@@ -53,18 +73,19 @@ def test_python_of_the_pages_runs(block, place):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_notebooks_run(path, place, monkeypatch):
+def test_notebooks_run(path, tmp_path, registries, monkeypatch):
     """The code cells in order, in this process: plain Python needs no Jupyter to be run, and the
 
     kernel's packages would double what the tests install."""
     import matplotlib
 
     matplotlib.use("agg")
+    monkeypatch.chdir(furnished(tmp_path))
     names = {"__name__": "__main__", "__builtins__": builtins}
     for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), names)
-    assert names["frontier"] and (place / "sae.safetensors").is_file()
+    assert names["frontier"] and (tmp_path / "sae.safetensors").is_file()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from expander_sae.activations.progress import Progress
+from expander_sae.arrays import widened
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dictionary import SparseCode
 from expander_sae.errors import UserError
@@ -36,14 +37,14 @@ def encoded_rows(activations: np.ndarray, about: dict[str, Any], origin: Path) -
 def codes_of(
     autoencoder: SparseAutoencoder, activations: np.ndarray, inference: Inference, label: str
 ) -> Iterator[SparseCode]:
-    """Codes of activations [N, m], BATCH rows at a time, on the CPU."""
+    """Codes of activations [N, m], BATCH rows at a time, on the CPU; values of 16 bits as float32."""
     device = autoencoder.b_dec.device
     with Progress(label, len(activations), "token") as progress:
         for start in range(0, len(activations), BATCH):
             part = np.array(activations[start : start + BATCH])  # a mapped file is not writable
             code = inference(autoencoder, torch.from_numpy(part).to(device, autoencoder.b_dec.dtype))
             progress.advance(len(part))
-            yield SparseCode(code.index.cpu(), code.value.cpu())
+            yield SparseCode(code.index.cpu(), widened(code.value).cpu())
 
 
 def joined(codes: Iterator[SparseCode]) -> SparseCode:

@@ -96,7 +96,7 @@ class TensorBoardLogger(Logger):
     A folder that has events already keeps them, and is not told again of the rows of a checkpoint.
 
     Raises:
-        UserError: the package tensorboard is not installed.
+        UserError: the package tensorboard is not installed, or the folder cannot be made.
     """
 
     def __init__(self, folder: str | Path, group: str = "train") -> None:
@@ -106,6 +106,11 @@ class TensorBoardLogger(Logger):
             raise UserError(
                 "TensorBoard: the package is not installed (pip install 'expander-sae[tensorboard]')"
             ) from None
+        try:
+            if "://" not in str(folder):
+                Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
         # It writes a file as soon as it is made.
         self._make: Any = partial(SummaryWriter, str(folder))
         self._writer: Any = None

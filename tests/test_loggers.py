@@ -115,3 +115,10 @@ def test_tensorboard_writes_rows_of_a_checkpoint_where_there_are_none(tmp_path):
     with TensorBoardLogger(tmp_path) as logger:
         logger.resume(ROWS)
     assert len(list(tmp_path.iterdir())) == 2, "nothing is written before the first row"
+
+
+def test_a_tensorboard_folder_that_cannot_be_is_said_at_once(tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file: cannot be written"):
+        TensorBoardLogger(tmp_path / "file")

@@ -8,6 +8,8 @@ from pathlib import Path
 LARGEST = 10**12
 """Sizes above it are no sizes, and their products would not fit into 64 bits."""
 
+INFERENCE = "encoder, omp, niht, cosamp or block_omp_L (block_omp_4: four columns a round)"
+
 
 def positive(text: str) -> int:
     """A whole number from 1 to LARGEST."""
@@ -42,8 +44,9 @@ def add_activations(parser: argparse.ArgumentParser, name: str = "activations") 
     parser.add_argument("--tokens", type=positive, help="use the first TOKENS rows only")
 
 
-def add_compute(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, … (default: %(default)s)")
+def add_compute(parser: argparse.ArgumentParser, device: str = "cpu") -> None:
+    """device: the default; ``auto`` is CUDA where there is one."""
+    parser.add_argument("--device", default=device, help="cpu, cuda, auto, … (default: %(default)s)")
     parser.add_argument(
         "--backend",
         default="auto",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +18,38 @@ from expander_sae.activations.pool import Pool
 from expander_sae.api import load
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
+from expander_sae.inference import Inference, inferences
 from expander_sae.runs import WEIGHTS
 from expander_sae.seals import agree, check_seal
 
 _PIECE = 65536
 """Rows that are looked at or converted at a time."""
 
+_DECODED = 1024
+"""Rows of a Parquet file that are decoded at a time."""
+
 _KINDS = ".npy, .safetensors, .pt, a folder of Parquet shards or a pool's manifest (.json)"
 
 
+def inference_of(name: str) -> Inference:
+    """The inference that `--inference` names."""
+    try:
+        return inferences(name)
+    except UserError as error:
+        raise UserError(f"--{error}") from None
+
+
 def device_of(name: str) -> torch.device:
-    """The device, once torch has been asked whether it is there."""
+    """The device, once torch has been asked whether it is there; ``auto`` is CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device: found {name!r}, which torch cannot use ({_first_line(error)})") from None
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device: found {name!r}, expected cpu, cuda or cuda:INDEX")
+        raise UserError(f"--device: found {name!r}, expected auto, cpu, cuda or cuda:INDEX")
     return device
 
 
@@ -58,7 +74,9 @@ def read_activations(
     tokens: int | None = None,
     m: int | None = None,
 ) -> np.ndarray:
-    """Activations [N, m] as float32; a .npy or pool of float32 is mapped, not read into memory.
+    """Activations [N, m] as float32; a .npy, .pt or pool of float32 is mapped, not read into memory.
+
+    Of other files at most the rows asked for are held, once.
 
     A tensor [B, T, m] counts as B·T rows. Nothing that could run code is loaded: .npy without
     pickled objects, .pt with torch's weights-only reader. Pools and sealed shards are checked, every byte
@@ -69,7 +87,7 @@ def read_activations(
             that is not finite, another width than `m`, or fewer rows than `tokens`.
     """
     if path.is_dir() or path.suffix == ".parquet":
-        found = _parquet(path, column, split)
+        found = _parquet(path, column, split, tokens)
     elif path.suffix == ".json":
         pool = Pool.open(path)
         found = np.memmap(pool.file, dtype="<f4", mode="c", shape=(pool.tokens, pool.m))
@@ -78,9 +96,9 @@ def read_activations(
     elif path.suffix == ".npy":
         found = _npy(path)
     elif path.suffix == ".safetensors":
-        found = _safetensors(path, tensor)
+        found = _safetensors(path, tensor, tokens)
     elif path.suffix in (".pt", ".pth"):
-        found = _torch(path, tensor)
+        found = _torch(path, tensor, tokens)
     else:
         raise UserError(f"{path}: suffix {path.suffix!r}, expected {_KINDS}")
     return _checked(found, path, tokens, m)
@@ -118,21 +136,32 @@ def _npy(path: Path) -> np.ndarray:
         raise UserError(f"{path}: not a readable .npy of numbers ({_first_line(error)})") from None
 
 
-def _safetensors(path: Path, name: str | None) -> np.ndarray:
+def _leading(shape: Sequence[int], tokens: int | None) -> slice:
+    """The part along the first axis of [N, m] or [B, T, m] that has the first `tokens` rows."""
+    if tokens is None:
+        return slice(None)
+    return slice(-(-tokens // max(math.prod(shape[1:-1]), 1)))
+
+
+def _safetensors(path: Path, name: str | None, tokens: int | None) -> np.ndarray:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="pt") as stored:
             keys = list(stored.keys())  # the handle is no mapping: it cannot be iterated over
             names = [key for key in keys if len(stored.get_slice(key).get_shape()) >= 2]
-            return _as_array(stored.get_tensor(_choose(path, name, names)))
+            chosen = stored.get_slice(_choose(path, name, names))
+            return _as_array(chosen[_leading(chosen.get_shape(), tokens)])
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({_first_line(error)})") from None
 
 
-def _torch(path: Path, name: str | None) -> np.ndarray:
+def _torch(path: Path, name: str | None, tokens: int | None) -> np.ndarray:
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files of torch before 1.6 cannot be mapped
+            stored = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path}: holds more than tensors, and loading that could run code; expected a tensor or a "
@@ -145,7 +174,7 @@ def _torch(path: Path, name: str | None) -> np.ndarray:
         stored = stored[_choose(path, name, names)]
     if not isinstance(stored, torch.Tensor):
         raise UserError(f"{path}: holds a {type(stored).__name__}, expected a tensor or a dict of tensors")
-    return _as_array(stored)
+    return _as_array(stored[_leading(stored.shape, tokens)] if stored.dim() else stored)
 
 
 def _choose(path: Path, name: str | None, names: Sequence[str]) -> str:
@@ -164,11 +193,8 @@ def _as_array(tensor: torch.Tensor) -> np.ndarray:
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
-def _parquet(path: Path, column: str, split: str) -> np.ndarray:
-    """All rows of the files in order, in one array: memory 4·N·m bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _parquet(path: Path, column: str, split: str, tokens: int | None) -> np.ndarray:
+    """All rows of the files in order, or the first `tokens`, in one array: memory 4·N·m bytes."""
     files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
     if not files:
         raise UserError(f"{path}: found no .parquet file, expected a folder of activation shards")
@@ -178,23 +204,59 @@ def _parquet(path: Path, column: str, split: str) -> np.ndarray:
         files = [file for file, match in numbered.items() if match and match.group(1) == split]
         if not files:
             raise UserError(f"{path}: no shard of --split {split}, found {', '.join(splits)}")
-    pieces: list[np.ndarray] = []
+    rows = 0
+    needed: list[Path] = []
     for file in files:
-        sealed = check_seal(file)
-        try:
-            stored = pq.ParquetFile(file)
-            if not agree(sealed, stored.metadata.metadata or {}):
-                raise OSError("its seal is damaged")
-            if column not in stored.schema_arrow.names:
-                names = ", ".join(stored.schema_arrow.names)
-                raise UserError(f"{file}: no column {column!r}, found {names}; say --column")
-            for batch in stored.iter_batches(columns=[column]):
-                pieces.append(_matrix(batch.column(0), file, column))
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{file}: not a readable Parquet file ({_first_line(error)})") from None
-    if len({piece.shape[1] for piece in pieces}) > 1:
-        raise UserError(f"{path}: lists of different lengths in column {column!r}, expected one width")
-    return np.concatenate(pieces) if pieces else np.empty((0, 1), np.float32)
+        if tokens is not None and rows >= tokens:
+            break
+        rows += _parquet_rows(file, column)
+        needed.append(file)
+    rows = rows if tokens is None else min(rows, tokens)
+    whole: np.ndarray | None = None
+    filled = 0
+    for part in itertools.chain.from_iterable(_parquet_parts(file, column) for file in needed):
+        if whole is None:
+            whole = np.empty((rows, part.shape[1]), np.float32)
+        if part.shape[1] != whole.shape[1]:
+            raise UserError(f"{path}: lists of different lengths in column {column!r}, expected one width")
+        taken = part[: rows - filled]
+        whole[filled : filled + len(taken)] = taken
+        filled += len(taken)
+        if filled == rows:
+            break
+    return np.empty((0, 1), np.float32) if whole is None else whole[:filled]
+
+
+def _parquet_rows(file: Path, column: str) -> int:
+    """Rows of a file whose seal, where it has one, holds, and which has the column."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sealed = check_seal(file)
+    try:
+        stored = pq.read_metadata(file)
+        if not agree(sealed, stored.metadata or {}):
+            raise OSError("its seal is damaged")
+        found = stored.schema.to_arrow_schema().names
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file}: not a readable Parquet file ({_first_line(error)})") from None
+    if column not in found:
+        raise UserError(f"{file}: no column {column!r}, found {', '.join(found)}; say --column")
+    return int(stored.num_rows)
+
+
+def _parquet_parts(file: Path, column: str) -> Iterator[np.ndarray]:
+    """The column's rows, a few at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Mapped, or a row group's whole column would be read before its first row is decoded.
+        with pq.ParquetFile(file, memory_map=True) as stored:
+            for batch in stored.iter_batches(_DECODED, columns=[column]):
+                yield _matrix(batch.column(0), file, column)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file}: not a readable Parquet file ({_first_line(error)})") from None
 
 
 def _matrix(lists: Any, file: Path, column: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from expander_sae.cli.arguments import add_activations, add_compute, add_weights
+from expander_sae.cli.arguments import INFERENCE, add_activations, add_compute, add_weights
 from expander_sae.cli.terminal import Terminal, table
 
 SUMMARY = "measure how well weights rebuild activations, with the encoder or by pursuit"
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["encoder"],
         metavar="NAME",
-        help="how codes are found: encoder, omp, … (default: encoder)",
+        help=f"how codes are found: {INFERENCE} (default: encoder)",
     )
     add_compute(parser)
 
@@ -34,35 +34,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.activations.progress import Progress
     from expander_sae.autoencoder import SparseAutoencoder
-    from expander_sae.cli.data import load_weights, read_activations
+    from expander_sae.cli.data import inference_of, load_weights, read_activations
     from expander_sae.codes import encoded_rows
     from expander_sae.dictionary import SparseCode
-    from expander_sae.errors import UserError
-    from expander_sae.evaluation.reconstruction import reconstruct
-    from expander_sae.inference import INFERENCES
+    from expander_sae.evaluation.reconstruction import measure
+    from expander_sae.inference import Inference
 
-    unknown = [name for name in options.inference if name not in INFERENCES]
-    if unknown:
-        raise UserError(f"--inference: found {unknown[0]!r}, expected one of {', '.join(INFERENCES)}")
+    inferences = {name: inference_of(name) for name in options.inference}
     autoencoder, about = load_weights(options)
     activations = read_activations(
         options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
     )
     rows = encoded_rows(activations, about, options.activations)
-    encoded = activations[rows]
     measured: dict[str, dict[str, float]] = {}
-    for name in options.inference:
-        with Progress(name, len(encoded), "token") as progress:
+    for name, inference in inferences.items():
+        with Progress(name, len(rows), "token") as progress:
 
             def counted(
-                model: SparseAutoencoder, batch: Any, name: str = name, progress: Progress = progress
+                model: SparseAutoencoder,
+                batch: Any,
+                inference: Inference = inference,
+                progress: Progress = progress,
             ) -> SparseCode:
-                code = INFERENCES[name](model, batch)
+                code = inference(model, batch)
                 progress.advance(len(batch))
                 return code
 
-            rebuilt, sums = reconstruct(autoencoder, encoded, counted)
-        measured[name] = sums.summary() | {"cosine": _cosine(encoded, rebuilt)}
+            sums, cosine = measure(autoencoder, activations, counted, rows)
+        measured[name] = sums.summary() | {"cosine": cosine}
     record = {
         "weights": str(options.weights),
         "activations": str(options.activations),
@@ -78,12 +77,3 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
             *table(["inference", *(metric.replace("_", " ") for metric in METRICS)], shown),
         ],
     )
-
-
-def _cosine(first: Any, second: Any) -> float:
-    """Mean cosine between rows of [N, m]; a row of zeros counts as 0."""
-    import numpy as np
-
-    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    inner = np.einsum("ij,ij->i", first, second, dtype=np.float64)
-    return float((inner / np.maximum(lengths, np.finfo(np.float64).tiny)).mean())

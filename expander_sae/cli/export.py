@@ -32,6 +32,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from dataclasses import asdict
 
     from expander_sae.cli.data import load_weights, read_activations
+    from expander_sae.cli.outputs import ACTIVATIONS, WEIGHTS, check_folder
     from expander_sae.errors import UserError
     from expander_sae.interop import dictionary_learning, saelens, sparsify
 
@@ -40,6 +41,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     if options.format != "saelens" and (options.compact or metadata):
         option = "compact" if options.compact else next(iter(metadata)).replace("_", "-")
         raise UserError(f"--{option}: found --format {options.format}, expected saelens")
+    check_folder("out", options.out, {WEIGHTS: options.weights, ACTIVATIONS: options.activations})
     autoencoder, _ = load_weights(options)
     activations = None
     if options.activations is not None:

@@ -91,19 +91,28 @@ def _firing(
 ) -> dict[str, Any]:
     """What the trained encoder does on activations: error, dead features, collisions."""
     import numpy as np
+    from torch import Tensor
 
+    from expander_sae.arrays import widened
     from expander_sae.cli.data import read_activations
-    from expander_sae.codes import codes_of, encoded_rows, joined
+    from expander_sae.codes import encoded_rows, joined
+    from expander_sae.dictionary import SparseCode
     from expander_sae.evaluation.collisions import collisions, relabelled
-    from expander_sae.evaluation.reconstruction import reconstruct
-    from expander_sae.inference import INFERENCES
+    from expander_sae.evaluation.reconstruction import measure
 
     activations = read_activations(
         options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
     )
     rows = encoded_rows(activations, about, options.activations)
-    _, sums = reconstruct(autoencoder, activations[rows], INFERENCES["encoder"])
-    code = joined(codes_of(autoencoder, activations[rows], INFERENCES["encoder"], "encoding"))
+    parts: list[SparseCode] = []
+
+    def kept(model: SparseAutoencoder, batch: Tensor) -> SparseCode:
+        code = model.encode(batch)
+        parts.append(SparseCode(code.index.cpu(), widened(code.value).cpu()))
+        return code
+
+    sums, _ = measure(autoencoder, activations, kept, rows)
+    code = joined(iter(parts))
     counts = code.counts(autoencoder.n).cpu().numpy()
     found: dict[str, Any] = {
         "file": str(options.activations),

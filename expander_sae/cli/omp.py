@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from expander_sae.cli.arguments import add_activations, add_compute, add_weights, positive
+from expander_sae.cli.arguments import INFERENCE, add_activations, add_compute, add_weights, positive
 from expander_sae.cli.terminal import Terminal, pairs
 
 if TYPE_CHECKING:
@@ -26,21 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_activations(parser)
     parser.add_argument("--out", type=Path, required=True, help=".safetensors or .parquet file to write")
     parser.add_argument("--k", type=positive, help="features a token (default: that of the weights)")
-    parser.add_argument("--inference", default="omp", help="omp, encoder, … (default: %(default)s)")
+    parser.add_argument("--inference", default="omp", help=f"{INFERENCE} (default: %(default)s)")
     add_compute(parser)
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
-    from expander_sae.cli.data import load_weights, read_activations
+    from expander_sae.cli.data import inference_of, load_weights, read_activations
+    from expander_sae.cli.outputs import ACTIVATIONS, WEIGHTS, check_files
     from expander_sae.codes import codes_of
     from expander_sae.errors import UserError
-    from expander_sae.inference import INFERENCES
 
-    if options.out.suffix not in (".safetensors", ".parquet"):
-        raise UserError(f"--out: suffix {options.out.suffix!r}, expected .safetensors or .parquet")
-    if options.inference not in INFERENCES:
-        raise UserError(f"--inference: found {options.inference!r}, expected one of {', '.join(INFERENCES)}")
-    autoencoder, about = load_weights(options)
+    read = {WEIGHTS: options.weights, ACTIVATIONS: options.activations}
+    check_files({"out": options.out}, read, {"out": (".safetensors", ".parquet")})
+    inference = inference_of(options.inference)
+    autoencoder, _ = load_weights(options)
     if options.k is not None:
         if options.k > autoencoder.n:
             raise UserError(f"--k: found {options.k}, expected 1 to n = {autoencoder.n}")
@@ -48,10 +47,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     activations = read_activations(
         options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
     )
-    codes = codes_of(autoencoder, activations, INFERENCES[options.inference], options.inference)
+    codes = codes_of(autoencoder, activations, inference, options.inference)
     write = _parquet if options.out.suffix == ".parquet" else _safetensors
-    about = {"n": autoencoder.n, "k": autoencoder.k, "inference": options.inference}
-    active = write(codes, options.out, about)
+    settings = {"n": autoencoder.n, "k": autoencoder.k, "inference": options.inference}
+    active = write(codes, options.out, settings)
     record = {
         "out": str(options.out),
         "bytes": options.out.stat().st_size,

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="folder for TensorBoard events")
     parser.add_argument("--wandb", metavar="PROJECT", help="project of Weights & Biases")
     parser.add_argument("--checkpoint", type=Path, help="file to go on from where training is interrupted")
-    add_compute(parser)
+    add_compute(parser, "auto")
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
@@ -111,25 +111,22 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
-    """Refuse what cannot be written before anything is read, and not after hours of training."""
+    from expander_sae.cli.outputs import ACTIVATIONS, check_files
     from expander_sae.errors import UserError
-    from expander_sae.files import check_writable
 
     if options.held_out_to is not None and options.held_out is None:
         raise UserError("--held-out-to: found no --held-out, expected the number of rows to keep back")
-    taken = {options.activations.resolve(): "the activations"}
-    suffixes = {"out": ".safetensors", "held-out-to": ".npy", "checkpoint": None, "csv": None}
-    for option, suffix in suffixes.items():
-        path = getattr(options, option.replace("-", "_"))
-        if path is None:
-            continue
-        if suffix is not None and path.suffix != suffix:
-            raise UserError(f"--{option}: suffix {path.suffix!r}, expected {suffix}")
-        if (other := taken.setdefault(path.resolve(), f"--{option}")) != f"--{option}":
-            raise UserError(f"--{option}: found {path}, which is {other}; expected a file of its own")
-        # What is no regular file, such as /dev/stderr or a pipe, is written to and not replaced.
-        if option != "csv" or path.is_dir() or not path.exists():
-            check_writable(path)
+    check_files(
+        {
+            "out": options.out,
+            "held-out-to": options.held_out_to,
+            "checkpoint": options.checkpoint,
+            "csv": options.csv,
+        },
+        {ACTIVATIONS: options.activations},
+        {"out": (".safetensors",), "held-out-to": (".npy",)},
+        streams=("csv",),
+    )
 
 
 def _write_rows(rows: Any, path: Path) -> None:

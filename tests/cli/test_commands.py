@@ -1,11 +1,16 @@
+from inspect import signature
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from expander_sae import evaluate, load, save
+from expander_sae.cli.main import build_parser
 from expander_sae.dictionary import SparseCode
-from expander_sae.inference import INFERENCES
+from expander_sae.inference import INFERENCES, inferences
 from expander_sae.tensors import load_tensors
+from expander_sae.trainer import Trainer
 from tests.cli.conftest import TOKENS, D, K, M, N, make_weights
 
 
@@ -119,3 +124,83 @@ def test_bench_times_every_task_of_both_dictionaries(command):
     assert all(row["milliseconds"] > 0 for row in record["rows"])
     alone = command("bench", *shape, "--backend", "torch", "--no-dense").out
     assert "expander" in alone and "dense" not in alone
+
+
+@pytest.mark.parametrize("name", ["niht", "cosamp", "block_omp_2"])
+def test_every_inference_is_known_by_its_name(command, tmp_path, weights, autoencoder, activations, name):
+    file, array = activations
+    measured = command("eval", weights, file, "--inference", name, "--json").json["inference"][name]
+    assert measured == pytest.approx(
+        {key: evaluate(autoencoder, array, name)[key] for key in measured}, rel=1e-6
+    )
+    out = tmp_path / "codes.safetensors"
+    assert command("omp", weights, file, "--out", out, "--inference", name).code == 0
+    expected = inferences(name)(autoencoder, torch.from_numpy(array))
+    assert torch.equal(load_tensors(out)[0]["index"].long(), expected.index)
+
+
+def no_reading(monkeypatch):
+    import expander_sae.cli.data
+
+    for name in ("read_activations", "load_weights"):
+        monkeypatch.setattr(expander_sae.cli.data, name, lambda *_, **__: pytest.fail("something was read"))
+
+
+@pytest.mark.parametrize(
+    "wrong", ["the weights", "those of a folder", "the activations", "a shard", "a pool's index", "a folder"]
+)
+def test_omp_overwrites_nothing_that_it_reads(command, tmp_path, weights, activations, monkeypatch, wrong):
+    no_reading(monkeypatch)
+    given, file = weights, tmp_path / "shards"
+    file.mkdir()
+    out = file / "part-00000.parquet"
+    if wrong == "the weights":
+        out = tmp_path / "again" / ".." / weights.name
+        (tmp_path / "again").mkdir()
+    elif wrong == "those of a folder":
+        given, out = weights.parent, weights
+    elif wrong == "the activations":
+        file = out = tmp_path / "activations.safetensors"
+    elif wrong == "a pool's index":
+        file, out = tmp_path / "test.json", tmp_path / "test.tokens.safetensors"
+        file.write_text("{}")
+    if wrong == "a folder":
+        out = out.with_name("folder.parquet")
+        out.mkdir()
+    elif not out.exists():
+        out.write_bytes(b"as it was")
+    before = out.read_bytes() if out.is_file() else None
+    done = command("omp", given, file, "--out", out)
+    assert done.code == 1 and done.err.startswith("error: ") and str(out) in done.err
+    assert wrong == "a folder" or "expected a file of its own" in done.err
+    assert before is None or out.read_bytes() == before
+
+
+def test_omp_finds_out_first_that_it_cannot_write(command, tmp_path, weights, activations, monkeypatch):
+    no_reading(monkeypatch)
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "codes.parquet"
+    done = command("omp", weights, activations[0], "--out", out)
+    assert done.code == 1 and done.err.startswith(f"error: {out}: cannot be written")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_16_bits_are_weights_like_others(command, tmp_path, weights, activations, dtype):
+    file, _ = activations
+    half = save(load(weights, dtype=dtype), tmp_path / "half.safetensors")
+    wide, narrow = (
+        command("eval", path, file, "--inference", "encoder", "omp", "--json").json["inference"]
+        for path in (weights, half)
+    )
+    for name, metrics in wide.items():
+        assert narrow[name]["relative_error"] == pytest.approx(metrics["relative_error"], rel=0.02)
+    for suffix in ("parquet", "safetensors"):
+        assert command("omp", half, file, "--out", tmp_path / f"codes.{suffix}").code == 0
+    assert command("inspect", half, "--activations", file).code == 0
+    out = tmp_path / "out"
+    assert command("export", half, "--format", "saelens", "--out", out, "--activations", file).code == 0
+
+
+def test_training_takes_a_gpu_where_there_is_one_as_in_python(tmp_path):
+    parsed = build_parser().parse_args(["train", "a.npy", "--n", "4", "--k", "2", "--out", "w.safetensors"])
+    assert parsed.device == signature(Trainer).parameters["device"].default == "auto"

@@ -1,4 +1,5 @@
 import pickle
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -6,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from expander_sae.activations.pool import build_pool
 from expander_sae.activations.shards import Rows, write_shard
@@ -144,3 +146,51 @@ def test_an_altered_pool_is_refused_by_name(tmp_path, command, weights):
     (tmp_path / "p.f32").write_bytes(raw)
     done = command("eval", weights, tmp_path / "p.json")
     assert done.code == 1 and f"error: {tmp_path / 'p.f32'}: found sha256" in done.err
+
+
+@pytest.mark.parametrize("tokens", [None, 10])
+def test_no_more_is_held_than_is_asked_for(tmp_path, tokens):
+    array = np.random.default_rng(0).standard_normal((5000, 4, 64)).astype(np.float32)
+    rows = array.reshape(-1, 64)
+    wanted = rows if tokens is None else rows[:tokens]
+    half = torch.from_numpy(array).half()
+    torch.save(half, tmp_path / "a.pt")
+    save_file({"x": half}, tmp_path / "a.safetensors")
+    column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), 64)
+    for part in range(2):
+        pq.write_table(pa.table({"activation": column}), tmp_path / f"train-{part:05d}.parquet")
+    for name in ("a.pt", "a.safetensors"):
+        with Converted() as converted:
+            found = read_activations(tmp_path / name, tokens=tokens)
+        np.testing.assert_array_equal(found, wanted.astype(np.float16).astype(np.float32))
+        assert converted.numbers == -(-len(wanted) // 4) * 4 * 64, name
+    for path, whole in ((tmp_path / "train-00000.parquet", rows), (tmp_path, np.concatenate([rows, rows]))):
+        pool, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+        pa.set_memory_pool(pool)
+        try:
+            tracemalloc.start()
+            found = read_activations(path, tokens=tokens)
+            peak = tracemalloc.get_traced_memory()[1] + pool.max_memory()
+        finally:
+            tracemalloc.stop()
+            pa.set_memory_pool(before)
+        np.testing.assert_array_equal(found, whole[:tokens])
+        # One array of what is asked for, whether its values are finite, and pieces that are being decoded.
+        assert peak <= 1.25 * found.nbytes + 0.6 * rows.nbytes, path
+
+
+class Converted(TorchDispatchMode):
+    """How many numbers were turned into float32."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if "_to_copy" in str(func) and made.dtype == torch.float32:
+            self.numbers += made.numel()
+        return made
+
+
+def test_files_of_an_old_torch_are_read_too(tmp_path):
+    torch.save(torch.from_numpy(ARRAY), tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    np.testing.assert_array_equal(read_activations(tmp_path / "a.pt", tokens=3), ARRAY[:3])

@@ -36,3 +36,23 @@ def test_options_of_another_format_are_refused(command, tmp_path, weights):
     done = command("export", weights, "--out", tmp_path / "out", "--format", "sparsify", "--compact")
     assert (done.code, done.err) == (1, "error: --compact: found --format sparsify, expected saelens\n")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_read(
+    command, tmp_path, weights, activations, monkeypatch
+):
+    def reading(*_):
+        pytest.fail("the weights were read")
+
+    (tmp_path / "file").write_text("as it was")
+    monkeypatch.setattr("expander_sae.cli.data.load_weights", reading)
+    for out, said in (
+        (tmp_path / "file", "which is a file; expected a folder to write"),
+        (tmp_path / "file" / "out", "cannot be written"),
+        (tmp_path, "which has the weights; expected a folder of its own"),
+    ):
+        before = sorted(tmp_path.rglob("*"))
+        done = command("export", tmp_path, "--out", out, "--format", "saelens")
+        assert done.code == 1 and str(out) in done.err and said in done.err
+        assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "file").read_text() == "as it was"

@@ -87,7 +87,10 @@ def test_a_defect_is_still_a_traceback(command, weights, activations, monkeypatc
 
 def test_eval_takes_no_device_without_values(command, weights, activations):
     done = command("eval", weights, activations[0], "--device", "meta")
-    assert done.code == 1 and done.err == "error: --device: found 'meta', expected cpu, cuda or cuda:INDEX\n"
+    assert (
+        done.code == 1
+        and done.err == "error: --device: found 'meta', expected auto, cpu, cuda or cuda:INDEX\n"
+    )
 
 
 def test_an_encoding_without_a_letter_ends_nothing(monkeypatch):

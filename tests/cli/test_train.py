@@ -50,7 +50,7 @@ def test_rows_are_logged_as_asked(command, tmp_path, activations):
         (("--d", M + 1), f"d: found {M + 1}, expected 1 to m = {M}"),
         (("--device", "warp"), "--device: found 'warp'"),
         (("--out", "w.bin"), "--out: suffix '.bin', expected .safetensors"),
-        (("--device", "meta"), "--device: found 'meta', expected cpu, cuda or cuda:INDEX"),
+        (("--device", "meta"), "--device: found 'meta', expected auto, cpu, cuda or cuda:INDEX"),
         (
             ("--set", "batch_size=1.5"),
             "training.batch_size: found 1.5, expected a whole number of at least 1",

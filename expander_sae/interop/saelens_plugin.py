@@ -61,7 +61,8 @@ class ExpanderSAE(SAE[ExpanderSAEConfig]):
     def initialize_weights(self) -> None:
         """Zero parameters of the right shapes; the mask is rebuilt on the CPU, whatever the device."""
         cfg = self.cfg
-        mask = regenerate(cfg.mask["recipe"], cfg.mask["sha256"], "cfg.json")
+        size = (cfg.d_in, cfg.d_sae, cfg.d_in * cfg.d_sae)
+        mask = regenerate(cfg.mask["recipe"], cfg.mask["sha256"], "cfg.json", size)
         self._rows = torch.from_numpy(mask.rows)
         self._valid = None if mask.regular else torch.from_numpy(mask.valid())
 
@@ -135,9 +136,11 @@ class ExpanderSAE(SAE[ExpanderSAEConfig]):
 
     @torch.no_grad()
     def fold_activation_norm_scaling_factor(self, scaling_factor: float) -> None:
-        """Make an autoencoder of s·h into one of h: both biases are divided by s (W keeps unit norm)."""
+        """Make an autoencoder of s·h into one of h: biases and norm limit are divided by s, W is kept."""
         self.b_enc.data /= scaling_factor
         self.b_dec.data /= scaling_factor
+        if self.cfg.norm_limit is not None:
+            self.cfg.norm_limit /= float(scaling_factor)
         self.cfg.normalize_activations = "none"
 
     def fold_activation_whitening(self, *_: Any, **__: Any) -> None:

@@ -80,9 +80,14 @@ def test_scales_fold_into_the_biases_and_whitenings_are_refused(tmp_path: Path, 
     with torch.no_grad():
         rebuilt = theirs(h)
         assert torch.equal(rebuilt[passed], h[passed]) and not torch.equal(rebuilt[~passed], h[~passed])
-        expected = theirs.decode(theirs.encode(3.0 * h)) / 3.0
-        theirs.fold_activation_norm_scaling_factor(3.0)
+        smaller = 1.3 * h.norm(dim=1) > 4.0  # not the tokens above the limit before the fold
+        expected, whole = theirs.decode(theirs.encode(1.3 * h)) / 1.3, theirs(1.3 * h) / 1.3
+        theirs.fold_activation_norm_scaling_factor(1.3)
         assert torch.allclose(theirs.decode(theirs.encode(h)), expected, atol=1e-5)
+        assert 0 < int(passed.sum()) < int(smaller.sum()) < len(h)
+        assert torch.equal(theirs(h)[smaller], h[smaller]) and torch.allclose(theirs(h), whole, atol=1e-5)
+    theirs.save_model(tmp_path / "folded")
+    assert expander_sae.load(tmp_path / "folded").about["norm_limit"] == pytest.approx(4.0 / 1.3)
     with pytest.raises(NotImplementedError, match="cannot be folded into a mask"):
         theirs.fold_activation_whitening(None, None, None)
     with pytest.raises(UserError, match="normalize_activations: found 'layer_norm'"):

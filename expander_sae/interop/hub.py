@@ -25,6 +25,7 @@ from expander_sae.runs import LOG, RECORD, WEIGHTS
 
 CARD = "README.md"
 FILES = (WEIGHTS, RECORD, METRICS, LOG)
+PULLED = (*FILES, CARD)
 
 
 class Client(Protocol):
@@ -119,26 +120,64 @@ def pull(
     folder: str | Path | None = None,
     *,
     revision: str | None = None,
+    overwrite: bool = False,
     client: Client | None = None,
 ) -> Path:
     """Fetch what `push` uploaded, but the SAELens folder, and check that it loads; for `expander_sae.load`.
 
-    folder: where to put it; None is the Hub's own cache.
+    folder: where to put it; None is the Hub's own cache. Nothing is written there before all of it has
+        come and has been checked.
+    overwrite: replace what `folder` holds of these files, and remove those that the repository has not,
+        so that what lies there afterwards is one run's.
 
     Raises:
-        UserError: the Hub refused, or what came is not a whole autoencoder on its mask.
+        UserError: the Hub refused, what came is not a whole autoencoder on its mask, or `folder` already
+            holds one of its files.
     """
     hub = client or _client()
+    if folder is None:
+        return _fetch(hub, repo_id, revision, None)
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: a file, expected a folder to write")
+    there = [name for name in PULLED if (folder / name).exists()]
+    if there and not overwrite:
+        raise UserError(
+            f"{folder}: holds {', '.join(there)}, expected none of the files to be fetched; choose another "
+            "folder, move them away, or replace them (overwrite=True)"
+        )
+    parent = folder.resolve().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".pull-", dir=parent) as temporary:
+            fetched = _fetch(hub, repo_id, revision, Path(temporary) / "fetched")
+            folder.mkdir(exist_ok=True)
+            # Cut short, this leaves a folder without weights, not weights beside another run's files.
+            (folder / WEIGHTS).unlink(missing_ok=True)
+            for name in sorted(PULLED, key=lambda name: name == WEIGHTS):
+                if (fetched / name).is_file():
+                    os.replace(fetched / name, folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+    return folder
+
+
+def _fetch(hub: Client, repo_id: str, revision: str | None, folder: Path | None) -> Path:
     local = None if folder is None else str(folder)
     with _told(repo_id):
-        fetched = hub.snapshot_download(
-            repo_id, revision=revision, local_dir=local, allow_patterns=[*FILES, CARD]
+        fetched = Path(
+            hub.snapshot_download(repo_id, revision=revision, local_dir=local, allow_patterns=list(PULLED))
         )
-    path = Path(fetched)
-    if not (path / WEIGHTS).is_file():
+    if not (fetched / WEIGHTS).is_file():
         raise UserError(f"{repo_id}: found no {WEIGHTS}, expected a repository that `push` made")
-    SparseAutoencoder.load(path / WEIGHTS)
-    return path
+    try:
+        SparseAutoencoder.load(fetched / WEIGHTS)
+    except UserError as error:
+        # The file lies in a temporary folder, whose name says nothing.
+        raise UserError(f"{repo_id}: {str(error).replace(f'{fetched}/', '')}") from None
+    return fetched
 
 
 def _client() -> Client:

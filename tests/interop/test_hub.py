@@ -100,6 +100,42 @@ def test_a_run_is_pushed_and_pulled_whole(run: Path, tmp_path: Path) -> None:
         hub.pull("me/sae", tmp_path / "again", client=client)
 
 
+def content(folder: Path) -> dict[str, bytes]:
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*")}
+
+
+def test_pull_replaces_nothing_unless_told_to(run: Path, tmp_path: Path) -> None:
+    client, here = Folder(tmp_path / "hub"), tmp_path / "project"
+    hub.push(run, "me/sae", client=client)
+    here.mkdir()
+    mine = {"README.md": b"mine", "weights.safetensors": b"my own", "training.csv": b"old", "notes": b"kept"}
+    for name, text in mine.items():
+        (here / name).write_bytes(text)
+    with pytest.raises(
+        UserError, match=r"project: holds weights\.safetensors, training\.csv, README\.md, exp"
+    ):
+        hub.pull("me/sae", here, client=client)
+    assert content(here) == mine and {path.name for path in tmp_path.iterdir()} == {"hub", "project", "run"}
+    there = tmp_path / "hub" / "me" / "sae"
+    card, weights = (there / "README.md").read_bytes(), (there / "weights.safetensors").read_bytes()
+    (there / "weights.safetensors").write_bytes(weights[:-1])
+    with pytest.raises(UserError, match=r"me/sae: weights\.safetensors: altered or cut short"):
+        hub.pull("me/sae", here, overwrite=True, client=client)
+    assert content(here) == mine, "nothing is replaced by what does not load"
+    (there / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=r"me/sae: found no weights\.safetensors"):
+        hub.pull("me/sae", here, overwrite=True, client=client)
+    assert content(here) == mine, "a file of before is not taken for the repository's"
+    (there / "weights.safetensors").write_bytes(weights)
+    assert hub.pull("me/sae", here, overwrite=True, client=client) == here
+    found = content(here)
+    assert (found["README.md"], found["weights.safetensors"], found["notes"]) == (card, weights, b"kept")
+    assert "metrics.parquet" in found and "training.csv" not in found, "the log was another run's"
+    with pytest.raises(UserError, match="notes: a file, expected a folder"):
+        hub.pull("me/sae", here / "notes", client=client)
+    assert {path.name for path in tmp_path.iterdir()} == {"hub", "project", "run"}, "nothing temporary stays"
+
+
 def test_a_dry_run_contacts_nobody(run: Path, tmp_path: Path) -> None:
     client = Folder(tmp_path / "hub")
     pushed = hub.push(run, "me/sae", with_saelens="compact", dry_run=True, client=client)

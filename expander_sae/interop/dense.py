@@ -194,6 +194,8 @@ class Fidelity:
     nonpositive_share: share of the kept values of encoded tokens that are 0 or less.
     near_tie_share: share of the encoded tokens whose k-th and next pre-activations are equal up to
         rounding, so that arithmetic in another order may select the other one.
+    relu: whether the other library sets kept values of 0 or less to 0. SAELens with our plug-in does not,
+        and its `forward` knows the norm limit.
     """
 
     tokens: int
@@ -201,23 +203,34 @@ class Fidelity:
     exact_share: float
     nonpositive_share: float
     near_tie_share: float
+    relu: bool = True
 
     def text(self) -> str:
+        """What the numbers mean for who uses the exported folder."""
+        beyond = f"{1 - self.encoded_share:.2%} of the tokens exceed norm_limit:"
+        if not self.relu:
+            lines = [
+                f"values of 0 or less ({self.nonpositive_share:.2%} of all kept values) stay as they are;",
+                f"all are positive in {self.exact_share:.2%} of the encoded tokens",
+                f"({self.near_tie_share:.2%} are near ties, where rounding selects).",
+            ]
+            if self.encoded_share < 1:
+                lines.append(
+                    f"{beyond} `forward` passes them through, `encode` does not know them from others."
+                )
+            return f"measured on {self.tokens} tokens: " + " ".join(lines)
         lines = [
             f"all kept values are positive in {self.exact_share:.2%} of the encoded tokens, which are exact",
             f"up to rounding ({self.near_tie_share:.2%} are near ties, where rounding selects);",
             f"in the others values of 0 or less ({self.nonpositive_share:.2%} of all kept values) become 0.",
         ]
         if self.encoded_share < 1:
-            lines.append(
-                f"{1 - self.encoded_share:.2%} of the tokens exceed norm_limit: the recipe passes them "
-                "through, other libraries encode them."
-            )
+            lines.append(f"{beyond} the recipe passes them through, other libraries encode them.")
         return f"measured on {self.tokens} tokens: " + " ".join(lines)
 
 
 @torch.no_grad()
-def fidelity(autoencoder: SparseAutoencoder, activations: Tensor | np.ndarray) -> Fidelity:
+def fidelity(autoencoder: SparseAutoencoder, activations: Tensor | np.ndarray, relu: bool = True) -> Fidelity:
     """Measure on activations [N, m]; see `Fidelity`.
 
     Raises:
@@ -248,6 +261,7 @@ def fidelity(autoencoder: SparseAutoencoder, activations: Tensor | np.ndarray) -
         exact_share=exact / tokens,
         nonpositive_share=nonpositive / (tokens * k),
         near_tie_share=ties / tokens,
+        relu=relu,
     )
 
 

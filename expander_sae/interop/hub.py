@@ -69,7 +69,8 @@ def push(
 
     licence, base_model, dataset, table: for the card, see `model_card`.
     with_saelens: ``dense`` (loads with SAELens alone), ``compact`` (needs our plug-in), or None.
-    activations: measure on them where SAELens's reconstruction differs from ours.
+    activations: measure on them where the SAELens folder's reconstruction differs from ours, for its
+        configuration and the card.
     dry_run: build everything, contact nobody.
 
     Raises:
@@ -79,25 +80,29 @@ def push(
     if with_saelens not in (None, "dense", "compact"):
         raise UserError(f"with_saelens: found {with_saelens!r}, expected 'dense', 'compact' or None")
     sae, _ = SparseAutoencoder.load(folder / WEIGHTS)
-    card = model_card(
-        folder,
-        repo_id,
-        licence=licence,
-        base_model=base_model,
-        dataset=dataset,
-        table=table,
-        saelens=with_saelens is not None,
-    )
     with tempfile.TemporaryDirectory() as temporary:
         stage = Path(temporary)
         for name in FILES:
             if (folder / name).exists():
                 shutil.copyfile(folder / name, stage / name)
-        (stage / CARD).write_text(card, encoding="utf-8")
+        measured = None
         if with_saelens is not None:
-            metadata = {} if base_model is None else {"model_name": base_model}
+            metadata: dict[str, Any] = {} if base_model is None else {"model_name": base_model}
             compact = with_saelens == "compact"
-            saelens.export(sae, stage / "saelens", activations, compact=compact, say=False, **metadata)
+            measured = saelens.export(
+                sae, stage / "saelens", activations, compact=compact, say=False, **metadata
+            )
+        card = model_card(
+            folder,
+            repo_id,
+            licence=licence,
+            base_model=base_model,
+            dataset=dataset,
+            table=table,
+            saelens=with_saelens,
+            fidelity=measured,
+        )
+        (stage / CARD).write_text(card, encoding="utf-8")
         files = {
             path.relative_to(stage).as_posix(): path.stat().st_size
             for path in sorted(stage.rglob("*"))

@@ -10,6 +10,7 @@ import yaml
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
 from expander_sae.evaluation.storage import storage
+from expander_sae.interop.dense import Fidelity
 from expander_sae.runs import WEIGHTS
 
 METRICS = "metrics.parquet"
@@ -33,13 +34,15 @@ def model_card(
     base_model: str | None = None,
     dataset: str | None = None,
     table: str | Path | None = None,
-    saelens: bool = False,
+    saelens: str | None = None,
+    fidelity: Fidelity | None = None,
 ) -> str:
     """Markdown with YAML front matter for the run in `folder` (weights and, if there, metrics.parquet).
 
     licence, base_model, dataset: identifiers of the Hub, for the front matter.
     table: a study's metrics.parquet; the settings beside this one become the frontier.
-    saelens: say how the folder `saelens/` is loaded.
+    saelens: what the folder `saelens/` holds, ``dense`` or ``compact``; None where there is none.
+    fidelity: what was measured of that folder, if anything.
 
     Raises:
         UserError: no weights, or an unreadable table.
@@ -48,9 +51,10 @@ def model_card(
     sae, about = SparseAutoencoder.load(folder / WEIGHTS)
     spec: dict[str, Any] = about.get("spec", {})
     parts = [
-        _front_matter(licence, base_model, dataset),
+        _front_matter(licence, base_model, dataset, saelens is not None),
         _what(sae, spec, repo_id, base_model),
-        _use(sae, repo_id, saelens),
+        _use(sae, repo_id),
+        *([_saelens(repo_id, saelens, fidelity)] if saelens is not None else []),
         _storage(sae, folder),
     ]
     if (folder / METRICS).exists():
@@ -61,11 +65,9 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(licence: str | None, base_model: str | None, dataset: str | None) -> str:
-    fields: dict[str, Any] = {
-        "library_name": "expander-sae",
-        "tags": ["sparse-autoencoder", "mechanistic-interpretability", "expander-sae", "saelens"],
-    }
+def _front_matter(licence: str | None, base_model: str | None, dataset: str | None, saelens: bool) -> str:
+    tags = ["sparse-autoencoder", "mechanistic-interpretability", "expander-sae"]
+    fields: dict[str, Any] = {"library_name": "expander-sae", "tags": tags + ["saelens"] * saelens}
     fields |= {"license": licence} if licence else {}
     fields |= {"base_model": base_model} if base_model else {}
     fields |= {"datasets": [dataset]} if dataset else {}
@@ -87,18 +89,30 @@ def _what(sae: SparseAutoencoder, spec: dict[str, Any], repo_id: str, base_model
     )
 
 
-def _use(sae: SparseAutoencoder, repo_id: str, saelens: bool) -> str:
-    text = (
+def _use(sae: SparseAutoencoder, repo_id: str) -> str:
+    return (
         "## Use\n\n```python\nfrom expander_sae import load\nfrom expander_sae.interop.hub import pull\n\n"
         f'sae = load(pull("{repo_id}"))\ncode = sae.encode(h)       # h: activations [B, {sae.m}]\n'
         "rebuilt = sae.decode(code)\n```"
     )
-    if saelens:
-        text += (
-            "\n\nThe folder `saelens/` is a SAELens folder: `sae_lens.SAE.from_pretrained("
-            f'"{repo_id}", "saelens")`. Its `cfg.json` says how often SAELens\'s ReLU after top-k matters.'
-        )
-    return text
+
+
+def _saelens(repo_id: str, kind: str, fidelity: Fidelity | None) -> str:
+    compact = kind == "compact"
+    needed = "import expander_sae.interop.saelens_plugin  # registers the architecture\n" * compact
+    what = (
+        "The folder `saelens/` holds values on the mask; SAELens loads it where expander-sae is installed. "
+        "Negative values among the k kept ones stay, as in expander-sae."
+        if compact
+        else "The folder `saelens/` holds a dense TopK autoencoder, which SAELens loads by itself. It sets "
+        "values of 0 or less among the k kept ones to 0; expander-sae keeps them."
+    )
+    unknown = "How often kept values are not positive was not measured for this card."
+    told = unknown if fidelity is None else fidelity.text()
+    return (
+        f"## SAELens\n\n{what}\n\n```python\nimport sae_lens\n{needed}\n"
+        f'sae = sae_lens.SAE.from_pretrained("{repo_id}", "saelens")\n```\n\n{told[0].upper()}{told[1:]}'
+    )
 
 
 def _storage(sae: SparseAutoencoder, folder: Path) -> str:

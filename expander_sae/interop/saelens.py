@@ -62,7 +62,7 @@ def export(
         ``blocks.{layer}.hook_resid_post`` where the layer is known.
     """
     folder = Path(folder)
-    measured = None if activations is None else fidelity(autoencoder, activations)
+    measured = None if activations is None else fidelity(autoencoder, activations, relu=not compact)
     config = {
         "architecture": COMPACT if compact else "topk",
         "d_in": autoencoder.m,

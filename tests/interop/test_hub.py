@@ -20,7 +20,7 @@ import expander_sae
 from expander_sae.errors import UserError
 from expander_sae.evaluation.tables import write_metrics
 from expander_sae.interop import hub
-from tests.interop.problems import K, M, N, activations, small
+from tests.interop.problems import K, M, N, activations, reference, small
 
 SPEC: dict[str, Any] = {
     "model": "tiny",
@@ -167,6 +167,38 @@ def test_the_card_says_what_the_files_say(run: Path, tmp_path: Path) -> None:
     assert "| **expander-tied (this one)** | 48 | 5 | 240 | 0.450 | 0.850 | – | 2 |" in card
     assert "| dense-tied | 48 | 16 | 768 | 0.300 | 0.950 | – | 1 |" in card
     assert "4,000 tokens of text" in card and "norm above 7.5" in card and "## Limits" in card
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_the_card_says_of_the_saelens_folder_what_it_is(measured: bool, run: Path, tmp_path: Path) -> None:
+    h = activations(scale=2.0)
+    given = h if measured else None
+    cards = {
+        kind: hub.push(run, "me/sae", with_saelens=kind, activations=given, dry_run=True).card
+        for kind in ("dense", "compact", None)
+    }
+    tags = {kind: yaml.safe_load(card.split("---")[1])["tags"] for kind, card in cards.items()}
+    assert [("saelens" in tags[kind]) for kind in ("dense", "compact", None)] == [True, True, False]
+    assert "SAELens" not in str(cards[None]) and "saelens" not in str(cards[None])
+    load = 'sae = sae_lens.SAE.from_pretrained("me/sae", "saelens")'
+    for kind in ("dense", "compact"):
+        assert load in cards[kind] and ("was not measured" in cards[kind]) == (not measured)
+        assert "cfg.json" not in cards[kind], "its record of what was measured may be null"
+    plugin = "import expander_sae.interop.saelens_plugin"
+    assert plugin not in cards["dense"] and plugin in cards["compact"].partition(load)[0]
+    assert "It sets values of 0 or less among the k kept ones to 0" in cards["dense"]
+    assert "Negative values among the k kept ones stay" in cards["compact"]
+    assert "become 0" not in cards["compact"] and "other libraries encode them" not in cards["compact"]
+    if measured:
+        sae = expander_sae.load(run)
+        kept = h[h.norm(dim=1) <= 7.5]
+        _, positive = reference(sae, kept, relu=True)
+        share, beyond = f"{float(positive.double().mean()):.2%}", f"{1 - len(kept) / len(h):.2%}"
+        assert 0 < len(kept) < len(h) and 0 < int(positive.sum()) < len(kept)
+        for kind in ("dense", "compact"):
+            assert "Measured on 300 tokens" in cards[kind] and share in cards[kind]
+            assert f"{beyond} of the tokens exceed norm_limit" in cards[kind]
+        assert "become 0" in cards["dense"] and "`forward` passes them through" in cards["compact"]
 
 
 def test_a_card_of_bare_weights_says_what_is_not_known(tmp_path: Path) -> None:

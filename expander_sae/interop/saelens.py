@@ -32,6 +32,7 @@ from expander_sae.interop.dense import (
 )
 from expander_sae.mask_shapes import PRUNED
 from expander_sae.masks import regenerate
+from expander_sae.presets import CORPORA, MODELS
 from expander_sae.tensors import save_tensors
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -48,6 +49,9 @@ def export(
     activations: Tensor | np.ndarray | None = None,
     compact: bool = False,
     say: bool = True,
+    *,
+    context_size: int | None = None,
+    prepend_bos: bool | None = None,
     **metadata: Any,
 ) -> Fidelity | None:
     """Write a SAELens folder; SAELens loads it with `SAE.load_from_disk(folder)`.
@@ -58,8 +62,17 @@ def export(
     activations: [N, m]; measure on them how often a kept value is not positive, which SAELens's ReLU
         would set to 0, and how often a token exceeds the norm limit. The result is returned, printed
         (if `say`) and written to cfg.json.
-    metadata: SAELens's own, such as model_name, hook_name, context_size, prepend_bos. hook_name is
-        ``blocks.{layer}.hook_resid_post`` where the layer is known.
+    context_size, prepend_bos: tokens of a sequence, and whether each begins with a BOS token. SAELens
+        6.54 loads a folder without them; its `ActivationsStore.from_sae`, and so an evaluation, asks for
+        both.
+    metadata: SAELens's own, such as model_name and hook_name.
+
+    What is not given is written where the run's record tells it: hook_name where the layer is known,
+    model_name and context_size for a built-in model that came from the Hub and a built-in corpus. What is
+    not known is left out.
+
+    Raises:
+        UserError: activations of another width; with `compact`, what it cannot hold.
     """
     folder = Path(folder)
     measured = None if activations is None else fidelity(autoencoder, activations, relu=not compact)
@@ -90,18 +103,33 @@ def export(
             "b_enc": dense.b_enc,
             "b_dec": dense.b_dec,
         }
-    spec = autoencoder.about.get("spec", {})
-    known: dict[str, Any] = {"sae_lens_version": FORMAT_VERSION, "sae_lens_training_version": None}
-    known |= {"model_from_pretrained_kwargs": {}, "prepend_bos": False, "context_size": 128}
-    if "layer" in spec:
-        known |= {"hook_name": f"blocks.{spec['layer']}.hook_resid_post", "model_name": spec["model"]}
+    given = {"context_size": context_size, "prepend_bos": prepend_bos} | metadata
+    metadata = _known(autoencoder) | {key: value for key, value in given.items() if value is not None}
     said = announce(folder, measured, say)
     save_tensors(tensors, folder / WEIGHTS, {})
     write_json(
         folder / CONFIG,
-        config | {"metadata": known | metadata | {"expander_sae": record | {"fidelity": said}}},
+        config | {"metadata": metadata | {"expander_sae": record | {"fidelity": said}}},
     )
     return measured
+
+
+def _known(autoencoder: SparseAutoencoder) -> dict[str, Any]:
+    """What SAELens's metadata can say of a run without being told."""
+    # `load_model` of SAELens unpacks model_from_pretrained_kwargs, so that it must not be missing.
+    known: dict[str, Any] = {"sae_lens_version": FORMAT_VERSION, "sae_lens_training_version": None}
+    known["model_from_pretrained_kwargs"] = {}
+    spec = autoencoder.about.get("spec", {})
+    if "layer" in spec:
+        known["hook_name"] = f"blocks.{spec['layer']}.hook_resid_post"
+    # Another setting than the built-in one has another name, so that these are the settings of the run.
+    # A model from a package may be a quantised one: the Hub's model of its name is not what was used.
+    model, corpus = MODELS.get(str(spec.get("model"))), CORPORA.get(str(spec.get("corpus")))
+    if model is not None and model["source"] == "hub":
+        known["model_name"] = model["location"]
+    if corpus is not None:
+        known["context_size"] = corpus["context"]
+    return known
 
 
 def compact_tensors(autoencoder: SparseAutoencoder) -> dict[str, Tensor]:

@@ -115,6 +115,39 @@ def test_the_exporter_says_what_differs(tmp_path: Path, capsys: pytest.CaptureFi
     assert "was not measured" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("spec", "given", "expected"),
+    [
+        ({}, {}, {}),
+        ({"layer": 3, "model": "tiny", "corpus": "text"}, {}, {"hook_name": "blocks.3.hook_resid_post"}),
+        (
+            {"layer": 0, "model": "pythia-160m", "corpus": "pile"},
+            {},
+            {
+                "hook_name": "blocks.0.hook_resid_post",
+                "model_name": "EleutherAI/pythia-160m",
+                "context_size": 128,
+            },
+        ),
+        ({"model": "pythia-160m-3fa2c1", "corpus": "pile-3fa2c1"}, {}, {}),
+        ({"model": "smollm2-135m-instruct"}, {}, {}),
+        (
+            {"model": "pythia-160m", "corpus": "pile"},
+            {"model_name": "mine", "context_size": 64, "prepend_bos": False},
+            {"model_name": "mine", "context_size": 64, "prepend_bos": False},
+        ),
+    ],
+)
+def test_metadata_holds_what_is_known_and_nothing_else(
+    spec: dict[str, Any], given: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    for compact in (False, True):
+        saelens.export(small(spec=spec), tmp_path, compact=compact, say=False, **given)
+        metadata = json.loads((tmp_path / "cfg.json").read_text())["metadata"]
+        always = {"sae_lens_version", "sae_lens_training_version", "model_from_pretrained_kwargs"}
+        assert {key: metadata[key] for key in metadata.keys() - always - {"expander_sae"}} == expected
+
+
 def foreign(folder: Path, config: dict[str, Any], norms: torch.Tensor) -> dict[str, torch.Tensor]:
     """A SAELens folder that we did not write, with decoder rows of these norms."""
     sae = small("dense", "independent")

@@ -16,7 +16,7 @@ import torch
 import expander_sae
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.errors import UserError
-from expander_sae.interop import saelens
+from expander_sae.interop import hub, saelens
 from expander_sae.rng import torch_generator
 from tests.interop.problems import K, M, N, activations, reference, small
 from tests.tiny_models import VOCABULARY, WIDTH, tiny_model_json
@@ -92,6 +92,44 @@ def test_scales_fold_into_the_biases_and_whitenings_are_refused(tmp_path: Path, 
         theirs.fold_activation_whitening(None, None, None)
     with pytest.raises(UserError, match="normalize_activations: found 'layer_norm'"):
         plugin.ExpanderSAEConfig(d_in=M, d_sae=N, normalize_activations="layer_norm")
+
+
+@pytest.mark.parametrize("kind", ["dense", "compact"])
+def test_the_card_of_a_published_run_tells_how_saelens_loads_it(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: Any
+) -> None:
+    """Its lines are run; the Hub is a folder. SAELens needs none of the keys that we do not know."""
+    from huggingface_hub.utils import EntryNotFoundError
+    from sae_lens.loading import pretrained_sae_loaders
+
+    def download(repo_id: str, filename: str, force_download: bool) -> str:
+        if not (tmp_path / repo_id / filename).is_file():
+            raise EntryNotFoundError(filename)
+        return str(tmp_path / repo_id / filename)
+
+    sae, h = small(norm_limit=4.0), activations()
+    expander_sae.save(sae, tmp_path / "run" / "weights.safetensors")
+    card = hub.push(tmp_path / "run", "me/sae", with_saelens=kind, dry_run=True).card
+    compact = kind == "compact"
+    saelens.export(sae, tmp_path / "me" / "sae" / "saelens", compact=compact, say=False)
+    assert {path.name for path in (tmp_path / "me/sae/saelens").iterdir()} == {
+        "cfg.json",
+        "sae_weights.safetensors",
+    }, "what SAELens's uploader copies"
+    monkeypatch.setattr(pretrained_sae_loaders, "hf_hub_download", download)
+    names: dict[str, Any] = {}
+    exec(card.partition("## SAELens")[2].split("```python")[1].split("```")[0], names)
+    theirs = names["sae"]
+    assert isinstance(theirs, plugin.ExpanderSAE) == compact
+    assert theirs.cfg.metadata.prepend_bos is None and theirs.cfg.metadata.context_size is None
+    with torch.no_grad():
+        kept = h.norm(dim=1) <= 4.0
+        rebuilt, positive = reference(sae, h, relu=not compact)
+        assert torch.allclose(theirs(h)[kept], rebuilt.float()[kept], atol=1e-5)
+        # Both count what is not 0: the dense folder has lost the kept values that SAELens's ReLU removes.
+        counted = (theirs.encode(h) != 0).sum(dim=1)
+        assert bool((counted == K).all()) == compact and torch.equal(counted == K, positive | compact)
+        assert expander_sae.evaluate(sae, h)["l0"] == K
 
 
 def test_run_evals_and_our_evaluation_agree(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from expander_sae.errors import UserError
 
-AGAIN = "remove it to have it made again"
+AGAIN = "if the workflow made it, remove it to have it made again"
 _ABANDONED_SECONDS = 86400
 _HOST = re.sub(r"\W", "", platform.node())[:32] or "host"
 

@@ -30,8 +30,10 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_activations(parser: argparse.ArgumentParser, name: str = "activations") -> None:
-    """The tensor and what picks it out of its file."""
+def add_activations(
+    parser: argparse.ArgumentParser, name: str = "activations", with_tokens: bool = True
+) -> None:
+    """The tensor and what picks it out of its file; with_tokens: and how many rows of it."""
     what = "tensor [N, m]: .npy, .safetensors, .pt, a folder of Parquet shards, or a pool's manifest (.json)"
     parser.add_argument(name, type=Path, help=what)
     parser.add_argument("--tensor", help="name of the tensor in a .safetensors or .pt file that has several")
@@ -41,7 +43,8 @@ def add_activations(parser: argparse.ArgumentParser, name: str = "activations") 
     parser.add_argument(
         "--split", default="train", help="of shards named SPLIT-00000.parquet, which (default: %(default)s)"
     )
-    parser.add_argument("--tokens", type=positive, help="use the first TOKENS rows only")
+    if with_tokens:
+        parser.add_argument("--tokens", type=positive, help="use the first TOKENS rows only")
 
 
 def add_compute(parser: argparse.ArgumentParser, device: str = "cpu") -> None:

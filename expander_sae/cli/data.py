@@ -73,10 +73,11 @@ def read_activations(
     split: str = "train",
     tokens: int | None = None,
     m: int | None = None,
+    fewer: bool = False,
 ) -> np.ndarray:
     """Activations [N, m] as float32; a .npy, .pt or pool of float32 is mapped, not read into memory.
 
-    Of other files at most the rows asked for are held, once.
+    Of other files at most the rows asked for are held, once. fewer: a file may have fewer than `tokens`.
 
     A tensor [B, T, m] counts as B·T rows. Nothing that could run code is loaded: .npy without
     pickled objects, .pt with torch's weights-only reader. Pools and sealed shards are checked, every byte
@@ -101,10 +102,10 @@ def read_activations(
         found = _torch(path, tensor, tokens)
     else:
         raise UserError(f"{path}: suffix {path.suffix!r}, expected {_KINDS}")
-    return _checked(found, path, tokens, m)
+    return _checked(found, path, tokens, m, fewer)
 
 
-def _checked(found: np.ndarray, path: Path, tokens: int | None, m: int | None) -> np.ndarray:
+def _checked(found: np.ndarray, path: Path, tokens: int | None, m: int | None, fewer: bool) -> np.ndarray:
     if found.ndim < 2 or found.dtype.kind not in "fiu":
         raise UserError(
             f"{path}: shape {list(found.shape)} of {found.dtype}, expected numbers of shape [N, m]"
@@ -113,7 +114,7 @@ def _checked(found: np.ndarray, path: Path, tokens: int | None, m: int | None) -
     if m is not None and found.shape[1] != m:
         raise UserError(f"{path}: activations of width {found.shape[1]}, expected m = {m}")
     if tokens is not None:
-        if len(found) < tokens:
+        if len(found) < tokens and not fewer:
             raise UserError(f"{path}: {len(found)} rows, expected at least --tokens {tokens}")
         found = found[:tokens]
     if not found.size:

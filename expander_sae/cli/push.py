@@ -1,22 +1,33 @@
-"""`expander-sae push`: publish a run on the Hugging Face Hub."""
+"""`expander-sae push`: publish a run, or weights alone, on the Hugging Face Hub."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from expander_sae.cli.arguments import add_activations
 from expander_sae.cli.terminal import Terminal, pairs
 
-SUMMARY = "publish a run on the Hugging Face Hub, with a card written from its metrics"
+if TYPE_CHECKING:
+    from expander_sae.autoencoder import SparseAutoencoder
+
+SUMMARY = "publish a run or weights on the Hugging Face Hub, with a card written from its metrics"
 EXAMPLES = (
     "expander-sae push results/…/n4608_d30_k64_seed0 me/my-sae --dry-run",
     "expander-sae push results/…/n4608_d30_k64_seed0 me/my-sae --public --licence apache-2.0",
+    "expander-sae push weights.safetensors me/my-sae --activations held_out.npy --dry-run",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument(
+        "weights", type=Path, metavar="run", help="run folder, weights file or imported folder"
+    )
     parser.add_argument("repository", help="OWNER/NAME on the Hub")
     parser.add_argument("--dry-run", action="store_true", help="build everything and contact nobody")
     parser.add_argument("--public", action="store_true", help="make a new repository public")
@@ -36,28 +47,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
+    from expander_sae.api import load
     from expander_sae.cli.data import read_activations
+    from expander_sae.errors import UserError
     from expander_sae.interop.hub import push
 
+    autoencoder = load(options.weights)
+    spec = autoencoder.about.get("spec") or {}
+    if "layer" in spec and "model" not in spec and options.base_model is None:
+        raise UserError("--base-model: found none, and the weights name no model; expected an id on the Hub")
     activations = None
     if options.activations is not None:
         activations = read_activations(
-            options.activations, options.tensor, options.column, options.split, options.tokens
+            options.activations,
+            options.tensor,
+            options.column,
+            options.split,
+            options.tokens,
+            autoencoder.m,
         )
-    pushed = push(
-        options.run,
-        options.repository,
-        private=not options.public,
-        licence=options.licence,
-        base_model=options.base_model,
-        dataset=options.dataset,
-        table=options.table,
-        with_saelens=None if options.saelens == "none" else options.saelens,
-        activations=activations,
-        message=options.message,
-        revision=options.revision,
-        dry_run=options.dry_run,
-    )
+    with _as_folder(options.weights, autoencoder) as folder:
+        pushed = push(
+            folder,
+            options.repository,
+            private=not options.public,
+            licence=options.licence,
+            base_model=options.base_model,
+            dataset=options.dataset,
+            table=options.table,
+            with_saelens=None if options.saelens == "none" else options.saelens,
+            activations=activations,
+            message=options.message,
+            revision=options.revision,
+            dry_run=options.dry_run,
+        )
     record = {"url": pushed.url, "dry_run": options.dry_run, "files": pushed.files, "card": pushed.card}
     lines = pairs([(name, f"{size:,} bytes") for name, size in pushed.files.items()])
     if options.dry_run:
@@ -65,3 +88,19 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     else:
         lines.append(f"uploaded: {pushed.url}")
     terminal.result(record, lines)
+
+
+@contextmanager
+def _as_folder(given: Path, autoencoder: SparseAutoencoder) -> Iterator[Path]:
+    """A run's folder as it is; of a weights file or an import, a folder with the weights alone."""
+    from expander_sae.api import WEIGHTS, save
+
+    if (given / WEIGHTS).is_file():
+        yield given
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if given.is_file():
+            shutil.copyfile(given, Path(folder) / WEIGHTS)
+        else:
+            save(autoencoder, Path(folder) / WEIGHTS)
+        yield Path(folder)

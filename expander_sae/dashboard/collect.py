@@ -14,10 +14,13 @@ from torch import Tensor
 from expander_sae.activations.language_model import LanguageModel, tokenizer_of
 from expander_sae.activations.pool import Pool
 from expander_sae.activations.weights import read_model
+from expander_sae.api import load
+from expander_sae.arrays import HALF
 from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.certificates import flatness
 from expander_sae.codes import codes_of, joined
 from expander_sae.dashboard.arrays import CompactCode, compact, packed, quantised
+from expander_sae.dashboard.rows import Tokens
 from expander_sae.dictionary import SparseDictionary
 from expander_sae.errors import UserError
 from expander_sae.inference import INFERENCES
@@ -44,24 +47,33 @@ def find_above(folder: Path, name: str) -> Path | None:
 
 
 def collect(
-    folder: Path, pool_path: Path | None, model_path: Path | None, limits: Limits, logits: bool = True
+    folder: Path,
+    pool_path: Path | None,
+    model_path: Path | None,
+    limits: Limits,
+    logits: bool = True,
+    given: Tokens | None = None,
+    tokenizer: Path | None = None,
 ) -> dict[str, Any]:
     """Everything that the page of the run in `folder` shows, as JSON.
 
+    folder: a run's folder, a weights file, or whatever else `expander_sae.load` reads.
     pool_path, model_path: the test pool's manifest and `model.json`; None looks for
     `pool/test.json` and `model.json` in the folders above, as the workflow lays them out. Without
     a model the tokens are shown as numbers and there are no logit effects.
+    given: activations in place of a pool; without token ids their rows are shown as numbers.
+    tokenizer: folder of a tokenizer, in place of the model's.
 
     Raises:
-        UserError: no weights, no pool, or a pool of another width.
+        UserError: no weights, no activations, or activations of another width.
     """
-    autoencoder, about = SparseAutoencoder.load(folder / WEIGHTS if folder.is_dir() else folder)
-    pool_path = pool_path or find_above(folder / WEIGHTS, "pool/test.json")
-    if pool_path is None:
-        raise UserError(f"{folder}: found no pool/test.json in the folders above it, expected one or --pool")
-    pool = Pool.open(pool_path)
+    autoencoder = load(folder)
+    about = autoencoder.about
+    if autoencoder.b_dec.dtype in HALF:
+        autoencoder = autoencoder.float()
+    pool = given or _pool(folder, pool_path)
     if pool.m != autoencoder.m:
-        raise UserError(f"{pool_path}: activations of width {pool.m}, expected m = {autoencoder.m}")
+        raise UserError(f"{pool.path}: activations of width {pool.m}, expected m = {autoencoder.m}")
     model_path = model_path or find_above(folder / WEIGHTS, "model.json")
     kept = np.unique(
         np.linspace(0, autoencoder.n - 1, min(limits.features, autoencoder.n)).round().astype(int)
@@ -70,9 +82,12 @@ def collect(
     limit = math.inf if about.get("norm_limit") is None else float(about["norm_limit"])
     encoded = np.flatnonzero(pool.norms[:tokens] <= limit)
     if not encoded.size:
-        raise UserError(f"{pool_path}: no token has a norm within the weights' norm_limit {limit:g}")
+        raise UserError(f"{pool.path}: no token has a norm within the weights' norm_limit {limit:g}")
     pursued = encoded[encoded < limits.omp_tokens]
     record = None if model_path is None else read_model(model_path)
+    words = record
+    if tokenizer is not None:
+        words = {"name": str(tokenizer), "path": str(tokenizer), "trust_remote_code": False}
     spec = about.get("spec") or {}
     return {
         "title": _title(spec, autoencoder),
@@ -82,7 +97,7 @@ def collect(
         "encoded": int(encoded.size),
         "metrics": _metrics(folder),
         "features": packed(kept),
-        "text": _texts(pool.token_id[:tokens], record),
+        "text": _numbered(tokens) if pool.token_id is None else _texts(pool.token_id[:tokens], words),
         "document": packed(pool.document[:tokens].astype(np.int64)),
         "encoder": _code(autoencoder, pool, encoded, kept, "encoder").json(),
         "omp": _code(autoencoder, pool, pursued, kept, "omp").json() if pursued.size else None,
@@ -92,6 +107,16 @@ def collect(
         "flatness": packed(_flatness(autoencoder)[kept].astype("<f4")),
         "logits": _logits(autoencoder, model_path, record, kept) if logits and model_path else None,
     }
+
+
+def _pool(folder: Path, pool_path: Path | None) -> Pool:
+    found = pool_path or find_above(folder / WEIGHTS, "pool/test.json")
+    if found is None:
+        raise UserError(
+            f"{folder}: found no pool/test.json in the folders above it, expected --activations FILE (or "
+            "--pool, the manifest of a pool that the workflow made)"
+        )
+    return Pool.open(found)
 
 
 def _title(spec: dict[str, Any], autoencoder: SparseAutoencoder) -> str:
@@ -120,6 +145,11 @@ def _texts(ids: np.ndarray, record: dict[str, Any] | None) -> dict[str, Any]:
     return {"unique": _words(unique, record), "place": packed(place)}
 
 
+def _numbered(rows: int) -> dict[str, Any]:
+    """Rows of which nothing is known: their places."""
+    return {"unique": [f"row {row}" for row in range(rows)], "place": packed(np.arange(rows))}
+
+
 def _words(ids: np.ndarray, record: dict[str, Any] | None) -> list[str]:
     if record is None:
         return [f"[{token}]" for token in ids]
@@ -128,7 +158,7 @@ def _words(ids: np.ndarray, record: dict[str, Any] | None) -> list[str]:
 
 
 def _code(
-    autoencoder: SparseAutoencoder, pool: Pool, rows: np.ndarray, features: np.ndarray, inference: str
+    autoencoder: SparseAutoencoder, pool: Tokens, rows: np.ndarray, features: np.ndarray, inference: str
 ) -> CompactCode:
     code = joined(codes_of(autoencoder, pool.activations[rows], INFERENCES[inference], inference))
     return compact(code, rows, features, autoencoder.n)

@@ -37,6 +37,9 @@
   }
   const figure = (value) => (Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en")
     : String(+value.toPrecision(3))).replace("-", "−");
+  // Spread into Math.max a feature's firings would exceed the number of arguments that a call may have.
+  const largest_of = (values, least) => { for (const value of values) if (value > least) least = value; return least; };
+  const smallest_of = (values, most) => { for (const value of values) if (value < most) most = value; return most; };
   const percent = (value) => `${+(100 * value).toPrecision(2)} %`;
   const visible = (text) => text.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/\r/g, "␍").replace(/ {3,}/g, "  ");
 
@@ -116,7 +119,7 @@
 
   function contexts(i) {
     const fired = firings("encoder", i), strength = new Map(fired);
-    const peak = Math.max(...fired.map(([, value]) => Math.abs(value)));
+    const peak = largest_of(fired.map(([, value]) => Math.abs(value)), 0);
     const items = [...fired].sort((a, b) => b[1] - a[1]).slice(0, CONTEXTS).map(([token, value]) => {
       const line = make("span", { class: "context" });
       for (let t = Math.max(0, token - BEFORE); t <= Math.min(data.tokens - 1, token + AFTER); t++) {
@@ -135,7 +138,7 @@
   }
 
   function bars(entries) {
-    const largest = Math.max(...entries.map(([, value]) => Math.abs(value)), 1e-30);
+    const largest = largest_of(entries.map(([, value]) => Math.abs(value)), 1e-30);
     const grid = make("div", { class: "bars" });
     for (const [label, value, kind] of entries) {
       const bar = make("span", { class: value < 0 ? "bar minus" : "bar" });
@@ -183,7 +186,7 @@
       ["both", String(both)], ["encoder only", String(own.size - both)], ["OMP only", String(pursued.size - both)],
     ]));
     if (!points.length) return box;
-    const size = 260, pad = 36, low = Math.min(0, ...points.flat()), high = Math.max(...points.flat(), 0);
+    const size = 260, pad = 36, low = smallest_of(points.flat(), 0), high = largest_of(points.flat(), 0);
     const span = high - low || 1, at = (value) => (value - low) / span * size;
     const plot = draw("svg", { viewBox: `0 0 ${size + 2 * pad} ${size + 2 * pad}`, width: size + 2 * pad, role: "img",
       "aria-label": "activation by OMP against activation by the encoder, one dot a token" });
@@ -209,7 +212,7 @@
       ["largest activation", figure(peak)], ["flatness β", figure(flatness[i])]];
     parts.push(facts(known));
     if (!count) parts.push(make("p", { class: "note" },
-      make("span", { class: "dead" }, "Dead: "), `it never fires on the ${data.encoded.toLocaleString("en")} encoded test tokens.`));
+      make("span", { class: "dead" }, "Dead: "), `it never fires on the ${data.encoded.toLocaleString("en")} encoded tokens.`));
     else parts.push(make("h3", {}, "Top activating contexts"), contexts(i));
     const { width, shown: listed } = data.columns;
     parts.push(make("h3", {}, "Decoder column"), make("p", { class: "soft" }, width > listed
@@ -218,7 +221,7 @@
       "The column through the unembedding, less the mean over the vocabulary: the direct path only, " +
       "without the layers above and without the final norm."), effects(i));
     if (codes.omp) parts.push(make("h3", {}, "Encoder against OMP"), make("p", { class: "soft" },
-      `Activations on the first ${data.omp_tokens.toLocaleString("en")} encoded test tokens; 0 where only the other found it.`),
+      `Activations on the first ${data.omp_tokens.toLocaleString("en")} encoded tokens; 0 where only the other found it.`),
       comparison(i));
     return parts;
   }
@@ -230,7 +233,7 @@
       const place = 1 - Math.log10(count / data.encoded) / lowest;
       bins[Math.min(bins.length - 1, Math.floor(place * bins.length))]++;
     }
-    const width = 480, height = 120, most = Math.max(...bins, 1), step = width / bins.length;
+    const width = 480, height = 120, most = largest_of(bins, 1), step = width / bins.length;
     const plot = draw("svg", { viewBox: `0 0 ${width} ${height + 22}`, width, role: "img",
       "aria-label": "number of features by how often they fire" });
     bins.forEach((bin, b) => plot.append(draw("rect", { class: "column", x: (b * step + 1).toFixed(1), width: (step - 2).toFixed(1),
@@ -268,7 +271,7 @@
   }
 
   const kept = data.shape.n === features.length ? "" : ` ${features.length.toLocaleString("en")} of ${data.shape.n.toLocaleString("en")} features, evenly spaced.`;
-  element("about").textContent = `m = ${data.shape.m}; ${data.encoded.toLocaleString("en")} of ${data.tokens.toLocaleString("en")} held-out tokens encoded.${kept}`;
+  element("about").textContent = `m = ${data.shape.m}; ${data.encoded.toLocaleString("en")} of ${data.tokens.toLocaleString("en")} tokens encoded.${kept}`;
   document.documentElement.style.setProperty("--top", `${document.querySelector("header").offsetHeight}px`);
   element("controls").addEventListener("submit", (event) => event.preventDefault());
   for (const id of ["search", "sort", "show"]) element(id).addEventListener("input", filter);

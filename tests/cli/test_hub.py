@@ -2,10 +2,13 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
+from expander_sae import load, save
 from expander_sae.interop import hub
-from tests.cli.conftest import N
+from tests.cli.conftest import M, N
 
 
 @pytest.fixture
@@ -55,3 +58,45 @@ def test_a_dry_run_shows_the_card_and_uploads_nothing(command, weights, stand_in
 def test_a_folder_without_weights_is_named(command, tmp_path, stand_in):
     done = command("push", tmp_path / "none", "me/sae")
     assert done.code == 1 and done.err.startswith(f"error: {tmp_path / 'none'}")
+
+
+def test_a_weights_file_is_pushed_as_it_is(command, tmp_path, weights, activations, stand_in):
+    given = weights.rename(tmp_path / "mine.safetensors")
+    (tmp_path / "run.json").write_text("of something else")
+    arguments = ("--activations", activations[0], "--saelens", "compact", "--json")
+    done = command("push", given, "me/sae", *arguments)
+    assert done.code == 0, done.err
+    assert set(done.json["files"]) == {
+        "README.md",
+        "saelens/cfg.json",
+        "saelens/sae_weights.safetensors",
+        "weights.safetensors",
+    }
+    assert (tmp_path / "hub" / "me" / "sae" / "weights.safetensors").read_bytes() == given.read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["mine.safetensors"]
+
+
+def test_an_imported_folder_is_pushed_as_our_own(command, tmp_path, weights, stand_in):
+    out = tmp_path / "exported"
+    assert command("export", weights, "--format", "sparsify", "--out", out).code == 0
+    done = command("push", out, "me/sae", "--saelens", "none")
+    assert done.code == 0, done.err
+    pushed = load(tmp_path / "hub" / "me" / "sae" / "weights.safetensors")
+    assert torch.equal(pushed.b_dec, load(weights).b_dec) and pushed.n == N
+
+
+def test_activations_of_another_width_are_refused_before_anything_is_sent(
+    command, tmp_path, weights, stand_in
+):
+    np.save(tmp_path / "wide.npy", np.ones((5, M + 1), np.float32))
+    done = command("push", weights, "me/sae", "--activations", tmp_path / "wide.npy")
+    assert done.code == 1 and f"activations of width {M + 1}, expected m = {M}" in done.err
+    assert stand_in == {}
+
+
+def test_weights_of_a_layer_of_no_model_need_its_name(command, tmp_path, weights, stand_in):
+    spec = {"layer": 3, "train_tokens": 5, "steps": 1, "recipe": "standard", "seed": 0}
+    file = save(load(weights), tmp_path / "w.safetensors", spec=spec)
+    done = command("push", file, "me/sae", "--saelens", "none")
+    assert done.code == 1 and done.err.startswith("error: --base-model: found none")
+    assert command("push", file, "me/sae", "--saelens", "none", "--base-model", "a/b", "--dry-run").code == 0

@@ -1,16 +1,22 @@
 import base64
+import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from expander_sae import load, save
 from expander_sae.activations.language_model import LanguageModel, tokenizer_of
 from expander_sae.activations.pool import Pool
 from expander_sae.activations.weights import read_model
 from expander_sae.autoencoder import SparseAutoencoder
+from expander_sae.cli.main import main
 from expander_sae.dashboard.collect import LOGITS, Limits, collect
 from expander_sae.errors import UserError
 from expander_sae.inference import INFERENCES
+from expander_sae.interop import saelens
 from expander_sae.runs import WEIGHTS
 from tests.dashboard.conftest import DEAD, MASSIVE, TOKENS, D, N
 
@@ -104,5 +110,96 @@ def test_without_a_model_tokens_are_numbers(run, loaded, tmp_path):
     found = collect(alone, pool.path, None, Limits(TOKENS, 8))
     assert found["logits"] is None
     assert found["text"]["unique"] == [f"[{token}]" for token in np.unique(pool.token_id)]
-    with pytest.raises(UserError, match=r"no pool/test.json in the folders above it"):
+    with pytest.raises(
+        UserError, match=r"no pool/test.json in the folders above it, expected --activations FILE"
+    ):
         collect(alone, None, None, Limits())
+
+
+@pytest.fixture
+def files(run, loaded, tmp_path):
+    """The run's weights alone, and its pool as files that a user may have."""
+    _, pool, model = loaded
+    (tmp_path / "w.safetensors").write_bytes((run / WEIGHTS).read_bytes())
+    for name, array in (("h", pool.activations), ("ids", pool.token_id), ("documents", pool.document)):
+        np.save(tmp_path / f"{name}.npy", array)
+    return tmp_path, read_model(model / "model.json")["path"]
+
+
+def page_of(*arguments):
+    """(exit code, the data of the page that the command writes)."""
+    out = Path(arguments[0]).parent / "page.html"
+    code = main(["dashboard", *map(str, arguments), "--out", str(out), "--omp-tokens", str(TOKENS // 2)])
+    if not out.exists():
+        return code, None
+    text = out.read_text(encoding="utf-8")
+    return code, json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1]
+    )
+
+
+def test_weights_and_activations_give_the_page_of_their_run(data, files):
+    folder, tokenizer = files
+    what = ("--activations", folder / "h.npy", "--token-ids", folder / "ids.npy")
+    what += ("--documents", folder / "documents.npy", "--tokenizer", tokenizer)
+    code, found = page_of(folder / "w.safetensors", *what)
+    assert code == 0
+    for key in ("shape", "features", "tokens", "encoded", "encoder", "omp", "columns", "text", "document"):
+        assert found[key] == data[key], key
+    assert found["logits"] is None
+
+
+def test_activations_without_text_are_rows(data, files):
+    folder, _ = files
+    code, found = page_of(folder / "w.safetensors", "--activations", folder / "h.npy")
+    assert code == 0 and found["encoder"] == data["encoder"]
+    words = [found["text"]["unique"][place] for place in unpacked(found["text"]["place"])]
+    assert words == [f"row {row}" for row in range(TOKENS)]
+    assert list(unpacked(found["document"])) == list(range(TOKENS)), "nothing is known of a row's neighbours"
+    fewer = page_of(folder / "w.safetensors", "--activations", folder / "h.npy", "--tokens", 30)[1]
+    assert fewer["tokens"] == 30
+
+
+def test_an_imported_folder_has_a_page_too(data, files):
+    folder, _ = files
+    saelens.export(load(folder / "w.safetensors"), folder / "imported", say=False)
+    code, found = page_of(folder / "imported", "--activations", folder / "h.npy")
+    assert code == 0 and found["shape"] == data["shape"]
+    half = save(load(folder / "w.safetensors", dtype=torch.bfloat16), folder / "half.safetensors")
+    assert page_of(half, "--activations", folder / "h.npy")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--token-ids", "ids.npy"), "--token-ids: found no --activations"),
+        (("--activations", "h.npy", "--pool", "x.json"), "--pool: found --activations beside it"),
+        (("--activations", "h.npy", "--tokenizer", "x"), "--tokenizer: found no --token-ids"),
+        (("--activations", "ids.npy"), "expected numbers of shape [N, m]"),
+        (("--activations", "h.npy", "--token-ids", "h.npy"), "found float32, expected a .npy of whole"),
+        (
+            ("--activations", "h.npy", "--documents", "few.npy"),
+            f"found 3 numbers, expected one a row: {TOKENS}",
+        ),
+        (("--activations", "h.npy", "--documents", "none.npy"), "none.npy: no such file"),
+        (("--activations", "narrow.npy"), "activations of width 3, expected m ="),
+    ],
+)
+def test_what_a_page_cannot_be_made_of_is_said(files, monkeypatch, capsys, arguments, said):
+    folder, _ = files
+    monkeypatch.chdir(folder)
+    np.save("few.npy", np.arange(3))
+    np.save("narrow.npy", np.ones((5, 3), np.float32))
+    assert page_of(folder / "w.safetensors", *arguments) == (1, None)
+    assert said in capsys.readouterr().err
+
+
+def test_a_page_overwrites_nothing_that_it_is_made_of(files, capsys):
+    folder, _ = files
+    weights, before = folder / "w.safetensors", (folder / "w.safetensors").read_bytes()
+    for out in (weights, folder / "h.npy"):
+        assert (
+            main(["dashboard", str(weights), "--activations", str(folder / "h.npy"), "--out", str(out)]) == 1
+        )
+        assert f"--out: found {out}, which is the " in capsys.readouterr().err
+    assert weights.read_bytes() == before

@@ -2,12 +2,14 @@ import copy
 import html
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
 
 from expander_sae.cli.main import main
-from expander_sae.dashboard.page import render
+from expander_sae.dashboard.page import _read, render
 
 pytestmark = pytest.mark.xdist_group("dashboard")
 
@@ -74,3 +76,19 @@ def test_the_command_writes_the_page_and_says_what_it_holds(run, tmp_path, capsy
     record = json.loads(capsys.readouterr().out)
     assert record["bytes"] == out.stat().st_size and record["logit_effects"]
     assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_no_list_is_spread_into_the_arguments_of_a_call():
+    """An engine takes about a hundred thousand; a feature may fire more often."""
+    script = _read("page.js")
+    assert not re.findall(r"Math\.(?:max|min)\([^;]*?\.\.\.", script)
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    functions = "\n".join(re.findall(r"^  const (?:largest|smallest)_of = .*$", script, re.M))
+    check = "const long = Array.from({length: 1000000}, (_, i) => i - 7);"
+    check += (
+        "console.log(largest_of(long, 0), smallest_of(long, 0), largest_of([], 3), smallest_of([-1], -2))"
+    )
+    done = subprocess.run([node, "-e", f"{functions}\n{check}"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["999992", "-7", "3", "-2"]

@@ -1,0 +1,80 @@
+"""Activations of a user's own file as the page takes them, in place of a pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from expander_sae.errors import UserError
+
+
+class Tokens(Protocol):
+    """What the page asks of a pool: activations [N, m] by rows, and what is known of each token.
+
+    norms [N]; document int [N]: contexts do not run from one into the next; token_id int [N] or None.
+    """
+
+    @property
+    def path(self) -> str | Path: ...
+    @property
+    def m(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def activations(self) -> np.ndarray: ...
+    @property
+    def norms(self) -> np.ndarray: ...
+    @property
+    def document(self) -> np.ndarray: ...
+    @property
+    def token_id(self) -> np.ndarray | None: ...
+
+
+class TokenRows:
+    """`Tokens` of an array: activations float32 [N, m], ids and documents where they are known.
+
+    Without ids nothing is known of a row's neighbours, and each row is a document of its own; with ids and
+    without documents all rows are one.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        activations: np.ndarray,
+        token_id: np.ndarray | None = None,
+        document: np.ndarray | None = None,
+    ) -> None:
+        self.path, self.activations, self.token_id = path, activations, token_id
+        self.tokens, self.m = activations.shape
+        self.norms = np.linalg.norm(activations.astype(np.float64), axis=1)
+        if document is None:
+            document = np.arange(self.tokens) if token_id is None else np.zeros(self.tokens, np.int64)
+        self.document: np.ndarray = document
+
+
+def read_numbers(path: Path, rows: int, option: str) -> np.ndarray:
+    """The first `rows` of a .npy of whole numbers ≥ 0, one a row of the activations ([B, T] is B·T rows).
+
+    Raises:
+        UserError: no such file, another kind of array, or fewer rows.
+    """
+    try:
+        found: Any = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{option}: {path}: no such file") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{option}: {path}: not a readable .npy of numbers ({error})") from None
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu":
+        kind = getattr(found, "dtype", type(found).__name__)
+        raise UserError(f"{option}: {path}: found {kind}, expected a .npy of whole numbers")
+    found = found.reshape(-1)
+    if len(found) < rows:
+        raise UserError(f"{option}: {path}: found {len(found)} numbers, expected one a row: {rows}")
+    found = found[:rows].astype(np.int64)
+    if rows and not 0 <= int(found.min()) <= int(found.max()) < 1 << 32:
+        raise UserError(
+            f"{option}: {path}: found {int(found.min())} to {int(found.max())}, expected 0 to 2³² − 1"
+        )
+    return found

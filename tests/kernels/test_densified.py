@@ -137,7 +137,7 @@ def test_what_is_derived_goes_with_its_source() -> None:
 def test_wide_columns_are_multiplied_as_dense_ones_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
 
-    def load(name: str, device_type: str) -> ModuleType:
+    def load(name: str, device_type: str, dtype: torch.dtype | None) -> ModuleType:
         loaded.append(name)
         return reference
 

@@ -2,7 +2,8 @@
 
     python -m tests.interop.saelens_agreement results/MODEL/model.json results/…/pool/test.json RUN_FOLDER…
 
-Every sequence begins with a special token that both leave out: SAELens by its id, we by its row.
+Every sequence begins with a special token that both leave out: SAELens by its id, we by its row. Before that
+the reconstructions of the pool's tokens are compared, those of the dense folder loaded by SAELens with ours.
 """
 
 from __future__ import annotations
@@ -42,6 +43,57 @@ def rows(ids: Tensor, hidden: Tensor) -> Rows:
     document = np.repeat(np.arange(sequences, dtype=np.int32), length)
     flat = hidden.reshape(-1, hidden.shape[-1]).numpy()
     return Rows("sequences", hidden.shape[-1], flat, document, ids.reshape(-1).numpy().astype(np.int32))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """SAELens's reconstruction of a dense folder against ours, token by token.
+
+    passed: tokens above the norm limit, which we pass through. positive: how many of the others have k
+    positive kept values. same: ‖Δ‖/‖h‖ of those of them where both select the same features; other: of the
+    rest of them, near ties.
+    """
+
+    tokens: int
+    passed: int
+    positive: int
+    same: Tensor
+    other: Tensor
+
+    def text(self) -> str:
+        inside = self.tokens - self.passed
+        lines = [
+            f"{self.passed} of {self.tokens} tokens ({self.passed / self.tokens:.2%}) exceed norm_limit",
+            f"{self.positive} of the {inside} others ({self.positive / inside:.2%}) keep k positive values",
+        ]
+        for told, part in (("the same features", self.same), ("another feature", self.other)):
+            line = f"in {len(part)} of these SAELens selects {told}"
+            if len(part):
+                line += f": |difference|/|h| median {part.median():.1e}, largest {part.max():.1e}"
+            lines.append(line)
+        return "\n".join(f"  {line}" for line in lines)
+
+
+@torch.no_grad()
+def reconstructions(sae: expander_sae.SparseAutoencoder, folder: Path, h: Tensor) -> Compared:
+    """Export a dense folder, load it with SAELens, and compare on activations [N, m]."""
+    import sae_lens
+
+    saelens.export(sae, folder, say=False)
+    loaded = sae_lens.SAE.load_from_disk(folder)
+    limit, positive, same, other = sae.about.get("norm_limit"), 0, [], []
+    inside = h if limit is None else h[h.double().norm(dim=1) <= limit]
+    for part in inside.split(512):
+        code = expander_sae.encode(sae, part)
+        kept = (code.value > 0).all(dim=1)
+        positive += int(kept.sum())
+        theirs = loaded.encode(part)
+        selected = torch.zeros_like(theirs, dtype=torch.bool).scatter_(1, code.index, True)
+        agree = ((theirs != 0) == selected).all(dim=1)
+        difference = (loaded.decode(theirs) - expander_sae.decode(sae, code)).norm(dim=1) / part.norm(dim=1)
+        same.append(difference[kept & agree])
+        other.append(difference[kept & ~agree])
+    return Compared(len(h), len(h) - len(inside), positive, torch.cat(same), torch.cat(other))
 
 
 def ours(
@@ -132,20 +184,26 @@ def sequences(pool: Pool, special: int, count: int, length: int) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", type=Path, help="model.json of a finished run")
-    parser.add_argument("pool", type=Path, help="manifest of the pool whose tokens are used")
+    parser.add_argument(
+        "pool", type=Path, help="manifest of the pool whose tokens are used, of the runs' layer"
+    )
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--sequences", type=int, default=32, help="a multiple of 8")
     parser.add_argument("--length", type=int, default=128, help="tokens of a sequence")
     options = parser.parse_args()
     model = LanguageModel.load(options.model)
     special = model.tokenizer.bos_token_id
-    ids = sequences(Pool.open(options.pool), special, options.sequences, options.length)
+    pool = Pool.open(options.pool)
+    ids = sequences(pool, special, options.sequences, options.length)
+    h = torch.from_numpy(np.array(pool.activations))
     for run in options.runs:
         sae = expander_sae.load(run)
         layer = sae.about["spec"]["layer"]
         mine = ours(sae, model, ids, layer, special)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(model.record["path"])
+            compared = reconstructions(sae, Path(folder) / "compared", h)
+            print(f"{run}: reconstructions of the pool's tokens\n{compared.text()}")
             other = theirs(sae, Path(folder), path, ids, f"model.layers.{layer}", special)
         print(f"{run}: {mine.pop('over_norm_limit')} of {int((ids != special).sum())} tokens over norm_limit")
         for name, value in mine.items():

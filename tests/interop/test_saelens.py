@@ -132,6 +132,37 @@ def test_the_card_of_a_published_run_tells_how_saelens_loads_it(
         assert expander_sae.evaluate(sae, h)["l0"] == K
 
 
+def test_what_is_said_of_reconstructions_is_what_saelens_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.interop.saelens_agreement import reconstructions
+
+    sae, h = small(norm_limit=4.0), activations()
+    found = reconstructions(sae, tmp_path, h)
+    kept = h[h.norm(dim=1) <= 4.0]
+    _, positive = reference(sae, kept, relu=True)
+    assert (found.tokens, found.passed) == (300, 300 - len(kept))
+    assert found.positive == int(positive.sum()) == len(found.same) > 0 and len(found.other) == 0
+    assert 0 < float(found.same.max()) < 1e-5 and f"{found.positive / len(kept):.2%}" in found.text()
+    code = sae.encode(kept)
+    most = int(code.counts(N).argmax())
+    write = saelens.export
+
+    def altered(given: expander_sae.SparseAutoencoder, *args: Any, **options: Any) -> None:
+        """A folder in which one feature is never selected, as after a near tie."""
+        other = expander_sae.SparseAutoencoder(M, N, K, given.mask)
+        other.load_state_dict(given.state_dict())
+        with torch.no_grad():
+            other.b_enc[most] = -100
+        write(other, *args, **options)
+
+    monkeypatch.setattr(saelens, "export", altered)
+    found = reconstructions(sae, tmp_path, h)
+    touched = int(((code.index == most).any(dim=1) & positive).sum())
+    assert len(found.other) == touched > 0 and len(found.same) == found.positive - touched > 0
+    assert float(found.other.min()) > 1e-3 > 1e-5 > float(found.same.max())
+
+
 def test_run_evals_and_our_evaluation_agree(tmp_path: Path) -> None:
     from tests.interop.saelens_agreement import ours, theirs
 

@@ -1,9 +1,4 @@
-"""Exported folders in SAELens itself. Skipped where sae-lens is not installed; it has its own environment:
-
-python -m venv build/saelens
-build/saelens/bin/pip install torch sae-lens==6.54.12 -e . pytest hypothesis
-build/saelens/bin/python -m pytest tests/interop
-"""
+"""Exported folders in SAELens itself. `make test-saelens` installs it apart; elsewhere this is skipped."""
 
 from __future__ import annotations
 

@@ -76,6 +76,8 @@ def stored_mask(header: dict[str, Any], tensors: dict[str, Tensor], origin: str 
         KeyError, TypeError: header or tensors lack something.
     """
     shape, record = header["shape"], header["mask"]
+    if not all(type(shape[key]) is int for key in ("m", "n", "k")):
+        raise UserError(f"{origin}: shape {shape!r}, expected whole numbers m, n and k")
     m, n, values = (tensors[name].numel() for name in ("b_dec", "b_enc", "values"))
     if (shape["m"], shape["n"]) != (m, n):
         raise UserError(

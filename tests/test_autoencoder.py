@@ -213,6 +213,16 @@ def test_a_claimed_size_is_compared_with_the_tensors_before_a_mask_is_made(
         SparseAutoencoder.load(path)
 
 
+def test_a_shape_is_of_whole_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    build("expander", 12, 40, 5, 4, "tied", 0).save(path)
+    tensors, header = load_tensors(path)
+    for wrong in ({"k": 1.5}, {"k": True}, {"m": 12.0}):
+        save_tensors(tensors, path, header | {"shape": header["shape"] | wrong})
+        with pytest.raises(UserError, match=r"w\.safetensors: shape .* expected whole numbers m, n and k"):
+            SparseAutoencoder.load(path)
+
+
 @pytest.mark.parametrize(("family", "encoder"), [("dense", "tied"), ("expander", "full")])
 def test_a_claimed_dense_matrix_is_compared_before_it_is_made(
     family: str, encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -217,6 +217,8 @@ def _load_compact(
     about = required(record, "about", dict, path) if "about" in record else {}
     # SAELens may have folded a scale in since it was written: the limit in use is the configuration's.
     limit = config.get("norm_limit")
+    if isinstance(limit, bool) or not isinstance(limit, int | float | None):
+        raise UserError(f"{path}: norm_limit {limit!r}, expected a number or null")
     loaded.about = about if limit is None else about | {"norm_limit": limit}
     return loaded
 

@@ -72,6 +72,7 @@ def test_a_configuration_must_be_a_mapping(name: str, tmp_path: Path) -> None:
         ({"d_in": ...}, "cfg.json: d_in None, expected a whole number"),
         ({"d_sae": 2 * N}, "cfg.json: d_in 16, d_sae 96, expected those of the biases"),
         ({"k": N + 1}, "cfg.json: k: found 49, expected 1 to n = 48"),
+        ({"norm_limit": "no"}, "cfg.json: norm_limit 'no', expected a number or null"),
         ({"metadata": "no"}, "cfg.json: metadata 'no', expected a mapping"),
         ({"metadata": {"expander_sae": 1}}, "cfg.json: expander_sae 1, expected a mapping"),
         ({"metadata": {"expander_sae": {"about": 1}}}, "cfg.json: about 1, expected a mapping"),

@@ -80,10 +80,12 @@ def encode(
         ``block_omp_{L}``, which takes L columns a round.
 
     Raises:
-        UserError: another width, or an unknown inference.
+        UserError: another width, an unknown inference, or a batch size under 1.
     """
     run = inferences(inference)
     rows = _rows(autoencoder, activations)
+    if batch_size < 1:
+        raise UserError(f"batch_size: found {batch_size}, expected at least 1")
     parts = [run(autoencoder, autoencoder.own(part)) for part in rows.split(batch_size)]
     if not parts:
         empty = rows.new_zeros(0, autoencoder.k)

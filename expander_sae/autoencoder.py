@@ -169,6 +169,12 @@ class SparseAutoencoder(nn.Module):
         """A tensor or an array as a tensor of the autoencoder's device and dtype."""
         return as_tensor(values).to(self.b_dec.device, self.b_dec.dtype)
 
+    def _rows_of(self, activations: Tensor) -> Tensor:
+        """[B, m]; without this [B, 1] would be broadcast."""
+        if activations.ndim != 2 or activations.shape[1] != self.m:
+            raise UserError(f"activations: found shape {list(activations.shape)}, expected [B, m = {self.m}]")
+        return activations
+
     @torch.no_grad()
     def encode(self, activations: Tensor | np.ndarray) -> SparseCode:
         """Code, on the autoencoder's device, of activations [B, m] of any device and numeric dtype.
@@ -176,9 +182,7 @@ class SparseAutoencoder(nn.Module):
         Raises:
             UserError: another shape; [B, T, m] is to be flattened first.
         """
-        h = as_tensor(activations)
-        if h.ndim != 2 or h.shape[1] != self.m:
-            raise UserError(f"activations: found shape {list(h.shape)}, expected [B, m = {self.m}]")
+        h = self._rows_of(as_tensor(activations))
         encoder = self._encoder_on(self.dictionary())
         return encoder.correlate_topk(self.own(h) - self.b_dec, self.b_enc, self.k)
 
@@ -210,8 +214,9 @@ class SparseAutoencoder(nn.Module):
         """(ĥ [B, m], code); ĥ is differentiable in every parameter.
 
         The selection needs no gradient, and its k kept pre-activations are what the gradient
-        starts from: it costs O(B·k·w), not O(B·n·w).
+        starts from: it costs O(B·k·w), not O(B·n·w). Raises `UserError` for another shape.
         """
+        self._rows_of(activations)
         if self.encoder is None:
             rebuilt, index, value = tied_reconstruction(
                 self._columns(), self.b_enc, self.b_dec, activations, self.k, self.rows, self._backend()

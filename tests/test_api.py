@@ -337,8 +337,11 @@ def test_activations_of_another_shape_are_refused(activations: torch.Tensor) -> 
     for wrong in (activations[0], activations.reshape(2, -1, M), activations[:, :1], activations[:, 1:]):
         with pytest.raises(expander_sae.UserError, match=r"activations: found shape .*, expected \["):
             sae.encode(wrong)
-        with pytest.raises(expander_sae.UserError, match="activations: found shape"):
-            expander_sae.encode(sae, wrong)
+        for call in (sae, lambda h: expander_sae.encode(sae, h)):
+            with pytest.raises(expander_sae.UserError, match="activations: found shape"):
+                call(wrong)
+    with pytest.raises(expander_sae.UserError, match="batch_size: found 0, expected at least 1"):
+        expander_sae.encode(sae, activations, batch_size=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

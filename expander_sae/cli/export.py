@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from expander_sae.cli.arguments import add_activations, add_compute, add_weights
+from expander_sae.cli.arguments import add_activations, add_compute, add_weights, positive
 from expander_sae.cli.terminal import Terminal, pairs
 
 SUMMARY = "write a folder that SAELens, sparsify or dictionary_learning loads"
@@ -24,6 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compact", action="store_true", help="saelens: values and the mask's recipe only")
     parser.add_argument("--model-name", help="saelens: name of the language model")
     parser.add_argument("--hook-name", help="saelens: name of the hook point")
+    parser.add_argument(
+        "--context-size", type=positive, help="saelens: tokens of a sequence; `run_evals` wants it"
+    )
+    parser.add_argument(
+        "--prepend-bos",
+        action=argparse.BooleanOptionalAction,
+        help="saelens: whether sequences begin with a special token; `run_evals` wants it",
+    )
     add_activations(parser, "--activations")
     add_compute(parser)
 
@@ -36,7 +44,12 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.errors import UserError
     from expander_sae.interop import dictionary_learning, saelens, sparsify
 
-    names = {"model_name": options.model_name, "hook_name": options.hook_name}
+    names = {
+        "model_name": options.model_name,
+        "hook_name": options.hook_name,
+        "context_size": options.context_size,
+        "prepend_bos": options.prepend_bos,
+    }
     metadata: dict[str, Any] = {name: value for name, value in names.items() if value is not None}
     if options.format != "saelens" and (options.compact or metadata):
         option = "compact" if options.compact else next(iter(metadata)).replace("_", "-")

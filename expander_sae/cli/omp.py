@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
+    import numpy as np
+
     from expander_sae.cli.data import inference_of, load_weights, read_activations
     from expander_sae.cli.outputs import ACTIVATIONS, WEIGHTS, check_files
     from expander_sae.codes import codes_of
@@ -51,14 +53,21 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     write = _parquet if options.out.suffix == ".parquet" else _safetensors
     settings = {"n": autoencoder.n, "k": autoencoder.k, "inference": options.inference}
     active = write(codes, options.out, settings)
-    record = {
+    record: dict[str, object] = {
         "out": str(options.out),
         "bytes": options.out.stat().st_size,
         "tokens": len(activations),
         "k": autoencoder.k,
         "l0": active / len(activations),
     }
-    terminal.result(record, pairs(list(record.items())))
+    limit = autoencoder.about.get("norm_limit")
+    if limit is not None:
+        parts = (activations[start : start + 8192] for start in range(0, len(activations), 8192))
+        record["over_norm_limit"] = sum(int((np.linalg.norm(part, axis=1) > limit).sum()) for part in parts)
+    lines = pairs(list(record.items()))
+    if record.get("over_norm_limit"):
+        lines.append(f"tokens of a norm over {limit:g} are encoded here; the recipe passes them through")
+    terminal.result(record, lines)
 
 
 def _safetensors(codes: Iterator[SparseCode], path: Path, about: dict[str, object]) -> int:

@@ -149,7 +149,7 @@ def pull(
     if there and not overwrite:
         raise UserError(
             f"{folder}: holds {', '.join(there)}, expected none of the files to be fetched; choose another "
-            "folder, move them away, or replace them (overwrite=True)"
+            "folder, move them away, or replace them (overwrite=True, --overwrite)"
         )
     parent = folder.resolve().parent
     try:

@@ -59,6 +59,10 @@ def test_tokens_beyond_the_norm_limit_are_left_out(command, tmp_path, activation
     h = torch.from_numpy(array[1:])
     error = ((h - autoencoder(h)[0]).norm(dim=1) / h.norm(dim=1)).detach()
     assert record["inference"]["encoder"]["relative_error"] == pytest.approx(float(error.mean()), rel=1e-5)
+    done = command("omp", tmp_path / "weights.safetensors", file, "--out", tmp_path / "codes.parquet")
+    assert "tokens of a norm over 50 are encoded here" in done.out
+    done = command("omp", tmp_path / "weights.safetensors", file, "--out", tmp_path / "c.parquet", "--json")
+    assert (done.json["tokens"], done.json["over_norm_limit"]) == (TOKENS, 1)
 
 
 def test_eval_measures_each_inference(command, weights, autoencoder, activations):

@@ -26,10 +26,12 @@ def test_an_exported_folder_loads_as_the_same_autoencoder(
 
 def test_names_reach_the_folder(command, tmp_path, weights):
     names = ("--model-name", "mine", "--hook-name", "blocks.3.hook_resid_post")
+    names = (*names, "--context-size", "64", "--no-prepend-bos")
     done = command("export", weights, "--out", tmp_path / "out", "--format", "saelens", *names)
     assert done.code == 0 and "not measured" in done.out
     metadata = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]
     assert (metadata["model_name"], metadata["hook_name"]) == ("mine", "blocks.3.hook_resid_post")
+    assert (metadata["context_size"], metadata["prepend_bos"]) == (64, False)
 
 
 def test_options_of_another_format_are_refused(command, tmp_path, weights):

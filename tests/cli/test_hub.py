@@ -46,6 +46,9 @@ def test_what_is_pushed_can_be_pulled(command, tmp_path, weights, stand_in):
     assert pulled.code == 0 and pulled.out == f"{tmp_path / 'pulled'}\n"
     assert (tmp_path / "pulled" / "weights.safetensors").read_bytes() == weights.read_bytes()
     assert command("inspect", tmp_path / "pulled", "--json").json["shape"]["n"] == N
+    again = command("pull", "me/sae", "--out", tmp_path / "pulled")
+    assert again.code == 1 and "--overwrite" in again.err
+    assert command("pull", "me/sae", "--out", tmp_path / "pulled", "--overwrite").code == 0
 
 
 def test_a_dry_run_shows_the_card_and_uploads_nothing(command, weights, stand_in):

@@ -57,7 +57,9 @@ def test_what_a_command_in_a_sentence_names_exists(page, command):
         for asked in re.findall(r"\[(.*?)\]", command):
             assert set(asked.split(",")) <= set(extras)
     else:
-        build_parser().parse_args(words)
+        (choice,) = (action for action in build_parser()._actions if action.choices)
+        options = choice.choices[words[0]]._option_string_actions
+        assert {word for word in words if word.startswith("--")} <= set(options)
 
 
 def test_there_are_such_commands():

@@ -1,16 +1,20 @@
 """Rebuild every figure, table, verdict and the report from tables: python -m expander_sae.report FOLDER.
 
 FOLDER is a results folder or a study with rows/. Nothing is computed from weights, and torch is not used.
+A study gets its verdicts beside its rows, to be committed with them.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from expander_sae.errors import UserError, reported_to_user
 
 ROOT = Path(__file__).resolve().parents[2]
+KEPT = {"claims.json": "claims.json", "tables/claims.md": "verdicts.md", "frontier.png": "frontier.png"}
+"""What a study keeps of its report: file of the report → file of the study."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,12 +28,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def default_out(folder: Path) -> Path:
-    """The folder itself for a results folder, results/NAME for a study: what it commits stays as it is."""
+    """The folder itself for a results folder, results/NAME for a study."""
     return Path("results") / folder.resolve().name if (folder / "rows").is_dir() else folder
 
 
 def rebuild(folder: Path, out: Path) -> None:
-    """Write frontier, figures/, tables/, claims.json and report.html below `out`."""
+    """Write frontier, figures/, tables/, claims.json and report.html below `out`, and `KEPT` in a study."""
     from expander_sae.claims import write_claims
     from expander_sae.figures import frontier
     from expander_sae.figures.sources import BENCHMARKS, RESOURCES, load
@@ -65,6 +69,9 @@ def rebuild(folder: Path, out: Path) -> None:
     write_tables(sources, out / "tables")
     provenance = read_json(found.provenance) if found.provenance.exists() else {}
     write_report(sources, out / "figures", out / "frontier.png", provenance, out / "report.html")
+    if (folder / "rows").is_dir():
+        for made, kept in KEPT.items():
+            shutil.copyfile(out / made, folder / kept)
 
 
 if __name__ == "__main__":

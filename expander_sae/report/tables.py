@@ -234,10 +234,11 @@ def storage(sources: Sources) -> Table:
 def claims(sources: Sources) -> Table:
     """One row a claim and setting."""
     columns = [
-        Column("setting", "setting"), Column("id", "claim"), Column("verdict", "verdict"),
+        Column("setting", "setting"), Column("id", "claim"), Column("sentence", "claim in words"),
+        Column("verdict", "verdict"), Column("points_to", "points to"),
         Column("estimate", "estimate", 4), Column("low", "from", 4), Column("high", "to", 4),
         Column("threshold", "holds if"), Column("seeds", "seeds"), Column("documents", "documents"),
-        Column("sentence", "claim in words"), Column("reason", "reason"),
+        Column("reason", "reason"),
     ]  # fmt: skip
     rows = []
     for record in sources.claims:
@@ -245,7 +246,10 @@ def claims(sources: Sources) -> Table:
         rows.append(
             {**{column.name: record.get(column.name) for column in columns}, "low": low, "high": high}
         )
-    caption = "Verdicts by rules written down before the data; docs/claims.md explains them."
+    caption = (
+        "docs/claims.md explains the verdicts, and what was known when a claim was written down. Of several "
+        "comparisons, the numbers are those of the one on which the verdict hangs."
+    )
     return Table("claims", "Claims", caption, columns, rows)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from expander_sae.claim_cells import Request
 from expander_sae.claim_register import read_register
+from expander_sae.claims import write_claims
+from expander_sae.files import read_json
+from expander_sae.report.gather import gather
 from expander_sae.study import Run, Study, load_config
 from tests.claims.world import ROOT
 
@@ -23,6 +28,21 @@ def gives(run: Run, request: Request) -> bool:
         return request.inference in run.evaluation["inference"]
     analysis = "novelty" if request.metric.startswith("novel") else "certificates"
     return analysis in run.analysis["analyses"]
+
+
+def test_the_study_s_verdicts_follow_from_its_rows(tmp_path):
+    """`make figures` writes them; on another machine a last digit may differ."""
+    study = ROOT / "studies" / "smollm2-135m"
+    found = gather(study, tmp_path)
+    write_claims(
+        found.metrics, found.documents, ROOT / "workflow" / "claims.yaml", tmp_path / "c", found.speed
+    )
+    again, kept = read_json(tmp_path / "c"), read_json(study / "claims.json")
+    told = [[record[key] for key in ("id", "verdict", "points_to", "seeds")] for record in kept]
+    assert [[record[key] for key in ("id", "verdict", "points_to", "seeds")] for record in again] == told
+    for mine, its in zip(again, kept, strict=True):
+        numbers = [[one["estimate"], *(one["interval"] or [])] for one in (mine, its)]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-3, abs=1e-6)
 
 
 def test_what_cannot_be_decided_is_said():

@@ -94,7 +94,7 @@ def test_a_folder_without_tables_is_named(tmp_path):
         gather(tmp_path, tmp_path / "out")
 
 
-def test_a_study_is_not_written_into(rows, tmp_path):
+def test_a_study_s_report_lies_among_the_results(rows, tmp_path):
     assert default_out(rows) == Path("results") / "toy"
     assert default_out(tmp_path) == tmp_path
 
@@ -109,6 +109,8 @@ def test_one_command_rebuilds_everything_without_torch(rows, tmp_path):
     assert done.returncode == 0, done.stderr
     for name in ("claims.json", "frontier.pdf", "figures/claims.pdf", "tables/headline.tex", "report.html"):
         assert (tmp_path / "out" / name).stat().st_size > 0, name
+    for made, kept in command.KEPT.items():
+        assert (rows / kept).read_bytes() == (tmp_path / "out" / made).read_bytes(), kept
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,8 @@ def fit(axes: Axes, cells: Iterable[Cell], more: Sequence[float] = ()) -> None:
         if math.isfinite(cell.half):
             low = min(low, max(cell.mean - cell.half, min(known) - reach))
             high = max(high, min(cell.mean + cell.half, max(known) + reach))
-    room = 0.07 * max(high - low, 0.02 * max(abs(low), abs(high)), 1e-9)
+    # Where all is 0, a range in which 0 reads as 0.
+    room = 0.07 * (max(high - low, 0.02 * max(abs(low), abs(high))) or 1.0)
     axes.set_ylim(low - room, high + room)
 
 
@@ -322,7 +323,9 @@ def keys(lines: Iterable[Line]) -> list[Line2D]:
 
 
 def short(value: float) -> str:
-    """30000 → 30k, 2400000 → 2.4M."""
+    """4096 → 4,096, 30000 → 30k, 2400000 → 2.4M."""
+    if 1000 < value < 10_000 and value % 1000:
+        return f"{value:,.0f}"
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
             return f"{value / unit:.4g}{name}" if value % unit else f"{value / unit:.0f}{name}"

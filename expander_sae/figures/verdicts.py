@@ -62,7 +62,7 @@ def overview(records: Sequence[dict[str, Any]], setting: str) -> Sheet:
             axes.plot([0.02], [place], ls="none", marker=marker, color=colour, ms=5.5, mec="white", mew=0.5)
             axes.text(0.05, place, record["verdict"], va="center", size=SMALL, color=INK)
             axes.text(0.225, place, _number(record), va="center", size=SMALL, color=INK)
-            axes.text(0.515, place, record["threshold"], va="center", size=SMALL, color=INK)
+            axes.text(0.515, place, _region(record["threshold"]), va="center", size=SMALL, color=INK)
             _strip(axes, record, place, 0.87, 0.115)
         for x, text in ((0.05, "verdict"), (0.225, "estimate [interval]"), (0.515, "holds if"),
                         (0.87, "against the threshold")):  # fmt: skip
@@ -116,6 +116,14 @@ def thresholds(text: str) -> list[tuple[str, float]]:
         except ValueError:
             continue
     return found
+
+
+def _region(threshold: str) -> str:
+    """The threshold in few words: ``0.15 to 0.25`` where it has two ends."""
+    bounds = thresholds(threshold)
+    if len(bounds) < 2:
+        return threshold.replace("-", "−")
+    return " to ".join(f"{bound:g}".replace("-", "−") for _, bound in bounds)
 
 
 def _number(record: dict[str, Any]) -> str:

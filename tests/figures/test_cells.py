@@ -11,6 +11,7 @@ from expander_sae.figures.cells import Book, Cell, half_interval
 from expander_sae.figures.data import retention
 from expander_sae.figures.fidelity import budget_cell, gain
 from expander_sae.figures.published import Published, Value
+from expander_sae.figures.sheet import short
 from expander_sae.figures.supports import distinct_supports
 from expander_sae.figures.verdicts import short_value, thresholds
 from expander_sae.masks import MaskRecipe
@@ -139,6 +140,12 @@ def test_the_published_interval_undoes_the_population_s_standard_deviation():
     population = math.sqrt(sum((value - mean) ** 2 for value in values) / 3)
     assert Value(mean, population, 3).half == pytest.approx(half_interval(values))
     assert math.isnan(Value(mean, math.nan, 3).half)
+
+
+def test_numbers_on_axes():
+    assert [short(x) for x in (7, 1000, 1024, 8192, 30_000, 122_880, 2_654_208)] == [
+        "7", "1k", "1,024", "8,192", "30k", "122.9k", "2.654M",
+    ]  # fmt: skip
 
 
 def test_thresholds_are_read_back():

@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer", type=Path, metavar="FOLDER", help="tokenizer of the ids (default: the model's)"
     )
     parser.add_argument("--pool", type=Path, help="test pool's manifest (default: pool/test.json above it)")
-    parser.add_argument("--model", type=Path, help="model.json (default: that above the run)")
+    parser.add_argument(
+        "--model", type=Path, help="model.json (default: that above the run; none with --activations)"
+    )
     parser.add_argument(
         "--tokens",
         type=positive,

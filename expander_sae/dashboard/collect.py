@@ -59,13 +59,14 @@ def collect(
 
     folder: a run's folder, a weights file, or whatever else `expander_sae.load` reads.
     pool_path, model_path: the test pool's manifest and `model.json`; None looks for
-    `pool/test.json` and `model.json` in the folders above, as the workflow lays them out. Without
-    a model the tokens are shown as numbers and there are no logit effects.
+    `pool/test.json` and `model.json` in the folders above, as the workflow lays them out (no
+    model for `given` activations). Without a model the tokens are shown as numbers and there are no
+    logit effects.
     given: activations in place of a pool; without token ids their rows are shown as numbers.
     tokenizer: folder of a tokenizer, in place of the model's.
 
     Raises:
-        UserError: no weights, no activations, or activations of another width.
+        UserError: no weights, no activations, or activations or a model of another width.
     """
     autoencoder = load(folder)
     about = autoencoder.about
@@ -74,7 +75,8 @@ def collect(
     pool = given or _pool(folder, pool_path)
     if pool.m != autoencoder.m:
         raise UserError(f"{pool.path}: activations of width {pool.m}, expected m = {autoencoder.m}")
-    model_path = model_path or find_above(folder / WEIGHTS, "model.json")
+    if given is None:  # activations of their own need not be of a model that lies nearby
+        model_path = model_path or find_above(folder / WEIGHTS, "model.json")
     kept = np.unique(
         np.linspace(0, autoencoder.n - 1, min(limits.features, autoencoder.n)).round().astype(int)
     )
@@ -208,6 +210,10 @@ def _logits(
     It skips the layers above and the final norm, whose scale depends on the token.
     """
     unembedding = LanguageModel.load(model_path).unembedding.float()
+    if unembedding.shape[1] != autoencoder.m:
+        raise UserError(
+            f"{model_path}: a model of width {unembedding.shape[1]}, expected m = {autoencoder.m}"
+        )
     count = min(LOGITS, unembedding.shape[0] // 2)
     index, value = [], []
     for start in range(0, len(features), 256):

@@ -18,6 +18,7 @@ from expander_sae.errors import UserError
 from expander_sae.inference import INFERENCES
 from expander_sae.interop import saelens
 from expander_sae.runs import WEIGHTS
+from tests.cli.conftest import make_weights
 from tests.dashboard.conftest import DEAD, MASSIVE, TOKENS, D, N
 
 pytestmark = pytest.mark.xdist_group("dashboard")
@@ -158,6 +159,20 @@ def test_activations_without_text_are_rows(data, files):
     assert list(unpacked(found["document"])) == list(range(TOKENS)), "nothing is known of a row's neighbours"
     fewer = page_of(folder / "w.safetensors", "--activations", folder / "h.npy", "--tokens", 30)[1]
     assert fewer["tokens"] == 30
+
+
+def test_a_model_that_lies_nearby_is_not_taken_for_that_of_other_activations(files, loaded, capsys):
+    folder, _ = files
+    model = loaded[2] / "model.json"
+    autoencoder = make_weights(folder / "other.safetensors")
+    assert autoencoder.m != load(folder / "w.safetensors").m
+    np.save(folder / "other.npy", np.ones((9, autoencoder.m), np.float32))
+    (folder / "model.json").write_bytes(model.read_bytes())
+    code, found = page_of(folder / "other.safetensors", "--activations", folder / "other.npy")
+    assert code == 0 and found["logits"] is None
+    given = ("--activations", folder / "other.npy", "--model", model)
+    assert page_of(folder / "other.safetensors", *given)[0] == 1
+    assert f"expected m = {autoencoder.m}" in capsys.readouterr().err
 
 
 def test_an_imported_folder_has_a_page_too(data, files):

@@ -173,7 +173,8 @@ def test_the_published_grid_plans_offline(tmp_path):
     config = yaml.safe_load((ROOT / "configs" / "paper.yaml").read_text())
     counts = plan(tmp_path, config)
     assert counts["model"] == counts["tokens"] == 4
-    assert counts["train"] == counts["evaluate"] > 60
+    # Ten seeds of a cell are two trainings, and one evaluation.
+    assert counts["train"] == counts["evaluate"] + 10 > 200
 
 
 CELLS = "results/smollm2-135m-instruct/docstrings/layer2/standard_t2048_s1500"

@@ -42,8 +42,9 @@ def load(
         raise UserError(f"dtype: found {dtype}, expected one of {', '.join(map(str, DTYPES))}")
     try:
         torch.empty(0, device=device)
+    # An unknown name, a torch without CUDA, a kind of device that this torch has not: each its own kind.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        said = str(error).strip().splitlines()[0]
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"device: found {str(device)!r}, which torch cannot use ({said})") from None
     path = Path(path)
     if path.is_dir() and not (path / WEIGHTS).is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +103,10 @@ def read_published(path: str | Path | None) -> pd.DataFrame:
 
 
 def settings(frame: pd.DataFrame) -> list[Setting]:
-    """The rows of panels that a table gives rise to, sorted; of one place the largest budget first.
+    """The rows of panels that a table gives rise to, sorted.
+
+    Of one place the largest budget comes first, the others being steps towards it, and within a budget
+    the k with most d: a study measures its other k at the ends of the frontier only.
 
     A setting has at least one sparse run. Where no run at all is sparse, the dense runs are shown
     alone, with the largest number of features as `n`.
@@ -118,10 +121,13 @@ def settings(frame: pd.DataFrame) -> list[Setting]:
         )
         for model, corpus, layer, recipe, tokens, steps, m, n, k in found.to_numpy(object).tolist()
     ]
-    # Of one place the largest budget first: the others are steps towards it.
+    points = keys.groupby([field.name for field in fields(Setting)])["d"].nunique().to_dict()
     return sorted(
         all_of_them,
-        key=lambda one: (one.model, one.corpus, one.layer, one.recipe, -one.train_tokens, -one.steps, one),
+        key=lambda one: (
+            *(one.model, one.corpus, one.layer, one.recipe),
+            *(-one.train_tokens, -one.steps, one.m, one.n, -points[astuple(one)], one.k),
+        ),
     )
 
 

@@ -160,6 +160,14 @@ def test_rows_are_sorted_and_dense_only_settings_follow_no_sparse_one(table: Tab
     assert [setting.n for setting in settings(longer)] == [4608]
 
 
+def test_the_k_with_most_d_comes_first_and_smaller_budgets_last(table: Table) -> None:
+    ends = [table(k=16, ds=(7, 100)), table(k=128, ds=(7, 100))]
+    frame = pd.concat([*ends, table(), table(steps=9, ds=(7, 30, 50, 100, 200))])
+    assert [(one.k, one.steps) for one in settings(frame)] == [
+        (64, 1500), (16, 1500), (128, 1500), (64, 9),
+    ]  # fmt: skip
+
+
 def test_the_models_own_cross_entropies(table: Table) -> None:
     frame = table()
     (setting,) = settings(frame)

@@ -28,6 +28,9 @@ from expander_sae.evaluation import tables
 from expander_sae.evaluation.bootstrap import bootstrap
 from expander_sae.files import write_json
 
+# Missing values that a reason names; the comparisons in claims.json name all of theirs.
+_NAMED = 3
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -267,7 +270,9 @@ def _reason(
             parts.append(f"of {len(judged)} comparisons ({asked}): {listed}")
     missing = list(dict.fromkeys(text for one in judged for text in one.missing))
     if missing:
-        parts.append(f"missing in setting {setting.name}: " + "; ".join(missing))
+        more = len(missing) - _NAMED
+        tail = f"; and {more} more, which claims.json names" if more > 0 else ""
+        parts.append(f"missing in setting {setting.name}: " + "; ".join(missing[:_NAMED]) + tail)
     short = _too_few(register, claim, judged)
     if short and verdict not in (HOLDS, FAILS):
         fewest = min(len(one.per_seed) for one in short)

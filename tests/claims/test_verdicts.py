@@ -137,6 +137,14 @@ def test_missing_cells_are_named_and_nothing_is_run():
     assert verdict(World().recovered(0.88), unmeasured)["verdict"] == "not run"
 
 
+def test_a_reason_names_the_first_of_many_missing_values():
+    cells = {side: {"support": side, "d": "$d"} for side in ("expander", "clustered_cover")}
+    found = verdict(World().recovered(0.88, d=2), {"each": {"d": [3, 4, 5]}, "cells": cells})
+    assert found["reason"].count("ce_recovered (encoder, ce)") == 3
+    assert found["reason"].endswith("and 3 more, which claims.json names")
+    assert len({text for one in found["comparisons"] for text in one["missing"]}) == 6
+
+
 def test_no_seed_in_common_is_not_run():
     world = World().recovered(0.88, seeds=3).recovered(0.80, seeds=6, support="clustered_cover")
     metrics, documents = world.frames()

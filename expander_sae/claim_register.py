@@ -18,7 +18,8 @@ from expander_sae.evaluation.tables import RUN_COLUMNS
 _TOP = ("confidence", "minimum_seeds", "draws", "settings", "claims")
 _TEXTS = ("id", "sentence", "source", "statistic", "test", "metric")
 _REQUIRED = (*_TEXTS, "cells", "threshold")
-_OPTIONAL = ("inference", "split", "where", "each", "needs_seeds", "point", "lower_bound", "settings")
+_OPTIONAL = ("inference", "split", "where", "each", "needs_seeds", "point", "lower_bound", "settings",
+             "known_in")  # fmt: skip
 _MEASURED = ("metric", "inference", "split")
 
 
@@ -38,6 +39,7 @@ class Claim:
     plans: comparisons in each setting that the claim speaks of. needs_seeds: whether fewer than
     the minimum of seeds leaves it undecided. point: the number is compared as it stands. lower_bound: the
     metric bounds from below what the claim bounds from above, so that it can refute and not prove.
+    known_in: settings whose rows had been read when the claim was written; it tests nothing there.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Claim:
     needs_seeds: bool
     point: bool
     lower_bound: bool
+    known_in: tuple[str, ...]
     plans: Mapping[str, tuple[Planned, ...]]
 
 
@@ -143,9 +146,11 @@ def _claim(entry: Any, settings: tuple[Setting, ...], key: str) -> Claim:
             raise UserError(f"{key}.{flag}: found {entry[flag]!r}, expected true or false")
     names = [setting.name for setting in settings]
     chosen = _list(entry.get("settings", names), f"{key}.settings")
-    for name in chosen:
-        if name not in names:
-            raise UserError(f"{key}.settings: found {name!r}, expected one of {', '.join(names)}")
+    known_in = _list(entry.get("known_in", []), f"{key}.known_in")
+    for listed, those in (("settings", chosen), ("known_in", known_in)):
+        for name in those:
+            if name not in names:
+                raise UserError(f"{key}.{listed}: found {name!r}, expected one of {', '.join(names)}")
     return Claim(
         entry["id"],
         " ".join(entry["sentence"].split()),
@@ -156,6 +161,7 @@ def _claim(entry: Any, settings: tuple[Setting, ...], key: str) -> Claim:
         entry.get("needs_seeds", True),
         entry.get("point", False),
         entry.get("lower_bound", False),
+        tuple(known_in),
         {setting.name: _plan(entry, setting, key) for setting in settings if setting.name in chosen},
     )
 

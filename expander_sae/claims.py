@@ -45,7 +45,11 @@ class Levels:
 
 @dataclass(frozen=True)
 class Judged:
-    """One comparison. `points_to` is its verdict before the minimum number of seeds is asked for."""
+    """One comparison.
+
+    points_to: its verdict before the minimum number of seeds is asked for. deciding: of the two intervals
+    the one that gave it; `interval` where neither did.
+    """
 
     label: str
     verdict: str
@@ -53,6 +57,7 @@ class Judged:
     estimate: float = math.nan
     interval: Interval | None = None
     interval_family: Interval | None = None
+    deciding: Interval | None = None
     per_seed: Mapping[int, float] = field(default_factory=dict)
     documents: int = 0
     missing: tuple[str, ...] = ()
@@ -61,9 +66,13 @@ class Judged:
     dropped: int = 0
 
 
-def levels(register: Register, comparisons: int) -> Levels:
-    """Bonferroni: over the claims of the file, whether they are run or not, and their comparisons."""
-    error = (1 - register.confidence) / len(register.claims)
+def levels(register: Register, setting: str, comparisons: int) -> Levels:
+    """Bonferroni: over the claims of the file, whether they are run or not, and their comparisons.
+
+    Those that a setting's rows suggested decide nothing there, and are not counted.
+    """
+    tests = sum(setting not in claim.known_in for claim in register.claims)
+    error = (1 - register.confidence) / max(tests, 1)
     return Levels(1 - error, 1 - error / max(comparisons, 1))
 
 
@@ -106,15 +115,20 @@ def _has_runs(found: Tables, setting: Setting) -> bool:
 
 def _judge_claim(register: Register, claim: Claim, setting: Setting, found: Tables) -> dict[str, Any]:
     plans = claim.plans[setting.name]
-    at = levels(register, len(plans))
-    every_run = [_judge_one(register, claim, plan, found, at, False) for plan in plans]
+    at = levels(register, setting.name, len(plans))
+    known = setting.name in claim.known_in
+
+    def judged(leave_out: bool) -> list[Judged]:
+        return [_judge_one(register, claim, plan, found, at, known, leave_out) for plan in plans]
+
+    every_run = judged(False)
     verdict = joint_verdict([one.verdict for one in every_run], claim.every)
     points_to = joint_verdict([one.points_to for one in every_run], claim.every)
     shown = _deciding(every_run, claim)
     without = None
     reason = _reason(register, claim, setting, every_run, verdict, points_to)
     if any(one.diverged for one in every_run):
-        converged = [_judge_one(register, claim, plan, found, at, True) for plan in plans]
+        converged = judged(True)
         other = joint_verdict([one.verdict for one in converged], claim.every)
         other_points_to = joint_verdict([one.points_to for one in converged], claim.every)
         without = {
@@ -138,7 +152,7 @@ def _judge_claim(register: Register, claim: Claim, setting: Setting, found: Tabl
         "threshold": str(claim.region),
         "verdict": verdict,
         "points_to": points_to,
-        "descriptive": verdict not in (HOLDS, FAILS) and bool(_too_few(register, claim, every_run)),
+        "descriptive": verdict not in (HOLDS, FAILS) and bool(known or _too_few(register, claim, every_run)),
         "level": _rounded(at.single),
         "level_family": _rounded(at.family),
         **_numbers(shown),
@@ -149,7 +163,7 @@ def _judge_claim(register: Register, claim: Claim, setting: Setting, found: Tabl
 
 
 def _judge_one(
-    register: Register, claim: Claim, plan: Planned, found: Tables, at: Levels, leave_out: bool
+    register: Register, claim: Claim, plan: Planned, found: Tables, at: Levels, known: bool, leave_out: bool
 ) -> Judged:
     cells = found.compare(plan.requests, leave_out)
     if cells.missing:
@@ -161,7 +175,8 @@ def _judge_one(
     points_to = one_verdict(claim.region, to_hold, to_fail)
     if claim.lower_bound and points_to == HOLDS:
         points_to = INCONCLUSIVE
-    enough = not claim.needs_seeds or len(cells.seeds) >= register.minimum_seeds
+    deciding = {HOLDS: to_hold, FAILS: to_fail}.get(points_to, single)
+    enough = not known and (not claim.needs_seeds or len(cells.seeds) >= register.minimum_seeds)
     values = np.broadcast_to(plan.combine(*_per_seed(cells)), len(cells.seeds))
     return Judged(
         plan.label,
@@ -170,6 +185,7 @@ def _judge_one(
         estimate,
         single,
         family,
+        deciding,
         {seed: float(value) for seed, value in zip(cells.seeds, values, strict=True)},
         sum((cells.documents or {}).values()),
         diverged=cells.diverged,
@@ -226,6 +242,7 @@ def _numbers(one: Judged | None) -> dict[str, Any]:
         "estimate": _rounded(one.estimate),
         "interval": _rounded_pair(one.interval),
         "interval_family": _rounded_pair(one.interval_family),
+        "interval_deciding": _rounded_pair(one.deciding),
         "seeds": len(one.per_seed),
         "documents": one.documents,
         "spread": spread,
@@ -273,11 +290,16 @@ def _reason(
         more = len(missing) - _NAMED
         tail = f"; and {more} more, which claims.json names" if more > 0 else ""
         parts.append(f"missing in setting {setting.name}: " + "; ".join(missing[:_NAMED]) + tail)
-    short = _too_few(register, claim, judged)
-    if short and verdict not in (HOLDS, FAILS):
-        fewest = min(len(one.per_seed) for one in short)
-        text = f"descriptive: {fewest} seeds in common, {register.minimum_seeds} needed to decide"
-        parts.append(text + (f"; points to {points_to}" if points_to != verdict else ""))
+    if verdict not in (HOLDS, FAILS):
+        why = []
+        if setting.name in claim.known_in:
+            why.append("written after rows of this setting were read")
+        if short := _too_few(register, claim, judged):
+            fewest = min(len(one.per_seed) for one in short)
+            why.append(f"{fewest} seeds in common, {register.minimum_seeds} needed to decide")
+        if why:
+            parts.append("descriptive: " + ", ".join(why))
+            parts += [f"points to {points_to}"] * (points_to != verdict)
     diverged = sorted({seed for one in judged for seed in one.diverged})
     if diverged:
         parts.append("diverged seeds: " + ", ".join(str(seed) for seed in diverged))
@@ -286,17 +308,17 @@ def _reason(
 
 def _where_it_lies(one: Judged, claim: Claim) -> str:
     where, name = claim.region, f"{one.label}: " if one.label else ""
-    if one.interval is None:
+    if one.deciding is None:
         return f"{name}no interval can be given"
-    if one.interval[0] == one.interval[1]:
+    if one.deciding[0] == one.deciding[1]:
         return f"{name}{one.estimate:.4g} against {where}"
-    low, high = one.interval
+    low, high = one.deciding
     place = {
         HOLDS: "lies within",
         FAILS: "lies outside",
         INCONCLUSIVE: "does not decide",
     }[one.points_to]
-    if claim.lower_bound and where.contains(one.interval):
+    if claim.lower_bound and where.contains(one.deciding):
         place = "is a lower bound and cannot prove"
     return f"{name}{one.estimate:.4g} [{low:.4g}, {high:.4g}] {place} {where}"
 

@@ -41,8 +41,8 @@ KINDS: tuple[Kind, ...] = (
         supplementary=False,
     ),
     Kind(
-        "stricter",
-        "Supplement: CE recovered against two stricter baselines",
+        "ablations",
+        "Supplement: CE recovered against two other baselines",
         ("ce_recovered_zero_kept", "ce_recovered_mean"),
         ("CE recovered, zero-ablation that passes\nthe same tokens through",
          "CE recovered, mean-ablation that passes\nthe same tokens through"),
@@ -126,12 +126,12 @@ def notes(
             values = "; ".join(f"{_series_cell(one, point)} {point.mean:.2f}" for one, point in far)
             name = "relative error" if metric == "relative_error" else "CE recovered"
             found.append(f"Published {name} [1] too far off for the panel: {values.replace('-', '−')}.")
-    if kind.name != "stricter" and {"ce_clean", "ce_zero"} <= entropies.keys():
+    if kind.name != "ablations" and {"ce_clean", "ce_zero"} <= entropies.keys():
         found.append(
             f"Cross-entropy of the model itself {entropies['ce_clean']:.2f} nats per token (CE recovered 1), "
             f"with this layer's output zeroed {entropies['ce_zero']:.2f} (CE recovered 0)."
         )
-    if kind.name == "stricter" and {"ce_clean", "ce_zero_kept", "ce_mean_kept"} <= entropies.keys():
+    if kind.name == "ablations" and {"ce_clean", "ce_zero_kept", "ce_mean_kept"} <= entropies.keys():
         found.append(
             f"Cross-entropy of the model itself {entropies['ce_clean']:.2f} nats per token (1); all but the "
             f"tokens passed through zeroed {entropies['ce_zero_kept']:.2f} (0, left), "
@@ -147,7 +147,7 @@ def caption(kind: Kind, every: Sequence[Series], published: bool) -> str:
         "k nonzero features x. A sparse decoder W learns d values in each of its n columns, a dense one m: "
         "m/d times fewer.",
     ]
-    if kind.name == "stricter":
+    if kind.name == "ablations":
         sentences.append(
             "CE recovered = (CE of the ablated model − CE with the SAE) / (CE ablated − CE of the model). "
             "Tokens that the recipe does not encode pass through unchanged in the ablated model too, so they "

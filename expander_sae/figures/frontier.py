@@ -2,7 +2,7 @@
 
 Page 1 (and on, three rows to a page): one row for every model, layer and k, with CE recovered and
 relative error against learned decoder values. Then, where the table has them, the same rows with
-the two stricter baselines of CE recovered, and with every support decoded by OMP.
+the two other baselines of CE recovered, and with every support decoded by OMP.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def _width(axes: Axes) -> float:
 
 def _strip(axes: Axes, record: dict[str, Any], place: int, centre: float, reach: float) -> None:
     """The interval of a claim against its nearest threshold, which stands at x = `centre`."""
-    interval, bounds = record["interval"], thresholds(record["threshold"])
+    interval, bounds = record["interval_deciding"], thresholds(record["threshold"])
     if not interval or interval[0] is None or not bounds:
         return
     estimate, (low, high) = record["estimate"], interval
@@ -130,7 +130,7 @@ def _number(record: dict[str, Any]) -> str:
     if record["estimate"] is None:
         return "–"
     text = short_value(record["estimate"])
-    interval = record["interval"]
+    interval = record["interval_deciding"]
     if interval and interval[0] is not None and interval[0] != interval[1]:
         text += f" [{short_value(interval[0])}, {short_value(interval[1])}]"
     return text

@@ -114,7 +114,7 @@ def _first_setting(sources: Sources) -> list[dict[str, Any]]:
 
 
 def _claim(record: dict[str, Any]) -> dict[str, Any]:
-    interval = record["interval"]
+    interval = record["interval_deciding"]
     text = "–" if record["estimate"] is None else short_value(record["estimate"])
     if interval and interval[0] is not None and interval[0] != interval[1]:
         text += f" [{short_value(interval[0])}, {short_value(interval[1])}]"

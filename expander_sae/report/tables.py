@@ -242,13 +242,14 @@ def claims(sources: Sources) -> Table:
     ]  # fmt: skip
     rows = []
     for record in sources.claims:
-        low, high = record["interval"] or (None, None)
+        low, high = record["interval_deciding"] or (None, None)
         rows.append(
             {**{column.name: record.get(column.name) for column in columns}, "low": low, "high": high}
         )
     caption = (
         "docs/claims.md explains the verdicts, and what was known when a claim was written down. Of several "
-        "comparisons, the numbers are those of the one on which the verdict hangs."
+        "comparisons, the numbers are those of the one on which the verdict hangs, the interval the one that "
+        "decides it."
     )
     return Table("claims", "Claims", caption, columns, rows)
 

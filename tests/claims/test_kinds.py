@@ -97,7 +97,7 @@ def test_weights_make_a_difference_of_differences():
 
 def test_levels_are_corrected_for_claims_and_comparisons():
     found = register({}, {"id": "b"}, {"id": "c"}, {"id": "d"}, {"id": "e"})
-    at = levels(found, 4)
+    at = levels(found, "toy", 4)
     assert at.single == pytest.approx(0.99)
     assert at.family == pytest.approx(0.9975)
 

@@ -29,6 +29,7 @@ from tests.claims.world import (
         ({"cells": {"a": {}}}, r"weights: missing"),
         ({"cells": {"a": {}}, "test": "bound"}, r"cells: found a, expected cell"),
         ({"settings": ["elsewhere"]}, r"settings: found 'elsewhere', expected one of toy"),
+        ({"known_in": ["elsewhere"]}, r"known_in: found 'elsewhere', expected one of toy"),
         ({"sentence": ""}, r"sentence: found '', expected a text"),
         (MONOTONE | {"values": [7]}, r"values: found \[7\], expected a list of two or more"),
         (OMP | {"of": "quotient"}, r"of: found 'quotient', expected ratio or reduction"),

@@ -65,10 +65,12 @@ def test_what_cannot_be_decided_is_said():
     assert missing == {"frontier-monotone", "frontier-monotone-error", "omp-gain"}
     assert some == {
         "frontier-every-k", "retention-every-k", "omp-gain", "omp-gain-run", "diversity-somewhere",
+        "diversity-clustered-every-k",
     }  # fmt: skip
     assert few == {
         *("frontier-monotone", "frontier-monotone-error", "diversity-pruned", "diversity-pruned-every-k"),
         *("expansion-girth", "expansion-overlap", "diversity-dose", "diversity-dose-ends", "matched-budget"),
         *("expansion-girth-balanced", "expansion-overlap-balanced", "retention-published"),
-        *("matched-budget-total", "matched-compute", "omp-gap", "saturation"),
+        *("matched-budget-total", "matched-compute", "omp-gap", "saturation", "matched-budget-omp"),
+        *("matched-budget-every-k", "data-efficiency", "encoder-start", "encoder-tied"),
     }

@@ -80,6 +80,40 @@ def test_a_single_seed_has_an_interval_over_documents_but_no_verdict():
     assert (found["verdict"], found["points_to"]) == ("inconclusive", "holds")
 
 
+def test_a_claim_that_a_setting_s_rows_suggested_decides_nothing_there():
+    world = World().recovered(0.88).recovered(0.80, support="clustered_cover")
+    alone = verdict(world)
+    claims = register({}, {"id": "later", "known_in": ["toy"]})
+    test, later = judge(claims, Tables(*world.frames()))
+    assert (later["verdict"], later["points_to"], later["descriptive"]) == ("inconclusive", "holds", True)
+    assert later["reason"].endswith(
+        "descriptive: written after rows of this setting were read; points to holds"
+    )
+    # Nor does it cost the others anything.
+    assert test["level"] == alone["level"] == 0.95
+    assert test["interval"] == alone["interval"] == later["interval"]
+
+
+def test_the_interval_that_is_told_is_the_one_that_decides():
+    """Four comparisons: all must hold, each at its own level; that one fails is found among four."""
+    many = {"each": {"d": [7, 8, 9, 10]}, "cells": {
+        "expander": {"support": "expander", "d": "$d"}, "control": {"support": "clustered_cover", "d": "$d"},
+    }}  # fmt: skip
+    for shares, verdict_, decides in (
+        ((0.88, 0.80), "holds", "interval"),
+        ((0.80, 0.88), "fails", "interval_family"),
+        ((0.84, 0.84), "inconclusive", "interval"),
+    ):
+        world = World()
+        for d in (7, 8, 9, 10):
+            world.recovered(shares[0], d=d).recovered(shares[1], support="clustered_cover", d=d)
+        found = verdict(world, many)
+        assert found["verdict"] == verdict_
+        assert found["interval_deciding"] == found[decides]
+        assert found["interval_family"] != found["interval"]
+        assert f"[{found[decides][0]:.4g}, {found[decides][1]:.4g}]" in found["reason"]
+
+
 def test_permuted_support_labels_decide_nothing():
     """Seed by seed, which run is called expander is drawn at random, half of them either way."""
     world = World(noise=0.01).recovered(0.88).recovered(0.84, support="clustered_cover")

@@ -1,7 +1,7 @@
 """Rebuild every figure, table, verdict and the report from tables: python -m expander_sae.report FOLDER.
 
 FOLDER is a results folder or a study with rows/. Nothing is computed from weights, and torch is not used.
-A study gets its verdicts beside its rows, to be committed with them.
+A study gets its verdicts and main tables beside its rows, to be committed with them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from pathlib import Path
 from expander_sae.errors import UserError, reported_to_user
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = {"claims.json": "claims.json", "tables/claims.md": "verdicts.md", "frontier.png": "frontier.png"}
+_TABLES = ("headline", "controls", "budgets", "encoders", "grid")
+KEPT = {
+    "claims.json": "claims.json", "tables/claims.md": "verdicts.md", "frontier.png": "frontier.png",
+    **{f"tables/{name}.md": f"tables/{name}.md" for name in _TABLES},
+}  # fmt: skip
 """What a study keeps of its report: file of the report → file of the study."""
 
 
@@ -70,6 +74,7 @@ def rebuild(folder: Path, out: Path) -> None:
     provenance = read_json(found.provenance) if found.provenance.exists() else {}
     write_report(sources, out / "figures", out / "frontier.png", provenance, out / "report.html")
     if (folder / "rows").is_dir():
+        (folder / "tables").mkdir(exist_ok=True)
         for made, kept in KEPT.items():
             shutil.copyfile(out / made, folder / kept)
 

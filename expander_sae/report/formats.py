@@ -46,7 +46,7 @@ def shown(value: Any, digits: int = 3) -> str:
         if not value:
             return "diverged" if value.diverged else DASH
         text = _number(value.mean, digits)
-        return f"{text} ± {_number(value.half, digits)}" if math.isfinite(value.half) else text
+        return f"{text} ± {_half(value.half, digits)}" if math.isfinite(value.half) else text
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return DASH
     if isinstance(value, bool | str):
@@ -57,6 +57,13 @@ def shown(value: Any, digits: int = 3) -> str:
 def _number(value: float, digits: int) -> str:
     text = f"{value:,.{digits}f}"
     return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+
+
+def _half(value: float, digits: int) -> str:
+    """Half an interval; one that would round to nothing has its first digit instead: seeds do differ."""
+    if value == 0 or round(value, digits) > 0:
+        return _number(value, digits)
+    return f"{value:.{-math.floor(math.log10(value))}f}"
 
 
 def to_csv(table: Table) -> str:

@@ -17,7 +17,10 @@ from expander_sae.report.beside import published_table, synthetic_table
 from expander_sae.report.formats import Column, Table, write
 from expander_sae.report.names import TABLES
 
-_SEEDS = "Means over seeds ± half the 95 % interval; a number without ± has one seed."
+_SEEDS = (
+    "Means over seeds ± half the 95 % interval over seeds, these documents given; a number without ± has one "
+    "seed."
+)
 _WHERE = [Column("model", "model"), Column("layer", "layer")]
 _DICTIONARY = [
     Column("support", "support"),

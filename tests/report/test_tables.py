@@ -146,7 +146,8 @@ def test_latex_escapes_its_commands():
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(None, "–"), (math.nan, "–"), (28672, "28,672"), (-0.12345, "−0.123"), (-0.0001, "0.000"), ("x", "x"),
-     (Cell({0: 0.5}, 1), "0.500"), (Cell(), "–")],
+     (Cell({0: 0.5}, 1), "0.500"), (Cell(), "–"), (Cell({0: 0.5, 1: 0.5}, 2), "0.500 ± 0.000"),
+     (Cell({0: 0.5, 1: 0.50004}, 2), "0.500 ± 0.0003"), (Cell({0: 0.5, 1: 0.5001}, 2), "0.500 ± 0.001")],
 )  # fmt: skip
 def test_values_as_people_read_them(value, expected):
     assert shown(value) == expected

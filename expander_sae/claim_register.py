@@ -57,11 +57,15 @@ class Claim:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where claims are judged: `where` fixes run columns, `values` are what claims call $name."""
+    """Where claims are judged: `where` fixes run columns, `values` are what claims call $name.
+
+    claims: ids of those that are judged there; None for all.
+    """
 
     name: str
     where: Mapping[str, Any]
     values: Mapping[str, Any]
+    claims: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,15 +115,23 @@ def parse_register(data: Any, name: str = "claims.yaml") -> Register:
         twice = next((item for place, item in enumerate(found) if item in found[:place]), None)
         if twice is not None:
             raise UserError(f"{name}: {key}: found {twice!r} twice, expected it once")
+    ids = [claim.id for claim in claims]
+    for setting in settings:
+        for asked in setting.claims or ():
+            if asked not in ids:
+                raise UserError(
+                    f"{name}: settings ({setting.name}).claims: found {asked!r}, expected the id of a claim"
+                )
     return Register(confidence, minimum, draws, settings, claims)
 
 
 def _setting(entry: Any, key: str) -> Setting:
-    _keys(entry, key, ("name", "where", "values"), ("name", "where"))
+    _keys(entry, key, ("name", "where", "values", "claims"), ("name", "where"))
     values = entry.get("values", {})
     _mapping(values, f"{key}.values")
     _selector(entry["where"], f"{key}.where", ())
-    return Setting(_text(entry["name"], f"{key}.name"), entry["where"], values)
+    chosen = tuple(_list(entry["claims"], f"{key}.claims")) if "claims" in entry else None
+    return Setting(_text(entry["name"], f"{key}.name"), entry["where"], values, chosen)
 
 
 def _claim(entry: Any, settings: tuple[Setting, ...], key: str) -> Claim:
@@ -162,7 +174,11 @@ def _claim(entry: Any, settings: tuple[Setting, ...], key: str) -> Claim:
         entry.get("point", False),
         entry.get("lower_bound", False),
         tuple(known_in),
-        {setting.name: _plan(entry, setting, key) for setting in settings if setting.name in chosen},
+        {
+            setting.name: _plan(entry, setting, key)
+            for setting in settings
+            if setting.name in chosen and (setting.claims is None or entry["id"] in setting.claims)
+        },
     )
 
 

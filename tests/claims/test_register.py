@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 
 from expander_sae.claim_cells import DERIVED, Request
-from expander_sae.claim_register import read_register
+from expander_sae.claim_register import parse_register, read_register
 from expander_sae.errors import UserError
+from expander_sae.study import Study, load_config
 from tests.claims.world import (
+    CLAIM,
     MONOTONE,
     OMP,
     ROOT,
+    WHERE,
     register,
 )
 
@@ -38,6 +41,39 @@ from tests.claims.world import (
 def test_mistakes_in_the_file_are_named(change, message):
     with pytest.raises(UserError, match=message):
         register(change)
+
+
+def test_a_setting_can_ask_for_some_claims_only():
+    elsewhere = {"name": "elsewhere", "where": WHERE | {"layer": 2}, "claims": ["b"]}
+    data = {"settings": [{"name": "toy", "where": WHERE}, elsewhere], "claims": [CLAIM, CLAIM | {"id": "b"}]}
+    found = parse_register(data)
+    assert [list(claim.plans) for claim in found.claims] == [["toy"], ["toy", "elsewhere"]]
+    elsewhere["claims"] = ["c"]
+    with pytest.raises(
+        UserError, match=r"settings \(elsewhere\)\.claims: found 'c', expected the id of a claim"
+    ):
+        parse_register(data)
+
+
+def test_every_setting_s_runs_are_in_a_shipped_configuration():
+    """A setting of other sizes than its configuration's would never be judged, and nobody would know."""
+    register = read_register(ROOT / "workflow" / "claims.yaml")
+    files = ("config.yaml", "configs/smollm2-135m.yaml", "configs/paper.yaml")
+    runs = [run for name in files for run in Study(load_config(ROOT / name)).runs]
+    for setting in register.settings:
+        here = [
+            run for run in runs if all(getattr(run, key) == value for key, value in setting.where.items())
+        ]
+        assert here, setting.name
+        if setting.claims is None:
+            continue
+        for claim in register.claims:
+            for plan in claim.plans.get(setting.name, ()):
+                for request in plan.requests:
+                    assert any(
+                        all(getattr(run, key) == value for key, value in request.where.items())
+                        for run in here
+                    ), (setting.name, claim.id, request.where)
 
 
 def test_claims_are_told_apart():

@@ -65,10 +65,11 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.globals.update(shown=shown, verdict_class=lambda verdict: verdict.replace(" ", "-"))
+    settings = _settings(sources)
     text = environment.get_template(TEMPLATE).render(
         places=[str(view.place) for view in sources.views],
-        settings=_settings(sources),
-        counts=Counter(record["verdict"] for record in _first_setting(sources)),
+        settings=settings,
+        counts=Counter(claim["verdict"] for claim in settings[0]["claims"]) if settings else Counter(),
         verdicts=list(VERDICTS),
         figures=_figures(sources, Path(figures), frontier),
         tables=all_tables(sources),
@@ -106,11 +107,6 @@ def _settings(sources: Sources) -> list[dict[str, Any]]:
 
 def _decided(records: list[dict[str, Any]]) -> int:
     return sum(record["verdict"] != "not run" for record in records)
-
-
-def _first_setting(sources: Sources) -> list[dict[str, Any]]:
-    settings = _settings(sources)
-    return settings[0]["claims"] if settings else []
 
 
 def _claim(record: dict[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,12 @@ _LABELS = {
     "small_dense": "Small dense: n′ = ⌊d·n/m⌋ features, equal storage",
     "dense": "Dense, all n features",
 }
-_ENCODERS = {"warm_tied": "own encoder (started at the decoder)", "independent": "own encoder (random start)"}
+_ENCODERS = {
+    "warm_tied": "own encoder (started at the decoder)",
+    "independent": "own encoder (random start)",
+    "own_support": "own encoder (support of its own)",
+    "full": "own encoder (dense)",
+}
 
 
 def series_label(series: Series, by_pursuit: bool = False) -> str:

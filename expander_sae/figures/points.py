@@ -150,13 +150,16 @@ def runs_of(frame: pd.DataFrame, setting: Setting, one_n: bool) -> pd.DataFrame:
 
     Dense runs of fewer features belong to the setting; where the table has several `n` (not
     `one_n`), only those that match the storage of one of its d: by decoder, or, with an encoder of
-    their own, in total.
+    their own, in total. Of a sparse support only the tied encoder is kept where it was run: the frontier is
+    of decoders, and other encoders have a figure of their own.
     """
     mine = pd.Series(True, index=frame.index)
     for key in _SETTING:
         mine &= frame[key] == getattr(setting, key)
     dense = frame["support"] == "dense"
     sparse = mine & ~dense & (frame["n"] == setting.n) & (frame["support"] != "none")
+    tied = set(frame.loc[sparse & (frame["encoder"] == "tied"), "support"])
+    sparse &= (frame["encoder"] == "tied") | ~frame["support"].isin(tied)
     small = mine & dense & (frame["n"] < setting.n)
     if not one_n:
         stored = [int(d) * setting.n for d in frame.loc[sparse, "d"].unique()]

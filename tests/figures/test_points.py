@@ -136,6 +136,16 @@ def test_dense_runs_are_told_apart_by_their_features(table: Table) -> None:
     assert [point.stored for point in only(found, "small_dense").points] == [240 * 576, 800 * 576]
 
 
+def test_of_a_sparse_support_the_tied_encoder_alone_is_shown_where_it_was_run(table: Table) -> None:
+    frame = table()
+    expander = frame["support"] == "expander"
+    both = pd.concat([frame, frame[expander].assign(encoder="own_support", value=0.9)])
+    shown = {(one.role, one.encoder) for one in of(both, "relative_error")}
+    assert shown == {(one.role, one.encoder) for one in of(frame, "relative_error")}
+    alone = frame.assign(encoder=frame["encoder"].mask(expander, "full"))
+    assert ("expander", "full") in {(one.role, one.encoder) for one in of(alone, "relative_error")}
+
+
 def test_with_two_n_a_small_dense_run_goes_where_its_storage_matches(table: Table) -> None:
     frame = pd.concat([table(), table(expansion=4, ds=(30, 100))]).drop_duplicates()
     small, large = settings(frame)

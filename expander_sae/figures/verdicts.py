@@ -61,7 +61,7 @@ def overview(records: Sequence[dict[str, Any]], setting: str) -> Sheet:
             colour, marker = VERDICTS[record["verdict"]]
             axes.plot([0.02], [place], ls="none", marker=marker, color=colour, ms=5.5, mec="white", mew=0.5)
             axes.text(0.05, place, record["verdict"], va="center", size=SMALL, color=INK)
-            axes.text(0.225, place, _number(record), va="center", size=SMALL, color=INK)
+            axes.text(0.225, place, estimate_text(record), va="center", size=SMALL, color=INK)
             axes.text(0.515, place, _region(record["threshold"]), va="center", size=SMALL, color=INK)
             _strip(axes, record, place, 0.87, 0.115)
         for x, text in ((0.05, "verdict"), (0.225, "estimate [interval]"), (0.515, "holds if"),
@@ -126,7 +126,8 @@ def _region(threshold: str) -> str:
     return " to ".join(f"{bound:g}".replace("-", "−") for _, bound in bounds)
 
 
-def _number(record: dict[str, Any]) -> str:
+def estimate_text(record: dict[str, Any]) -> str:
+    """``0.921 [0.913, 0.929]``: the estimate and the interval that decided; a dash where nothing was run."""
     if record["estimate"] is None:
         return "–"
     text = short_value(record["estimate"])

@@ -15,7 +15,7 @@ import yaml
 from expander_sae.errors import UserError
 from expander_sae.figures.catalogue import FIGURES
 from expander_sae.figures.sources import Sources
-from expander_sae.figures.verdicts import VERDICTS, one_claim, short_value
+from expander_sae.figures.verdicts import VERDICTS, estimate_text, one_claim
 from expander_sae.figures.write import png_of
 from expander_sae.files import atomic_path
 from expander_sae.report.formats import shown
@@ -110,12 +110,8 @@ def _decided(records: list[dict[str, Any]]) -> int:
 
 
 def _claim(record: dict[str, Any]) -> dict[str, Any]:
-    interval = record["interval_deciding"]
-    text = "–" if record["estimate"] is None else short_value(record["estimate"])
-    if interval and interval[0] is not None and interval[0] != interval[1]:
-        text += f" [{short_value(interval[0])}, {short_value(interval[1])}]"
     picture = image(png_of(one_claim(record))) if record["estimate"] is not None else None
-    return {**record, "shown": text, "image": picture}
+    return {**record, "shown": estimate_text(record), "image": picture}
 
 
 def _figures(sources: Sources, folder: Path, frontier: str | Path | None) -> list[dict[str, Any]]:

@@ -21,8 +21,8 @@ import torch
 from benchmarks import extraction, tasks
 from benchmarks.measure import Ceilings, Timing, Variant, interleaved, measure_ceilings
 from benchmarks.tasks import Shape
-from expander_sae.files import write_json
-from expander_sae.heap import keep_freed_memory
+from expander_sae.machine.allocator import keep_freed_memory
+from expander_sae.storage.files import write_json
 
 _FULL = [
     (512, 4096, 7),

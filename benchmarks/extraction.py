@@ -15,8 +15,8 @@ from expander_sae.activations.language_model import LanguageModel, materialise, 
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.activations.tokens import TokenizedDocument, TokenRange, TokenTable, write_token_table
 from expander_sae.errors import UserError
-from expander_sae.presets import MODELS
 from expander_sae.rng import torch_generator
+from expander_sae.study.presets import MODELS
 
 EMBEDDED = "smollm2-135m-instruct"
 BATCH_TOKENS = 2048

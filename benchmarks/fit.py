@@ -1,4 +1,4 @@
-"""Fit the cost model of `expander_sae.cost_model`: ``python -m benchmarks.fit [--quick] --json FILE``.
+"""Fit the cost model of `expander_sae.cost.time_model`: ``python -m benchmarks.fit [--quick] --json FILE``.
 
 Times every task on a list of shapes, all shapes in turn so that a slow moment falls on all of them,
 fits non-negative coefficients to some and predicts the others. Writes what `python -m
@@ -23,12 +23,12 @@ from benchmarks import fit_shapes as shapes
 from benchmarks.cpu import device_name
 from benchmarks.measure import Variant, interleaved
 from benchmarks.tasks import BACKENDS, Shape
-from expander_sae import cost_model
-from expander_sae.cost_model import CPU_FILE, DENSE, TASKS
+from expander_sae.cost import time_model
+from expander_sae.cost.time_model import CPU_FILE, DENSE, TASKS
 from expander_sae.errors import UserError, reported_to_user
-from expander_sae.files import read_json, write_json
-from expander_sae.heap import keep_freed_memory
-from expander_sae.provenance import versions
+from expander_sae.machine.allocator import keep_freed_memory
+from expander_sae.machine.provenance import versions
+from expander_sae.storage.files import read_json, write_json
 
 Row = dict[str, Any]
 
@@ -71,7 +71,7 @@ def fit(rows: Sequence[Row], gather_flops: float | None = None) -> dict[str, Any
     term c·n·d·B runs, as a part of `gather_flops`.
     """
     backend = _backend(rows[0])
-    matrix = np.array([cost_model.terms(row["task"], _shape(row), backend) for row in rows])
+    matrix = np.array([time_model.terms(row["task"], _shape(row), backend) for row in rows])
     seconds = np.array([row["ms_median"] / 1e3 for row in rows])
     held = np.array([bool(row.get("held_out")) for row in rows])
     used = ~held
@@ -83,7 +83,7 @@ def fit(rows: Sequence[Row], gather_flops: float | None = None) -> dict[str, Any
     found = nonnegative_least_squares(weighed, np.ones(int(used.sum())))
     predicted = matrix @ found
     ratio = predicted / seconds
-    result: dict[str, Any] = dict(zip(cost_model.COEFFICIENTS, map(float, found), strict=True))
+    result: dict[str, Any] = dict(zip(time_model.COEFFICIENTS, map(float, found), strict=True))
     for name, part in (("fitted", used), ("held_out", held)):
         if part.any():
             result[name] = {
@@ -101,9 +101,9 @@ def _backend(row: Row) -> str:
     return _NAMES.get(row["variant"], row["variant"])
 
 
-def _shape(row: Row) -> cost_model.Shape:
+def _shape(row: Row) -> time_model.Shape:
     dense = _backend(row) == DENSE
-    return cost_model.Shape(row["m"], row["n"], row["m"] if dense else row["d"], row["k"], row["B"])
+    return time_model.Shape(row["m"], row["n"], row["m"] if dense else row["d"], row["k"], row["B"])
 
 
 def fit_all(rows: Iterable[Row], gather_flops: float | None) -> dict[str, dict[str, Any]]:

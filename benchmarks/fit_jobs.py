@@ -21,22 +21,22 @@ from expander_sae.activations.language_model import LanguageModel, read_model
 from expander_sae.activations.pool import Pool, build_pool, normalisation
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.activations.tokens import TokenTable
-from expander_sae.cost_model import CPU_FILE
+from expander_sae.cost.time_model import CPU_FILE
 from expander_sae.evaluation.cross_entropy import spliced_sums
-from expander_sae.files import read_json
-from expander_sae.masks import MaskRecipe
-from expander_sae.provenance import hardware
+from expander_sae.machine.provenance import hardware
+from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.stages import lineage
+from expander_sae.storage.files import read_json
 
 _LANES = 64  # 256 bytes in float32
 
 _START = """
 import torch
-from expander_sae import runs
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.masks import MaskRecipe
-from expander_sae.recipes import RECIPES
-from expander_sae.training import TrainingState, train_step
+from expander_sae.training import run_folder
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.training.recipes import RECIPES
+from expander_sae.training.loop import TrainingState, train_step
 model = SparseAutoencoder(64, 256, 8, MaskRecipe("expander", 64, 256, 4, 0).generate())
 model.initialise(torch.Generator().manual_seed(0))
 train_step(TrainingState.start(model, RECIPES["standard"], 0), torch.randn(64, 64), 10, RECIPES["standard"])
@@ -153,7 +153,7 @@ def _model_rates(folder: Path, tokens: int = 1024) -> dict[str, float]:
 
     Parameters are those of the cost model, so that its estimates hold for this model.
     """
-    from expander_sae.memory import VOCABULARIES, ModelSize
+    from expander_sae.cost.memory_estimate import VOCABULARIES, ModelSize
 
     file = extraction.model_file(folder)
     record = read_model(file)

@@ -35,7 +35,7 @@ from benchmarks.gpu_tasks import (
 )
 from benchmarks.measure import Call, Ceilings
 from benchmarks.tasks import Shape
-from expander_sae.files import write_json
+from expander_sae.storage.files import write_json
 
 _SHAPES = {"512x4096": (512, 4096), "576x4608": (576, 4608), "2048x16384": (2048, 16384)}
 _WIDTHS = [7, 30, 102]

@@ -22,14 +22,14 @@ from torch import Tensor
 from benchmarks.measure import Call
 from benchmarks.peers import DenseEmulation, batched_qr, emulated_step
 from benchmarks.tasks import Shape, columns_of
-from expander_sae import kernels
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.dictionary import SparseCode, SparseDictionary
+from expander_sae.kernels import backends
 from expander_sae.kernels.exact_topk import topk_of_columns
-from expander_sae.masks import MaskRecipe
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.dictionary import SparseCode, SparseDictionary
 from expander_sae.pursuit.omp import omp
-from expander_sae.recipes import RECIPES
-from expander_sae.training import TrainingState, train_step
+from expander_sae.training.loop import TrainingState, train_step
+from expander_sae.training.recipes import RECIPES
 
 Following = Callable[[], Tensor]
 PRECISIONS = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}
@@ -171,7 +171,7 @@ def encode_topk(
     ]
     for d in widths:
         for name in names:
-            columns = columns_on(replace(shape, d=d), device, kernels.select(name, device))
+            columns = columns_on(replace(shape, d=d), device, backends.select(name, device))
             make = partial(ours, columns, torch.zeros(n, device=device))
             variants.append(variant(name, d, make, weight_of(columns)))
     return variants
@@ -180,11 +180,11 @@ def encode_topk(
 def gradient_error(shape: Shape, backend: str, device: str) -> float:
     """Relative error of the columns' gradient, at a random code, against float64."""
     columns = columns_on(shape, device)
-    ops, h = kernels.select(backend, device), fresh(shape, device)
+    ops, h = backends.select(backend, device), fresh(shape, device)
     generator = torch.Generator(device).manual_seed(1)
     index = torch.rand(h.shape[0], shape.n, generator=generator, device=device).topk(shape.k, dim=1).indices
     value, error = (torch.randn(*s, generator=generator, device=device) for s in (index.shape, h.shape))
-    exact, _ = kernels.select("torch", device).tied_gradients(
+    exact, _ = backends.select("torch", device).tied_gradients(
         columns.values.double(), columns.rows, index, value.double(), error.double(), h.double()
     )
     found, _ = ops.tied_gradients(columns.values, columns.rows, index, value, error, h)
@@ -249,6 +249,6 @@ def pursuit(shape: Shape, widths: list[int], dtype: str, device: str, names: lis
         flops = 2.0 * d * shape.n * shape.batch * shape.k
         variants.append(GpuVariant("batched_qr_gemm", d, peer, None, flops))
         for name in names:
-            held = columns_on(replace(shape, d=d), device, kernels.select(name, device))
+            held = columns_on(replace(shape, d=d), device, backends.select(name, device))
             variants.append(GpuVariant(name, d, partial(ours, held), None, flops))
     return variants

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from benchmarks.measure import Call, Variant
 from benchmarks.peers import DenseEmulation, batched_qr, emulated_step, gathered_correlation
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.dictionary import DenseDictionary, Dictionary, SparseDictionary
 from expander_sae.kernels import dense
-from expander_sae.masks import MaskRecipe
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseDictionary
 from expander_sae.pursuit.omp import omp
-from expander_sae.recipes import RECIPES
-from expander_sae.training import TrainingState, train_step
+from expander_sae.training.loop import TrainingState, train_step
+from expander_sae.training.recipes import RECIPES
 
 _FLOAT = 4
 _ADAM_PASSES = 7  # read parameter, gradient and two moments; write parameter and moments

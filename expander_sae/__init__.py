@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from expander_sae.api import decode, encode, encoded, evaluate, load, save
-    from expander_sae.autoencoder import SparseAutoencoder
-    from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
     from expander_sae.errors import UserError
-    from expander_sae.masks import Mask, MaskRecipe
+    from expander_sae.masks.recipe import Mask, MaskRecipe
+    from expander_sae.model.autoencoder import SparseAutoencoder
+    from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
     from expander_sae.pursuit.block_omp import block_omp
     from expander_sae.pursuit.cosamp import cosamp
     from expander_sae.pursuit.niht import niht
     from expander_sae.pursuit.omp import omp
-    from expander_sae.trainer import Trainer
+    from expander_sae.training.trainer import Trainer
 
 __version__ = "0.1.0"
 

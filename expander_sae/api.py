@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.arrays import as_tensor
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.dictionary import SparseCode
 from expander_sae.errors import UserError
 from expander_sae.evaluation.reconstruction import measure
-from expander_sae.inference import inferences
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.dictionary import SparseCode
+from expander_sae.pursuit.inference import inferences
+from expander_sae.storage.arrays import as_tensor
 
 WEIGHTS = "weights.safetensors"
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -48,7 +48,7 @@ def load(
         raise UserError(f"device: found {str(device)!r}, which torch cannot use ({said})") from None
     path = Path(path)
     if path.is_dir() and not (path / WEIGHTS).is_file():
-        from expander_sae.interop import load_foreign
+        from expander_sae.interop.foreign import load_foreign
 
         loaded = load_foreign(path, backend)
     else:

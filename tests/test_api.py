@@ -18,17 +18,17 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import expander_sae
-from expander_sae import runs
 from expander_sae.activations.pool import build_pool
 from expander_sae.activations.shards import Rows, write_shard
-from expander_sae.config import SCHEMA
 from expander_sae.evaluation.reconstruction import BATCH
-from expander_sae.masks import write_mask
-from expander_sae.recipes import RECIPES, resolve
+from expander_sae.masks.recipe import write_mask
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
-from expander_sae.tensors import load_tensors, save_tensors
-from expander_sae.training import LOG_COLUMNS
+from expander_sae.storage.safetensors_files import load_tensors, save_tensors
+from expander_sae.study.config import SCHEMA
+from expander_sae.training import run_folder
+from expander_sae.training.loop import LOG_COLUMNS
+from expander_sae.training.recipes import RECIPES, resolve
 
 M, N, TOKENS = 12, 48, 400
 SMALL: dict[str, Any] = {"batch_size": 16, "resample_every": 20}
@@ -81,7 +81,7 @@ def test_the_trainer_ends_with_the_weights_of_the_workflows_run(
     spec |= {"support": support, "encoder": "tied", "m": M, "n": N, "d": d, "k": 3}
     spec |= {"train_tokens": TOKENS, "steps": 60, "seed": 5}
     mask = None if support == "dense" else tmp_path / "mask.json"
-    runs.train_run(spec, tmp_path / "p.json", mask, tmp_path / "run")
+    run_folder.train_run(spec, tmp_path / "p.json", mask, tmp_path / "run")
 
     told: list[dict[str, float]] = []
     mine = trainer(activations, support=support, d=d, seed=5, on_log=told.append, log_every=20)

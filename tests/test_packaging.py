@@ -13,7 +13,7 @@ import yaml
 
 import expander_sae
 from expander_sae.errors import UserError
-from expander_sae.study import load_config
+from expander_sae.study.study import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 

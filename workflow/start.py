@@ -13,8 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from expander_sae import memory_limits, owner
 from expander_sae.errors import UserError, reported_to_user
+from expander_sae.machine import available_memory, folder_owner
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,7 +35,7 @@ def command(options: argparse.Namespace) -> list[str]:
     found += ["--configfile", str(options.configfile)]
     if options.profile is not None:
         return [*found, "--workflow-profile", str(options.profile)]
-    free = memory_limits.available_mb()
+    free = available_memory.available_mb()
     resources = ["gpu=1"] if free is None else ["gpu=1", f"mem_mb={int(free)}"]
     return [*found, "--cores", options.cores, "--resources", *resources]
 
@@ -50,7 +50,7 @@ def main() -> None:
         # Programs that the jobs call by name come from the environment of this interpreter.
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         start = command(options)
-        owner.take(lambda: unlock(start))
+        folder_owner.take(lambda: unlock(start))
     sys.stdout.flush()
     # The same process goes on as Snakemake, so that the record stays true.
     os.execv(sys.executable, [*start, "--quiet", "host", "rules", "--", *options.targets])

@@ -19,15 +19,15 @@ import numpy as np
 
 from expander_sae.activations.language_model import read_model, tokenizer_of
 from expander_sae.activations.near_duplicates import GRAM, NearDuplicateFilter, share_contained, word_grams
-from expander_sae.activations.progress import Progress
 from expander_sae.activations.sources import open_source
 from expander_sae.activations.splits import SPLITS, least_tokens, shard_counts, split_of
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
 from expander_sae.activations.weights import verify_weights
 from expander_sae.errors import UserError
-from expander_sae.files import digest
-from expander_sae.seals import write_sealed_json
+from expander_sae.machine.progress import Progress
 from expander_sae.stages import lineage
+from expander_sae.storage.files import digest
+from expander_sae.storage.seals import write_sealed_json
 
 _BATCH = 64
 # Text offered to the tokenizer and to the comparison, per token of context. Compared are 700

@@ -10,10 +10,10 @@ import torch
 
 from expander_sae.activations.batching import batches
 from expander_sae.activations.language_model import LanguageModel
-from expander_sae.activations.progress import Progress
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.activations.tokens import TokenRange, TokenTable
 from expander_sae.errors import UserError
+from expander_sae.machine.progress import Progress
 from expander_sae.stages import lineage
 
 

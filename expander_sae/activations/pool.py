@@ -15,9 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from expander_sae.activations.shards import Shard
 from expander_sae.errors import UserError
-from expander_sae.files import AGAIN, atomic_path, digest, sha256_file
-from expander_sae.seals import read_sealed_json, write_sealed_json
 from expander_sae.stages import lineage
+from expander_sae.storage.files import AGAIN, atomic_path, digest, sha256_file
+from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
 _CHUNK = 8192
 _MANIFEST: dict[str, type] = {

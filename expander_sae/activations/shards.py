@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expander_sae.errors import UserError
-from expander_sae.files import AGAIN, atomic_path
-from expander_sae.seals import KEY, UNSEALED, agree, check_seal, seal
+from expander_sae.storage.files import AGAIN, atomic_path
+from expander_sae.storage.seals import KEY, UNSEALED, agree, check_seal, seal
 
 _ROW_GROUP = 4096
 _KEY = b"expander_sae"

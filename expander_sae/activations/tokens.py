@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from expander_sae.activations.splits import SPLITS
 from expander_sae.errors import UserError
-from expander_sae.files import AGAIN, atomic_path
-from expander_sae.seals import KEY, UNSEALED, agree, check_seal, seal
+from expander_sae.storage.files import AGAIN, atomic_path
+from expander_sae.storage.seals import KEY, UNSEALED, agree, check_seal, seal
 
 _SCHEMA = pa.schema(
     [

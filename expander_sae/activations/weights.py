@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from expander_sae.errors import UserError
-from expander_sae.files import AGAIN, digest, read_json, sha256_file, temporary_sibling
-from expander_sae.seals import read_sealed_json, write_sealed_json
 from expander_sae.stages import lineage
+from expander_sae.storage.files import AGAIN, digest, read_json, sha256_file, temporary_sibling
+from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
 _HUB_PATTERNS = [
     "*.safetensors",

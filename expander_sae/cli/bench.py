@@ -10,7 +10,7 @@ from expander_sae.cli.arguments import add_compute, positive
 from expander_sae.cli.terminal import Terminal, table
 
 if TYPE_CHECKING:
-    from expander_sae.autoencoder import SparseAutoencoder
+    from expander_sae.model.autoencoder import SparseAutoencoder
 
 SUMMARY = "time encoding, a training step and OMP on this machine, beside a dense dictionary"
 EXAMPLES = (
@@ -43,9 +43,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 
     import torch
 
-    from expander_sae.autoencoder import SparseAutoencoder
     from expander_sae.cli.data import device_of
-    from expander_sae.masks import MaskRecipe
+    from expander_sae.masks.recipe import MaskRecipe
+    from expander_sae.model.autoencoder import SparseAutoencoder
     from expander_sae.rng import torch_generator
 
     device = device_of(options.device)
@@ -92,9 +92,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 def _tasks(model: SparseAutoencoder, options: argparse.Namespace) -> dict[str, Callable[[], object]]:
     import torch
 
-    from expander_sae.inference import INFERENCES
-    from expander_sae.recipes import RECIPES
-    from expander_sae.training import TrainingState, train_step
+    from expander_sae.pursuit.inference import INFERENCES
+    from expander_sae.training.loop import TrainingState, train_step
+    from expander_sae.training.recipes import RECIPES
 
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(options.batch, options.m, generator=generator).to(model.b_dec.device)

@@ -16,11 +16,11 @@ import torch
 
 from expander_sae.activations.pool import Pool
 from expander_sae.api import load
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.inference import Inference, inferences
-from expander_sae.runs import WEIGHTS
-from expander_sae.seals import agree, check_seal
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.inference import Inference, inferences
+from expander_sae.storage.seals import agree, check_seal
+from expander_sae.training.run_folder import WEIGHTS
 
 _PIECE = 65536
 """Rows that are looked at or converted at a time."""

@@ -32,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
-    from expander_sae.activations.progress import Progress
-    from expander_sae.autoencoder import SparseAutoencoder
     from expander_sae.cli.data import inference_of, load_weights, read_activations
-    from expander_sae.codes import encoded_rows
-    from expander_sae.dictionary import SparseCode
     from expander_sae.evaluation.reconstruction import measure
-    from expander_sae.inference import Inference
+    from expander_sae.machine.progress import Progress
+    from expander_sae.model.autoencoder import SparseAutoencoder
+    from expander_sae.model.dictionary import SparseCode
+    from expander_sae.pursuit.codes import encoded_rows
+    from expander_sae.pursuit.inference import Inference
 
     inferences = {name: inference_of(name) for name in options.inference}
     autoencoder, about = load_weights(options)

@@ -9,7 +9,7 @@ from expander_sae.cli.arguments import add_activations, add_compute, add_weights
 from expander_sae.cli.terminal import Terminal, number, pairs
 
 if TYPE_CHECKING:
-    from expander_sae.autoencoder import SparseAutoencoder
+    from expander_sae.model.autoencoder import SparseAutoencoder
 
 SUMMARY = "show what a weights file holds: shape, storage, mask, flatness; with activations, what fires"
 EXAMPLES = (
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 
 def _mask(autoencoder: SparseAutoencoder) -> dict[str, Any] | None:
     """Recipe, checksum and degrees; None for a dense dictionary. The checksum was verified on loading."""
-    from expander_sae.masks import describe
+    from expander_sae.masks.recipe import describe
 
     mask = autoencoder.mask
     if mask is None:
@@ -68,7 +68,7 @@ def _columns(autoencoder: SparseAutoencoder) -> dict[str, Any]:
     """Flatness β_j of the columns, and how many hold nothing or a value that is not finite."""
     import torch
 
-    from expander_sae.certificates import flatness
+    from expander_sae.theory.certificates import flatness
 
     values = autoencoder.values.detach().cpu().double()
     degrees = None
@@ -93,12 +93,12 @@ def _firing(
     import numpy as np
     from torch import Tensor
 
-    from expander_sae.arrays import widened
     from expander_sae.cli.data import read_activations
-    from expander_sae.codes import encoded_rows, joined
-    from expander_sae.dictionary import SparseCode
     from expander_sae.evaluation.collisions import collisions, relabelled
     from expander_sae.evaluation.reconstruction import measure
+    from expander_sae.model.dictionary import SparseCode
+    from expander_sae.pursuit.codes import encoded_rows, joined
+    from expander_sae.storage.arrays import widened
 
     activations = read_activations(
         options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m

@@ -11,7 +11,7 @@ from expander_sae.cli.arguments import INFERENCE, add_activations, add_compute, 
 from expander_sae.cli.terminal import Terminal, pairs
 
 if TYPE_CHECKING:
-    from expander_sae.dictionary import SparseCode
+    from expander_sae.model.dictionary import SparseCode
 
 SUMMARY = "write the sparse codes of activations, by orthogonal matching pursuit or another inference"
 EXAMPLES = (
@@ -35,8 +35,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 
     from expander_sae.cli.data import inference_of, load_weights, read_activations
     from expander_sae.cli.outputs import ACTIVATIONS, WEIGHTS, check_files
-    from expander_sae.codes import codes_of
     from expander_sae.errors import UserError
+    from expander_sae.pursuit.codes import codes_of
 
     read = {WEIGHTS: options.weights, ACTIVATIONS: options.activations}
     check_files({"out": options.out}, read, {"out": (".safetensors", ".parquet")})
@@ -74,8 +74,8 @@ def _safetensors(codes: Iterator[SparseCode], path: Path, about: dict[str, objec
     """index int32 [N, k] (−1: an empty place) and value float32 [N, k]; returns the active entries."""
     import torch
 
-    from expander_sae.codes import joined
-    from expander_sae.tensors import save_tensors
+    from expander_sae.pursuit.codes import joined
+    from expander_sae.storage.safetensors_files import save_tensors
 
     code = joined(codes)
     save_tensors({"index": code.index.to(torch.int32), "value": code.value.float()}, path, about)
@@ -90,7 +90,7 @@ def _parquet(codes: Iterator[SparseCode], path: Path, about: dict[str, object]) 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from expander_sae.files import atomic_path
+    from expander_sae.storage.files import atomic_path
 
     schema = pa.schema([("feature", pa.list_(pa.int32())), ("value", pa.list_(pa.float32()))])
     schema = schema.with_metadata({"expander_sae": json.dumps(about)})

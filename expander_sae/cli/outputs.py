@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from expander_sae.errors import UserError
-from expander_sae.files import check_writable
+from expander_sae.storage.files import check_writable
 
 WEIGHTS, ACTIVATIONS = "the weights", "the activations"
 

@@ -14,7 +14,7 @@ from expander_sae.cli.arguments import add_activations
 from expander_sae.cli.terminal import Terminal, pairs
 
 if TYPE_CHECKING:
-    from expander_sae.autoencoder import SparseAutoencoder
+    from expander_sae.model.autoencoder import SparseAutoencoder
 
 SUMMARY = "publish a run or weights on the Hugging Face Hub, with a card written from its metrics"
 EXAMPLES = (

@@ -53,9 +53,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.api import evaluate, save
     from expander_sae.cli.data import device_of, read_activations
     from expander_sae.errors import UserError
-    from expander_sae.heap import keep_freed_memory
-    from expander_sae.loggers import together
-    from expander_sae.trainer import Trainer
+    from expander_sae.machine.allocator import keep_freed_memory
+    from expander_sae.training.loggers import together
+    from expander_sae.training.trainer import Trainer
 
     keep_freed_memory()
 
@@ -132,7 +132,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
 def _write_rows(rows: Any, path: Path) -> None:
     import numpy as np
 
-    from expander_sae.files import atomic_path
+    from expander_sae.storage.files import atomic_path
 
     with atomic_path(path) as temporary:
         np.save(temporary, rows)
@@ -155,7 +155,7 @@ def _overrides(given: list[str]) -> dict[str, Any]:
 
 
 def _loggers(options: argparse.Namespace, settings: dict[str, Any]) -> list[Any]:
-    from expander_sae.loggers import CsvLogger, TensorBoardLogger, WandbLogger
+    from expander_sae.training.loggers import CsvLogger, TensorBoardLogger, WandbLogger
 
     made: list[Any] = []
     if options.tensorboard:

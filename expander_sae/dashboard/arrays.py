@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from expander_sae.dictionary import SparseCode
+from expander_sae.model.dictionary import SparseCode
 
 STEPS = 32767
 _KINDS = {"uint16": "Uint16Array", "uint32": "Uint32Array", "int16": "Int16Array", "float32": "Float32Array"}

@@ -15,16 +15,16 @@ from expander_sae.activations.language_model import LanguageModel, tokenizer_of
 from expander_sae.activations.pool import Pool
 from expander_sae.activations.weights import read_model
 from expander_sae.api import load
-from expander_sae.arrays import HALF
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.certificates import flatness
-from expander_sae.codes import codes_of, joined
 from expander_sae.dashboard.arrays import CompactCode, compact, packed, quantised
 from expander_sae.dashboard.rows import Tokens
-from expander_sae.dictionary import SparseDictionary
 from expander_sae.errors import UserError
-from expander_sae.inference import INFERENCES
-from expander_sae.runs import WEIGHTS
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.dictionary import SparseDictionary
+from expander_sae.pursuit.codes import codes_of, joined
+from expander_sae.pursuit.inference import INFERENCES
+from expander_sae.storage.arrays import HALF
+from expander_sae.theory.certificates import flatness
+from expander_sae.training.run_folder import WEIGHTS
 
 WIDTH = 64
 """Most entries of a column that are shown, the largest in size."""
@@ -134,7 +134,7 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.parquet"
     if not path.is_file():
         return []
-    from expander_sae.evaluation import tables
+    from expander_sae.measurements import tables
 
     frame = tables.read_metrics(path)[["inference", "split", "metric", "value"]]
     rows = frame[np.isfinite(frame["value"])].to_dict("records")

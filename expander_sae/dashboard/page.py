@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from expander_sae.files import atomic_path
+from expander_sae.storage.files import atomic_path
 
 
 def _read(name: str) -> str:

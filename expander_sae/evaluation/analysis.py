@@ -18,11 +18,8 @@ import numpy as np
 import torch
 
 from expander_sae.activations.pool import Pool
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.dictionary import SparseCode
 from expander_sae.errors import UserError
-from expander_sae.evaluation import tables
-from expander_sae.evaluation.certified import certificate_rows, evenly
+from expander_sae.evaluation.certificate_rows import certificate_rows, evenly
 from expander_sae.evaluation.collisions import collisions, relabelled
 from expander_sae.evaluation.features import (
     JACCARD_THRESHOLD,
@@ -36,10 +33,13 @@ from expander_sae.evaluation.features import (
     token_entropy,
 )
 from expander_sae.evaluation.reconstruction import BATCH, reconstruct
-from expander_sae.evaluation.rows import Rows
 from expander_sae.evaluation.runs import is_finite
-from expander_sae.inference import inferences
-from expander_sae.runs import WEIGHTS
+from expander_sae.measurements import tables
+from expander_sae.measurements.new_rows import Rows
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.dictionary import SparseCode
+from expander_sae.pursuit.inference import inferences
+from expander_sae.training.run_folder import WEIGHTS
 
 FIRST_TOKENS = 1024
 """Smallest size of the test set at which dead features are counted; then twice as many, and so on."""

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from expander_sae.dictionary import SparseCode
 from expander_sae.errors import UserError
-from expander_sae.masks import Mask
+from expander_sae.masks.recipe import Mask
+from expander_sae.model.dictionary import SparseCode
 from expander_sae.rng import Integers
 
 _CELLS = 1 << 22

@@ -13,10 +13,10 @@ from torch import Tensor
 from expander_sae.activations.batching import batches, document_starts
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool, normalisation
-from expander_sae.activations.progress import Progress
 from expander_sae.errors import UserError
-from expander_sae.evaluation import tables
-from expander_sae.evaluation.rows import Rows
+from expander_sae.machine.progress import Progress
+from expander_sae.measurements import tables
+from expander_sae.measurements.new_rows import Rows
 
 TRAIN_BASELINES = ("ce_clean", "ce_zero")
 """What is known of the model itself on documents of the training pool."""

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.errors import UserError
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.rng import Integers
 
 JACCARD_THRESHOLD = 0.1

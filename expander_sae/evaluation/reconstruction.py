@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.arrays import HALF, as_tensor, widened
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.inference import Inference
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.inference import Inference
+from expander_sae.storage.arrays import HALF, as_tensor, widened
 
 BATCH = 4096
 """Tokens inferred at once: enough that a pursuit's product of all columns is spread over many."""

@@ -12,16 +12,16 @@ import torch
 
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.evaluation import tables
 from expander_sae.evaluation.cross_entropy import TRAIN_BASELINES, recovered, sequence_edges, spliced_sums
 from expander_sae.evaluation.reconstruction import reconstruct
-from expander_sae.evaluation.rows import Rows
 from expander_sae.evaluation.storage import storage
-from expander_sae.files import write_json
-from expander_sae.inference import inferences
-from expander_sae.runs import WEIGHTS
+from expander_sae.measurements import tables
+from expander_sae.measurements.new_rows import Rows
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.inference import inferences
+from expander_sae.storage.files import write_json
+from expander_sae.training.run_folder import WEIGHTS
 
 BASELINES = {
     "ce_recovered": "ce_zero",

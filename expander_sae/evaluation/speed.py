@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import DenseDictionary, Dictionary, SparseDictionary
-from expander_sae.evaluation import tables
-from expander_sae.evaluation.rows import Rows
-from expander_sae.masks import MaskRecipe
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.measurements import tables
+from expander_sae.measurements.new_rows import Rows
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseDictionary
 from expander_sae.rng import torch_generator
 
 BATCH = 256

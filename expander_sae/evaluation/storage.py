@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.files import canonical_json
-from expander_sae.mask_shapes import PRUNED
-from expander_sae.masks import describe
+from expander_sae.masks.recipe import describe
+from expander_sae.masks.shapes import PRUNED
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.storage.files import canonical_json
 
 BYTES_PER_VALUE = 4
 """Weights are float32."""

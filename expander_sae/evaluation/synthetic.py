@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import Dictionary, SparseCode, SparseDictionary
 from expander_sae.errors import UserError
-from expander_sae.masks import MaskRecipe
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.model.dictionary import Dictionary, SparseCode, SparseDictionary
 from expander_sae.pursuit.omp import omp
 from expander_sae.rng import torch_generator
 

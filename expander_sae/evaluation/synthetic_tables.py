@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from expander_sae.errors import UserError
-from expander_sae.evaluation import tables
-from expander_sae.evaluation.rows import Rows
+from expander_sae.measurements import tables
+from expander_sae.measurements.new_rows import Rows
 
 INFERENCE = "omp_absolute"
 PUBLISHED_TRIALS = 300

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from expander_sae.figures.points import Point, Series, Setting
+from expander_sae.measurements.points import Point, Series, Setting
 
 CITATION = "[1] R. Mendoza-Smith, Expander Sparse Autoencoders, arXiv 2607.01799 (2026)"
 

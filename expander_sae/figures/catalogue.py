@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from expander_sae.figures.sheet import Sheet
+    from expander_sae.figures.layout import Sheet
     from expander_sae.figures.sources import Sources
 
 
@@ -36,7 +36,7 @@ class Figure:
 
     def sheets(self, sources: Sources) -> list[Sheet]:
         """Its pages; one that says so where no SAE was trained."""
-        from expander_sae.figures.sheet import Sheet
+        from expander_sae.figures.layout import Sheet
 
         return self.draw(sources) or [Sheet(self.title, missing=["any trained SAE"])]
 

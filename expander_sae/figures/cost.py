@@ -9,11 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from expander_sae.figures.cells import Run, View
 from expander_sae.figures.fidelity import by_place
-from expander_sae.figures.sheet import Panel, Sheet, category_axis, label_room, mark_key
+from expander_sae.figures.layout import Panel, Sheet, category_axis, label_room, mark_key
 from expander_sae.figures.sources import Sources
 from expander_sae.figures.style import BLACK, BLUE, GREEN, MUTED, ORANGE, PURPLE, SKY, VERMILLION
+from expander_sae.measurements.cells import Run, View
 
 PARTS = {
     "storage_values_bytes": ("decoder values, float32", BLUE, "o"),

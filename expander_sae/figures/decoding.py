@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from expander_sae.figures.cells import Cell, View
 from expander_sae.figures.fidelity import ERROR, by_place, published_key
-from expander_sae.figures.published import Published
-from expander_sae.figures.sheet import Line, Panel, Plot, Sheet, keys, seeds_note
+from expander_sae.figures.layout import Line, Panel, Plot, Sheet, keys, seeds_note
 from expander_sae.figures.sources import Sources
 from expander_sae.figures.style import BLUE, GREEN, PURPLE, VERMILLION, Look, step_look
+from expander_sae.measurements.cells import Cell, View
+from expander_sae.measurements.published import Published
 
 METHODS = {
     "encoder": ("trained encoder", Look(BLUE, "o", "-", 1.2, 5.0)),

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from matplotlib.lines import Line2D
 
-from expander_sae.figures.cells import View
 from expander_sae.figures.fidelity import DENSE, by_place
-from expander_sae.figures.sheet import Line, Panel, Plot, Sheet, keys, level_key, mark_key, seeds_note
+from expander_sae.figures.layout import Line, Panel, Plot, Sheet, keys, level_key, mark_key, seeds_note
 from expander_sae.figures.sources import Sources
 from expander_sae.figures.style import MUTED, Look, step_look
 from expander_sae.figures.supports import support_look
+from expander_sae.measurements.cells import View
 
 _OVER_TOKENS = re.compile(r"dead_fraction_t(\d+)$")
 _D = "d, nonzeros of a column (log)"

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from expander_sae.figures.cells import Cell, Run, View
-from expander_sae.figures.published import Published
-from expander_sae.figures.sheet import (
+from expander_sae.figures.layout import (
     Line,
     Panel,
     Plot,
@@ -24,6 +22,8 @@ from expander_sae.figures.sheet import (
 )
 from expander_sae.figures.sources import Sources
 from expander_sae.figures.style import BLACK, BLUE, GREEN, ORANGE, VERMILLION, Look, step_look
+from expander_sae.measurements.cells import Cell, Run, View
+from expander_sae.measurements.published import Published
 
 CE, ERROR = "ce_recovered", "relative_error"
 LABELS = {CE: "CE recovered ↑", ERROR: "relative error ↓"}

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from expander_sae.figures import captions
-from expander_sae.figures.panel import (
+from expander_sae.figures.frontier_panel import (
     PANEL_HEIGHT,
     PANEL_WIDTH,
     Looks,
@@ -27,20 +27,7 @@ from expander_sae.figures.panel import (
     on_scale,
     stored_limits,
 )
-from expander_sae.figures.points import (
-    Point,
-    Series,
-    Setting,
-    drawing_order,
-    model_cross_entropies,
-    published_series,
-    read_metrics,
-    read_published,
-    runs_of,
-    series,
-    settings,
-)
-from expander_sae.figures.sheet import Sheet, compose
+from expander_sae.figures.layout import Sheet, compose
 from expander_sae.figures.style import (
     INK,
     LARGE,
@@ -52,6 +39,19 @@ from expander_sae.figures.style import (
     new_figure,
     wrap,
     write_pages,
+)
+from expander_sae.measurements.points import (
+    Point,
+    Series,
+    Setting,
+    drawing_order,
+    model_cross_entropies,
+    published_series,
+    read_metrics,
+    read_published,
+    runs_of,
+    series,
+    settings,
 )
 
 ROWS_PER_PAGE = 3

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from expander_sae.errors import UserError
-from expander_sae.evaluation.tables import read_curves
-from expander_sae.figures.cells import Book, View
-from expander_sae.figures.points import read_metrics, read_published
-from expander_sae.files import read_json
+from expander_sae.measurements.cells import Book, View
+from expander_sae.measurements.points import read_metrics, read_published
+from expander_sae.measurements.tables import read_curves
+from expander_sae.storage.files import read_json
 
 RESOURCES = Path(__file__).resolve().parents[2] / "resources"
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
-from expander_sae.files import atomic_path
+from expander_sae.storage.files import atomic_path
 
 COLUMN_WIDTH = 3.4
 PAGE_WIDTH = 7.2

@@ -6,12 +6,12 @@ import math
 
 from matplotlib.lines import Line2D
 
-from expander_sae.figures.cells import Cell, View
 from expander_sae.figures.fidelity import CE, DENSE, ERROR, LABELS, by_place, published_key
-from expander_sae.figures.published import Published
-from expander_sae.figures.sheet import Line, Panel, Plot, Sheet, keys, level_key, seeds_note
+from expander_sae.figures.layout import Line, Panel, Plot, Sheet, keys, level_key, seeds_note
 from expander_sae.figures.sources import Sources
 from expander_sae.figures.style import Look, look, step_look
+from expander_sae.measurements.cells import Cell, View
+from expander_sae.measurements.published import Published
 
 NAMES = {
     "expander": "expander: d random rows",

@@ -7,10 +7,10 @@ import math
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from expander_sae.figures.cells import Cell
-from expander_sae.figures.sheet import Line, Panel, Plot, Sheet, keys, mark_key
+from expander_sae.figures.layout import Line, Panel, Plot, Sheet, keys, mark_key
 from expander_sae.figures.sources import Sources
 from expander_sae.figures.style import step_look
+from expander_sae.measurements.cells import Cell
 
 
 def recovery_cells(metrics: pd.DataFrame) -> dict[tuple[float, int, int], Cell]:

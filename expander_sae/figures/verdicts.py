@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from expander_sae.figures.sheet import Panel, Sheet, category_axis, label_room, mark_key
+from expander_sae.figures.layout import Panel, Sheet, category_axis, label_room, mark_key
 from expander_sae.figures.sources import Sources
 from expander_sae.figures.style import BLUE, FAINT, INK, MUTED, ORANGE, SMALL, VERMILLION
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from expander_sae.figures.catalogue import ENDINGS, FIGURES
-from expander_sae.figures.sheet import Sheet, compose
+from expander_sae.figures.layout import Sheet, compose
 from expander_sae.figures.sources import Sources
 from expander_sae.figures.style import PNG_DPI, house_style, write_pages
-from expander_sae.files import atomic_path
+from expander_sae.storage.files import atomic_path
 
 
 def draw_all(sources: Sources, folder: str | Path, names: Iterable[str] | None = None) -> list[Path]:

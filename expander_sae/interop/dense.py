@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from expander_sae.api import encoded
-from expander_sae.arrays import as_tensor
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.files import read_json
-from expander_sae.mask_shapes import PRUNED
-from expander_sae.masks import Mask, describe, regenerate
-from expander_sae.pruning import prune
+from expander_sae.masks.learned import prune
+from expander_sae.masks.recipe import Mask, describe, regenerate
+from expander_sae.masks.shapes import PRUNED
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.storage.arrays import as_tensor
+from expander_sae.storage.files import read_json
 
 T = TypeVar("T")
 

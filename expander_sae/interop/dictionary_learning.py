@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.files import atomic_path, write_json
 from expander_sae.interop.dense import (
     Fidelity,
     Weights,
@@ -28,6 +26,8 @@ from expander_sae.interop.dense import (
     to_dense,
     unit_decoder,
 )
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.storage.files import atomic_path, write_json
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 CLASS = "AutoEncoderTopK"

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
 from expander_sae.interop import saelens
 from expander_sae.interop.model_card import METRICS, model_card
-from expander_sae.runs import LOG, RECORD, WEIGHTS
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.training.run_folder import LOG, RECORD, WEIGHTS
 
 CARD = "README.md"
 FILES = (WEIGHTS, RECORD, METRICS, LOG)

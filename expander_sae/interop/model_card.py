@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
 from expander_sae.evaluation.storage import storage
 from expander_sae.interop.dense import Fidelity
-from expander_sae.runs import WEIGHTS
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.training.run_folder import WEIGHTS
 
 METRICS = "metrics.parquet"
 _SHOWN = {
@@ -130,7 +130,7 @@ def _storage(sae: SparseAutoencoder, folder: Path) -> str:
 
 
 def _measurements(path: Path, spec: dict[str, Any]) -> str:
-    from expander_sae.evaluation.tables import read_metrics
+    from expander_sae.measurements.tables import read_metrics
 
     rows = read_metrics(path)
     names = [name for name in ("encoder", "omp") if name in set(rows["inference"])]
@@ -147,7 +147,7 @@ def _measurements(path: Path, spec: dict[str, Any]) -> str:
 
 def _frontier(path: Path, spec: dict[str, Any]) -> str:
     """Every setting of the study that differs in its dictionary only; seeds are averaged."""
-    from expander_sae.evaluation.tables import read_metrics
+    from expander_sae.measurements.tables import read_metrics
 
     missing = [key for key in _SAME if key not in spec]
     if missing:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.interop.dense import to_dense
+from expander_sae.model.autoencoder import SparseAutoencoder
 
 
 @dataclass

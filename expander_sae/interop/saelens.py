@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.files import write_json
 from expander_sae.interop.dense import (
     Fidelity,
     Weights,
@@ -30,10 +28,12 @@ from expander_sae.interop.dense import (
     to_dense,
     unit_decoder,
 )
-from expander_sae.mask_shapes import PRUNED
-from expander_sae.masks import regenerate
-from expander_sae.presets import CORPORA, MODELS
-from expander_sae.tensors import save_tensors
+from expander_sae.masks.recipe import regenerate
+from expander_sae.masks.shapes import PRUNED
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.storage.files import write_json
+from expander_sae.storage.safetensors_files import save_tensors
+from expander_sae.study.presets import CORPORA, MODELS
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 COMPACT = "expander_topk"

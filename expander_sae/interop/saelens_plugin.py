@@ -17,12 +17,12 @@ import torch
 from sae_lens import SAE, SAEConfig, register_sae_class
 from torch import Tensor, nn
 
-from expander_sae import kernels
-from expander_sae.dictionary import SparseDictionary
 from expander_sae.errors import UserError
 from expander_sae.interop.saelens import COMPACT
+from expander_sae.kernels import backends
 from expander_sae.kernels.autograd import unit_columns
-from expander_sae.masks import regenerate
+from expander_sae.masks.recipe import regenerate
+from expander_sae.model.dictionary import SparseDictionary
 
 _UNFOLDABLE = ("constant_norm_rescale", "layer_norm", "covariance_whitening")
 
@@ -85,7 +85,7 @@ class ExpanderSAE(SAE[ExpanderSAEConfig]):
         rows, valid = self._on_device("_rows"), self._on_device("_valid")
         assert rows is not None
         values = values if valid is None else values * valid
-        backend = kernels.select("auto", values.device, self.cfg.d_in, values.shape[1])
+        backend = backends.select("auto", values.device, self.cfg.d_in, values.shape[1])
         return SparseDictionary(values, rows, self.cfg.d_in, backend)
 
     def decoder(self) -> SparseDictionary:

@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.files import write_json
 from expander_sae.interop.dense import (
     Fidelity,
     Weights,
@@ -23,7 +21,9 @@ from expander_sae.interop.dense import (
     to_dense,
     unit_decoder,
 )
-from expander_sae.tensors import save_tensors
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.storage.files import write_json
+from expander_sae.storage.safetensors_files import save_tensors
 
 CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
 

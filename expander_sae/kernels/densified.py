@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from expander_sae.kernels import reference
-from expander_sae.kernels.derived import PerTensor
 from expander_sae.kernels.exact_topk import topk_of_columns
 from expander_sae.kernels.precision import selection_dtype
+from expander_sae.kernels.tensor_cache import PerTensor
 
 _STORED_SCORES = 1 << 28
 """Most scores that are kept at a time."""

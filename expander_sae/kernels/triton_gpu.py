@@ -19,9 +19,9 @@ import triton
 from torch import Tensor
 
 from expander_sae.kernels import reference
-from expander_sae.kernels.derived import PerTensor
 from expander_sae.kernels.exact_topk import topk_of_columns
 from expander_sae.kernels.precision import selection_dtype
+from expander_sae.kernels.tensor_cache import PerTensor
 from expander_sae.kernels.triton_kernels import (
     correlate_at_kernel,
     grouped_outer_kernel,

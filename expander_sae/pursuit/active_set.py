@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import Dictionary, SparseCode
+from expander_sae.model.dictionary import Dictionary, SparseCode
 
 
 def dependence_limit(dtype: torch.dtype) -> float:

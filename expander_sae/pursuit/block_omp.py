@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode
 from expander_sae.kernels.exact_topk import topk_of_columns
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode
 from expander_sae.pursuit.active_set import ActiveSet
 
 SELECTIONS = ("signed", "absolute")

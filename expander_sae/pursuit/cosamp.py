@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import Dictionary, SparseCode
+from expander_sae.model.dictionary import Dictionary, SparseCode
 from expander_sae.pursuit.block_omp import score_limit
 from expander_sae.pursuit.hard_threshold import in_batches, keep_largest, largest_correlations, merge
 

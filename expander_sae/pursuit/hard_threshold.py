@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import Dictionary, SparseCode
+from expander_sae.model.dictionary import Dictionary, SparseCode
 from expander_sae.pursuit.block_omp import check_arguments
 
 Iterate = Callable[[Tensor, SparseCode], SparseCode]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.kernels import dense_omp
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.pursuit.block_omp import block_omp, check_arguments, inverse_norms, score_limit
 
 

@@ -39,14 +39,14 @@ def default_out(folder: Path) -> Path:
 
 def rebuild(folder: Path, out: Path) -> None:
     """Write frontier, figures/, tables/, claims.json and report.html below `out`, and `KEPT` in a study."""
-    from expander_sae.claims import write_claims
+    from expander_sae.claims.judge import write_claims
     from expander_sae.figures import frontier
     from expander_sae.figures.sources import BENCHMARKS, RESOURCES, load
     from expander_sae.figures.write import draw_all
-    from expander_sae.files import read_json
     from expander_sae.report.gather import gather
     from expander_sae.report.page import template_engine, write_report
     from expander_sae.report.tables import write_tables
+    from expander_sae.storage.files import read_json
 
     published, synthetic = RESOURCES / "paper_figures.csv", RESOURCES / "paper_synthetic_omp.csv"
     register = ROOT / "workflow" / "claims.yaml"

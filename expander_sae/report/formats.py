@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expander_sae.figures.cells import Cell
-from expander_sae.files import atomic_path
+from expander_sae.measurements.cells import Cell
+from expander_sae.storage.files import atomic_path
 
 DASH = "–"
 

@@ -17,9 +17,9 @@ from expander_sae.figures.catalogue import FIGURES
 from expander_sae.figures.sources import Sources
 from expander_sae.figures.verdicts import VERDICTS, estimate_text, one_claim
 from expander_sae.figures.write import png_of
-from expander_sae.files import atomic_path
 from expander_sae.report.formats import shown
 from expander_sae.report.tables import all_tables
+from expander_sae.storage.files import atomic_path
 
 TEMPLATE = "report.html.j2"
 FRONTIER = (

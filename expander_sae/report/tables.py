@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from expander_sae.figures.cells import Cell, Run, View
 from expander_sae.figures.cost import PARTS, dictionaries, dictionary_name
 from expander_sae.figures.decoding import METHODS, block_sizes, pursuit_cell
 from expander_sae.figures.fidelity import CE, ERROR, budget_cell, gain
-from expander_sae.figures.published import Published
 from expander_sae.figures.sources import Sources
-from expander_sae.report.beside import published_table, synthetic_table
+from expander_sae.measurements.cells import Cell, Run, View
+from expander_sae.measurements.published import Published
 from expander_sae.report.formats import Column, Table, write
-from expander_sae.report.names import TABLES
+from expander_sae.report.published_comparison import published_table, synthetic_table
+from expander_sae.report.table_names import TABLES
 
 _SEEDS = (
     "Means over seeds ± half the 95 % interval over seeds, these documents given; a number without ± has one "

@@ -7,8 +7,8 @@ import pytest
 from expander_sae.activations.pool import Pool, build_pool, normalisation
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.errors import UserError
-from expander_sae.seals import write_sealed_json
 from expander_sae.stages import lineage
+from expander_sae.storage.seals import write_sealed_json
 
 M, SHARD = 5, 30
 STANDARD = {"norm_limit": 3.0, "scale_to_sqrt_m": True}

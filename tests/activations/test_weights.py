@@ -11,7 +11,7 @@ from expander_sae.activations import weights
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.weights import materialise, read_model
 from expander_sae.errors import UserError
-from expander_sae.seals import write_sealed_json
+from expander_sae.storage.seals import write_sealed_json
 from tests.tiny_models import DEPTH, VOCABULARY, WIDTH, save_tiny_model, tiny_model, tiny_spec
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from benchmarks import extraction, fit, fit_jobs
 from benchmarks.measure import Variant
 from benchmarks.tasks import Shape
-from expander_sae import memory
-from expander_sae.cost_model import CPU_FILE, JOB_CONSTANTS, Machine, terms
+from expander_sae.cost import memory_estimate
+from expander_sae.cost.time_model import CPU_FILE, JOB_CONSTANTS, Machine, terms
 from expander_sae.errors import UserError
 
 TRUE = {"a": 2e-4, "b": 3e-10, "c": 2e-11, "e": 4e-10, "f": 3e-9, "g": 5e-8, "h": 2e-9, "p": 3e-14}
@@ -120,7 +120,7 @@ def test_quick_shapes_can_be_timed() -> None:
 def test_constants_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = extraction.model_file(tmp_path, convert=False, results=tmp_path)
     monkeypatch.setattr(extraction, "EMBEDDED", "tiny")
-    monkeypatch.setitem(memory.VOCABULARIES, "tiny", 512)
+    monkeypatch.setitem(memory_estimate.VOCABULARIES, "tiny", 512)
     monkeypatch.setattr(extraction, "model_file", lambda folder: model)
     (tmp_path / "new").mkdir()
     found = fit_jobs._model_rates(tmp_path / "new", tokens=400) | fit_jobs._pool_rates(tmp_path, 256, 16)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from expander_sae.claim_cells import Tables
-from expander_sae.claims import judge
+from expander_sae.claims.judge import judge
+from expander_sae.measurements.document_cells import Tables
 from tests.claims.world import (
     RETENTION,
     World,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from expander_sae.claim_tests import Region, joint_verdict, one_verdict
-from expander_sae.claims import levels
+from expander_sae.claims.judge import levels
+from expander_sae.claims.kinds import Region, joint_verdict, one_verdict
 from tests.claims.world import (
     MONOTONE,
     OMP,

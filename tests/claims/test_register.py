@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from expander_sae.claim_cells import DERIVED, Request
-from expander_sae.claim_register import parse_register, read_register
+from expander_sae.claims.register import parse_register, read_register
 from expander_sae.errors import UserError
-from expander_sae.study import Study, load_config
+from expander_sae.measurements.document_cells import DERIVED, Request
+from expander_sae.study.study import Study, load_config
 from tests.claims.world import (
     CLAIM,
     MONOTONE,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from expander_sae.claim_cells import Request
-from expander_sae.claim_register import read_register
-from expander_sae.claims import write_claims
-from expander_sae.files import read_json
+from expander_sae.claims.judge import write_claims
+from expander_sae.claims.register import read_register
+from expander_sae.measurements.document_cells import Request
 from expander_sae.report.gather import gather
-from expander_sae.study import Run, Study, load_config
+from expander_sae.storage.files import read_json
+from expander_sae.study.study import Run, Study, load_config
 from tests.claims.world import ROOT
 
 ELSEWHERE = ("synthetic-", "correlation-cost")

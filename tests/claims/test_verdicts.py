@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from expander_sae.claim_cells import Tables
-from expander_sae.claim_register import parse_register, read_register
-from expander_sae.claims import judge, write_claims
+from expander_sae.claims.judge import judge, write_claims
+from expander_sae.claims.register import parse_register, read_register
 from expander_sae.errors import UserError
-from expander_sae.evaluation import tables
+from expander_sae.measurements import tables
+from expander_sae.measurements.document_cells import Tables
 from tests.claims.world import (
     BASE,
     CLAIM,

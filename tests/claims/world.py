@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from expander_sae.claim_cells import Tables
-from expander_sae.claim_register import parse_register
-from expander_sae.claims import judge
+from expander_sae.claims.judge import judge
+from expander_sae.claims.register import parse_register
+from expander_sae.measurements.document_cells import Tables
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.cli.main import main
-from expander_sae.masks import MaskRecipe
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 
 M, N, D, K, TOKENS = 24, 96, 5, 6, 60

@@ -7,10 +7,10 @@ import torch
 
 from expander_sae import evaluate, load, save
 from expander_sae.cli.main import build_parser
-from expander_sae.dictionary import SparseCode
-from expander_sae.inference import INFERENCES, inferences
-from expander_sae.tensors import load_tensors
-from expander_sae.trainer import Trainer
+from expander_sae.model.dictionary import SparseCode
+from expander_sae.pursuit.inference import INFERENCES, inferences
+from expander_sae.storage.safetensors_files import load_tensors
+from expander_sae.training.trainer import Trainer
 from tests.cli.conftest import TOKENS, D, K, M, N, make_weights
 
 

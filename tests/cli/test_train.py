@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import expander_sae
-from expander_sae.loggers import CsvLogger
-from expander_sae.trainer import Trainer
-from expander_sae.training import Cadence
+from expander_sae.training.loggers import CsvLogger
+from expander_sae.training.loop import Cadence
+from expander_sae.training.trainer import Trainer
 from tests.cli.conftest import TOKENS, M
 
 SHAPE = ("--n", 48, "--d", 4, "--k", 3, "--steps", 6, "--set", "batch_size=8", "--backend", "torch")
@@ -110,7 +110,7 @@ def test_a_training_that_goes_on_has_all_rows_in_its_log(command, tmp_path, acti
     log, checkpoint = tmp_path / "log.csv", tmp_path / "c.safetensors"
     arguments = ("train", activations[0], *SHAPE, "--out", tmp_path / "w.safetensors", "--csv", log)
     arguments += ("--checkpoint", checkpoint, "--log-every", 2)
-    from expander_sae import trainer
+    from expander_sae.training import trainer
 
     monkeypatch.setattr(trainer, "Cadence", lambda log_every, _: Cadence(log_every, 3))
 

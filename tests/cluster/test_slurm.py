@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from expander_sae.files import sha256_file
+from expander_sae.storage.files import sha256_file
 from tests.cluster.one_node import OneNode, why_not
 from tests.tiny_models import DEPTH, WIDTH, save_tiny_model
 

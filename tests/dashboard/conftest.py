@@ -8,9 +8,9 @@ import torch
 
 from expander_sae.activations.pool import build_pool
 from expander_sae.activations.shards import Rows, write_shard
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.dashboard.collect import Limits, collect
-from expander_sae.masks import MaskRecipe
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
 from tests.tiny_models import VOCABULARY, WIDTH, tiny_model_json

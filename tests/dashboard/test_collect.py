@@ -11,13 +11,13 @@ from expander_sae import load, save
 from expander_sae.activations.language_model import LanguageModel, tokenizer_of
 from expander_sae.activations.pool import Pool
 from expander_sae.activations.weights import read_model
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.cli.main import main
 from expander_sae.dashboard.collect import LOGITS, Limits, collect
 from expander_sae.errors import UserError
-from expander_sae.inference import INFERENCES
 from expander_sae.interop import saelens
-from expander_sae.runs import WEIGHTS
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.inference import INFERENCES
+from expander_sae.training.run_folder import WEIGHTS
 from tests.cli.conftest import make_weights
 from tests.dashboard.conftest import DEAD, MASSIVE, TOKENS, D, N
 

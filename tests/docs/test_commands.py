@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from expander_sae.cli.main import build_parser, main
-from expander_sae.study import Study, load_config
+from expander_sae.study.study import Study, load_config
 from tests.cli.conftest import make_weights
 from tests.dashboard.conftest import make_run
 from tests.docs.blocks import ROOT, blocks, commands
@@ -25,7 +25,7 @@ NOT_RUN = {
     r"make .*PROFILE=\S+.*": "needs a cluster; tests/cluster runs one of a single node",
     r"snakemake --workflow-profile profiles/\S+ .*": "needs a cluster",
     r"python -m benchmarks\.\S+ .*": "times the machine for minutes; tests/benchmarks runs it small",
-    r"python -m expander_sae\.cost \S+ (--against|--cpu) .*": "needs a run; tests/test_cost.py has one",
+    r"python -m expander_sae\.cost \S+ (--against|--cpu) .*": "needs a run; tests/cost/test_cost.py has one",
     r".* --wandb .*": "needs an account",
     r"expander-sae (push|pull) .*": "needs the Hub; tests/cli/test_hub.py has a stand-in for it",
 }

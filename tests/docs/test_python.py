@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae import load, mask_families
-from expander_sae.inference import INFERENCES
+from expander_sae import load
+from expander_sae.masks import families
+from expander_sae.pursuit.inference import INFERENCES
 from tests.cli.conftest import make_weights
 from tests.docs.blocks import ROOT, blocks
 
@@ -48,9 +49,10 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def registries():
     """What pages register is forgotten afterwards."""
-    families, inferences = dict(mask_families.FAMILIES), dict(INFERENCES)
+    known = {id(registry): dict(registry) for registry in (families.FAMILIES, INFERENCES)}
     yield
-    for registry, before in ((mask_families.FAMILIES, families), (INFERENCES, inferences)):
+    for registry in (families.FAMILIES, INFERENCES):
+        before = known[id(registry)]
         registry.clear()
         registry.update(before)
 

@@ -10,12 +10,12 @@ import torch
 
 from expander_sae.activations.pool import build_pool
 from expander_sae.activations.shards import Rows, write_shard
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.evaluation import tables
-from expander_sae.files import write_json
-from expander_sae.masks import MaskRecipe
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.measurements import tables
+from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
+from expander_sae.storage.files import write_json
 
 M, N, K, TOKENS, LIMIT = 16, 64, 4, 300, 100.0
 

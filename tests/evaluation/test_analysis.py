@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 import torch
 
-from expander_sae import certificates
 from expander_sae.activations.pool import Pool
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.evaluation import tables
 from expander_sae.evaluation.analysis import ANALYSES, analyse_run, dead_feature_sizes
-from expander_sae.evaluation.certified import evenly
+from expander_sae.evaluation.certificate_rows import evenly
 from expander_sae.evaluation.features import FiringSets, random_sets, random_signs
-from expander_sae.inference import inferences
+from expander_sae.measurements import tables
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.inference import inferences
+from expander_sae.theory import certificates
 from tests.evaluation.pools import LIMIT, K, N, write_pool, write_run
 
 SETTINGS: dict[str, Any] = {

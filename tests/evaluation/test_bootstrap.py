@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from expander_sae.evaluation.bootstrap import bootstrap, crossed
+from expander_sae.measurements.bootstrap import bootstrap, crossed
 
 
 def mean_of(values):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae.certificates import deficit
-from expander_sae.dictionary import SparseCode
 from expander_sae.errors import UserError
 from expander_sae.evaluation import collisions as module
 from expander_sae.evaluation.collisions import collisions, expected_coverage, relabelled
-from expander_sae.masks import MaskRecipe
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.model.dictionary import SparseCode
+from expander_sae.theory.certificates import deficit
 
 
 def random_code(batch: int, n: int, k: int, seed: int) -> SparseCode:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae.dictionary import DenseDictionary, SparseCode, SparseDictionary
 from expander_sae.errors import UserError
 from expander_sae.evaluation import features as module
 from expander_sae.evaluation.features import (
@@ -22,6 +21,7 @@ from expander_sae.evaluation.features import (
     random_signs,
     token_entropy,
 )
+from expander_sae.model.dictionary import DenseDictionary, SparseCode, SparseDictionary
 
 
 def random_code(batch: int, n: int, k: int, seed: int) -> SparseCode:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae.autoencoder import SparseAutoencoder
-from expander_sae.dictionary import SparseCode
 from expander_sae.evaluation.reconstruction import BATCH, measure, reconstruct
-from expander_sae.inference import inferences
-from expander_sae.masks import MaskRecipe
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.dictionary import SparseCode
+from expander_sae.pursuit.inference import inferences
 from expander_sae.rng import torch_generator
 
 

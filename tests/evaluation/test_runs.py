@@ -15,14 +15,14 @@ from expander_sae.activations.extraction import extract_shard
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
-from expander_sae.evaluation import tables
 from expander_sae.evaluation.cross_entropy import spliced_sums, write_baseline
 from expander_sae.evaluation.runs import evaluate_run
-from expander_sae.files import write_json
-from expander_sae.masks import MaskRecipe
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.measurements import tables
+from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
+from expander_sae.storage.files import write_json
 from tests.tiny_models import VOCABULARY, WIDTH, tiny_model_json
 
 sys.path.append(str(Path(__file__).parents[2] / "workflow" / "scripts"))

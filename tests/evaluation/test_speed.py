@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from expander_sae.evaluation import speed, tables
+from expander_sae.evaluation import speed
+from expander_sae.measurements import tables
 
 
 def run(d: int, k: int, seed: int, support: str = "expander") -> dict[str, object]:

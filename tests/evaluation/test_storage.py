@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.evaluation.storage import storage
-from expander_sae.masks import MaskRecipe
-from expander_sae.pruning import prune
+from expander_sae.masks.learned import prune
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 
 

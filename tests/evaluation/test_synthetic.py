@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae.dictionary import SparseCode
 from expander_sae.errors import UserError
 from expander_sae.evaluation.synthetic import (
     Cell,
@@ -21,6 +20,7 @@ from expander_sae.evaluation.synthetic import (
     signed_dictionary,
 )
 from expander_sae.evaluation.synthetic_tables import joint_standard_error
+from expander_sae.model.dictionary import SparseCode
 from expander_sae.pursuit.niht import niht
 
 PUBLISHED = Path(__file__).parents[2] / "resources" / "paper_synthetic_omp.csv"

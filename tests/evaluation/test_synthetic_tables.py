@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from expander_sae.errors import UserError
-from expander_sae.evaluation import tables
 from expander_sae.evaluation.synthetic import Cell, recovery
 from expander_sae.evaluation.synthetic_tables import (
     Comparison,
@@ -20,6 +19,7 @@ from expander_sae.evaluation.synthetic_tables import (
     write_agreement,
     write_synthetic,
 )
+from expander_sae.measurements import tables
 
 SPEC = {"m": 32, "n": 64, "d": 4, "k": [2, 6], "sigma": [0, 0.05], "masks": 3, "trials": 20}
 

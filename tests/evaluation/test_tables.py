@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from expander_sae.errors import UserError
-from expander_sae.evaluation import tables
-from expander_sae.study import RUN_COLUMNS
+from expander_sae.measurements import tables
+from expander_sae.study.study import RUN_COLUMNS
 
 
 def run(seed, d=7):

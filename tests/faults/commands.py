@@ -129,8 +129,8 @@ def _promised(arguments: list[str]) -> list[str]:
 
 def _require(paths: list[str]) -> None:
     """End the process where one of the files is not there or does not load."""
-    from expander_sae.files import read_json
-    from expander_sae.tensors import load_tensors
+    from expander_sae.storage.files import read_json
+    from expander_sae.storage.safetensors_files import load_tensors
 
     for path in map(Path, paths):
         try:

@@ -22,11 +22,11 @@ def readers(calm: Path) -> dict[str, tuple[Path, Callable[[Path], Any], Path]]:
     from expander_sae.activations.shards import Shard
     from expander_sae.activations.tokens import TokenTable
     from expander_sae.activations.weights import read_model
-    from expander_sae.autoencoder import SparseAutoencoder
-    from expander_sae.evaluation import tables
-    from expander_sae.masks import read_mask
-    from expander_sae.seals import read_sealed_json
-    from expander_sae.tensors import load_tensors
+    from expander_sae.masks.recipe import read_mask
+    from expander_sae.measurements import tables
+    from expander_sae.model.autoencoder import SparseAutoencoder
+    from expander_sae.storage.safetensors_files import load_tensors
+    from expander_sae.storage.seals import read_sealed_json
 
     def first(pattern: str) -> Path:
         return min((calm / "results").glob(pattern))
@@ -65,10 +65,10 @@ def readers(calm: Path) -> dict[str, tuple[Path, Callable[[Path], Any], Path]]:
 def _write_checkpoint(path: Path) -> None:
     import torch
 
-    from expander_sae.autoencoder import SparseAutoencoder
-    from expander_sae.recipes import RECIPES
-    from expander_sae.tensors import save_tensors
-    from expander_sae.training import TrainingState
+    from expander_sae.model.autoencoder import SparseAutoencoder
+    from expander_sae.storage.safetensors_files import save_tensors
+    from expander_sae.training.loop import TrainingState
+    from expander_sae.training.recipes import RECIPES
 
     state = TrainingState.start(SparseAutoencoder(8, 12, 2), RECIPES["standard"], 0)
     state.log = torch.rand(2, 5).tolist()

@@ -64,7 +64,7 @@ def bad_configs(folder: Path, count: int, seed: int) -> dict[str, Any]:
     """Configurations: `load_config` and the planning of the runs."""
     import yaml
 
-    from expander_sae.study import Study, load_config
+    from expander_sae.study.study import Study, load_config
     from tests.faults.tiny_study import ROOT
 
     limit_memory()
@@ -127,7 +127,7 @@ def bad_files(calm: Path, kind: str, count: int, seed: int) -> dict[str, Any]:
 
 def _bad_mask(path: Path, draw: random.Random) -> None:
     """A sealed or an old mask file whose content is not what it says."""
-    from expander_sae.seals import KEY, write_sealed_json
+    from expander_sae.storage.seals import KEY, write_sealed_json
 
     record = json.loads(path.read_text())
     record.pop(KEY, None)
@@ -144,7 +144,7 @@ def _bad_weights(path: Path, draw: random.Random) -> None:
     import torch
 
     from expander_sae.errors import UserError
-    from expander_sae.tensors import load_tensors, save_tensors
+    from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 
     tensors, about = load_tensors(path)
     how = draw.randrange(4)

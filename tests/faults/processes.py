@@ -32,10 +32,10 @@ def preload() -> None:
     import expander_sae.activations.corpus
     import expander_sae.activations.extraction
     import expander_sae.activations.pool
-    import expander_sae.config
     import expander_sae.evaluation.runs
-    import expander_sae.evaluation.tables
-    import expander_sae.runs  # noqa: F401
+    import expander_sae.measurements.tables
+    import expander_sae.study.config
+    import expander_sae.training.run_folder  # noqa: F401
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def shell(folder: Path, names: tuple[str, ...] = FOLDERS) -> Tally:
         shutil.rmtree(here)
     for name in BAD_NAMES:
         from expander_sae.errors import UserError
-        from expander_sae.study import Study, load_config
+        from expander_sae.study.study import Study, load_config
 
         for block in ("models", "corpus"):
             config = configuration(folder / "study")
@@ -175,7 +175,7 @@ def tokens_in_logs(folder: Path) -> Tally:
 
     def work() -> None:
         os.environ.update({**ENVIRONMENT, "HF_TOKEN": token})
-        from expander_sae import provenance
+        from expander_sae.machine import provenance
 
         print(provenance.versions(), provenance.hardware(), provenance.git_state(ROOT))
         script(

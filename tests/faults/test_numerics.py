@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from expander_sae import runs
 from expander_sae.activations.pool import build_pool
 from expander_sae.activations.shards import Rows, Shard, write_shard
-from expander_sae.autoencoder import SparseAutoencoder
 from expander_sae.errors import UserError
 from expander_sae.evaluation.reconstruction import reconstruct
-from expander_sae.inference import INFERENCES
-from expander_sae.masks import MaskRecipe, write_mask
-from expander_sae.recipes import RECIPES
+from expander_sae.masks.recipe import MaskRecipe, write_mask
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.inference import INFERENCES
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
+from expander_sae.training import run_folder
+from expander_sae.training.recipes import RECIPES
 
 M, N, D, K, TOKENS = 12, 48, 4, 3, 200
 
@@ -48,7 +48,7 @@ def train(folder: Path, values: np.ndarray, **changes: Any) -> dict[str, Any]:
     spec = {"model": "tiny", "corpus": "text", "layer": 1, "recipe": "standard", "recipe_settings": settings}
     spec |= {"support": "expander", "encoder": "tied", "m": M, "n": N, "d": D, "k": K}
     spec |= {"train_tokens": len(values), "steps": 60, "seed": 0}
-    runs.train_run(spec, folder / "train.json", folder / "mask.json", folder / "run", backend="torch")
+    run_folder.train_run(spec, folder / "train.json", folder / "mask.json", folder / "run", backend="torch")
     return json.loads((folder / "run" / "run.json").read_text())
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from expander_sae.files import sha256_file
-from expander_sae.study import Study, load_config
+from expander_sae.storage.files import sha256_file
+from expander_sae.study.study import Study, load_config
 from tests.faults.processes import SCRIPTS, Ended, run, script
 
 ROOT = SCRIPTS.parents[1]
@@ -124,20 +124,22 @@ class TinyStudy:
         inner = script(list(job.arguments))
 
         def work() -> None:
-            from expander_sae import runs
+            from expander_sae.training import run_folder
 
             os.environ.update(ENVIRONMENT)
-            defaults = list(runs.train_run.__defaults__ or ())
-            names = list(runs.train_run.__code__.co_varnames[: runs.train_run.__code__.co_argcount])
+            defaults = list(run_folder.train_run.__defaults__ or ())
+            names = list(
+                run_folder.train_run.__code__.co_varnames[: run_folder.train_run.__code__.co_argcount]
+            )
             defaults[names.index("checkpoint_every") - len(names)] = CHECKPOINT_EVERY
-            runs.train_run.__defaults__ = tuple(defaults)
+            run_folder.train_run.__defaults__ = tuple(defaults)
             inner()
 
         return work
 
     def _collect(self) -> None:
         from expander_sae.errors import reported_to_user
-        from expander_sae.evaluation import tables
+        from expander_sae.measurements import tables
 
         folders = [self.study.measurements(cell) for cell in self.study.cells]
         folders += sorted({self.study.baseline(cell.runs[0]) for cell in self.study.cells.values()})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from expander_sae.evaluation.tables import CURVES, METRICS
+from expander_sae.measurements.tables import CURVES, METRICS
 
 M, N, K, TOKENS, STEPS = 576, 4608, 64, 200_000, 5000
 SEEDS = (0, 1, 2)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from expander_sae.figures.catalogue import FIGURES, outputs
-from expander_sae.figures.sheet import Sheet, compose
+from expander_sae.figures.layout import Sheet, compose
 from expander_sae.figures.sources import Sources
 from expander_sae.figures.style import SMALL, house_style
 from expander_sae.figures.write import draw_all

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from expander_sae.figures.cells import Book, Cell, half_interval
-from expander_sae.figures.data import retention
+from expander_sae.figures.budgets_and_places import retention
 from expander_sae.figures.fidelity import budget_cell, gain
-from expander_sae.figures.published import Published, Value
-from expander_sae.figures.sheet import short
+from expander_sae.figures.layout import short
 from expander_sae.figures.supports import distinct_supports
 from expander_sae.figures.verdicts import short_value, thresholds
-from expander_sae.masks import MaskRecipe
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.measurements.cells import Book, Cell, half_interval
+from expander_sae.measurements.published import Published, Value
 from tests.figures import study
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from expander_sae.errors import UserError
 from expander_sae.figures import captions, frontier
-from expander_sae.figures.panel import compression, looks_for, on_scale, short_number
-from expander_sae.figures.points import Point, Series, read_published
+from expander_sae.figures.frontier_panel import compression, looks_for, on_scale, short_number
 from expander_sae.figures.style import LOOKS, SMALL, house_style, look, text_width, wrap
+from expander_sae.measurements.points import Point, Series, read_published
 
 Table = Callable[..., pd.DataFrame]
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from expander_sae.errors import UserError
-from expander_sae.figures.points import (
+from expander_sae.measurements.points import (
     Point,
     Series,
     model_cross_entropies,

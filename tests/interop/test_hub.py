@@ -18,8 +18,8 @@ import yaml
 
 import expander_sae
 from expander_sae.errors import UserError
-from expander_sae.evaluation.tables import write_metrics
 from expander_sae.interop import hub
+from expander_sae.measurements.tables import write_metrics
 from tests.interop.problems import K, M, N, activations, reference, small
 
 SPEC: dict[str, Any] = {

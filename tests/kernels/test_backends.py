@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from expander_sae.kernels import dense, reference, select
+from expander_sae.kernels import dense, reference
+from expander_sae.kernels.backends import select
 
 from .problems import Problem, problem, problems
 

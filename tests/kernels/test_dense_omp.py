@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import DenseDictionary
 from expander_sae.kernels import dense_omp
+from expander_sae.model.dictionary import DenseDictionary
 from expander_sae.pursuit.block_omp import block_omp, score_limit
 
 pytest.importorskip("numba", reason="the numba extra is not installed")

@@ -8,10 +8,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from expander_sae import kernels
 from expander_sae.errors import UserError
-from expander_sae.kernels import densified, precision, reference
-from expander_sae.kernels.derived import PerTensor
+from expander_sae.kernels import backends, densified, precision, reference
+from expander_sae.kernels.tensor_cache import PerTensor
 from expander_sae.kernels.tied import tied_reconstruction
 
 from .problems import problem
@@ -141,21 +140,21 @@ def test_wide_columns_are_multiplied_as_dense_ones_on_a_gpu(monkeypatch: pytest.
         loaded.append(name)
         return reference
 
-    monkeypatch.setattr(kernels, "_load", load)
+    monkeypatch.setattr(backends, "_load", load)
     for width in (7, 102, 2000):
-        kernels.select("auto", "cuda:0", 2048, width)
-    kernels.select("auto", "cuda")
+        backends.select("auto", "cuda:0", 2048, width)
+    backends.select("auto", "cuda")
     assert loaded == ["triton", "triton", "densified", "triton"]
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
     assert precision.dense_is_faster(2048, 102) and not precision.dense_is_faster(2048, 30)
 
 
 def test_select_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert kernels.select("densified") is densified
+    assert backends.select("densified") is densified
     with pytest.raises(UserError, match=r"compute\.backend.*the device is cpu"):
-        kernels.select("triton", "cpu")
+        backends.select("triton", "cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert kernels.select("auto", "cuda:0") is reference
-    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    assert backends.select("auto", "cuda:0") is reference
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"compute\.backend.*triton is not installed"):
-        kernels.select("triton", "cuda")
+        backends.select("triton", "cuda")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from expander_sae.kernels import select
+from expander_sae.kernels.backends import select
 from expander_sae.kernels.tied import tied_reconstruction, tied_step
 
 from .problems import problem

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 
 KINDS = ["torch", "numba", "dense"]
 

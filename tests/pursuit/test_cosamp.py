@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae.dictionary import SparseCode
+from expander_sae.model.dictionary import SparseCode
 from expander_sae.pursuit.cosamp import cosamp, least_squares
 from tests.pursuit.problems import (
     KINDS,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae.dictionary import Dictionary, SparseCode
+from expander_sae.model.dictionary import Dictionary, SparseCode
 from expander_sae.pursuit.niht import niht
 from tests.pursuit.problems import (
     KINDS,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from expander_sae.dictionary import DenseDictionary, Dictionary, SparseDictionary
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseDictionary
 from expander_sae.pursuit.block_omp import block_omp
 from expander_sae.pursuit.omp import early_stops, omp
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from expander_sae.errors import UserError
-from expander_sae.evaluation import tables
-from expander_sae.evaluation.rows import Rows
 from expander_sae.evaluation.synthetic_tables import columns, write_agreement
+from expander_sae.measurements import tables
+from expander_sae.measurements.new_rows import Rows
 from expander_sae.report import __main__ as command
 from expander_sae.report.__main__ import default_out
 from expander_sae.report.gather import gather

@@ -8,17 +8,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from expander_sae.figures.cells import Cell
-from expander_sae.figures.published import Value
 from expander_sae.figures.sources import Sources
-from expander_sae.report.beside import (
+from expander_sae.measurements.cells import Cell
+from expander_sae.measurements.published import Value
+from expander_sae.report.formats import Column, Table, latex_text, shown, to_csv, to_latex, to_markdown
+from expander_sae.report.published_comparison import (
     in_joint_intervals,
     joint_standard_errors,
     published_table,
     synthetic_table,
 )
-from expander_sae.report.formats import Column, Table, latex_text, shown, to_csv, to_latex, to_markdown
-from expander_sae.report.names import TABLES, outputs
+from expander_sae.report.table_names import TABLES, outputs
 from expander_sae.report.tables import all_tables, budgets, controls, headline, write_tables
 from tests.figures import study
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from expander_sae.figures.catalogue import outputs as figure_files
-from expander_sae.report.names import outputs as table_files
-from expander_sae.study import Study, load_config
+from expander_sae.report.table_names import outputs as table_files
+from expander_sae.study.study import Study, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]

@@ -7,8 +7,8 @@ import shutil
 import pytest
 import yaml
 
-from expander_sae.row_names import OTHER_TABLES, RUN_TABLES, row_files
-from expander_sae.study import Study, load_config
+from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, row_files
+from expander_sae.study.study import Study, load_config
 from tests.workflow.planning import COLLECTED, ROOT, plan, pretend_finished, snakemake, touch
 
 pytestmark = pytest.mark.xdist_group("plan")

@@ -6,9 +6,9 @@ import json
 import pytest
 import yaml
 
-from expander_sae.evaluation import tables
-from expander_sae.files import sha256_file
-from expander_sae.study import Study, load_config
+from expander_sae.measurements import tables
+from expander_sae.storage.files import sha256_file
+from expander_sae.study.study import Study, load_config
 from tests.workflow.planning import ROOT, plan, snakemake
 from tests.workflow.test_plan import COLLECTORS
 

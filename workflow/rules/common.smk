@@ -14,16 +14,16 @@ import snakemake.resources
 from snakemake.common import overwrite_function_params
 from snakemake.exceptions import WorkflowError
 
-from expander_sae import owner
-from expander_sae.cost_model import CPU_FILE, Machine
-from expander_sae.cost_stages import Plan
+from expander_sae.machine import folder_owner
+from expander_sae.cost.time_model import CPU_FILE, Machine
+from expander_sae.cost.job_estimates import Plan
 from expander_sae.errors import UserError
-from expander_sae.files import canonical_json, digest
-from expander_sae.memory import Memory, asked_mb, asked_minutes
-from expander_sae.patterns import one_of
-from expander_sae.row_names import OTHER_TABLES, RUN_TABLES, recorded, row_files, stem
+from expander_sae.storage.files import canonical_json, digest
+from expander_sae.cost.memory_estimate import Memory, asked_mb, asked_minutes
+from expander_sae.study.wildcard_patterns import one_of
+from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, recorded, row_files, stem
 from expander_sae.stages import lineage
-from expander_sae.study import Study, load_config
+from expander_sae.study.study import Study, load_config
 
 # A graph of thousands of jobs is millions of objects that stay: looking through them for garbage every
 # few hundred allocations takes a tenth of the planning.
@@ -106,12 +106,12 @@ ONLY_LOOKS = workflow.output_settings.dryrun or any(
 if workflow.is_main_process:
     try:
         # By this a later run finds the jobs of one that was killed.
-        os.environ[owner.VARIABLE] = owner.Owner.this_process().name
+        os.environ[folder_owner.VARIABLE] = folder_owner.Owner.this_process().name
         if not ONLY_LOOKS:
             # Here and not in onstart, which comes after Snakemake's lock. Removed as the process ends,
             # in whatever way but a kill: onsuccess is not called where nothing was to be done.
-            owner.write()
-            atexit.register(owner.remove, Path.cwd())
+            folder_owner.write()
+            atexit.register(folder_owner.remove, Path.cwd())
     except UserError as error:
         raise WorkflowError(str(error)) from None
 

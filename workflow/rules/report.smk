@@ -1,7 +1,7 @@
 # Every figure but the frontier, every table, and one page that holds them all.
 
 from expander_sae.figures.catalogue import FIGURES
-from expander_sae.report.names import TABLES
+from expander_sae.report.table_names import TABLES
 
 
 # One job for all of them: importing matplotlib takes longer than drawing a figure.

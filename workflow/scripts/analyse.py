@@ -8,14 +8,14 @@ from typing import Any
 import job
 import pending
 
-from expander_sae.seals import read_sealed_json
+from expander_sae.storage.seals import read_sealed_json
 
 TABLE, RECORD = "analysis.parquet", "analysis.json"
 
 
 def main(options: argparse.Namespace) -> bool:
-    from expander_sae.evaluation import tables
     from expander_sae.evaluation.analysis import analyse_run
+    from expander_sae.measurements import tables
 
     test = Path(options.test)
     spec = {Path(name): settings for name, settings in json.loads(options.spec).items()}

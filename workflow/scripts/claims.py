@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expander_sae.claims import write_claims
+from expander_sae.claims.judge import write_claims
 from expander_sae.errors import reported_to_user
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from expander_sae.errors import reported_to_user
-from expander_sae.evaluation import tables
+from expander_sae.measurements import tables
 
 if TYPE_CHECKING:
     snakemake: Any

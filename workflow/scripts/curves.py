@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from expander_sae.errors import reported_to_user
-from expander_sae.evaluation import tables
-from expander_sae.study import Study, load_config
+from expander_sae.measurements import tables
+from expander_sae.study.study import Study, load_config
 
 if TYPE_CHECKING:
     snakemake: Any

@@ -8,13 +8,13 @@ from typing import Any
 import job
 import pending
 
-from expander_sae.files import read_json, sha256_file
-from expander_sae.seals import read_sealed_json
+from expander_sae.storage.files import read_json, sha256_file
+from expander_sae.storage.seals import read_sealed_json
 
 
 def main(options: argparse.Namespace) -> bool:
-    from expander_sae.evaluation import tables
     from expander_sae.evaluation.runs import evaluate_run, training_documents
+    from expander_sae.measurements import tables
 
     test, ce, baseline = Path(options.test), Path(options.ce), Path(options.baseline)
     train = options.train[0] if options.train else None

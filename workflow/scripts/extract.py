@@ -8,8 +8,8 @@ from typing import Any
 import job
 
 from expander_sae.errors import UserError
-from expander_sae.seals import read_sealed_json
 from expander_sae.stages import lineage
+from expander_sae.storage.seals import read_sealed_json
 
 
 def layer_of(path: Path) -> int:

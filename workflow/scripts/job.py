@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from expander_sae import memory_limits
 from expander_sae.errors import UserError, explained
-from expander_sae.files import write_json
+from expander_sae.machine import available_memory
+from expander_sae.storage.files import write_json
 
 
 def device() -> str:
@@ -74,7 +74,7 @@ def run(stage: str, main: Callable[[argparse.Namespace], bool | None], options: 
     terminal = os.dup(2)
     try:
         _redirect(options.log)
-        memory_limits.require(options.memory)
+        available_memory.require(options.memory)
         _check_device()
         worked = main(options)
         if worked is not False:

@@ -8,7 +8,7 @@ import job
 
 
 def main(options: argparse.Namespace) -> None:
-    from expander_sae.masks import write_mask
+    from expander_sae.masks.recipe import write_mask
 
     write_mask(json.loads(options.spec), Path(options.out))
 

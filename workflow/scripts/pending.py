@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from expander_sae.errors import UserError
-from expander_sae.files import digest
-from expander_sae.seals import read_sealed_json, write_sealed_json
 from expander_sae.stages import lineage
+from expander_sae.storage.files import digest
+from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
 Reader = Callable[[Path], Any]
 

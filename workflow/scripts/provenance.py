@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expander_sae import provenance
 from expander_sae.errors import reported_to_user
-from expander_sae.evaluation import tables
-from expander_sae.files import write_json
-from expander_sae.study import Study, load_config
+from expander_sae.machine import provenance
+from expander_sae.measurements import tables
+from expander_sae.storage.files import write_json
+from expander_sae.study.study import Study, load_config
 
 if TYPE_CHECKING:
     snakemake: Any

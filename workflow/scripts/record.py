@@ -7,10 +7,10 @@ import job
 
 
 def main(options: argparse.Namespace) -> None:
-    from expander_sae.evaluation import tables
-    from expander_sae.files import canonical_json, read_json
-    from expander_sae.row_names import superseded
+    from expander_sae.measurements import tables
     from expander_sae.stages import STAGE_VERSIONS
+    from expander_sae.storage.files import canonical_json, read_json
+    from expander_sae.study.kept_tables import superseded
 
     seed = None
     about: dict[str, Any] = {"stages": STAGE_VERSIONS, "from": str(options.metrics[0].parent)}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from sources import sources_of
 
 from expander_sae.errors import reported_to_user
-from expander_sae.files import read_json
 from expander_sae.report.page import write_report
+from expander_sae.storage.files import read_json
 
 if TYPE_CHECKING:
     snakemake: Any

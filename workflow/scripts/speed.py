@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expander_sae.errors import reported_to_user
-from expander_sae.study import Study, load_config
+from expander_sae.study.study import Study, load_config
 
 if TYPE_CHECKING:
     snakemake: Any

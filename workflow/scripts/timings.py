@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expander_sae.errors import reported_to_user
-from expander_sae.evaluation import tables
-from expander_sae.files import read_json
+from expander_sae.measurements import tables
+from expander_sae.storage.files import read_json
 
 if TYPE_CHECKING:
     snakemake: Any

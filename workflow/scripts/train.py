@@ -8,8 +8,8 @@ import job
 
 
 def main(options: argparse.Namespace) -> bool:
-    from expander_sae.heap import keep_freed_memory
-    from expander_sae.runs import train_run
+    from expander_sae.machine.allocator import keep_freed_memory
+    from expander_sae.training.run_folder import train_run
 
     keep_freed_memory()
     worked = False

@@ -1,0 +1,1 @@
+"""Verdicts on claims that were written down before the data."""

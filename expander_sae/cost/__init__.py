@@ -1,0 +1,1 @@
+"""What a configuration takes, before it is run."""

@@ -1,0 +1,233 @@
+"""What a study takes: jobs, seconds, memory and disk of each stage, from its configuration alone.
+
+Nothing is measured here and no data is read. Every estimate is of one job with nothing beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from expander_sae.activations.splits import SPLITS
+from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, LOGIT_BYTES, Memory, ModelSize
+from expander_sae.cost.time_model import DENSE, Machine, Shape
+from expander_sae.study.study import Cell, Model, Run, Study
+from expander_sae.training.recipes import Recipe
+
+_TOKEN_BYTES = 10  # document, position and token id of a shard's row
+_EVALUATED = 512  # tokens in one call of an inference
+_BASELINES = 3  # passes over the cross-entropy sequences without an autoencoder; two more are nearly free
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one job takes: seconds on the machine of the plan, and its peak memory in megabytes."""
+
+    seconds: float
+    peak_mb: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Jobs that may run side by side. seconds: of each; peak_mb: of the largest; gpu: whether one is used."""
+
+    name: str
+    seconds: tuple[float, ...]
+    peak_mb: float
+    gpu: bool = False
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds)
+
+
+class Plan:
+    """What each job of a study takes on a machine, and its stages.
+
+    other: the machine that does what needs no GPU; `machine` itself where it has none.
+    memory: how the peaks are estimated; those of a CPU where none is given.
+    """
+
+    def __init__(
+        self, study: Study, machine: Machine, other: Machine | None = None, memory: Memory | None = None
+    ) -> None:
+        self.study, self.machine, self.other = study, machine, other or machine
+        self.gpu = other is not None
+        self.recipe = Recipe(**study.recipe_settings)
+        self.threads: int = study.config["compute"]["threads"]
+        asked = study.config["compute"]["backend"]
+        self.backend = machine.backend("auto" if self.gpu else asked)
+        self.memory = memory or Memory(study)
+        self.sizes = self.memory.sizes
+        # Layers and seeds share shapes: thousands of jobs ask for a few hundred times.
+        self._call = cache(machine.seconds)
+        self._peak_of_evaluations = cache(self._largest_evaluation)
+
+    def stages(self) -> list[Stage]:
+        """In the order in which they run."""
+        runs, models = self.study.runs, list(self.study.models.values())
+        masks = {run.mask: (run.n, run.d) for run in runs if run.mask}
+        layers = sorted({(run.model, run.layer, run.train_tokens) for run in runs})
+        baselines = [(self.study.models[model], layer) for model, layer, _ in layers]
+        found = [
+            _stage("model", map(self.model, models)),
+            _stage("corpus", map(self.corpus, models)),
+            _stage("extraction", (self.extraction(m) for m in models for _ in self._shards(m)), self.gpu),
+            _stage("pool", (self.pool(m, split) for m in models for split in SPLITS for _ in m.layers)),
+            _stage("mask", (self.mask(n, d) for n, d in masks.values())),
+            _stage("training", (self.trainings(job.runs) for job in self.study.trainings), self.gpu),
+            _stage(
+                "baseline",
+                (self.baseline(m, layer) for m, layer in baselines),
+                self.gpu,
+            ),
+            _stage("evaluation", map(self.evaluation, self.study.cells.values()), self.gpu),
+            Stage("tables, figure", (self.other.jobs["tables"] * len(runs) + 10,), self.memory.tables),
+        ]
+        return [stage for stage in found if stage.seconds]
+
+    def shard_tokens(self, model: Model) -> dict[str, int]:
+        """Tokens that the shards of each split hold."""
+        size = self.study.config["tokens"]["shard"]
+        return {split: count * size for split, count in self.study.shards(model.label).items()}
+
+    def _shards(self, model: Model) -> range:
+        return range(sum(self.study.shards(model.label).values()))
+
+    def model(self, model: Model) -> Need:
+        """Putting a model's weights where later jobs load them."""
+        jobs = self.other.jobs
+        work = jobs["convert"] if model.spec["source"] == "package" else 0.0
+        seconds = jobs["start_model"] + work * self.sizes[model.label].parameters
+        return Need(seconds, self.memory.model(model))
+
+    def corpus(self, model: Model) -> Need:
+        """Reading, splitting and tokenising a model's text."""
+        tokens = sum(self.shard_tokens(model).values())
+        seconds = self.other.jobs["corpus"] + self.other.jobs["corpus_token"] * tokens
+        return Need(seconds, self.memory.corpus(tokens))
+
+    def extraction(self, model: Model) -> Need:
+        """One shard of all layers of a model."""
+        shard = self.study.config["tokens"]["shard"]
+        batch = self.study.config["compute"]["batch_tokens"]
+        size, jobs = self.sizes[model.label], self.machine.jobs
+        seconds = self._model_start(size)
+        seconds += shard * size.width * FLOAT * len(model.layers) / jobs["shard_bytes"]
+        seconds += self._forward(size, shard, batch, model.layers[-1] + 1) / self.threads
+        return Need(seconds, self.memory.extraction(model))
+
+    def pool(self, model: Model, split: str) -> Need:
+        """Joining the shards of one split of one layer."""
+        tokens = self.shard_tokens(model)[split]
+        row = self.sizes[model.label].width * FLOAT
+        return Need(0.5 + tokens * row / self.other.jobs["pool_bytes"], self.memory.pool(model, tokens))
+
+    def mask(self, n: int, d: int) -> Need:
+        """Generating a mask."""
+        return Need(0.1 + self.other.jobs["mask_entry"] * n * d, self.memory.mask(n, d))
+
+    def trainings(self, runs: Sequence[Run]) -> Need:
+        """The seeds of a setting, one after the other in one process."""
+        needs = [self.training(run) for run in runs]
+        again = (len(runs) - 1) * self.machine.jobs["start"]
+        return Need(sum(need.seconds for need in needs) - again, max(need.peak_mb for need in needs))
+
+    def training(self, run: Run) -> Need:
+        """One run: start, checks of the pool, and the steps."""
+        return Need(self.training_seconds(run), self.memory.training(run))
+
+    def training_seconds(self, run: Run) -> float:
+        """Of `training`."""
+        jobs, shape = self.machine.jobs, Shape(run.m, run.n, run.d, run.k, self.recipe.batch_size)
+        backend = DENSE if run.support == "dense" else self.backend
+        step = self._call("train_step", backend, shape)
+        encode = self._call("encode_topk", backend, shape)
+        if run.encoder != "tied":  # gradients and Adam of the encoder's own columns
+            step += max(0.0, step - encode)
+        if self.recipe.count_after_update:
+            step += encode
+        pool = self.memory.train_tokens[run.model] * run.m * FLOAT
+        return jobs["start"] + pool / self.other.jobs["read_bytes"] + run.steps * step / self.threads
+
+    def baseline(self, model: Model, layer: int) -> Need:
+        """The cross-entropies of the model itself; it takes the memory of an evaluation."""
+        size = self.sizes[model.label]
+        seconds = self._model_start(size) + _BASELINES * self._splice(size, layer)
+        return Need(seconds, self._peak_of_evaluations(model.label))
+
+    def _largest_evaluation(self, model: str) -> float:
+        return max(self.memory.evaluation(run) for run in self.study.runs if run.model == model)
+
+    def evaluation(self, cell: Cell) -> Need:
+        """The seeds of a setting, one after the other in one process."""
+        return Need(self.evaluation_seconds(cell), max(map(self.memory.evaluation, cell.runs)))
+
+    def evaluation_seconds(self, cell: Cell) -> float:
+        """Of `evaluation`."""
+        return self.machine.jobs["start_model"] + sum(map(self._run_evaluation, cell.runs))
+
+    def _run_evaluation(self, run: Run) -> float:
+        size, asked = self.sizes[run.model], run.evaluation
+        seconds = size.parameters * self.machine.jobs["load"]
+        for name in asked["inference"]:
+            seconds += self._inference(run, name, asked["test_tokens"])
+        for name in asked["cross_entropy"]:
+            seconds += self._inference(run, name, self.memory.sequence_tokens)
+            seconds += self._splice(size, run.layer)
+        return seconds
+
+    def _inference(self, run: Run, name: str, tokens: int) -> float:
+        """Codes and reconstructions of that many tokens."""
+        shape = Shape(run.m, run.n, run.d, run.k, _EVALUATED)
+        backend = DENSE if run.support == "dense" else self.backend
+        task = "omp" if name == "omp" else "encode_topk"
+        return tokens / _EVALUATED * self._call(task, backend, shape) / self.threads
+
+    def _splice(self, size: ModelSize, layer: int) -> float:
+        """The layers above `layer`, head and losses, for all cross-entropy sequences."""
+        tokens = self.memory.sequence_tokens
+        batch = max(1, (LOGIT_BYTES // 4) // size.vocabulary)
+        logits = tokens * size.vocabulary / self.machine.jobs["logits"]
+        return (self._forward(size, tokens, batch, size.depth - 1 - layer) + logits) / self.threads
+
+    def _forward(self, size: ModelSize, tokens: int, batch: int, layers: int) -> float:
+        """A forward pass of so many decoder layers: 2 operations a parameter and token."""
+        calls = -(-tokens // batch) * layers * self.machine.jobs["layer_call"]
+        return calls + 2 * layers * size.layer * tokens / self.machine.jobs[f"forward_{size.dtype}"]
+
+    def _model_start(self, size: ModelSize) -> float:
+        return self.machine.jobs["start_model"] + size.parameters * self.machine.jobs["load"]
+
+
+def _stage(name: str, needs: Iterable[Need], gpu: bool = False) -> Stage:
+    found = tuple(needs)
+    seconds = tuple(need.seconds for need in found)
+    return Stage(name, seconds, max((need.peak_mb for need in found), default=0.0), gpu)
+
+
+def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
+    """(what, bytes) of everything that stays in results/, or in the Hub's cache for its models."""
+    models = list(study.models.values())
+    sizes = [(plan.sizes[model.label], model) for model in models]
+    yield "language models", float(sum(size.bytes for size, _ in sizes))
+    tokens = {model.label: plan.shard_tokens(model) for model in models}
+    yield "token tables", float(sum(5 * sum(tokens[model.label].values()) for model in models))
+    for what, beside in (("shards", _TOKEN_BYTES), ("pools", INDEX_BYTES)):
+        rows = (
+            (size.width * FLOAT + beside) * len(model.layers) * sum(tokens[model.label][s] for s in SPLITS)
+            for size, model in sizes
+        )
+        yield what, float(sum(rows))
+    values = sum(run.n * run.d * (1 if run.encoder == "tied" else 2) + run.n + run.m for run in study.trained)
+    yield "weights", float(values * FLOAT)
+    config = study.config
+    documents = config["tokens"]["test"] / config["corpus"]["context"]
+    # Rows of a document: three metrics of each inference on test, one on cross-entropy; kept thrice.
+    rows = sum(
+        3 * documents * len(run.evaluation["inference"])
+        + config["tokens"]["ce_sequences"] * len(run.evaluation["cross_entropy"])
+        for run in study.runs
+    )
+    yield "tables", rows * 3 * 16 + 60_000.0 * len(study.runs)

@@ -1,0 +1,145 @@
+"""How much memory a job takes at most, worked out from sizes before it starts. Imports no torch.
+
+Megabytes are 10⁶ bytes of resident memory, pages of a mapped pool included. docs/cluster.md has the
+estimates beside what was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from expander_sae.study.study import Model, Run, Study
+
+VOCABULARIES = {
+    "smollm2-135m-instruct": 49_152,
+    "pythia-70m-deduped": 50_304,
+    "pythia-160m": 50_304,
+    "qwen2.5-3b": 151_936,
+    "llama-3.2-1b": 128_256,
+}
+_VOCABULARY = 50_000  # of any other model
+FLOAT = 4
+INDEX_BYTES = 18  # document, position, token id and norm beside a pool
+_EVALUATED = 4096  # tokens inferred at once: evaluation/reconstruction.py
+_GRAM_BYTES = 1 << 30  # products of columns held at most: kernels/dense_omp.py
+LOGIT_BYTES = 4 << 26  # logits held at once
+_MB = 1e6
+
+# Resident megabytes of a process before its data: imports, and compiled kernels.
+_BASE = {"plain": 170, "tables": 600, "pool": 235, "model": 400, "extraction": 300, "training": 480}
+_BASE["evaluation"] = 550
+_CUDA = 3000  # host memory of a process that uses CUDA beyond that; an estimate, not measured
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """A language model's parameters, estimated from its shape: 12·width² a layer, and the embedding."""
+
+    width: int
+    depth: int
+    vocabulary: int
+    dtype: str
+
+    @classmethod
+    def of(cls, model: Model) -> ModelSize:
+        spec = model.spec
+        vocabulary = VOCABULARIES.get(spec["name"], _VOCABULARY)
+        return cls(spec["width"], spec["depth"], vocabulary, spec["dtype"])
+
+    @property
+    def layer(self) -> int:
+        """Parameters of a decoder layer."""
+        return 12 * self.width**2
+
+    @property
+    def parameters(self) -> int:
+        return self.depth * self.layer + self.vocabulary * self.width
+
+    @property
+    def bytes(self) -> int:
+        return self.parameters * (2 if self.dtype == "bfloat16" else 4)
+
+
+def asked_mb(peak_mb: float, attempt: int = 1) -> int:
+    """What a scheduler is asked for: a quarter and 200 MB above the estimate, more at each attempt."""
+    return math.ceil((1.25 * peak_mb + 200) * attempt)
+
+
+def asked_minutes(seconds: float, at_least: int, attempt: int = 1) -> int:
+    """Run time that a scheduler is asked for: three times the estimate, since its machine is another."""
+    return math.ceil((at_least + 3 * seconds / 60) * attempt)
+
+
+class Memory:
+    """Peak megabytes of each job of a study; `gpu` adds what CUDA takes of the host's memory."""
+
+    tables = float(_BASE["tables"])
+
+    def __init__(self, study: Study, gpu: bool = False) -> None:
+        self._config = study.config
+        self._gpu = _CUDA if gpu else 0
+        self.sizes = {label: ModelSize.of(model) for label, model in study.models.items()}
+        self.train_tokens = {label: study.train_tokens(label) for label in study.models}
+        self._batch_size = int(study.recipe_settings["batch_size"])
+
+    @property
+    def sequence_tokens(self) -> int:
+        """Of the cross-entropy sequences, were all as long as the context."""
+        return int(self._config["tokens"]["ce_sequences"] * self._config["corpus"]["context"])
+
+    def model(self, model: Model) -> float:
+        """Unpacking a packaged model: as it lies in the package, and as float32."""
+        if model.spec["source"] != "package":
+            return float(_BASE["model"])
+        return _BASE["model"] + 2 * self.sizes[model.label].parameters * FLOAT / _MB
+
+    def corpus(self, tokens: int) -> float:
+        """Token ids as Python lists and the documents of every word 8-gram: about 1.2 kB a token."""
+        return _BASE["model"] + 1200 * tokens / _MB
+
+    def extraction(self, model: Model) -> float:
+        """A shard of all layers, and a batch on its way through the model."""
+        size, shard = self.sizes[model.label], self._config["tokens"]["shard"]
+        written = shard * size.width * FLOAT * len(model.layers)
+        passing = 16 * self._config["compute"]["batch_tokens"] * size.width * FLOAT
+        return _BASE["extraction"] + self._gpu + (size.bytes + written + passing) / _MB
+
+    def pool(self, model: Model, tokens: int) -> float:
+        """A row group in a few copies, and the columns of the index in two."""
+        row = self.sizes[model.label].width * FLOAT
+        return _BASE["pool"] + (6 * 4096 * row + 2 * INDEX_BYTES * tokens) / _MB
+
+    def mask(self, n: int, d: int) -> float:
+        return _BASE["plain"] + 40 * n * d / _MB
+
+    def training(self, run: Run) -> float:
+        """Parameters, gradients, both moments, unit columns and one intermediate of each; row indices."""
+        state = (_values(run) * 6 + run.n * run.d) * FLOAT
+        scores = self._batch_size * (run.n if _dense(run) else 8192) * FLOAT
+        resampled = 0.1 * run.n * run.m * FLOAT  # directions of the tenth that is silent, say
+        pool = self.train_tokens[run.model] * (run.m * FLOAT + 2 * INDEX_BYTES)
+        return _BASE["training"] + self._gpu + (state + scores + resampled + pool) / _MB
+
+    def evaluation(self, run: Run) -> float:
+        """The language model with its logits, the columns, and both pools; seeds follow one another."""
+        size, asked = self.sizes[run.model], run.evaluation
+        logits = min(LOGIT_BYTES, 4 * self.sequence_tokens * size.vocabulary)
+        columns = 2 * _values(run) * FLOAT
+        if _dense(run):
+            columns += 2 * _EVALUATED * run.n * FLOAT
+            if "omp" in asked["inference"]:
+                columns += min(FLOAT * run.n**2, _GRAM_BYTES)
+        pools = (asked["test_tokens"] + 2 * self.sequence_tokens) * run.m * FLOAT
+        return _BASE["evaluation"] + self._gpu + (size.bytes + logits + columns + pools) / _MB
+
+
+def _dense(run: Run) -> bool:
+    return run.support in ("dense", "pruned_retuned")
+
+
+def _values(run: Run) -> int:
+    """Learned values of decoder and encoder; a run that is pruned begins as a dense one."""
+    decoder = run.n * (run.m if _dense(run) else run.d)
+    own = {"tied": 0, "full": run.n * run.m}
+    return decoder + own.get(run.encoder, decoder)

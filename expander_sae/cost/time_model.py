@@ -1,0 +1,141 @@
+"""How long a task takes on a machine, from its shape and fitted coefficients. Standard library only.
+
+    t = r · (a + b·n·B + c·n·d·B + e·B·k·d + f·n·d + g·B·k + h·B·m + p·n·d·B·m)
+
+with n features, d stored entries a column (m for a dense dictionary), k active features and a batch
+of B samples of m coordinates. a: what a call costs at any size; b: selection among the scores; c: the
+scores themselves, one multiply-add each; e: work on the kept columns; f: on all values, whatever the
+batch (norms, clipping, Adam); g: on the kept places; h: on the samples themselves; p: gathers get dearer
+as the samples that they read from leave the near caches. r is 1, and k for orthogonal matching pursuit,
+whose coefficients are those of one round. The numba backend scores tiles of 64 samples: in b, c and p its
+B is a multiple of that.
+
+Dense dictionaries differ in two tasks. A training step takes the whole product over all features
+again where gathering the kept columns would cost more (`kernels/dense.py`): c then counts every such
+pass and e the gathers that remain. A pursuit by the Gram matrix (`kernels/dense_omp.py`) takes
+f·n·m·(n + B) once and e·n·B·k² in all. Neither gathers to score, so p is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from expander_sae.errors import UserError
+from expander_sae.storage.files import read_json
+
+TASKS = ("encode_topk", "train_step", "omp")
+COEFFICIENTS = ("a", "b", "c", "e", "f", "g", "h", "p")
+_OPTIONAL = ("f", "g", "h", "p")  # 0 where a file does not say
+_TILE = {"numba": 64}
+DENSE = "dense"
+"""The name under which dense dictionaries stand among the backends."""
+
+CPU_FILE = Path(__file__).with_name("coefficients.json")
+GPU_FILE = Path(__file__).with_name("estimates_gpu.json")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """n features, d stored entries a column (m where dense), k active features, B samples of m a call."""
+
+    m: int
+    n: int
+    d: int
+    k: int
+    batch: int
+
+
+def terms(task: str, shape: Shape, backend: str = "torch") -> tuple[float, ...]:
+    """What each coefficient is multiplied by."""
+    m, n, d, k, batch = shape.m, shape.n, shape.d, shape.k, shape.batch
+    rounds = float(k if task == "omp" else 1)
+    tile = _TILE.get(backend, 1)
+    scored = rounds * n * (-(-batch // tile) * tile)
+    passes, gathers, values = 1.0, rounds * batch * k * d, rounds * n * d
+    if d == m and task == "train_step":
+        whole = (n <= 96 * k) + 3 * (n <= 16 * k)
+        passes, gathers = 1.0 + whole, gathers * (4 - whole)
+    elif d == m and task == "omp":
+        gathers, values = float(n) * batch * k * k, float(n) * m * (n + batch)
+    places, samples, spread = rounds * batch * k, rounds * batch * m, 0.0 if d == m else scored * d * m
+    return rounds, scored, passes * scored * d, gathers, values, places, samples, spread
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One kind of hardware: fitted coefficients of the tasks, and what the rest of a job costs.
+
+    tasks: task → backend → {a, b, c, e} in seconds. jobs: the constants named in `JOB_CONSTANTS`.
+    measured: False where the numbers come from a roofline.
+    """
+
+    device: str
+    measured: bool
+    cores: int
+    tasks: dict[str, dict[str, dict[str, Any]]]
+    jobs: dict[str, float]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Machine:
+        """The machine that `benchmarks.fit` wrote; `UserError` names what is missing or wrong."""
+        record = read_json(path)
+        try:
+            machine = cls(
+                str(record["device"]),
+                bool(record["measured"]),
+                int(record["cores"]),
+                {task: dict(record["tasks"][task]) for task in TASKS},
+                {name: float(record["jobs"][name]) for name in JOB_CONSTANTS},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: found no usable {error}, expected what benchmarks.fit --json writes"
+            ) from None
+        for task, fitted in machine.tasks.items():
+            if DENSE not in fitted or len(fitted) < 2:
+                raise UserError(f"{path}: tasks.{task}: found {sorted(fitted)}, expected dense and another")
+            for backend, found in fitted.items():
+                if not isinstance(found, dict) or any(
+                    not isinstance(found.get(name, 0 if name in _OPTIONAL else None), int | float)
+                    or found.get(name, 0) < 0
+                    for name in COEFFICIENTS
+                ):
+                    expected = f"expected numbers {', '.join(COEFFICIENTS)} of at least 0"
+                    raise UserError(f"{path}: tasks.{task}.{backend}: {expected}")
+        return machine
+
+    def backend(self, asked: str) -> str:
+        """The sparse backend that `compute.backend` means here: `asked`, or the fastest if unknown."""
+        sparse = [name for name in self.tasks["train_step"] if name != DENSE]
+        if asked in sparse:
+            return asked
+        common = Shape(576, 4608, 7, 64, 256)
+        return min(sparse, key=lambda name: self.seconds("train_step", name, common))
+
+    def seconds(self, task: str, backend: str, shape: Shape) -> float:
+        """Predicted seconds of one call."""
+        fitted = self.tasks[task][backend]
+        parts = terms(task, shape, backend)
+        return sum(float(fitted.get(name, 0)) * part for name, part in zip(COEFFICIENTS, parts, strict=True))
+
+
+JOB_CONSTANTS = {
+    "start": "s until a job that trains has imported and compiled what it needs",
+    "start_model": "s the same, where a language model is used",
+    "load": "s to load a language model, per parameter",
+    "convert": "s to write a packaged model as safetensors, per parameter",
+    "forward_float32": "floating-point operations a second of the language model's decoder layers",
+    "forward_bfloat16": "the same in bfloat16",
+    "logits": "logits a second: the head, and the losses from its output",
+    "layer_call": "s that a decoder layer takes at least, per call",
+    "corpus": "s to read the first document",
+    "corpus_token": "s to read, compare and tokenise, per token kept",
+    "shard_bytes": "bytes a second written as shards",
+    "pool_bytes": "bytes a second joined into a pool",
+    "read_bytes": "bytes a second of a pool checked and averaged before a training",
+    "mask_entry": "s to generate a mask, per entry",
+    "tables": "s of tables and figure, per run",
+}
+"""Constants of `Machine.jobs`, with their units."""

@@ -1,0 +1,37 @@
+"""Formats of other libraries. Nothing here is needed for training or for the workflow.
+
+Each of `saelens`, `sparsify` and `dictionary_learning` has `export` and `load`, and needs nothing of the
+library it is named after.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expander_sae.errors import UserError
+
+if TYPE_CHECKING:
+    from expander_sae.model.autoencoder import SparseAutoencoder
+
+FORMATS = ("saelens", "sparsify", "dictionary_learning")
+
+
+def load_foreign(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
+    """Load a folder of SAELens, sparsify or dictionary_learning, told by its files.
+
+    Raises:
+        UserError: no such folder, or one of no known format.
+    """
+    from expander_sae.interop import dictionary_learning, saelens, sparsify
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    for module in (saelens, sparsify, dictionary_learning):
+        if (folder / module.WEIGHTS).is_file():
+            return module.load(folder, backend)
+    raise UserError(
+        f"{folder}: found none of weights.safetensors, {saelens.WEIGHTS} (SAELens), {sparsify.WEIGHTS} "
+        f"(sparsify) and {dictionary_learning.WEIGHTS} (dictionary_learning), expected one of them"
+    )

@@ -1,0 +1,1 @@
+"""Masks: which rows a column may write."""

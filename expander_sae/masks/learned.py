@@ -1,0 +1,93 @@
+"""Masks that are learned: the largest entries of each column of a dense dictionary.
+
+No seed regenerates such a mask, so its rows are stored with the weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expander_sae.errors import UserError
+from expander_sae.masks.recipe import Mask, MaskRecipe, regenerate
+from expander_sae.masks.shapes import PRUNED
+
+
+def prune(columns: Tensor, d: int, seed: int) -> tuple[Mask, Tensor]:
+    """(mask, kept values [n, d]) of dense columns [n, m]: the d entries of largest magnitude of each.
+
+    Among equal magnitudes the lower row is kept. seed: that of the dense run, for the mask's name.
+
+    Raises:
+        UserError: d is not between 1 and m.
+    """
+    n, m = columns.shape
+    if not 1 <= d <= m:
+        raise UserError(f"d: found {d}, expected 1 to m = {m}")
+    order = columns.detach().abs().sort(dim=1, descending=True, stable=True).indices
+    rows = order[:, :d].sort(dim=1).values
+    stored = rows.cpu().numpy().astype(np.int32)
+    mask = Mask(MaskRecipe(PRUNED, m, n, d, seed), stored, np.full(n, d, dtype=np.int32))
+    return mask, columns.detach().gather(1, rows)
+
+
+def packed(mask: Mask) -> Tensor:
+    """The rows [n, d] of a learned mask: uint16 up to m = 65,536, int32 above."""
+    kind = torch.uint16 if mask.recipe.m <= 1 << 16 else torch.int32
+    return torch.from_numpy(mask.rows.astype(np.int64)).to(kind)
+
+
+def unpacked(record: dict[str, Any], rows: Tensor, origin: str | Path) -> Mask:
+    """The mask whose `packed` rows `origin` holds, checked against the recorded checksum.
+
+    Raises:
+        UserError: the rows are not those that were recorded, or no rows of a mask.
+    """
+    recipe = MaskRecipe(**record["recipe"])
+    if tuple(rows.shape) != (recipe.n, recipe.d) or rows.dtype not in (torch.uint16, torch.int32):
+        raise UserError(
+            f"{origin}: rows of shape {list(rows.shape)} and {rows.dtype}, expected [n, d] = "
+            f"[{recipe.n}, {recipe.d}] of uint16 or int32"
+        )
+    found = rows.to(torch.int32).numpy()
+    try:
+        # A checksum tells nothing of a file that somebody made up: the rows themselves are looked at.
+        mask = Mask(recipe, found, np.full(recipe.n, recipe.d, dtype=np.int32))
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
+    if mask.sha256 != record["sha256"]:
+        raise UserError(
+            f"{origin}: rows have sha256 {mask.sha256}, expected {record['sha256']}; was the file altered?"
+        )
+    return mask
+
+
+def stored_mask(header: dict[str, Any], tensors: dict[str, Tensor], origin: str | Path) -> Mask | None:
+    """The mask of a weights file with this header and these tensors; None where its decoder is dense.
+
+    What the header says is compared with the tensors before anything of that size is made.
+
+    Raises:
+        UserError: the mask is malformed, of another size than the tensors, or not the recorded one.
+        KeyError, TypeError: header or tensors lack something.
+    """
+    shape, record = header["shape"], header["mask"]
+    if not all(type(shape[key]) is int for key in ("m", "n", "k")):
+        raise UserError(f"{origin}: shape {shape!r}, expected whole numbers m, n and k")
+    m, n, values = (tensors[name].numel() for name in ("b_dec", "b_enc", "values"))
+    if (shape["m"], shape["n"]) != (m, n):
+        raise UserError(
+            f"{origin}: m = {shape['m']}, n = {shape['n']} beside biases of {m} and {n}; was it altered?"
+        )
+    for name, dense in (("values", record is None), ("encoder", header["encoder"] == "full")):
+        if dense and tensors[name].numel() != m * n:
+            raise UserError(f"{origin}: {tensors[name].numel()} {name}, expected {m}·{n}; was it altered?")
+    if record is None:
+        return None
+    if record["recipe"]["family"] == PRUNED:
+        return unpacked(record, tensors["rows"], origin)
+    return regenerate(record["recipe"], record["sha256"], origin, (m, n, values))

@@ -1,0 +1,1 @@
+"""The tables of what was measured, and the only readers of them."""

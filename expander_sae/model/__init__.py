@@ -1,0 +1,1 @@
+"""The autoencoder and the dictionary of its decoder."""

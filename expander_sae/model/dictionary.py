@@ -1,0 +1,197 @@
+"""The decoder's columns, and the sparse codes that combine them.
+
+`SparseDictionary` and `DenseDictionary` answer the same questions, so that encoders, pursuits
+and metrics run on either without knowing which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from expander_sae.kernels import autograd, backends, dense
+
+
+@dataclass(frozen=True)
+class SparseCode:
+    """At most k features a sample.
+
+    index: int64 [B, k]; −1 marks an empty place. value: [B, k]; 0 in an empty place.
+    """
+
+    index: Tensor
+    value: Tensor
+
+    def counts(self, n: int) -> Tensor:
+        """int64 [n]: in how many samples each feature stands with a non-zero value."""
+        return torch.bincount(self.index[self.value != 0], minlength=n)
+
+
+class Dictionary(Protocol):
+    """Columns w_1 … w_n in R^m.
+
+    `correlate_at` and `synthesize` are differentiable in the columns and in their argument;
+    `correlate` and `correlate_topk` are not.
+    """
+
+    @property
+    def m(self) -> int: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def correlate(self, residual: Tensor) -> Tensor:
+        """Wᵀr for each row of residual [B, m]: [B, n]."""
+        ...
+
+    def correlate_topk(self, residual: Tensor, bias: Tensor | None, k: int) -> SparseCode:
+        """The k largest (signed) entries of Wᵀr + bias."""
+        ...
+
+    def correlate_at(
+        self, residual: Tensor, index: Tensor, bias: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor:
+        """Entries of Wᵀr + bias at index [B, k]: [B, k]; 0 where index is −1.
+
+        known: these entries where `correlate_topk` has just computed them.
+        """
+        ...
+
+    def synthesize(self, code: SparseCode) -> Tensor:
+        """Wx: [B, m]."""
+        ...
+
+    def columns(self, index: Tensor) -> Tensor:
+        """Columns written out: index [...] to [..., m]. For small index only."""
+        ...
+
+    def gram(self, index: Tensor) -> Tensor:
+        """W_SᵀW_S for the columns of each row of index [B, k]: [B, k, k]."""
+        ...
+
+    def norms(self) -> Tensor:
+        """Euclidean norm of each column: [n]."""
+        ...
+
+
+def _gram(dictionary: Dictionary, index: Tensor) -> Tensor:
+    pieces = []
+    # A piece of about 64 MB of written-out columns at a time.
+    step = max(1, 16_000_000 // max(1, index.shape[1] * dictionary.m))
+    for part in index.split(step):
+        written = dictionary.columns(part.clamp(min=0)) * (part >= 0).unsqueeze(-1)
+        pieces.append(written @ written.transpose(1, 2))
+    return torch.cat(pieces)
+
+
+class SparseDictionary:
+    """Columns with at most w nonzeros each.
+
+    Args:
+        values: [n, w]; padding of an irregular mask must be 0.
+        rows: int32 [n, w].
+        m: length of a column.
+        backend: name of the kernels, see `expander_sae.kernels.backends.select`.
+    """
+
+    def __init__(self, values: Tensor, rows: Tensor, m: int, backend: str | ModuleType = "auto") -> None:
+        self.values = values
+        self.rows = rows
+        self.m = m
+        if isinstance(backend, str):
+            backend = backends.select(backend, values.device, m, values.shape[1], values.dtype)
+        self.backend = backend
+
+    @property
+    def n(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    def correlate(self, residual: Tensor) -> Tensor:
+        return self.backend.correlate(self.values.detach(), self.rows, residual)
+
+    def correlate_topk(self, residual: Tensor, bias: Tensor | None, k: int) -> SparseCode:
+        with torch.no_grad():
+            return SparseCode(
+                *self.backend.correlate_topk(self.values.detach(), self.rows, residual.detach(), bias, k)
+            )
+
+    def correlate_at(
+        self, residual: Tensor, index: Tensor, bias: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor:
+        return autograd.correlate_at(self.backend, self.values, self.rows, residual, index, bias, known)
+
+    def synthesize(self, code: SparseCode) -> Tensor:
+        return autograd.synthesize(self.backend, self.values, self.rows, code.index, code.value, self.m)
+
+    def columns(self, index: Tensor) -> Tensor:
+        values = self.values.detach()[index]
+        written = torch.zeros(*index.shape, self.m, dtype=self.dtype, device=self.device)
+        return written.scatter_add_(-1, self.rows[index].long(), values)
+
+    def gram(self, index: Tensor) -> Tensor:
+        return _gram(self, index)
+
+    def norms(self) -> Tensor:
+        return self.values.detach().norm(dim=1)
+
+
+class DenseDictionary:
+    """Columns without structure: weight [n, m], row j is column w_j."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    @property
+    def m(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def n(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
+    def correlate(self, residual: Tensor) -> Tensor:
+        return dense.correlate(self.weight.detach(), residual)
+
+    def correlate_topk(self, residual: Tensor, bias: Tensor | None, k: int) -> SparseCode:
+        with torch.no_grad():
+            return SparseCode(*dense.correlate_topk(self.weight.detach(), residual.detach(), bias, k))
+
+    def correlate_at(
+        self, residual: Tensor, index: Tensor, bias: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor:
+        return autograd.correlate_at(None, self.weight, None, residual, index, bias, known)
+
+    def synthesize(self, code: SparseCode) -> Tensor:
+        return autograd.synthesize(None, self.weight, None, code.index, code.value, self.m)
+
+    def columns(self, index: Tensor) -> Tensor:
+        return self.weight.detach()[index]
+
+    def gram(self, index: Tensor) -> Tensor:
+        return _gram(self, index)
+
+    def norms(self) -> Tensor:
+        return self.weight.detach().norm(dim=1)

@@ -1,0 +1,1 @@
+"""Files on disk: whole or absent, sealed, and arrays as tensors."""

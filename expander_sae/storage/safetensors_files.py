@@ -1,0 +1,69 @@
+"""safetensors files: whole or absent, and equal bytes for equal content."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from expander_sae.errors import UserError
+from expander_sae.storage.files import AGAIN, atomic_path, canonical_json
+from expander_sae.storage.seals import KEY, UNSEALED, check_seal, seal
+
+_KEY = "expander_sae"
+_SEALED_KEY = "expander_sae.sealed"
+"""Files without a seal, written before there were any, have `_KEY` in place of this."""
+
+
+def save_tensors(tensors: dict[str, Tensor], path: str | Path, about: dict[str, Any]) -> None:
+    """Write tensors and a JSON value atomically, with a seal over every byte of the file.
+
+    All of `about` is one metadata entry: safetensors writes several in an order of its own, which
+    would give equal content other bytes at each run. The seal is first in it, so that nothing that
+    `about` says can be taken for it.
+
+    Raises:
+        UserError: the file cannot be written, for example on a full disk.
+    """
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    entry = f'{{"{KEY}":"{UNSEALED}","about":{canonical_json(about)}}}'
+    try:
+        with atomic_path(path) as temporary:
+            save_file(content, temporary, {_SEALED_KEY: entry})
+            temporary.chmod(0o644)  # safetensors writes files that only their owner may read
+            seal(temporary)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, about) of a file that `save_tensors` wrote.
+
+    Raises:
+        UserError: no such file, altered in any byte, not a whole safetensors file, or not one of ours.
+    """
+    sealed = check_seal(path)
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            names = list(stored.keys())  # the handle is no mapping: it cannot be iterated over
+            tensors = {name: stored.get_tensor(name) for name in names}
+    except (OSError, safetensors.SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error}); {AGAIN}") from None
+    key = _SEALED_KEY if sealed else _KEY
+    if list(metadata) != [key]:
+        raise UserError(
+            f"{path}: found metadata {sorted(metadata)}, expected {key!r} of a file that expander-sae wrote"
+        )
+    try:
+        entry = json.loads(metadata[key])
+        about = entry["about"] if sealed else entry
+        if not isinstance(about, dict):
+            raise TypeError(f"found {type(about).__name__}, expected a mapping")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path}: unreadable metadata {key!r} ({error}); {AGAIN}") from None
+    return tensors, about

@@ -1,0 +1,1 @@
+"""From a configuration to its runs. Imports no torch, numpy or pandas."""

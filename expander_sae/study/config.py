@@ -1,0 +1,247 @@
+"""Reading and checking a configuration: every mistake found, each with its key, value and what is allowed."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from expander_sae.errors import UserError
+from expander_sae.study import presets
+from expander_sae.study.blocks import Config
+from expander_sae.study.config_relations import semantic_errors
+
+_MOST_VALUES = 1_000_000
+_LARGEST = 1e15
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+
+SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
+"""Where the schema lies in a checkout."""
+
+
+def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCHEMA) -> Config:
+    """A checked copy of a configuration with every default filled in.
+
+    source: the mapping, or the path of a YAML file that holds it. Scalars that stand for a list
+    stay as they are; `Study` reads both. Raises `UserError` with one line for each mistake.
+    """
+    if isinstance(source, str | Path):
+        source = _read_yaml(Path(source))
+    try:
+        config = _plain(source, count(1))
+    except RecursionError:
+        raise UserError("config: found values nested without end, expected a few levels") from None
+    try:
+        rules = _parsed(Path(schema).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{schema}: no such file; a configuration is read in a checkout of the workflow, not by the "
+            "installed library alone"
+        ) from None
+    if isinstance(config, dict):
+        _inherit_presets(config)
+    errors = sorted(set(_schema_errors(config, rules)), key=lambda error: error[0])
+    if errors:
+        raise UserError("\n".join(f"config: {text}" for _, text in errors))
+    _fill_defaults(config, rules, rules)
+    _whole_numbers(config, rules, rules)
+    found = list(dict.fromkeys(semantic_errors(config)))
+    if found:
+        raise UserError("\n".join(f"config: {text}" for text in found))
+    return config
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration file") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates and numbers that are none
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+
+
+@lru_cache(maxsize=2)
+def _parsed(schema: str) -> dict[str, Any]:
+    import yaml
+
+    return yaml.safe_load(schema)
+
+
+def _plain(value: Any, counter: Iterator[int]) -> Any:
+    """Copy of a YAML value that shares nothing with it; references can make a short file endless."""
+    if next(counter) > _MOST_VALUES:
+        raise UserError(f"config: found more than {_MOST_VALUES:,} values, expected fewer")
+    if isinstance(value, Mapping):
+        return {key: _plain(item, counter) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, counter) for item in value]
+    return copy.copy(value)
+
+
+def _inherit_presets(config: Config) -> None:
+    models = config.get("models")
+    for entry in models if isinstance(models, list) else []:
+        if isinstance(entry, dict):
+            _inherit(entry, presets.MODELS)
+    corpus = config.setdefault("corpus", {"name": "docstrings"})
+    if isinstance(corpus, dict):
+        _inherit(corpus, presets.CORPORA)
+
+
+def _inherit(entry: dict[str, Any], known: dict[str, dict[str, Any]]) -> None:
+    name = entry.get("name")
+    if isinstance(name, str):
+        for key, value in known.get(name, {}).items():
+            entry.setdefault(key, value)
+
+
+def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    """The schema with its `$ref`, if any, merged in."""
+    if "$ref" not in schema:
+        return schema
+    target: Any = root
+    for part in schema["$ref"].removeprefix("#/").split("/"):
+        target = target[part]
+    return {**_resolve(target, root), **{key: value for key, value in schema.items() if key != "$ref"}}
+
+
+def _fill_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> None:
+    schema = _resolve(schema, root)
+    if isinstance(value, dict):
+        for key, rule in schema.get("properties", {}).items():
+            rule = _resolve(rule, root)
+            if key not in value and "default" in rule:
+                value[key] = copy.deepcopy(rule["default"])
+            if key in value:
+                _fill_defaults(value[key], rule, root)
+    elif isinstance(value, list) and "items" in schema:
+        for item in value:
+            _fill_defaults(item, schema["items"], root)
+
+
+def _whole_numbers(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    """Turn 1500.0 into 1500 where the schema asks for an integer, so that equal configs hash equal."""
+    schema = _resolve(schema, root)
+    if isinstance(value, dict):
+        for key, rule in schema.get("properties", {}).items():
+            if key in value:
+                value[key] = _whole_numbers(value[key], rule, root)
+    elif isinstance(value, list) and "items" in schema:
+        value[:] = [_whole_numbers(item, schema["items"], root) for item in value]
+    elif isinstance(value, float) and value.is_integer() and "number" not in _types(schema):
+        return int(value)
+    elif isinstance(value, int) and not isinstance(value, bool) and "number" in _types(schema):
+        return float(value)
+    return value
+
+
+def _types(schema: dict[str, Any]) -> list[str]:
+    kinds = schema.get("type", [])
+    return [kinds] if isinstance(kinds, str) else list(kinds)
+
+
+def key_path(parts: list[Any]) -> str:
+    """``grid.d[1]`` from ``["grid", "d", 1]``."""
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "(top level)"
+
+
+def _schema_errors(config: Any, rules: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from jsonschema import Draft202012Validator
+
+    yield from _unusual_values(config, [])
+    for error in Draft202012Validator(rules).iter_errors(config):
+        yield from _explain(error)
+
+
+def _unusual_values(value: Any, path: list[Any]) -> Iterator[tuple[str, str]]:
+    """What slips through every bound of a schema: NaN, infinity, absurd numbers, control characters."""
+    here = key_path(path)
+    if isinstance(value, float) and not math.isfinite(value):
+        yield here, f"{here}: found {value}, expected a finite number"
+    elif isinstance(value, int | float) and abs(value) > _LARGEST:
+        yield here, f"{here}: found {_shown(value)}, expected at most {_LARGEST:.0e}"
+    elif isinstance(value, str) and _CONTROL.search(value):
+        yield here, f"{here}: found {_shown(value)}, expected text without control characters"
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _unusual_values(item, [*path, key])
+
+
+def _explain(error: Any) -> Iterator[tuple[str, str]]:
+    """(key, message) of each mistake in one jsonschema error."""
+    path, found, rule = list(error.absolute_path), error.instance, error.validator_value
+    here = key_path(path)
+    prefix = f"{here}: found {_shown(found)}, expected "
+    unit = f" ({error.schema['description']})" if "description" in error.schema else ""
+    match error.validator:
+        case "additionalProperties":
+            known = list(error.schema["properties"])
+            for key in found:
+                if key not in known:
+                    where = key_path([*path, str(key)])
+                    yield where, f"{where}: unknown key; {_nearest(str(key), known)}"
+        case "required":
+            for key in rule:
+                if key not in found:
+                    where = key_path([*path, key])
+                    yield where, f"{where}: missing"
+        case "type":
+            names = [rule] if isinstance(rule, str) else list(rule)
+            yield here, prefix + " or ".join(_TYPE_WORDS[name] for name in names) + unit
+        case "enum":
+            if not isinstance(found, list):  # a list is checked item by item
+                yield here, prefix + f"one of {', '.join(map(str, rule))}{_meant(found, rule)}"
+        case "minimum":
+            yield here, prefix + f"at least {rule}{unit}"
+        case "maximum":
+            yield here, prefix + f"at most {rule}{unit}"
+        case "exclusiveMinimum":
+            yield here, prefix + f"more than {rule}{unit}"
+        case "minItems" | "minLength":
+            yield (
+                here,
+                prefix + f"at least {rule} {'items' if error.validator == 'minItems' else 'character'}",
+            )
+        case "uniqueItems":
+            yield here, prefix + "no item twice"
+        case "pattern":
+            text = error.schema.get("description", f"text like {rule}")
+            yield here, prefix + text + _meant(found, error.schema.get("examples", []))
+        case _:
+            yield here, prefix + f"{error.validator} {rule}"
+
+
+_TYPE_WORDS = {
+    "object": "a mapping of keys to values",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "null",
+}
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    return f"expected one of {', '.join(known)}{_meant(key, known)}"
+
+
+def _meant(found: Any, known: list[Any]) -> str:
+    close = difflib.get_close_matches(str(found), [str(item) for item in known], n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

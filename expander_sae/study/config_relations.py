@@ -1,0 +1,167 @@
+"""What a schema cannot say: relations between the values of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from expander_sae.masks.shapes import impossible
+from expander_sae.study import presets
+from expander_sae.study.blocks import Config, as_list, blocks, sizes
+
+RESERVED = ("logs", "masks", "synthetic")
+"""Folders of results/ that a model's name must not take."""
+
+
+def semantic_errors(config: Config) -> Iterator[str]:
+    """What the schema cannot say: relations between values of a config that the schema accepts."""
+    # Folded: some file systems take no notice of case.
+    names = [entry["name"].casefold() for entry in config["models"]]
+    for index, entry in enumerate(config["models"]):
+        if names[index] in RESERVED:
+            yield f"models[{index}].name: found {entry['name']!r}, expected a name other than {RESERVED}"
+        if names.index(names[index]) != index:
+            yield f"models[{index}].name: found {entry['name']!r} again, expected another name"
+        yield from _layer_errors(f"models[{index}].layers", as_list(entry["layers"]), entry)
+        yield from _twice(f"models[{index}].layers", entry["layers"])
+    if config["corpus"]["source"] != "docstrings" and config["corpus"]["location"] is None:
+        what = "the id of a data set" if config["corpus"]["source"] == "hub" else "a path or glob"
+        yield f"corpus.location: missing, expected {what} for source {config['corpus']['source']}"
+    package = config["corpus"]["location"]
+    if config["corpus"]["source"] == "docstrings" and package not in (None, *presets.DOCSTRING_VERSIONS):
+        known = ", ".join(presets.DOCSTRING_VERSIONS)
+        yield f"corpus.location: found {package!r}, expected one of {known}, or null for all"
+    if config["corpus"]["min_tokens"] > config["corpus"]["context"]:
+        yield (
+            f"corpus.min_tokens: found {config['corpus']['min_tokens']}, expected at most "
+            f"{config['corpus']['context']} (corpus.context)"
+        )
+    if "n" in config["grid"] and "expansion" in config["grid"]:
+        yield "grid.expansion: found beside grid.n, expected one of the two"
+    for key, value in config["grid"].items():
+        yield from _twice(f"grid.{key}", value)
+    for key, value in config.get("synthetic", {}).items():
+        yield from _twice(f"synthetic.{key}", value)
+    if "synthetic" in config:
+        yield from _synthetic_errors(config["synthetic"])
+    models = {entry["name"]: entry for entry in reversed(config["models"])}
+    for index, (block, origin) in enumerate(blocks(config)):
+        for key, value in config["runs"][index].items():
+            yield from _twice(f"runs[{index}].{key}", value)
+        yield from _block_errors(f"runs[{index}]", block, origin, models, config)
+
+
+def _synthetic_errors(asked: dict[str, Any]) -> Iterator[str]:
+    m, n = asked["m"], asked["n"]
+    for position, d in enumerate(as_list(asked["d"])):
+        if not -(-m // n) <= d <= m:
+            yield (
+                f"synthetic.d[{position}]: found {d}, expected {-(-m // n)} to m={m}, so that every row is "
+                "written"
+            )
+    for position, k in enumerate(as_list(asked["k"])):
+        if k > min(m, n):
+            yield f"synthetic.k[{position}]: found {k}, expected at most {min(m, n)} (m={m}, n={n})"
+
+
+def _twice(where: str, value: Any) -> Iterator[str]:
+    for position, item in enumerate(value if isinstance(value, list) else ()):
+        if value.index(item) != position:
+            yield f"{where}[{position}]: found {item!r} again, expected no item twice"
+
+
+def _layer_errors(where: str, layers: list[int], model: dict[str, Any]) -> Iterator[str]:
+    for position, layer in enumerate(layers):
+        if layer >= model["depth"]:
+            yield (
+                f"{where}[{position}]: found {layer}, expected at most {model['depth'] - 1} "
+                f"(model {model['name']} has {model['depth']} layers, counted from 0)"
+            )
+
+
+def _block_errors(
+    here: str, block: dict[str, Any], origin: dict[str, str], models: dict[str, Any], config: Config
+) -> Iterator[str]:
+    if block["d"] is None:
+        yield f"{here}.d: missing, expected the nonzeros of a decoder column here or in grid.d"
+    if block["n"] is None and block["expansion"] is None:
+        yield f"{here}.n: missing, expected n or expansion here or in grid"
+    if (
+        origin["n"] == f"{here}.n"
+        and origin["expansion"] == f"{here}.expansion"
+        and None
+        not in (
+            block["n"],
+            block["expansion"],
+        )
+    ):
+        yield f"{here}.expansion: found beside {here}.n, expected one of the two"
+    sparse = [support for support in block["support"] if support != "dense"]
+    if block["match"] and sparse:
+        yield f"{here}.match: found {block['match']!r} with support {sparse[0]}, expected support dense alone"
+    yield from _encoder_errors(here, block, origin)
+    for name in block["cross_entropy"]:
+        if name not in block["inference"]:
+            yield (
+                f"{origin['cross_entropy']}: found {name!r}, expected only what {origin['inference']} lists"
+            )
+    for name in block["models"]:
+        if name not in models:
+            yield f"{origin['models']}: found {name!r}, expected one of {', '.join(models)}"
+            continue
+        if block["layers"] is not None:
+            yield from _layer_errors(origin["layers"], block["layers"], models[name])
+        if block["d"] is not None and (block["n"] or block["expansion"]):
+            yield from _shape_errors(block, origin, models[name], sparse)
+
+
+def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> Iterator[str]:
+    apart = [encoder for encoder in block["encoder"] if encoder in ("own_support", "full")]
+    if apart and "dense" in block["support"]:
+        yield (
+            f"{origin['encoder']}: found {apart[0]!r} with support dense ({here}), expected tied, warm_tied "
+            "or independent (a dense dictionary has no support to choose)"
+        )
+    free = [encoder for encoder in block["encoder"] if encoder != "tied"]
+    if free and "pruned_retuned" in block["support"]:
+        yield (
+            f"{origin['encoder']}: found {free[0]!r} with support pruned_retuned ({here}), expected tied "
+            "(it is pruned from the dense run with a tied encoder)"
+        )
+    if block["match"] == "total" and "tied" in block["encoder"]:
+        yield (
+            f"{here}.match: found 'total' with encoder tied, expected encoder warm_tied or independent "
+            "(a tied encoder adds no values: use decoder)"
+        )
+
+
+def _shape_errors(
+    block: dict[str, Any], origin: dict[str, str], model: dict[str, Any], sparse: list[str]
+) -> Iterator[str]:
+    m, name = model["width"], model["name"]
+    size_key = origin["n"] if block["n"] is not None else origin["expansion"]
+    for position, ratio in enumerate(block["expansion"] or () if block["n"] is None else ()):
+        if abs(ratio * m - round(ratio * m)) > 1e-9 or round(ratio * m) < 2:
+            yield (
+                f"{size_key}[{position}]: found {ratio:g}, expected a multiple of the width {m} of model "
+                f"{name} that is a whole number, at least 2"
+            )
+    if sparse or block["match"]:
+        for position, d in enumerate(block["d"]):
+            if d > m:
+                yield (
+                    f"{origin['d']}[{position}]: found {d}, expected at most {m} (the width of model {name})"
+                )
+    for n in sizes(block, m):
+        for position, k in enumerate(block["k"]):
+            if k > n:
+                yield f"{origin['k']}[{position}]: found {k}, expected at most n={n} (model {name})"
+        for support in sparse:
+            for position, d in enumerate(block["d"]):
+                if d * n < m:
+                    yield (
+                        f"{origin['d']}[{position}]: found {d} with n={n} and support {support}, expected "
+                        f"d·n at least {m} (the width of model {name}), or some rows are never written"
+                    )
+                elif d <= m and (reason := impossible(support, m, n, d)):
+                    yield f"{origin['d']}[{position}]: found {d} with n={n} and support {support}: {reason}"

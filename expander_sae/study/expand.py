@@ -1,0 +1,130 @@
+"""From the blocks of a configuration to its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from expander_sae.study.blocks import AXES, Config, as_list, blocks, sizes
+from expander_sae.study.run import Run
+
+INFERENCES = ("encoder", "omp")
+ANALYSES = ("pursuits", "features", "collisions", "certificates", "novelty")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Folder names, and the settings that belong to them. models: name in the config → labelled entry."""
+
+    models: dict[str, dict[str, Any]]
+    corpus: str
+    recipe: str
+    recipe_settings: dict[str, Any]
+
+
+def collect(config: Config, labels: Labels) -> tuple[tuple[Run, ...], list[str]]:
+    """(every run once, in the order of the blocks; what was left out and why)."""
+    found: dict[Run, Run] = {}
+    reasons: dict[str, None] = {}
+    for block, _ in blocks(config):
+        for run in _block_runs(config, labels, block, reasons):
+            known = found.get(run)
+            found[run] = run if known is None else _merge(known, run)
+    return tuple(found.values()), list(reasons)
+
+
+def _block_runs(
+    config: Config, labels: Labels, block: dict[str, Any], reasons: dict[str, None]
+) -> Iterator[Run]:
+    entries = {entry["name"]: entry for entry in config["models"]}
+    evaluation, analysis = _measured(config, block)
+    match = block["match"]
+    for name in block["models"]:
+        label, m = labels.models[name]["label"], entries[name]["width"]
+        layers = block["layers"] or as_list(entries[name]["layers"])
+        for layer, n in product(layers, sizes(block, m)):
+            for support, encoder, d, k, seed, tokens, steps in product(*(block[key] for key in AXES)):
+                width, features, length = d, n, steps
+                if support == "dense":
+                    width, features = m, matched(match, m, n, d)
+                    length = max(1, round(steps * d / m)) if match == "compute" else steps
+                    if match in ("decoder", "total") and features <= 2 * k:
+                        reasons.setdefault(
+                            f"{label}, k={k}: the dense run matched to d={d}, n={n} would have "
+                            f"n'={features} features, at most 2k={2 * k}"
+                        )
+                        continue
+                yield Run(
+                    model=label,
+                    corpus=labels.corpus,
+                    layer=layer,
+                    recipe=labels.recipe,
+                    support=support,
+                    encoder=encoder,
+                    m=m,
+                    n=features,
+                    d=width,
+                    k=k,
+                    train_tokens=tokens,
+                    steps=length,
+                    seed=seed,
+                    recipe_settings=labels.recipe_settings,
+                    evaluation=evaluation,
+                    analysis=analysis,
+                )
+
+
+def _measured(config: Config, block: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(evaluation, analysis) of a block's runs. What an analysis is not asked for names no result."""
+    tokens, pursuits = config["tokens"], "pursuits" in block["analyses"]
+    evaluation = {
+        "inference": in_order(block["inference"], INFERENCES),
+        "cross_entropy": in_order(block["cross_entropy"], INFERENCES),
+        "test_tokens": tokens["test"],
+        "ce_sequences": tokens["ce_sequences"],
+        "train_cross_entropy": block["train_cross_entropy"],
+    }
+    analysis = {
+        "analyses": in_order(block["analyses"], ANALYSES),
+        "test_tokens": tokens["test"],
+        "pursuits": sorted(config["evaluation"]["pursuits"]) if pursuits else [],
+        "pursuit_tokens": config["evaluation"]["pursuit_tokens"] if pursuits else 0,
+    }
+    return evaluation, analysis
+
+
+def matched(match: str | None, m: int, n: int, d: int) -> int:
+    """Features of a dense dictionary with as many values as a sparse one of n columns of d."""
+    if match not in ("decoder", "total"):
+        return n
+    return d * n // (m if match == "decoder" else 2 * m)
+
+
+def _merge(known: Run, again: Run) -> Run:
+    """A run that two blocks name is measured in every way that either asks for."""
+    return replace(
+        known,
+        evaluation=_union(known.evaluation, again.evaluation, ("inference", "cross_entropy"), INFERENCES)
+        | {
+            "train_cross_entropy": known.evaluation["train_cross_entropy"]
+            or again.evaluation["train_cross_entropy"]
+        },
+        analysis=_union(known.analysis, again.analysis, ("analyses",), ANALYSES)
+        | {
+            "pursuits": sorted({*known.analysis["pursuits"], *again.analysis["pursuits"]}),
+            "pursuit_tokens": max(known.analysis["pursuit_tokens"], again.analysis["pursuit_tokens"]),
+        },
+    )
+
+
+def _union(
+    known: dict[str, Any], again: dict[str, Any], keys: tuple[str, ...], order: tuple[str, ...]
+) -> dict[str, Any]:
+    return known | {key: in_order([*known[key], *again[key]], order) for key in keys}
+
+
+def in_order(names: Any, order: tuple[str, ...]) -> list[str]:
+    """Each name once, in this order, whatever the configuration's was."""
+    return [name for name in order if name in names]

@@ -1,0 +1,71 @@
+"""Folder names of models and corpora: two that could give other results never share one.
+
+A label is the entry's name where its settings, its files and the stages that process it are those
+of the release; otherwise six hex digits of a hash of what differs follow. Nothing stale can then be
+taken for fresh, and nothing that was made is overwritten.
+"""
+
+from __future__ import annotations
+
+import os
+from glob import glob
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from expander_sae.stages import lineage
+from expander_sae.storage.files import digest
+from expander_sae.study import presets
+
+RELEASED = {"model": "model1", "corpus": "corpus1-extraction1-model1-pool1"}
+"""Stage versions whose results carry plain names. Do not change: raise the stage's version."""
+
+
+def label_model(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry of `models` with its label. A folder's files are part of what it is."""
+    content = _files(entry["location"]) if entry["source"] == "folder" else None
+    return _labelled(entry, presets.MODELS, content, lineage("model"), RELEASED["model"])
+
+
+def label_corpus(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry `corpus` with its label. Its text files, or the versions of the packages whose
+    docstrings are read, are part of what it is."""
+    content: Any = None
+    if entry["source"] == "files":
+        content = _files(entry["location"])
+    elif entry["source"] == "docstrings":
+        installed = {name: _installed(name) for name in presets.DOCSTRING_VERSIONS}
+        content = None if installed == presets.DOCSTRING_VERSIONS else installed
+    return _labelled(entry, presets.CORPORA, content, lineage("pool"), RELEASED["corpus"])
+
+
+def _labelled(
+    entry: dict[str, Any], known: dict[str, dict[str, Any]], content: Any, stages: str, released: str
+) -> dict[str, Any]:
+    name = entry["name"]
+    settings = {key: value for key, value in entry.items() if key != "name"}
+    identity: list[Any] = [settings]
+    if content is not None:
+        identity.append(content)
+    if stages != released:
+        identity.append(stages)
+    plain = identity == [known.get(name)]
+    return {"name": name, "label": name if plain else f"{name}-{digest(identity)[:6]}", **settings}
+
+
+def _files(location: str) -> list[list[Any]]:
+    """Name, size and time of change of each file: cheap enough to ask whenever a run is planned."""
+    found = [location] if os.path.isfile(location) else sorted(glob(location, recursive=True))
+    paths: list[str] = []
+    for path in found:
+        if os.path.isdir(path):
+            paths += sorted(os.path.join(at, name) for at, _, names in os.walk(path) for name in names)
+        else:
+            paths.append(path)
+    return [[path, os.stat(path).st_size, os.stat(path).st_mtime_ns] for path in paths]
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package).partition("+")[0]  # 2.13.0+cpu has the docstrings of 2.13.0
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Certificates of the theory: expansion, flatness, coherence, recovery."""

@@ -1,0 +1,231 @@
+"""The cost model's arithmetic, and what the command prints; the coefficients here are made up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from expander_sae.cost import __main__ as cost
+from expander_sae.cost.job_estimates import Plan, disk
+from expander_sae.cost.memory_estimate import ModelSize
+from expander_sae.cost.time_model import CPU_FILE, GPU_FILE, JOB_CONSTANTS, Machine, Shape, terms
+from expander_sae.errors import UserError
+from expander_sae.study.study import Study, load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def machine(**jobs):
+    """Every task takes 1 s a call, jobs nothing but what is given."""
+    one = {"a": 1.0, "b": 0.0, "c": 0.0, "e": 0.0}
+    pursuit = {"a": 0.5, "b": 0.0, "c": 0.0, "e": 0.0}
+    constants = dict.fromkeys(JOB_CONSTANTS, 0.0)
+    constants |= {
+        name: 1e30 for name in JOB_CONSTANTS if name.endswith("_bytes") or name.startswith("forward")
+    }
+    tasks = {"encode_topk": {"dense": one, "numba": one}, "train_step": {"dense": one, "numba": one}}
+    tasks["omp"] = {"dense": pursuit, "numba": pursuit}
+    return Machine("a machine", True, 2, tasks, constants | {"logits": 1e30} | jobs)
+
+
+def study(**changes):
+    base = {
+        "models": [{"name": "smollm2-135m-instruct", "layers": [15]}],
+        "tokens": {"train": 1000, "test": 1024, "ce_sequences": 8, "shard": 512},
+        "training": {"steps": 10},
+        "grid": {"n": 4608, "d": [7, 30], "k": [4], "seeds": [0, 1]},
+        "runs": [{"support": "expander"}],
+        "compute": {"seeds_per_job": 1},
+    }
+    return Study(load_config({**base, **changes}))
+
+
+def stages(given, hardware, other=None):
+    return {stage.name: stage for stage in Plan(given, hardware, other).stages()}
+
+
+def test_terms():
+    shape = Shape(m=7, n=10, d=3, k=4, batch=5)
+    assert terms("train_step", shape) == (1, 50, 150, 60, 30, 20, 35, 1050)
+    assert terms("omp", shape) == (4, 200, 600, 240, 120, 80, 140, 4200)
+    # Numba scores 64 samples at a time; what is kept is not padded.
+    assert terms("train_step", shape, "numba") == (1, 640, 1920, 60, 30, 20, 35, 7 * 1920)
+
+
+def test_terms_of_dense_dictionaries():
+    assert terms("encode_topk", Shape(7, 10, 7, 4, 5)) == (1, 50, 350, 140, 70, 20, 35, 0)
+    # Whole products: five of them with few features, two with more, one with many.
+    assert terms("train_step", Shape(7, 10, 7, 4, 5))[2:4] == (5 * 350, 0)
+    assert terms("train_step", Shape(7, 100, 7, 4, 5))[2:4] == (2 * 3500, 3 * 140)
+    assert terms("train_step", Shape(7, 1000, 7, 4, 5))[2:4] == (35000, 4 * 140)
+    assert terms("omp", Shape(7, 10, 7, 4, 5))[3:5] == (10 * 5 * 16, 10 * 7 * 15)
+
+
+def test_prediction_is_the_sum_of_the_terms():
+    fitted = {"a": 1.0, "b": 2.0, "c": 3.0, "e": 4.0}
+    known = replace(machine(), tasks={"omp": {"numba": fitted}})
+    assert known.seconds("omp", "numba", Shape(7, 10, 3, 4, 5)) == 4 + 2 * 2560 + 3 * 7680 + 4 * 240
+
+
+def test_stages_count_jobs_and_calls():
+    found = stages(study(), machine())
+    assert {name: len(stage.seconds) for name, stage in found.items()} == {
+        "model": 1,
+        "corpus": 1,
+        "extraction": 2 + 2 + 2,  # 1000, 1024 and 8·128 tokens in shards of 512
+        "pool": 3,
+        "mask": 4,
+        "training": 4,
+        "baseline": 1,
+        "evaluation": 2,
+        "tables, figure": 1,
+    }
+    assert found["training"].seconds == (10.0,) * 4
+    # A seed: 2 batches of test and 2 of cross-entropy tokens, 1 s by the encoder and 4 · 0.5 s by OMP.
+    assert found["evaluation"].seconds == (2 * (4 * 1 + 4 * 2),) * 2
+
+
+def test_recipe_and_encoder_change_the_step():
+    paper = study(recipe="paper")
+    assert stages(paper, machine())["training"].seconds == (20.0,) * 4  # counts by a second encoding
+    known = machine()
+    slow = {"a": 3.0, "b": 0.0, "c": 0.0, "e": 0.0}
+    known.tasks["train_step"]["dense"] = slow
+    free = study(runs=[{"support": "dense", "encoder": ["tied", "independent"], "seeds": 0}])
+    assert stages(free, known)["training"].seconds == (30.0, 50.0)
+
+
+def test_threads_and_load_of_the_model():
+    base = stages(study(), machine(load=1e-9, forward_float32=1e9))
+    half = stages(study(compute={"threads": 2}), machine(load=1e-9, forward_float32=1e9))
+    size = ModelSize(576, 30, 49152, "float32")
+    forward = 2 * 16 * 12 * 576**2 * 512 / 1e9
+    assert base["extraction"].seconds[0] == pytest.approx(size.parameters * 1e-9 + forward)
+    assert half["extraction"].seconds[0] == pytest.approx(size.parameters * 1e-9 + forward / 2)
+
+
+def test_a_gpu_does_what_uses_one():
+    slow, fast = machine(start=100, corpus=7), machine(start=1, corpus=1000)
+    found = stages(study(), fast, slow)
+    assert found["training"].gpu
+    assert found["training"].seconds == (11.0,) * 4
+    assert found["corpus"].seconds == (7.0,)
+    assert not found["corpus"].gpu
+
+
+def test_parameters_are_near_the_truth():
+    assert ModelSize(576, 30, 49152, "float32").parameters == pytest.approx(134.5e6, rel=0.15)
+    assert ModelSize(2048, 16, 128256, "bfloat16").bytes == pytest.approx(2 * 1.24e9, rel=0.2)
+
+
+def test_disk():
+    given = study()
+    found = dict(disk(given, Plan(given, machine())))
+    tokens = 1024 + 1024 + 1024
+    assert found["pools"] == tokens * (576 * 4 + 18)
+    assert found["shards"] == tokens * (576 * 4 + 10)
+    assert found["weights"] == 4 * sum(4608 * d + 4608 + 576 for d in (7, 7, 30, 30))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "places", "expected"),
+    [((), 3, 0), ((5, 1, 1), 1, 7), ((5, 1, 1), 2, 5), ((3, 3, 2, 2, 2), 2, 7), ((1, 2), 9, 2)],
+)
+def test_makespan(seconds, places, expected):
+    assert cost.makespan(seconds, places) == expected
+
+
+def test_more_nodes_are_never_slower():
+    found = [cost.estimate(study(), machine(start=5), machine(), nodes)["hours"] for nodes in (1, 2, 50)]
+    assert found[0]["nodes"] >= found[1]["nodes"] >= found[2]["nodes"]
+    assert found[0]["core"] == found[2]["core"]
+    assert found[0]["nodes"] == found[0]["cpu"]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "configs/smoke.yaml", "configs/paper.yaml"])
+def test_shipped_configurations(name, capsys):
+    cost.main([str(ROOT / name), "--nodes", "3"])
+    printed = capsys.readouterr().out
+    assert f"{name}: " in printed.replace(str(ROOT) + "/", "")
+    assert "3 GPU nodes, h" in printed
+    assert "training" in printed
+    assert max(map(len, printed.splitlines())) < 150
+
+
+def test_json(capsys):
+    cost.main([str(ROOT / "config.yaml"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["jobs"] == sum(stage["jobs"] for stage in found["stages"])
+    assert found["hours"]["core"] == pytest.approx(sum(stage["hours"]["core"] for stage in found["stages"]))
+    assert found["disk_gb"]["total"] > 0.5
+
+
+def test_against_a_finished_run(tmp_path):
+    jobs = [{"stage": "mask", "seconds": seconds, "peak_mb": 100.0} for seconds in (1.0, 3.0)]
+    pd.DataFrame(jobs).to_parquet(tmp_path / "timings.parquet")
+    found = cost.estimate(study(), machine(), machine(), 1)
+    lines = cost.against(found, tmp_path / "timings.parquet").splitlines()
+    assert len(lines) == 2
+    assert lines[1].split()[:5] == ["mask", "2", "2.0", "0.1", "0.05"]
+    with pytest.raises(UserError, match=r"no\.parquet: expected the timings.parquet"):
+        cost.against(found, tmp_path / "no.parquet")
+
+
+def test_what_was_not_measured_is_said_so(capsys):
+    known = [Machine.read(path).measured for path in (CPU_FILE, GPU_FILE)]
+    cost.main([str(ROOT / "configs/smoke.yaml")])
+    assert capsys.readouterr().out.count("an estimate, not measured") == known.count(False)
+
+
+def test_user_errors(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cost.main([str(tmp_path / "none.yaml")])
+    assert "none.yaml: no such configuration file" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cost.main([str(ROOT / "config.yaml"), "--nodes", "0"])
+    assert "found '0', expected a whole number of at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: record.pop("jobs"), "'jobs'"),
+        (lambda record: record["jobs"].pop("logits"), "'logits'"),
+        (lambda record: record["tasks"].pop("omp"), "'omp'"),
+        (lambda record: record["tasks"]["omp"].pop("dense"), r"tasks\.omp: found"),
+        (lambda record: record["tasks"]["omp"]["dense"].update(c=-1), r"tasks\.omp\.dense"),
+        (lambda record: record["tasks"]["omp"]["dense"].pop("e"), r"tasks\.omp\.dense"),
+    ],
+)
+def test_damaged_coefficients_are_named(tmp_path, change, message):
+    record = json.loads(CPU_FILE.read_text())
+    change(record)
+    (tmp_path / "other.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=message):
+        Machine.read(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("path", [CPU_FILE, GPU_FILE])
+def test_shipped_coefficients(path):
+    known = Machine.read(path)
+    assert known.backend("auto") != "dense"
+    assert known.backend("no such") == known.backend("auto")
+    small, wide = (
+        known.seconds("train_step", known.backend("auto"), Shape(2048, 16384, d, 64, 4096)) for d in (7, 100)
+    )
+    assert 0 < small < wide
+
+
+def test_the_command_imports_no_torch():
+    code = (
+        "import sys\nfrom expander_sae import cost\n"
+        f"cost.main([{str(ROOT / 'config.yaml')!r}])\n"
+        "assert not {'torch', 'numpy', 'pandas'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ _DIGEST = re.compile(r"-[0-9a-f]{12}$")
 def row_name(run: Run, analysis: dict[str, Any] | None) -> str:
     """Name of a run's rows. analysis: what its analysis is told, or None for none."""
     stages = [lineage("evaluation")] + ([] if analysis is None else [lineage("analysis")])
-    asked = digest([run.path, run.train_spec(), run.eval_spec(), analysis, stages])[:12]
+    asked = digest([run.path, run.spec, asdict(run.evaluation), analysis, stages])[:12]
     return f"{_plain(run.path)}-{asked}"
 
 

@@ -6,7 +6,7 @@ Imports neither torch, numpy nor pandas: the workflow plans thousands of jobs wi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,12 +17,13 @@ from expander_sae.storage.files import digest
 from expander_sae.study import recipes
 from expander_sae.study.blocks import Config, as_list
 from expander_sae.study.config import load_config
-from expander_sae.study.expand import Labels, collect, matched
+from expander_sae.study.expand import Labels, collect
+from expander_sae.study.jobs import Job, Model, jobs_of
 from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, folder_name, row_name
 from expander_sae.study.labels import label_corpus, label_model
-from expander_sae.study.run import RESULTS, RUN_COLUMNS, Cell, Model, Run, cells_of
+from expander_sae.study.run import RESULTS, Run
 
-__all__ = ["RUN_COLUMNS", "Cell", "Model", "Run", "Study", "load_config", "matched"]
+__all__ = ["Job", "Model", "Run", "Study", "load_config"]
 
 
 class Study:
@@ -39,8 +40,7 @@ class Study:
         self.config, self._recorded = config, recorded
         training = dict(config["training"])
         training.pop("steps")
-        self.recipe, settings = recipes.resolve(config["recipe"], training)
-        self.recipe_settings: dict[str, Any] = asdict(settings)
+        self.recipe, self.recipe_settings = recipes.resolve(config["recipe"], training)
         self.corpus_spec = label_corpus(config["corpus"])
         self.corpus: str = self.corpus_spec["label"]
         self._model_specs = {
@@ -57,7 +57,7 @@ class Study:
 
     def _without_reference(self) -> list[str]:
         alone = {
-            f"{run.cell}: novelty, since " + _no_reference(run): None
+            f"{run.cell.name}: novelty, since " + _no_reference(run): None
             for run in self.runs
             if self._compares(run) and not self._reference(run)
         }
@@ -92,9 +92,9 @@ class Study:
         return tuple(run for name, run in self.run_rows.items() if not self.is_recorded(name))
 
     @cached_property
-    def cells(self) -> dict[str, Cell]:
+    def cells(self) -> dict[str, Job]:
         """Cell name → its pending runs, in the order of the seeds."""
-        return cells_of(self.pending)
+        return jobs_of(self.pending)
 
     @cached_property
     def by_path(self) -> dict[str, Run]:
@@ -109,12 +109,12 @@ class Study:
         return tuple(dict.fromkeys([*self.pending, *(run for run in others if run)]))
 
     @cached_property
-    def trainings(self) -> tuple[Cell, ...]:
+    def trainings(self) -> tuple[Job, ...]:
         """What each training job trains: at most `compute.seeds_per_job` seeds of one setting."""
         size = self.config["compute"]["seeds_per_job"]
         return tuple(
-            Cell(cell.name, cell.runs[start : start + size])
-            for cell in cells_of(self.trained).values()
+            Job(cell.name, cell.runs[start : start + size])
+            for cell in jobs_of(self.trained).values()
             for start in range(0, len(cell.runs), size)
         )
 
@@ -175,13 +175,13 @@ class Study:
 
     def evaluation_spec(self, cell: str) -> dict[str, Any]:
         """What the evaluation job of a cell is told: each run's folder and settings."""
-        return {run.path: run.eval_spec() for run in self.cells[cell].runs}
+        return {run.path: asdict(run.evaluation) for run in self.cells[cell].runs}
 
     @cached_property
     def analysed(self) -> tuple[str, ...]:
         """The cells of which some run is analysed."""
         return tuple(
-            name for name, cell in self.cells.items() if any(run.analysis["analyses"] for run in cell.runs)
+            name for name, cell in self.cells.items() if any(run.analysis.analyses for run in cell.runs)
         )
 
     def analysis(self, cell: str) -> str:
@@ -201,13 +201,13 @@ class Study:
         return {path: asked for path, asked in told.items() if asked}
 
     def _run_analysis(self, run: Run) -> dict[str, Any] | None:
-        if not run.analysis["analyses"]:
+        if not run.analysis.analyses:
             return None
-        return {**run.analysis, "reference": self._reference(run) if self._compares(run) else None}
+        return asdict(replace(run.analysis, reference=self._reference(run) if self._compares(run) else None))
 
     @staticmethod
     def _compares(run: Run) -> bool:
-        return "novelty" in run.analysis["analyses"]
+        return "novelty" in run.analysis.analyses
 
     def _reference(self, run: Run) -> str | None:
         other = self._compared_with(run)
@@ -220,14 +220,14 @@ class Study:
             return None  # its features are those of the dense run that it was made from
         if run.path != run.dense.path:
             return run.dense if run.dense.path in self.by_path else None
-        seeds = self._dense_seeds[run.cell]
+        seeds = self._dense_seeds[run.cell.name]
         other = seeds[(seeds.index(run) + 1) % len(seeds)]
         return None if other is run else other
 
     @cached_property
     def _dense_seeds(self) -> dict[str, tuple[Run, ...]]:
         dense = tuple(run for run in self.runs if (run.support, run.encoder) == ("dense", "tied"))
-        return {name: cell.runs for name, cell in cells_of(dense).items()}
+        return {name: cell.runs for name, cell in jobs_of(dense).items()}
 
     @cached_property
     def timed(self) -> tuple[Run, ...]:
@@ -243,7 +243,7 @@ class Study:
 
     def speed_spec(self) -> str:
         """Digest of all that the rows of `results/speed.parquet` say but their times."""
-        return digest(sorted([getattr(run, name) for name in RUN_COLUMNS] for run in self.timed))
+        return digest(sorted(list(run.columns.values()) for run in self.timed))
 
     def baseline(self, run: Run) -> str:
         """Folder of the model's own cross-entropies that the run is measured against."""
@@ -261,37 +261,22 @@ class Study:
 
     @cached_property
     def _leak_measured(self) -> set[tuple[str, int, int]]:
-        asked = (run for run in self.runs if run.evaluation["train_cross_entropy"])
+        asked = (run for run in self.runs if run.evaluation.train_cross_entropy)
         return {(run.model, run.layer, run.train_tokens) for run in asked}
 
     def baseline_spec(self, model: str, layer: int, train_tokens: int) -> dict[str, Any]:
         """What the job is told that measures the model itself, without an autoencoder.
 
-        `columns` are the run columns of its rows: no support, no encoder, zeros. The key
-        `train_cross_entropy` is there where a run is also measured on its training documents.
+        The key `train_cross_entropy` is there where a run is also measured on its training documents.
         """
-        m = self.models[model].spec["width"]
-        seen = {"train_cross_entropy": True} if (model, layer, train_tokens) in self._leak_measured else {}
-        return seen | {
+        place = (model, layer, train_tokens)
+        run = next(run for run in self.runs if (run.model, run.layer, run.train_tokens) == place)
+        return ({"train_cross_entropy": True} if place in self._leak_measured else {}) | {
             "layer": layer,
             "tokens": train_tokens,
             "sequences": self.config["tokens"]["ce_sequences"],
-            "recipe_settings": self.recipe_settings,
-            "columns": {
-                "model": model,
-                "corpus": self.corpus,
-                "layer": layer,
-                "recipe": self.recipe,
-                "support": "none",
-                "encoder": "none",
-                "m": m,
-                "n": 0,
-                "d": 0,
-                "k": 0,
-                "train_tokens": train_tokens,
-                "steps": 0,
-                "seed": 0,
-            },
+            "recipe_settings": asdict(self.recipe_settings),
+            "columns": run.unaided.columns,
         }
 
     def synthetic_spec(self, d: int) -> dict[str, Any]:

@@ -268,8 +268,8 @@ def run_of_row(wildcards):
 @quick
 def run_row_inputs(wildcards):
     run = run_of_row(wildcards)
-    measured = STUDY.measurements(run.cell)
-    analysed = [f"{STUDY.analysis(run.cell)}/analysis.parquet"] if run.analysis["analyses"] else []
+    measured = STUDY.measurements(run.cell.name)
+    analysed = [f"{STUDY.analysis(run.cell.name)}/analysis.parquet"] if run.analysis.analyses else []
     return {
         "metrics": [f"{measured}/metrics.parquet", *analysed],
         "documents": f"{measured}/documents.parquet",
@@ -348,7 +348,7 @@ def training_spec(cells):
         return canonical_json(
             {
                 run.path: {
-                    "spec": run.train_spec(),
+                    "spec": run.spec,
                     "mask": run.mask,
                     "parent": weights_of(run.parent) if run.parent else None,
                 }
@@ -374,7 +374,7 @@ def seeds_name(seeds):
 def evaluation_inputs(wildcards):
     runs = cell_of(wildcards).runs
     run = runs[0]
-    leak = any(run.evaluation["train_cross_entropy"] for run in runs)
+    leak = any(run.evaluation.train_cross_entropy for run in runs)
     return {
         **({"train": ancient(f"{folder(run)}/pool/train.json")} if leak else {}),
         "weights": [weights_of(run) for run in runs],

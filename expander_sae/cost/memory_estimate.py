@@ -80,7 +80,7 @@ class Memory:
         self._config = study.config
         self._gpu = _CUDA if gpu else 0
         self.sizes = {label: ModelSize.of(model) for label, model in study.models.items()}
-        self.train_tokens = {label: study.train_tokens(label) for label in study.models}
+        self.train_tokens = {label: model.train_tokens for label, model in study.models.items()}
         self._batch_size = study.recipe_settings.batch_size
 
     @property

@@ -1,4 +1,4 @@
-"""What the jobs of a study work on: runs that share one, and models."""
+"""What the jobs of a study are about."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from expander_sae.study.run import Run
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a job is told, as a JSON object, and the folder that it writes."""
+
+    folder: str
+    spec: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the config and the layers that its runs use."""
+    """A model of the config, the layers that its runs use, and the tokens of its largest training pool."""
 
     label: str
     spec: dict[str, Any]
     layers: tuple[int, ...]
+    train_tokens: int
 
 
 def jobs_of(runs: Iterable[Run]) -> dict[str, Job]:

@@ -130,9 +130,9 @@ def test_finished_results_stay_where_they_are():
     assert [digest(run.spec)[:12] for run in study.trained] == [
         "88c6bfce0727", "ac7a39f1ef36", "15da0c7fd916", "9fb8b58f848b", "c3f54bf79cff",
     ]  # fmt: skip
-    folders = [study.measurements(cell) for cell in study.cells] + [study.analysis(study.analysed[0])]
+    folders = [task.folder for task in [*study.evaluations.values(), *study.analyses.values()]]
     assert [folder.rpartition("/")[2] for folder in folders] == [
         "e4b69eb7ea8e", "6ac0865978dc", "c1786a091e9b", "577252bfe6a5",
     ]  # fmt: skip
-    assert digest(study.baseline_spec(MODEL, 15, 120_000))[:12] == "cd9e7ef874cc"
+    assert digest(study.baselines[MODEL, 15, 120_000].spec)[:12] == "cd9e7ef874cc"
     assert study.speed_spec() == "89bd0c30454493dad8acd393654eba811a3d4720d6dab5285ee83d438c760d1d"

@@ -77,7 +77,7 @@ def test_a_run_named_twice_is_one_run_measured_in_every_way_asked():
         {"support": "expander", "d": 7, "seeds": 0, "cross_entropy": ["encoder"]},
     ]
     study = Study(load_config(config(runs=blocks)))
-    assert len(study.runs) == len(set(study.by_path)) == 4
+    assert len(study.runs) == len({run.path for run in study.runs}) == 4
     assert study.runs[0].evaluation.cross_entropy == ("encoder", "omp")
     assert study.runs[1].evaluation.cross_entropy == ("omp",)
 
@@ -153,8 +153,8 @@ def test_blocks_override_what_is_measured():
     assert first.evaluation.inference == first.evaluation.cross_entropy == ("encoder",)
     assert second.evaluation.cross_entropy == ("encoder", "omp")
     assert second.evaluation.train_cross_entropy and not first.evaluation.train_cross_entropy
-    assert study.analysed == (second.cell.name,)
-    (asked,) = study.analysis_spec(second.cell.name).values()
+    assert list(study.analyses) == [second.cell.name]
+    (asked,) = study.analyses[second.cell.name].spec.values()
     assert asked["analyses"] == ("pursuits", "novelty") and asked["pursuits"] == ("block_omp_4", "niht")
     assert asked["reference"] is None and "novelty" in study.left_out[0]
 
@@ -165,7 +165,7 @@ def test_novelty_is_measured_against_the_dense_run_of_the_same_seed():
         {"support": "dense", "seeds": 1},
     ]
     study = Study(load_config(config(runs=blocks)))
-    spec = study.analysis_spec(study.runs[0].cell.name)
+    spec = study.analyses[study.runs[0].cell.name].spec
     assert [found["reference"] for found in spec.values()] == [None, study.runs[2].path]
 
 
@@ -173,14 +173,14 @@ def test_a_dense_run_is_compared_with_its_next_seed():
     study = Study(
         load_config(config(runs=[{"support": "dense", "seeds": [0, 1, 4], "analyses": ["novelty"]}]))
     )
-    told = study.analysis_spec(study.runs[0].cell.name)
+    told = study.analyses[study.runs[0].cell.name].spec
     paths = [run.path for run in study.runs]
     assert {path: asked["reference"] for path, asked in told.items()} == {
         paths[0]: paths[1], paths[1]: paths[2], paths[2]: paths[0],
     }  # fmt: skip
     assert not study.left_out
     alone = Study(load_config(config(runs=[{"support": "dense", "seeds": 4, "analyses": ["novelty"]}])))
-    assert alone.analysis_spec(alone.runs[0].cell.name)[alone.runs[0].path]["reference"] is None
+    assert alone.analyses[alone.runs[0].cell.name].spec[alone.runs[0].path]["reference"] is None
     assert alone.left_out[0].endswith("novelty, since the study has no other seed of it")
 
 
@@ -188,7 +188,7 @@ def test_a_pruned_run_is_not_compared_with_what_it_was_made_from():
     blocks = [{"support": ["dense", "pruned_retuned"], "d": 7, "seeds": 0, "analyses": ["novelty"]}]
     study = Study(load_config(config(runs=blocks)))
     pruned = next(run for run in study.runs if run.support == "pruned_retuned")
-    assert study.analysis_spec(pruned.cell.name)[pruned.path]["reference"] is None
+    assert study.analyses[pruned.cell.name].spec[pruned.path]["reference"] is None
     (line,) = [line for line in study.left_out if line.startswith(pruned.cell.name)]
     assert line.endswith("novelty, since it starts from the dense run of its seed")
 
@@ -206,7 +206,8 @@ def test_another_analysis_is_another_folder_and_the_same_evaluation():
     def folders(**changes):
         blocks = [{"support": "expander", "d": 7, "analyses": ["pursuits"]}]
         study = Study(load_config(config(runs=blocks, evaluation=changes)))
-        return study.measurements(study.analysed[0]), study.analysis(study.analysed[0])
+        (cell,) = study.analyses
+        return study.evaluations[cell].folder, study.analyses[cell].folder
 
     plain = folders()
     assert folders(pursuit_tokens=100)[0] == plain[0] and folders(pursuit_tokens=100)[1] != plain[1]
@@ -216,12 +217,12 @@ def test_another_analysis_is_another_folder_and_the_same_evaluation():
 
 def test_synthetic_trials_have_a_folder_for_each_d():
     study = Study(load_config(config(synthetic={"d": [7, 30], "k": 4, "trials": 3})))
-    parts = study.synthetic_parts()
+    parts = list(study.synthetic)
     assert [part.rpartition("-")[0] for part in parts] == [
         "results/synthetic/m512_n4096_d7",
         "results/synthetic/m512_n4096_d30",
     ]
-    assert study.synthetic_spec(study.synthetic[parts[1]]) == {
+    assert study.synthetic[parts[1]] == {
         "m": 512,
         "n": 4096,
         "d": 30,
@@ -230,7 +231,7 @@ def test_synthetic_trials_have_a_folder_for_each_d():
         "masks": 5,
         "trials": 3,
     }
-    assert Study(load_config(config())).synthetic_parts() == []
+    assert Study(load_config(config())).synthetic == {}
 
 
 def test_labels_tell_settings_apart():
@@ -459,6 +460,6 @@ def test_the_shipped_study_holds_what_its_claims_compare():
             assert seeds["expander", 4608, d, k] == seeds["pruned_retuned", 4608, d, k] == three
     assert seeds["dense", 240, 576, 64] == seeds["dense", 800, 576, 64] == three
     compared = [run for run in study.runs if "novelty" in run.analysis.analyses]
-    told = {path: spec for cell in study.cells for path, spec in study.analysis_spec(cell).items()}
+    told = {path: spec for task in study.analyses.values() for path, spec in task.spec.items()}
     assert compared and all(told[run.path]["reference"] for run in compared)
-    assert study.rows == "studies/smollm2-135m/rows" and len(study.synthetic_parts()) == 5
+    assert study.rows == "studies/smollm2-135m/rows" and len(study.synthetic) == 5

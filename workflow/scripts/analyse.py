@@ -16,6 +16,7 @@ TABLE, RECORD = "analysis.parquet", "analysis.json"
 def main(options: argparse.Namespace) -> bool:
     from expander_sae.evaluation.analysis import analyse_run
     from expander_sae.measurements import tables
+    from expander_sae.study.run import Analysis
 
     test = Path(options.test)
     spec = {Path(name): settings for name, settings in json.loads(options.spec).items()}
@@ -28,7 +29,8 @@ def main(options: argparse.Namespace) -> bool:
         return read_sealed_json(record, ("fingerprint",), "run record")["fingerprint"]
 
     def work(folder: Path) -> dict[str, Any]:
-        seconds = analyse_run(folder, spec[folder], test, folder / TABLE, job.device(), job.backend())
+        settings = Analysis.from_json(spec[folder])
+        seconds = analyse_run(folder, settings, test, folder / TABLE, job.device(), job.backend())
         return {"seconds": seconds}
 
     runs = [

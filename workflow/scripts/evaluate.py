@@ -8,13 +8,14 @@ from typing import Any
 import job
 import pending
 
-from expander_sae.storage.files import read_json, sha256_file
+from expander_sae.storage.files import sha256_file
 from expander_sae.storage.seals import read_sealed_json
 
 
 def main(options: argparse.Namespace) -> bool:
     from expander_sae.evaluation.runs import evaluate_run, training_documents
     from expander_sae.measurements import tables
+    from expander_sae.study.run import Evaluation
 
     test, ce, baseline = Path(options.test), Path(options.ce), Path(options.baseline)
     train = options.train[0] if options.train else None
@@ -29,21 +30,17 @@ def main(options: argparse.Namespace) -> bool:
         return found
 
     def work(folder: Path) -> dict[str, Any]:
-        evaluate_run(
+        return evaluate_run(
             folder,
-            spec[folder],
-            test,
-            ce,
-            Path(options.model),
-            baseline,
-            folder / "metrics.parquet",
-            folder / "documents.parquet",
-            folder / "timings.json",
-            job.device(),
-            job.backend(),
-            train,
+            Evaluation.from_json(spec[folder]),
+            test_pool=test,
+            ce_pool=ce,
+            train_pool=train,
+            model_file=Path(options.model),
+            baseline=baseline,
+            device=job.device(),
+            backend=job.backend(),
         )
-        return read_json(folder / "timings.json")
 
     runs = [
         (folder, pending.identity_of("evaluation", folder, settings, **inputs(settings)))

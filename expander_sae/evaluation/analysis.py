@@ -31,8 +31,9 @@ from expander_sae.evaluation.features import (
     random_signs,
     token_entropy,
 )
-from expander_sae.evaluation.reconstruction import BATCH, reconstruct
+from expander_sae.evaluation.reconstruction import reconstruct
 from expander_sae.evaluation.trained import Trained
+from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
 from expander_sae.model.autoencoder import SparseAutoencoder
@@ -86,8 +87,8 @@ class Subject:
 def encoded(autoencoder: SparseAutoencoder, activations: np.ndarray) -> SparseCode:
     """The encoder's code of activations [N, m], on the CPU."""
     parts = []
-    for start in range(0, len(activations), BATCH):
-        h = torch.from_numpy(np.ascontiguousarray(activations[start : start + BATCH]))
+    for start in range(0, len(activations), EVALUATED_TOKENS):
+        h = torch.from_numpy(np.ascontiguousarray(activations[start : start + EVALUATED_TOKENS]))
         parts.append(autoencoder.encode(h.to(autoencoder.b_dec.device)))
     return SparseCode(torch.cat([p.index for p in parts]).cpu(), torch.cat([p.value for p in parts]).cpu())
 

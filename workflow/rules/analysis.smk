@@ -5,14 +5,14 @@
 # references are the dense runs that features are compared with.
 rule analyse:
     input:
-        unpack(analysis_inputs),
+        unpack(inputs_of(STUDY.cells, "cell", lambda cell: targets.for_analysis(STUDY, cell))),
     output:
         "results/{cell}/{asked}/analysis.parquet",
     log:
         "results/logs/{cell}/analyse-{asked}.log",
     threads: THREADS
     resources:
-        **asks(lambda w: PLAN.evaluation(cell_of(w))),
+        **asks(of(STUDY.cells, "cell", PLAN.evaluation)),
         gpu=GPUS,
     params:
         spec=quick(lambda w: canonical_json(STUDY.analysis_spec(w.cell))),
@@ -20,17 +20,3 @@ rule analyse:
     shell:
         "$PYTHON $SCRIPTS/analyse.py --log {log:q} --memory {resources.peak_mb}"
         " --spec {params.spec:q} --test {input.test:q} --out {output:q}"
-
-
-# Times of this machine, never the same twice: a target of its own, and an input of no other table. Rows
-# carry the columns of their runs, so that another list of runs is another table.
-rule speed:
-    output:
-        "results/speed.parquet",
-    log:
-        "results/logs/speed.log",
-    threads: THREADS
-    params:
-        spec=STUDY.speed_spec(),
-    script:
-        "../scripts/speed.py"

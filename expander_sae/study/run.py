@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from expander_sae.masks.shapes import PRUNED
+from expander_sae.masks.supports import support_of
 
 RESULTS = "results"
 RUN_COLUMNS = (
@@ -28,9 +28,6 @@ RUN_COLUMNS = (
     "seed",
 )
 """What tells a run from another, in the order of the tables' columns."""
-
-UNMASKED = ("dense", PRUNED)
-"""Supports without a mask file."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class Run:
     @property
     def mask(self) -> str | None:
         """The mask's file; None where no recipe generates one."""
-        if self.support in UNMASKED:
+        if support_of(self.support).make is None:
             return None
         return f"{RESULTS}/masks/{self.support}_m{self.m}_n{self.n}_d{self.d}_seed{self.seed}.json"
 
@@ -95,7 +92,7 @@ class Run:
     @property
     def parent(self) -> Run | None:
         """The run whose weights this one starts from, if any."""
-        return self.dense if self.support == PRUNED else None
+        return self.dense if support_of(self.support).parent else None
 
     def train_spec(self) -> dict[str, Any]:
         """What the training job is told."""

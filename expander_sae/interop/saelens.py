@@ -29,7 +29,6 @@ from expander_sae.interop.dense import (
     unit_decoder,
 )
 from expander_sae.masks.recipe import regenerate
-from expander_sae.masks.shapes import PRUNED
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.storage.files import write_json
 from expander_sae.storage.safetensors_files import save_tensors
@@ -138,7 +137,7 @@ def compact_tensors(autoencoder: SparseAutoencoder) -> dict[str, Tensor]:
     decoder = getattr(dictionary, "values", None)
     if autoencoder.mask is None or decoder is None:
         raise UserError("compact: found a dense autoencoder, expected one on a mask")
-    if autoencoder.mask.recipe.family == PRUNED:
+    if autoencoder.mask.learned:
         raise UserError("compact: found a learned mask, expected one that a recipe regenerates")
     tensors = {"values": decoder, "b_enc": autoencoder.b_enc, "b_dec": autoencoder.b_dec}
     if autoencoder.encoder is not None:

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from expander_sae.api import encoded
 from expander_sae.errors import UserError
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, describe, regenerate
 from expander_sae.masks.shapes import PRUNED
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.storage.arrays import as_tensor
 from expander_sae.storage.files import read_json
 
@@ -239,22 +239,20 @@ def fidelity(autoencoder: SparseAutoencoder, activations: Tensor | np.ndarray, r
     rows = as_tensor(activations)
     if rows.ndim != 2 or rows.shape[1] != autoencoder.m:
         raise UserError(f"activations: found shape {list(rows.shape)}, expected [N, m = {autoencoder.m}]")
-    kept = encoded(autoencoder, rows)
-    if not kept.any():
-        raise UserError(f"activations: found no token of {len(rows)} to encode, expected one or more")
+    kept = torch.from_numpy(encoded_rows(autoencoder, rows, "activations"))
     k, encoder = autoencoder.k, autoencoder._encoder_on(autoencoder.dictionary())
     # Twice the unit of rounding, of a product of norms.
     rounding = 2 * torch.finfo(autoencoder.b_dec.dtype).eps * float(encoder.norms().max())
     exact = nonpositive = ties = 0
-    for part, within in zip(rows.split(4096), kept.split(4096), strict=True):
-        centred = autoencoder.own(part[within.to(part.device)]) - autoencoder.b_dec
+    for part in kept.split(4096):
+        centred = autoencoder.own(rows[part.to(rows.device)]) - autoencoder.b_dec
         found = encoder.correlate_topk(centred, autoencoder.b_enc, min(k + 1, autoencoder.n))
         value = found.value.sort(dim=1, descending=True).values
         exact += int((value[:, :k] > 0).all(dim=1).sum())
         nonpositive += int((value[:, :k] <= 0).sum())
         if value.shape[1] > k:
             ties += int((value[:, k - 1] - value[:, k] <= rounding * centred.norm(dim=1)).sum())
-    tokens = int(kept.sum())
+    tokens = len(kept)
     return Fidelity(
         tokens=len(rows),
         encoded_share=tokens / len(rows),

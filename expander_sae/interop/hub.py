@@ -79,7 +79,7 @@ def push(
     folder = Path(folder)
     if with_saelens not in (None, "dense", "compact"):
         raise UserError(f"with_saelens: found {with_saelens!r}, expected 'dense', 'compact' or None")
-    sae, _ = SparseAutoencoder.load(folder / WEIGHTS)
+    sae = SparseAutoencoder.load(folder / WEIGHTS)
     with tempfile.TemporaryDirectory() as temporary:
         stage = Path(temporary)
         for name in FILES:

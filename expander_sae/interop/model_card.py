@@ -48,7 +48,8 @@ def model_card(
         UserError: no weights, or an unreadable table.
     """
     folder = Path(folder)
-    sae, about = SparseAutoencoder.load(folder / WEIGHTS)
+    sae = SparseAutoencoder.load(folder / WEIGHTS)
+    about = sae.about
     spec: dict[str, Any] = about.get("spec", {})
     parts = [
         _front_matter(licence, base_model, dataset, saelens is not None),

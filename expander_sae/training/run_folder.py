@@ -51,7 +51,8 @@ def _read_parent(spec: dict[str, Any], path: Path | None) -> SparseAutoencoder |
         return None
     if path is None:
         raise UserError(f"support {PRUNED}: the weights of a dense run are needed")
-    dense, about = SparseAutoencoder.load(path)
+    dense = SparseAutoencoder.load(path)
+    about = dense.about
     expected = {**spec, "support": "dense", "encoder": "tied", "d": spec["m"]}
     if about.get("spec") != expected:
         found = about.get("spec") or {}
@@ -160,7 +161,7 @@ def _finished(folder: Path, identity: str) -> bool:
     if not all((folder / name).exists() for name in (WEIGHTS, LOG, RECORD)):
         return False
     try:
-        _, about = SparseAutoencoder.load(folder / WEIGHTS)
+        about = SparseAutoencoder.load(folder / WEIGHTS).about
         check_recorded(folder / LOG, folder / RECORD, "log_sha256")
     except UserError:
         return False

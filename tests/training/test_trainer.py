@@ -16,9 +16,9 @@ from expander_sae.activations.pool import build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.masks.recipe import write_mask
 from expander_sae.stages import lineage
+from expander_sae.study.recipes import RECIPES
 from expander_sae.training import run_folder
 from expander_sae.training.loop import LOG_COLUMNS
-from expander_sae.training.recipes import RECIPES
 from tests.users import SMALL, TOKENS, M, N, made_up_activations, parameters, trainer
 
 

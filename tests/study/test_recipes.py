@@ -10,7 +10,7 @@ import yaml
 
 from expander_sae.errors import UserError
 from expander_sae.study.config import SCHEMA
-from expander_sae.training.recipes import RECIPES, resolve
+from expander_sae.study.recipes import RECIPES, resolve
 
 
 @pytest.mark.parametrize("key", [field for field in asdict(RECIPES["standard"])])

@@ -9,7 +9,7 @@ import yaml
 
 from expander_sae.errors import UserError
 from expander_sae.evaluation.storage import storage
-from expander_sae.interop.dense import Fidelity
+from expander_sae.interop.fidelity import Fidelity
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.training.run_folder import WEIGHTS
 

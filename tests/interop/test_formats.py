@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 import expander_sae
 from expander_sae.errors import UserError
 from expander_sae.interop import dictionary_learning, saelens, sparsify
-from expander_sae.interop.dense import fidelity, pruned
+from expander_sae.interop.dense import pruned
+from expander_sae.interop.fidelity import fidelity
 from tests.interop.problems import K, M, N, activations, reference, small
 
 MODULES = (saelens, sparsify, dictionary_learning)

@@ -52,7 +52,8 @@ def _read_parent(spec: dict[str, Any], path: Path | None) -> SparseAutoencoder |
         return None
     if path is None:
         raise UserError(f"support {known.name}: the weights of a {known.parent} run are needed")
-    dense, about = SparseAutoencoder.load(path)
+    dense = SparseAutoencoder.load(path)
+    about = dense.about
     expected = {**spec, "support": known.parent, "encoder": "tied", "d": spec["m"]}
     if about.get("spec") != expected:
         found = about.get("spec") or {}
@@ -161,7 +162,7 @@ def _finished(folder: Path, identity: str) -> bool:
     if not all((folder / name).exists() for name in (WEIGHTS, LOG, RECORD)):
         return False
     try:
-        _, about = SparseAutoencoder.load(folder / WEIGHTS)
+        about = SparseAutoencoder.load(folder / WEIGHTS).about
         check_recorded(folder / LOG, folder / RECORD, "log_sha256")
     except UserError:
         return False

@@ -1,7 +1,6 @@
 """Measure how long one correlation takes, for each tied expander of the configuration and its dense run."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,5 +25,5 @@ with reported_to_user():
     device = compute["device"]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    runs = [asdict(run) for run in study.timed]
+    runs = [run.columns for run in study.timed]
     write_speed(runs, Path(snakemake.output[0]), device, compute["backend"])

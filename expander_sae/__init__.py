@@ -45,15 +45,15 @@ __all__ = [
 
 _MODULES = {
     "api": ("decode", "encode", "encoded", "evaluate", "load", "save"),
-    "autoencoder": ("SparseAutoencoder",),
-    "dictionary": ("DenseDictionary", "Dictionary", "SparseCode", "SparseDictionary"),
+    "model.autoencoder": ("SparseAutoencoder",),
+    "model.dictionary": ("DenseDictionary", "Dictionary", "SparseCode", "SparseDictionary"),
     "errors": ("UserError",),
-    "masks": ("Mask", "MaskRecipe"),
+    "masks.recipe": ("Mask", "MaskRecipe"),
     "pursuit.block_omp": ("block_omp",),
     "pursuit.cosamp": ("cosamp",),
     "pursuit.niht": ("niht",),
     "pursuit.omp": ("omp",),
-    "trainer": ("Trainer",),
+    "training.trainer": ("Trainer",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

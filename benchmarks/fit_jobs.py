@@ -35,7 +35,7 @@ import torch
 from expander_sae.training import run_folder
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.masks.recipe import MaskRecipe
-from expander_sae.training.recipes import RECIPES
+from expander_sae.study.recipes import RECIPES
 from expander_sae.training.loop import TrainingState, train_step
 model = SparseAutoencoder(64, 256, 8, MaskRecipe("expander", 64, 256, 4, 0).generate())
 model.initialise(torch.Generator().manual_seed(0))

@@ -26,9 +26,9 @@ from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from expander_sae.study.config import SCHEMA
+from expander_sae.study.recipes import RECIPES, resolve
 from expander_sae.training import run_folder
 from expander_sae.training.loop import LOG_COLUMNS
-from expander_sae.training.recipes import RECIPES, resolve
 
 M, N, TOKENS = 12, 48, 400
 SMALL: dict[str, Any] = {"batch_size": 16, "resample_every": 20}

@@ -93,8 +93,8 @@ def _tasks(model: SparseAutoencoder, options: argparse.Namespace) -> dict[str, C
     import torch
 
     from expander_sae.pursuit.inference import INFERENCES
+    from expander_sae.study.recipes import RECIPES
     from expander_sae.training.loop import TrainingState, train_step
-    from expander_sae.training.recipes import RECIPES
 
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(options.batch, options.m, generator=generator).to(model.b_dec.device)

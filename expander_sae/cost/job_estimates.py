@@ -12,8 +12,8 @@ from functools import cache
 from expander_sae.activations.splits import SPLITS
 from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, LOGIT_BYTES, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine, Shape
+from expander_sae.study.recipes import Recipe
 from expander_sae.study.study import Cell, Model, Run, Study
-from expander_sae.training.recipes import Recipe
 
 _TOKEN_BYTES = 10  # document, position and token id of a shard's row
 _EVALUATED = 512  # tokens in one call of an inference

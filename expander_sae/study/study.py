@@ -14,13 +14,13 @@ from expander_sae.activations.splits import shard_counts
 from expander_sae.errors import UserError
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
+from expander_sae.study import recipes
 from expander_sae.study.blocks import Config, as_list
 from expander_sae.study.config import load_config
 from expander_sae.study.expand import Labels, collect, matched
 from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, folder_name, row_name
 from expander_sae.study.labels import label_corpus, label_model
 from expander_sae.study.run import RESULTS, RUN_COLUMNS, Cell, Model, Run, cells_of
-from expander_sae.training import recipes
 
 __all__ = ["RUN_COLUMNS", "Cell", "Model", "Run", "Study", "load_config", "matched"]
 

@@ -25,8 +25,8 @@ from expander_sae.stages import lineage
 from expander_sae.storage.files import atomic_path, digest, sha256_file
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from expander_sae.storage.seals import check_recorded, write_sealed_json
+from expander_sae.study.recipes import Recipe
 from expander_sae.training.loop import LOG_COLUMNS, Cadence, TrainingState, train
-from expander_sae.training.recipes import Recipe
 
 WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.json", "checkpoint.safetensors"
 

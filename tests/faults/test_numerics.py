@@ -22,8 +22,8 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.inference import INFERENCES
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
+from expander_sae.study.recipes import RECIPES
 from expander_sae.training import run_folder
-from expander_sae.training.recipes import RECIPES
 
 M, N, D, K, TOKENS = 12, 48, 4, 3, 200
 

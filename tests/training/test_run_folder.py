@@ -20,8 +20,8 @@ from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
+from expander_sae.study.recipes import RECIPES
 from expander_sae.training import run_folder
-from expander_sae.training.recipes import RECIPES
 
 M, N, TOKENS = 12, 48, 400
 RECIPE = asdict(replace(RECIPES["standard"], batch_size=16, resample_every=20))

@@ -19,7 +19,7 @@ from tests.docs.blocks import package_map
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "expander_sae"
 
-ORDER = [path.removesuffix(".py").rstrip("/") for path in package_map() if path.count("/") == path.endswith("/")]
+ORDER = [path.removesuffix(".py").rstrip("/") for path in package_map() if "/" not in path.rstrip("/")]
 """Folders and top-level modules as on the map in docs/design.md, lowest first. An import stays in its folder
 or goes to one further left here."""
 

@@ -54,7 +54,7 @@ def commands() -> list[tuple[str, str]]:
 def package_map() -> dict[str, str]:
     """The map in docs/design.md: path below expander_sae/ → what it says of it; folders end in a slash."""
     text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-    block = re.search(r"^```\nexpander_sae/.*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    block = re.search(r"^```\nexpander_sae/\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     assert block, "docs/design.md has no block that begins with expander_sae/"
     found: dict[str, str] = {}
     folder = ""

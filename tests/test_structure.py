@@ -4,6 +4,7 @@ The order is that of the map in docs/design.md.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -217,3 +218,32 @@ def test_planning_imports_no_arrays():
         [sys.executable, "-c", code, *modules], cwd=ROOT, capture_output=True, text=True, check=False
     )
     check([done.stderr.strip()] if done.returncode else [], "planning imports no numpy, torch or pandas")
+
+
+def test_docstrings_have_one_dialect():
+    """Google's: what a parameter is stands under `Args:`, what is raised under `Raises:`."""
+    offenders = []
+    for path in module_files():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                said = (ast.get_docstring(node) or "") + "\n"
+                prose = re.split(r"^(?:Args|Returns|Yields|Raises):\n", said, maxsplit=1, flags=re.MULTILINE)[
+                    0
+                ]
+                found = re.search(r"^(?:Returns|Raises) |\. Raises `|^:param|^-{3,}$", said, re.MULTILINE)
+                found = found or next((m for m in BARE.finditer(prose) if m[1] in parameters(node)), None)
+                if found:
+                    offenders.append(
+                        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {found[0].strip()}"
+                    )
+    check(offenders, "a docstring has a sentence, then sections Args:, Returns:, Raises:")
+
+
+BARE = re.compile(r"^([a-z_]\w*)(?:, \w+)*: ", re.MULTILINE)
+
+
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> set[str]:
+    """Of a function; of a class the fields, which are those of its constructor where it is a dataclass."""
+    if isinstance(node, ast.ClassDef):
+        return {ast.unparse(each.target) for each in node.body if isinstance(each, ast.AnnAssign)}
+    return {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}

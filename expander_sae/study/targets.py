@@ -11,17 +11,18 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from expander_sae.storage.files import digest
+from expander_sae.study.jobs import Job
 from expander_sae.study.kept_tables import OTHER_TABLES
-from expander_sae.study.run import RESULTS, Cell, Run
+from expander_sae.study.run import RESULTS, Run
 from expander_sae.study.study import Study
 
 Files = dict[str, str | list[str]]
 """Names of a rule's inputs → their files."""
 
 
-def trainings(study: Study) -> dict[tuple[int, ...], dict[str, Cell]]:
+def trainings(study: Study) -> dict[tuple[int, ...], dict[str, Job]]:
     """Seeds → cell name → the runs of these seeds, which share a job."""
-    found: dict[tuple[int, ...], dict[str, Cell]] = {}
+    found: dict[tuple[int, ...], dict[str, Job]] = {}
     for job in study.trainings:
         found.setdefault(job.seeds, {})[job.name] = job
     return found
@@ -34,13 +35,13 @@ def seeds_name(seeds: Sequence[int]) -> str:
     return "_".join(map(str, seeds))
 
 
-def training_spec(cell: Cell) -> dict[str, dict[str, Any]]:
+def training_spec(cell: Job) -> dict[str, dict[str, Any]]:
     """What a training job is told: run folder → its spec, its mask, the weights that it starts from."""
     parents = {run.path: weights(run.parent.path) if run.parent else None for run in cell.runs}
-    return {r.path: {"spec": r.train_spec(), "mask": r.mask, "parent": parents[r.path]} for r in cell.runs}
+    return {r.path: {"spec": r.spec, "mask": r.mask, "parent": parents[r.path]} for r in cell.runs}
 
 
-def for_training(cell: Cell) -> Files:
+def for_training(cell: Job) -> Files:
     """What the training of a cell's runs reads."""
     return {
         "pool": _pool(cell.runs[0], "train"),
@@ -49,22 +50,22 @@ def for_training(cell: Cell) -> Files:
     }
 
 
-def for_evaluation(study: Study, cell: Cell) -> Files:
+def for_evaluation(study: Study, cell: Job) -> Files:
     """What the evaluation of a cell's runs reads; their training pool only if they are measured on it."""
-    run, leak = cell.runs[0], any(run.evaluation["train_cross_entropy"] for run in cell.runs)
+    run, leak = cell.runs[0], any(run.evaluation.train_cross_entropy for run in cell.runs)
     return {
         **({"train": _pool(run, "train")} if leak else {}),
         "weights": [weights(run.path) for run in cell.runs],
         "model": f"{RESULTS}/{run.model}/model.json",
         "test": _pool(run, "test"),
         "ce": _pool(run, "ce"),
-        "baseline": f"{study.baseline(run)}/metrics.parquet",
+        "baseline": f"{study.baseline(run).folder}/metrics.parquet",
     }
 
 
-def for_analysis(study: Study, cell: Cell) -> Files:
+def for_analysis(study: Study, cell: Job) -> Files:
     """What the analysis of a cell's runs reads. `references`: the dense runs that they are compared with."""
-    spec = study.analysis_spec(cell.name)
+    spec = study.analyses[cell.name].spec
     references = {settings["reference"] for settings in spec.values()} - {None}
     return {
         "weights": list(map(weights, spec)),
@@ -75,8 +76,9 @@ def for_analysis(study: Study, cell: Cell) -> Files:
 
 def for_run_row(study: Study, run: Run) -> Files:
     """What the rows of a run are taken from; through the pools Snakemake plans what is missing."""
-    measured = study.measurements(run.cell)
-    analysed = [f"{study.analysis(run.cell)}/analysis.parquet"] if run.analysis["analyses"] else []
+    cell = run.cell.name
+    measured = study.evaluations[cell].folder
+    analysed = [f"{study.analyses[cell].folder}/analysis.parquet"] if run.analysis.analyses else []
     return {
         "metrics": [f"{measured}/metrics.parquet", *analysed],
         "documents": f"{measured}/documents.parquet",
@@ -101,14 +103,15 @@ def tables(study: Study, name: str) -> list[str]:
     """The table `name` of every cell, of every baseline and of all synthetic trials."""
     if study.rows:
         return _kept(study, [*study.run_rows, *study.other_rows], name)
-    baselines = {study.baseline(cell.runs[0]) for cell in study.cells.values()}
-    folders = [*map(study.measurements, study.cells), *sorted(baselines), *study.synthetic]
+    baselines = {study.baseline(cell.runs[0]).folder for cell in study.cells.values()}
+    cells = [task.folder for task in study.evaluations.values()]
+    folders = [*cells, *sorted(baselines), *study.synthetic]
     return [f"{folder}/{name}.parquet" for folder in folders]
 
 
 def analyses(study: Study) -> list[str]:
     """What the analyses found; none where the study keeps rows, whose metrics hold it."""
-    return [] if study.rows else [f"{study.analysis(cell)}/analysis.parquet" for cell in study.analysed]
+    return [] if study.rows else [f"{task.folder}/analysis.parquet" for task in study.analyses.values()]
 
 
 def synthetic(study: Study) -> list[str]:

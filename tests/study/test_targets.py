@@ -23,7 +23,7 @@ def test_tables_come_from_every_cell_from_each_baseline_once_and_from_synthetic_
     given = study(synthetic=SYNTHETIC)
     folders = [str(PurePosixPath(file).parent) for file in targets.tables(given, "documents")]
     assert len(folders) == len(set(folders)) == len(given.cells) + 1 + 2
-    assert {given.measurements(cell) for cell in given.cells} < set(folders)
+    assert {task.folder for task in given.evaluations.values()} < set(folders)
     assert folders[-2:] == list(given.synthetic)
     assert targets.curves(given) == [f"{run.path}/training.csv" for run in given.runs]
     assert [PurePosixPath(file).stem for file in targets.pools(given)] == ["train", "test", "ce"]

@@ -16,7 +16,7 @@ rule baseline:
         **asks(lambda w: PLAN.baseline(STUDY.models[w.model], int(w.layer))),
         gpu=GPUS,
     params:
-        spec=lambda w: canonical_json(STUDY.baseline_spec(w.model, int(w.layer), int(w.tokens))),
+        spec=lambda w: canonical_json(STUDY.baselines[w.model, int(w.layer), int(w.tokens)].spec),
         lineage=lineage("evaluation"),
     shell:
         "$PYTHON $SCRIPTS/baseline.py --log {log:q} --memory {resources.peak_mb}"
@@ -25,7 +25,7 @@ rule baseline:
         " --metrics {output.metrics:q} --documents {output.documents:q}"
 
 
-# The seeds of a setting share a job, which measures the runs that are not yet measured as asked.
+# The seeds of a cell share a job, which measures the runs that are not yet measured as asked.
 # Each run's tables stay in its folder; the setting's own are those of its seeds together, in a folder
 # named by what is asked of them: changed settings are then missing files and not a params trigger,
 # which Snakemake does not look at while an ancient input is itself about to be made.
@@ -42,7 +42,7 @@ rule evaluate:
         **asks(of(STUDY.cells, "cell", PLAN.evaluation)),
         gpu=GPUS,
     params:
-        spec=quick(lambda w: canonical_json(STUDY.evaluation_spec(w.cell))),
+        spec=quick(lambda w: canonical_json(STUDY.evaluations[w.cell].spec)),
         # Only where a run is also measured on its training documents.
         train=quick(
             lambda w, input: (

@@ -1,7 +1,7 @@
 # Recovery of planted codes, which needs no model at all.
 
-# Name of a folder of trials → its d.
-TRIALS = {Path(folder).name: d for folder, d in STUDY.synthetic.items()}
+# Name of a folder of trials → what their job is told.
+TRIALS = {Path(folder).name: spec for folder, spec in STUDY.synthetic.items()}
 
 
 # In float64 on the CPU, whatever the device, so that every machine has the same trials.
@@ -18,7 +18,7 @@ rule synthetic:
         mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=60,
     params:
-        spec=of(TRIALS, "trials", lambda d: canonical_json(STUDY.synthetic_spec(d))),
+        spec=of(TRIALS, "trials", canonical_json),
         lineage=lineage("synthetic"),
     shell:
         "$PYTHON $SCRIPTS/synthetic.py --log {log:q} --spec {params.spec:q}"

@@ -16,8 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, get_origin
 
-from expander_sae.errors import UserError, explained
+from expander_sae.errors import explained
 from expander_sae.machine import available_memory
+from expander_sae.machine.device import resolve_device, set_threads
 from expander_sae.storage.files import write_json
 
 LOGS = Path("results/logs")
@@ -26,13 +27,10 @@ LOGS = Path("results/logs")
 def device() -> str:
     """The device that the configuration asks for; `auto` is CUDA where the job was given a GPU."""
     asked = os.environ.get("EXPANDER_SAE_DEVICE", "cpu")
-    if asked != "auto":
-        return asked
-    if shutil.which("nvidia-smi") is None or os.environ.get("EXPANDER_SAE_GPUS") == "0":
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    no_gpu = shutil.which("nvidia-smi") is None or os.environ.get("EXPANDER_SAE_GPUS") == "0"
+    if asked == "cpu" or (asked == "auto" and no_gpu):
+        return "cpu"  # what many jobs need no torch for
+    return str(resolve_device(asked, "compute.device"))
 
 
 def backend() -> str:
@@ -65,9 +63,7 @@ def run(main: Callable[..., bool | None], stage: str | None = None) -> None:
         stage: The stage of timings.parquet to which the job's cost belongs. Seconds and peak memory are
             written beside the log, unless everything was done: those of the job that did it are kept.
     """
-    # Numpy and torch read these once, when they are imported.
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = str(threads())
+    set_threads(threads())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "30")
     started = time.perf_counter()
@@ -78,7 +74,7 @@ def run(main: Callable[..., bool | None], stage: str | None = None) -> None:
         _redirect(log)
         available_memory.require(memory)
         if stage is not None:
-            _check_device()
+            device()  # before any work: a GPU that is not there
         worked = main(**{name: _read(main.__annotations__[name], given) for name, given in options.items()})
         if stage is not None and worked is not False:
             write_json(log.with_suffix(".json"), cost(stage, _job_name(log), started))
@@ -119,14 +115,6 @@ def _read(annotation: Any, given: Any) -> Any:
         list: lambda files: [*map(Path, files)],
     }
     return None if given is None else readers.get(get_origin(annotation) or annotation, Path)(given)
-
-
-def _check_device() -> None:
-    if device() == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("compute.device: found 'cuda', expected 'cpu' (torch sees no GPU here)")
 
 
 def _redirect(log: Path) -> None:

@@ -4,7 +4,6 @@ Each function is a job, started by its name: summary.py collect --metrics …
 """
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +102,7 @@ def speed(config: dict[str, Any], out: Path) -> None:
     from expander_sae.evaluation.speed import write_speed
     from expander_sae.study.study import Study, load_config
 
-    runs = [asdict(run) for run in Study(load_config(config)).timed]
+    runs = [run.columns for run in Study(load_config(config)).timed]
     write_speed(runs, out, job.device(), job.backend())
 
 

@@ -28,8 +28,8 @@ from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, SparseDictionary
 from expander_sae.pursuit.omp import omp
+from expander_sae.study.recipes import RECIPES
 from expander_sae.training.loop import TrainingState, train_step
-from expander_sae.training.recipes import RECIPES
 
 Following = Callable[[], Tensor]
 PRECISIONS = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}

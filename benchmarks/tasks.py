@@ -20,8 +20,8 @@ from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseDictionary
 from expander_sae.pursuit.omp import omp
+from expander_sae.study.recipes import RECIPES
 from expander_sae.training.loop import TrainingState, train_step
-from expander_sae.training.recipes import RECIPES
 
 _FLOAT = 4
 _ADAM_PASSES = 7  # read parameter, gradient and two moments; write parameter and moments

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
-from expander_sae.training.recipes import Recipe
+from expander_sae.study.recipes import Recipe
 
 FIRING_THRESHOLD = 1e-6
 LOG_COLUMNS = ("step", "loss", "relative_error", "silent_share", "learning_rate")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
@@ -13,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.activations.language_model import resolve_device
-from expander_sae.activations.pool import Normalisation, normalisation
 from expander_sae.errors import UserError
+from expander_sae.machine.device import resolve_device
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
@@ -23,9 +21,10 @@ from expander_sae.stages import lineage
 from expander_sae.storage.arrays import as_tensor
 from expander_sae.storage.files import digest
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
+from expander_sae.study.recipes import resolve
 from expander_sae.training.loggers import Logger
 from expander_sae.training.loop import LOG_COLUMNS, Cadence, Report, TrainingState, train
-from expander_sae.training.recipes import resolve
+from expander_sae.training.normalisation import Normalisation, normalisation
 
 _CHUNK = 8192
 
@@ -110,7 +109,7 @@ class Trainer:
         d: nonzeros of each decoder column; needed unless the support is dense.
         support: a mask family (`expander_sae.MaskRecipe`), ``dense``, or a `Mask` of your own recipe.
         encoder: ``tied``, ``warm_tied`` or ``independent`` (`SparseAutoencoder`).
-        recipe: ``standard`` or ``paper`` (`expander_sae.training.recipes`).
+        recipe: ``standard`` or ``paper`` (`expander_sae.study.recipes`).
         seed: of the mask, the first weights, the batches and the resampling.
         device: ``auto`` takes CUDA where there is one.
         backend: kernels, see `expander_sae.kernels.backends.select`.
@@ -119,7 +118,7 @@ class Trainer:
             `loggers.Logger` is also told, by `resume`, of the rows that a checkpoint holds.
         checkpoint: a file to write every `checkpoint_every` steps and at the end; `fit` goes on from
             it, and ends as an undisturbed run would, bit for bit on one machine.
-        overrides: fields of `expander_sae.training.recipes.Recipe`, such as ``batch_size=1024``.
+        overrides: fields of `expander_sae.study.recipes.Recipe`, such as ``batch_size=1024``.
 
     Attributes after `fit`: `log`, the rows told to `on_log`; `norm_limit`, the norm above which tokens
     were left out (None: none were); `scale`, the factor applied to activations in training, already
@@ -162,8 +161,8 @@ class Trainer:
         self.cadence = Cadence(log_every, checkpoint_every if checkpoint is not None else 0)
         self.on_log, self.checkpoint = on_log, checkpoint
         self.mask = self._mask(support, d)
-        self.scaling = normalisation(self.pool, self.pool.tokens, asdict(self.recipe))
-        self.norm_limit = self.scaling.limit if math.isfinite(self.scaling.limit) else None
+        self.scaling = normalisation(self.pool, self.pool.tokens, self.recipe)
+        self.norm_limit = self.scaling.norm_limit
         self.scale = self.scaling.scale
         self.log: list[dict[str, float]] = []
 

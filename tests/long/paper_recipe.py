@@ -23,8 +23,8 @@ from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.storage.files import write_json
+from expander_sae.study.recipes import RECIPES
 from expander_sae.training.loop import TrainingState, train
-from expander_sae.training.recipes import RECIPES
 from tests import dense_reference
 
 

@@ -11,6 +11,7 @@ import torch
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
+from expander_sae.study.recipes import RECIPES, Recipe
 from expander_sae.training.loop import (
     Cadence,
     TrainingState,
@@ -20,7 +21,6 @@ from expander_sae.training.loop import (
     train_step,
     train_together,
 )
-from expander_sae.training.recipes import RECIPES, Recipe
 from tests import dense_reference
 
 M, N, K, POOL = 24, 192, 4, 2000

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from dataclasses import asdict
 
-    from expander_sae.cli.data import load_weights, read_activations
+    from expander_sae.cli.data import load_weights, read_activations, stored_bytes
     from expander_sae.cli.outputs import ACTIVATIONS, WEIGHTS, check_folder
     from expander_sae.errors import UserError
     from expander_sae.interop import dictionary_learning, saelens, sparsify
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     record: dict[str, Any] = {
         "out": str(options.out),
         "format": options.format,
-        "bytes": sum(file.stat().st_size for file in options.out.iterdir() if file.is_file()),
+        "bytes": stored_bytes(options.out),
         "fidelity": None if measured is None else asdict(measured),
     }
     unknown = "no --activations: not measured how often kept values are not positive"

@@ -40,7 +40,10 @@ def quantised(values: np.ndarray, largest: np.ndarray, group: np.ndarray) -> tup
 class CompactCode:
     """Firings by feature: those of the i-th feature stand at [starts[i], starts[i + 1]).
 
-    token: row of the pool, ascending; value: int16 steps of largest[i]/32767; largest: float32.
+    Args:
+        token: row of the pool, ascending.
+        value: int16 steps of largest[i]/32767.
+        largest: float32.
     """
 
     starts: np.ndarray

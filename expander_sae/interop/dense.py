@@ -12,7 +12,6 @@ from torch import Tensor
 from expander_sae.errors import UserError
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, describe, regenerate
-from expander_sae.masks.shapes import PRUNED
 from expander_sae.model.autoencoder import SparseAutoencoder
 
 
@@ -124,7 +123,7 @@ def on_support(matrix: Tensor, mask: Mask, origin: str | Path) -> Tensor:
 
 def mask_record(autoencoder: SparseAutoencoder) -> dict[str, Any]:
     """JSON that brings an exported autoencoder back onto its mask, unless that is a learned one."""
-    known = autoencoder.mask is not None and autoencoder.mask.recipe.family != PRUNED
+    known = autoencoder.mask is not None and not autoencoder.mask.learned
     mask = describe(autoencoder.mask) if known and autoencoder.mask is not None else None
     return {"mask": mask, "encoder": autoencoder.encoder_kind, "about": autoencoder.about}
 

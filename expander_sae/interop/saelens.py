@@ -18,7 +18,6 @@ from expander_sae.interop.dense import Weights, checked, from_dense, mask_record
 from expander_sae.interop.fidelity import Fidelity, measured_record
 from expander_sae.interop.foreign_files import read_config, read_tensors, required
 from expander_sae.masks.recipe import regenerate
-from expander_sae.masks.shapes import PRUNED
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.storage.files import write_json
 from expander_sae.storage.safetensors_files import save_tensors
@@ -131,7 +130,7 @@ def compact_tensors(autoencoder: SparseAutoencoder) -> dict[str, Tensor]:
     decoder = getattr(dictionary, "values", None)
     if autoencoder.mask is None or decoder is None:
         raise UserError("compact: found a dense autoencoder, expected one on a mask")
-    if autoencoder.mask.recipe.family == PRUNED:
+    if autoencoder.mask.learned:
         raise UserError("compact: found a learned mask, expected one that a recipe regenerates")
     tensors = {"values": decoder, "b_enc": autoencoder.b_enc, "b_dec": autoencoder.b_dec}
     if autoencoder.encoder is not None:

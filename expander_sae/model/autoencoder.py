@@ -24,7 +24,6 @@ from expander_sae.kernels.autograd import columns_and_inverse, through_unit_colu
 from expander_sae.kernels.tied import tied_reconstruction, tied_step
 from expander_sae.masks.learned import packed, stored_mask
 from expander_sae.masks.recipe import Mask, describe
-from expander_sae.masks.shapes import PRUNED
 from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.storage.arrays import as_tensor, norms_of
 from expander_sae.storage.files import canonical_json
@@ -318,7 +317,7 @@ class SparseAutoencoder(nn.Module):
         for name, parameter, valid in self._on_edges():
             kept = parameter.detach()
             tensors[name] = kept if valid is None else kept[valid]
-        if self.mask is not None and self.mask.recipe.family == PRUNED:
+        if self.mask is not None and self.mask.learned:
             tensors["rows"] = packed(self.mask)
         header: dict[str, Any] = {
             "format": FORMAT,

@@ -31,7 +31,10 @@ from expander_sae.theory.expansion_search import ExpansionSearch
 def flatness(values: Tensor, degrees: np.ndarray | None = None) -> Tensor:
     """β_j = √d_j · ‖w_j‖∞ / ‖w_j‖ of columns given by values [n, w]: [n], each in [1, √d_j].
 
-    degrees: true nonzeros d_j of each column where these differ from w. Zero columns give 0.
+    Zero columns give 0.
+
+    Args:
+        degrees: true nonzeros d_j of each column where these differ from w.
     """
     width = values.shape[1]
     d = torch.full((values.shape[0],), width) if degrees is None else torch.from_numpy(degrees)

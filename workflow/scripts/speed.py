@@ -1,6 +1,5 @@
 """Measure how long one correlation takes, for each tied expander of the configuration and its dense run."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,5 +21,5 @@ with reported_to_user():
 
     torch.set_num_threads(compute["threads"])
     device = str(resolve_device(compute["device"], "compute.device"))
-    runs = [asdict(run) for run in study.timed]
+    runs = [run.columns for run in study.timed]
     write_speed(runs, Path(snakemake.output[0]), device, compute["backend"])

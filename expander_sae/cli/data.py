@@ -46,6 +46,12 @@ def load_weights(options: argparse.Namespace) -> SparseAutoencoder:
     return load(options.weights, resolve_device(options.device, "--device"), options.backend)
 
 
+def given_activations(options: argparse.Namespace, m: int | None = None, fewer: bool = False) -> np.ndarray:
+    """The activations that the options of `arguments.add_activations` name; see `read_activations`."""
+    picked = (options.tensor, options.column, options.split, options.tokens)
+    return read_activations(options.activations, *picked, m, fewer)
+
+
 def stored_bytes(given: Path) -> int:
     """Bytes of the weights file, of that of a run folder, or of all files of another library's folder."""
     if given.is_dir() and not (given / WEIGHTS).is_file():

@@ -107,9 +107,7 @@ def _firings(
     return {
         "encoded": int(encoded.size),
         "encoder": _code(autoencoder, h, encoded, features, "encoder").json(),
-        "omp": _code(autoencoder, pool.activations, pursued, features, "omp").json()
-        if pursued.size
-        else None,
+        "omp": _code(autoencoder, h, pursued, features, "omp").json() if pursued.size else None,
         "omp_tokens": int(pursued.size),
         "omp_limit": limits.omp_tokens,
     }

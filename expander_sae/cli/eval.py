@@ -41,11 +41,11 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.pursuit.inference import Inference
 
     inferences = {name: inference_of(name) for name in options.inference}
-    autoencoder, about = load_weights(options)
+    autoencoder = load_weights(options)
     activations = read_activations(
         options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
     )
-    rows = encoded_rows(activations, about, options.activations)
+    rows = encoded_rows(autoencoder, activations, options.activations)
     measured: dict[str, dict[str, float]] = {}
     for name, inference in inferences.items():
         with Progress(name, len(rows), "token") as progress:

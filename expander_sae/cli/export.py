@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         option = "compact" if options.compact else next(iter(metadata)).replace("_", "-")
         raise UserError(f"--{option}: found --format {options.format}, expected saelens")
     check_folder("out", options.out, {WEIGHTS: options.weights, ACTIVATIONS: options.activations})
-    autoencoder, _ = load_weights(options)
+    autoencoder = load_weights(options)
     activations = None
     if options.activations is not None:
         activations = read_activations(

@@ -93,7 +93,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 @contextmanager
 def _as_folder(given: Path, autoencoder: SparseAutoencoder) -> Iterator[Path]:
     """A run's folder as it is; of a weights file or an import, a folder with the weights alone."""
-    from expander_sae.api import WEIGHTS, save
+    from expander_sae.api import WEIGHTS
 
     if (given / WEIGHTS).is_file():
         yield given
@@ -102,5 +102,5 @@ def _as_folder(given: Path, autoencoder: SparseAutoencoder) -> Iterator[Path]:
         if given.is_file():
             shutil.copyfile(given, Path(folder) / WEIGHTS)
         else:
-            save(autoencoder, Path(folder) / WEIGHTS)
+            autoencoder.save(Path(folder) / WEIGHTS)
         yield Path(folder)

@@ -50,17 +50,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from contextlib import ExitStack
 
-    from expander_sae.api import evaluate, save
-    from expander_sae.cli.data import device_of, read_activations
+    from expander_sae.api import evaluate
+    from expander_sae.cli.data import read_activations
     from expander_sae.errors import UserError
     from expander_sae.machine.allocator import keep_freed_memory
+    from expander_sae.machine.device import resolve_device
     from expander_sae.training.loggers import together
     from expander_sae.training.trainer import Trainer
 
     keep_freed_memory()
 
     _check_outputs(options)
-    device = device_of(options.device)
+    device = resolve_device(options.device, "--device")
     activations = read_activations(
         options.activations, options.tensor, options.column, options.split, options.tokens
     )
@@ -95,7 +96,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         if options.held_out_to is not None:
             _write_rows(held_out, options.held_out_to)
         autoencoder = trainer.fit(options.steps)
-    save(autoencoder, options.out)
+    autoencoder.save(options.out)
     record: dict[str, Any] = {
         "out": str(options.out),
         "held_out_to": None if options.held_out_to is None else str(options.held_out_to),

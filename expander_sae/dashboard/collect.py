@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from expander_sae.dashboard.rows import Tokens
 from expander_sae.errors import UserError
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseDictionary
-from expander_sae.pursuit.codes import codes_of, joined
+from expander_sae.pursuit.codes import codes_of, encoded_rows, joined
 from expander_sae.pursuit.inference import INFERENCES
 from expander_sae.storage.arrays import HALF
 from expander_sae.theory.certificates import flatness
@@ -81,10 +80,7 @@ def collect(
         np.linspace(0, autoencoder.n - 1, min(limits.features, autoencoder.n)).round().astype(int)
     )
     tokens = min(limits.tokens, pool.tokens)
-    limit = math.inf if about.get("norm_limit") is None else float(about["norm_limit"])
-    encoded = np.flatnonzero(pool.norms[:tokens] <= limit)
-    if not encoded.size:
-        raise UserError(f"{pool.path}: no token has a norm within the weights' norm_limit {limit:g}")
+    encoded = encoded_rows(autoencoder, pool.activations[:tokens], pool.path, pool.norms[:tokens])
     pursued = encoded[encoded < limits.omp_tokens]
     record = None if model_path is None else read_model(model_path)
     words = record

@@ -18,7 +18,7 @@ from expander_sae.errors import UserError
 from expander_sae.kernels.autograd import unit_columns
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, read_mask
-from expander_sae.masks.shapes import PRUNED
+from expander_sae.masks.supports import support_of
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
@@ -47,12 +47,14 @@ def fingerprint(spec: dict[str, Any], pool: Pool, mask: Mask | None, parent: str
 
 def _read_parent(spec: dict[str, Any], path: Path | None) -> SparseAutoencoder | None:
     """The dense autoencoder that a run with a learned mask is pruned from."""
-    if spec["support"] != PRUNED:
+    known = support_of(spec["support"])
+    if known.parent is None:
         return None
     if path is None:
-        raise UserError(f"support {PRUNED}: the weights of a dense run are needed")
-    dense, about = SparseAutoencoder.load(path)
-    expected = {**spec, "support": "dense", "encoder": "tied", "d": spec["m"]}
+        raise UserError(f"support {known.name}: the weights of a {known.parent} run are needed")
+    dense = SparseAutoencoder.load(path)
+    about = dense.about
+    expected = {**spec, "support": known.parent, "encoder": "tied", "d": spec["m"]}
     if about.get("spec") != expected:
         found = about.get("spec") or {}
         wrong = next((key for key in expected if found.get(key) != expected[key]), "spec")
@@ -71,7 +73,7 @@ def _start_pruned(
 
 
 def _read_mask(spec: dict[str, Any], path: Path | None) -> Mask | None:
-    if spec["support"] == "dense":
+    if support_of(spec["support"]).make is None:
         return None
     if path is None:
         raise UserError(f"support {spec['support']}: a mask file is needed")
@@ -160,7 +162,7 @@ def _finished(folder: Path, identity: str) -> bool:
     if not all((folder / name).exists() for name in (WEIGHTS, LOG, RECORD)):
         return False
     try:
-        _, about = SparseAutoencoder.load(folder / WEIGHTS)
+        about = SparseAutoencoder.load(folder / WEIGHTS).about
         check_recorded(folder / LOG, folder / RECORD, "log_sha256")
     except UserError:
         return False

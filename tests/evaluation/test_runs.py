@@ -177,7 +177,8 @@ def test_a_run_that_is_not_finite_says_so_and_no_more(world: Path, tmp_path: Pat
 
 def test_a_finite_run_that_diverges_keeps_its_numbers(world: Path, tmp_path: Path) -> None:
     write_run(tmp_path)
-    sae, about = SparseAutoencoder.load(tmp_path / "weights.safetensors")
+    sae = SparseAutoencoder.load(tmp_path / "weights.safetensors")
+    about = sae.about
     with torch.no_grad():
         sae.b_dec += 1000
     sae.save(tmp_path / "weights.safetensors", **about)

@@ -15,7 +15,7 @@ rule analyse:
         **asks(lambda w: PLAN.evaluation(cell_of(w))),
         gpu=GPUS,
     params:
-        spec=quick(lambda w: canonical_json(STUDY.analysis_spec(w.cell))),
+        spec=quick(lambda w: canonical_json(STUDY.analyses[w.cell].spec)),
         lineage=lineage("analysis"),
     shell:
         "$PYTHON $SCRIPTS/analyse.py --log {log:q} --memory {resources.peak_mb}"

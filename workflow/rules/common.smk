@@ -232,15 +232,15 @@ def tables_named(name):
     if STUDY.rows:
         rows = [*STUDY.run_rows, *STUDY.other_rows]
         return [file for row in rows for file in row_files(STUDY.rows, row, [name])]
-    folders = [STUDY.measurements(cell) for cell in STUDY.cells]
-    folders.extend(sorted(set(map(STUDY.baseline, FIRST_RUNS))))
-    folders.extend(STUDY.synthetic_parts())
+    folders = [task.folder for task in STUDY.evaluations.values()]
+    folders.extend(sorted({STUDY.baseline(run).folder for run in FIRST_RUNS}))
+    folders.extend(STUDY.synthetic)
     return [f"{folder}/{name}.parquet" for folder in folders]
 
 
 def synthetic_tables():
     """What the synthetic trials found, one table a dictionary."""
-    parts = STUDY.synthetic_parts()
+    parts = list(STUDY.synthetic)
     if STUDY.rows:
         rows = [name for name, folder in STUDY.other_rows.items() if folder in parts]
         return [file for row in rows for file in row_files(STUDY.rows, row, ["metrics"])]
@@ -268,8 +268,8 @@ def run_of_row(wildcards):
 @quick
 def run_row_inputs(wildcards):
     run = run_of_row(wildcards)
-    measured = STUDY.measurements(run.cell)
-    analysed = [f"{STUDY.analysis(run.cell)}/analysis.parquet"] if run.analysis["analyses"] else []
+    measured = STUDY.evaluations[run.cell.name].folder
+    analysed = [f"{STUDY.analyses[run.cell.name].folder}/analysis.parquet"] if run.analysis.analyses else []
     return {
         "metrics": [f"{measured}/metrics.parquet", *analysed],
         "documents": f"{measured}/documents.parquet",
@@ -283,14 +283,14 @@ def run_row_inputs(wildcards):
 def other_row_inputs(wildcards):
     made = STUDY.other_rows[wildcards.row]
     layer = PurePosixPath(made).parents[1]
-    measured = made not in STUDY.synthetic_parts()
+    measured = made not in STUDY.synthetic
     pools = [f"{layer}/pool/{split}.json" for split in ("train", "ce") if measured]
     return {**{name: f"{made}/{name}.parquet" for name in OTHER_TABLES}, "pools": pools}
 
 
 def agreement_tables():
     """How the synthetic trials agree with the published ones, where there are any."""
-    parts = STUDY.synthetic_parts()
+    parts = list(STUDY.synthetic)
     return [f"results/synthetic/agreement-{digest(parts)[:12]}/metrics.parquet"] if parts else []
 
 
@@ -298,7 +298,7 @@ def analysis_tables():
     """What the analyses found, of every setting that is analysed; rows that are kept hold it."""
     if STUDY.rows:
         return []
-    return [f"{STUDY.analysis(cell)}/analysis.parquet" for cell in STUDY.analysed]
+    return [f"{task.folder}/analysis.parquet" for task in STUDY.analyses.values()]
 
 
 def pools():
@@ -348,7 +348,7 @@ def training_spec(cells):
         return canonical_json(
             {
                 run.path: {
-                    "spec": run.train_spec(),
+                    "spec": run.spec,
                     "mask": run.mask,
                     "parent": weights_of(run.parent) if run.parent else None,
                 }
@@ -374,20 +374,20 @@ def seeds_name(seeds):
 def evaluation_inputs(wildcards):
     runs = cell_of(wildcards).runs
     run = runs[0]
-    leak = any(run.evaluation["train_cross_entropy"] for run in runs)
+    leak = any(run.evaluation.train_cross_entropy for run in runs)
     return {
         **({"train": ancient(f"{folder(run)}/pool/train.json")} if leak else {}),
         "weights": [weights_of(run) for run in runs],
         "model": ancient(f"results/{run.model}/model.json"),
         "test": ancient(f"{folder(run)}/pool/test.json"),
         "ce": ancient(f"{folder(run)}/pool/ce.json"),
-        "baseline": f"{STUDY.baseline(run)}/metrics.parquet",
+        "baseline": f"{STUDY.baseline(run).folder}/metrics.parquet",
     }
 
 
 @quick
 def analysis_inputs(wildcards):
-    spec = STUDY.analysis_spec(cell_of(wildcards).name)
+    spec = STUDY.analyses[cell_of(wildcards).name].spec
     references = {settings["reference"] for settings in spec.values()} - {None}
     return {
         "weights": [f"{path}/weights.safetensors" for path in spec],
@@ -397,11 +397,10 @@ def analysis_inputs(wildcards):
 
 
 def synthetic_spec(wildcards):
-    d = int(wildcards.d)
-    part = f"results/synthetic/m{wildcards.m}_n{wildcards.n}_d{d}-{wildcards.asked}"
+    part = f"results/synthetic/m{wildcards.m}_n{wildcards.n}_d{wildcards.d}-{wildcards.asked}"
     if part not in STUDY.synthetic:
         raise WorkflowError(f"{part}: no such trials in the configuration")
-    return STUDY.synthetic_spec(d)
+    return STUDY.synthetic[part]
 
 
 def mask_spec(wildcards):

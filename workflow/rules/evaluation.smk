@@ -16,7 +16,7 @@ rule baseline:
         **asks(lambda w: PLAN.baseline(model_of(w), int(w.layer))),
         gpu=GPUS,
     params:
-        spec=lambda w: canonical_json(STUDY.baseline_spec(w.model, int(w.layer), int(w.tokens))),
+        spec=lambda w: canonical_json(STUDY.baselines[w.model, int(w.layer), int(w.tokens)].spec),
         lineage=lineage("evaluation"),
     shell:
         "$PYTHON $SCRIPTS/baseline.py --log {log:q} --memory {resources.peak_mb}"
@@ -42,7 +42,7 @@ rule evaluate:
         **asks(lambda w: PLAN.evaluation(cell_of(w))),
         gpu=GPUS,
     params:
-        spec=quick(lambda w: canonical_json(STUDY.evaluation_spec(w.cell))),
+        spec=quick(lambda w: canonical_json(STUDY.evaluations[w.cell].spec)),
         # Only where a run is also measured on its training documents.
         train=quick(
             lambda w, input: (

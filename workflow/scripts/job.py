@@ -14,21 +14,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from expander_sae.errors import UserError, explained
+from expander_sae.errors import explained
 from expander_sae.machine import available_memory
+from expander_sae.machine.device import resolve_device, set_threads
 from expander_sae.storage.files import write_json
 
 
 def device() -> str:
     """The device that the configuration asks for; `auto` is CUDA where the job was given a GPU."""
     asked = os.environ.get("EXPANDER_SAE_DEVICE", "cpu")
-    if asked != "auto":
-        return asked
-    if shutil.which("nvidia-smi") is None or os.environ.get("EXPANDER_SAE_GPUS") == "0":
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    no_gpu = shutil.which("nvidia-smi") is None or os.environ.get("EXPANDER_SAE_GPUS") == "0"
+    if asked == "cpu" or (asked == "auto" and no_gpu):
+        return "cpu"  # what many jobs need no torch for
+    return str(resolve_device(asked, "compute.device"))
 
 
 def backend() -> str:
@@ -65,9 +63,7 @@ def run(stage: str, main: Callable[[argparse.Namespace], bool | None], options: 
     anything else leaves its traceback in the log and says where that is. `main` returns False
     where it found everything done: the cost of the job that did it is then kept.
     """
-    # Numpy and torch read these once, when they are imported.
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = str(threads())
+    set_threads(threads())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "30")
     started = time.perf_counter()
@@ -75,7 +71,7 @@ def run(stage: str, main: Callable[[argparse.Namespace], bool | None], options: 
     try:
         _redirect(options.log)
         available_memory.require(options.memory)
-        _check_device()
+        device()  # before any work: a GPU that is not there
         worked = main(options)
         if worked is not False:
             write_json(options.log.with_suffix(".json"), cost(stage, _job_name(options.log), started))
@@ -94,14 +90,6 @@ def cost(stage: str, job: str, started: float) -> dict[str, Any]:
         "threads": threads(),
         "device": device(),
     }
-
-
-def _check_device() -> None:
-    if device() == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("compute.device: found 'cuda', expected 'cpu' (torch sees no GPU here)")
 
 
 def _redirect(log: Path) -> None:

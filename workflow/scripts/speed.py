@@ -1,11 +1,10 @@
 """Measure how long one correlation takes, for each tied expander of the configuration and its dense run."""
 
-import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expander_sae.errors import reported_to_user
+from expander_sae.machine.device import resolve_device, set_threads
 from expander_sae.study.study import Study, load_config
 
 if TYPE_CHECKING:
@@ -14,17 +13,13 @@ if TYPE_CHECKING:
 with reported_to_user():
     study = Study(load_config(snakemake.config))
     compute = study.config["compute"]
-    # Numpy and torch read these once, when they are imported.
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = str(compute["threads"])
+    set_threads(compute["threads"])
 
     import torch
 
     from expander_sae.evaluation.speed import write_speed
 
     torch.set_num_threads(compute["threads"])
-    device = compute["device"]
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    runs = [asdict(run) for run in study.timed]
+    device = str(resolve_device(compute["device"], "compute.device"))
+    runs = [run.columns for run in study.timed]
     write_speed(runs, Path(snakemake.output[0]), device, compute["backend"])

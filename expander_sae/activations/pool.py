@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -19,7 +17,6 @@ from expander_sae.stages import lineage
 from expander_sae.storage.files import AGAIN, atomic_path, digest, sha256_file
 from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
-_CHUNK = 8192
 _MANIFEST: dict[str, type] = {
     "split": str,
     "file": str,
@@ -211,58 +208,3 @@ class Pool:
             hashes.append(shard["sha256"])
             covered += shard["tokens"]
         return digest({"tokens": tokens, "shards": hashes})
-
-
-class Activations(Protocol):
-    """What `normalisation` asks of a pool: activations [N, m] by slices, and their norms [N]."""
-
-    @property
-    def path(self) -> str | Path: ...
-    @property
-    def m(self) -> int: ...
-    @property
-    def activations(self) -> Any: ...
-    @property
-    def norms(self) -> np.ndarray: ...
-    def check_tokens(self, tokens: int) -> None: ...
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """What a recipe does to the activations before the autoencoder sees them.
-
-    limit: tokens of a larger norm are passed through, not encoded (inf keeps every token);
-    scale: factor from model units to the autoencoder's; mean float32[m]: mean kept activation in
-    model units; kept int64[K]: rows of the kept tokens.
-    """
-
-    limit: float
-    scale: float
-    mean: np.ndarray
-    kept: np.ndarray
-
-
-def normalisation(pool: Activations, tokens: int, recipe_settings: dict[str, Any]) -> Normalisation:
-    """Norm limit, scale and mean from the first `tokens` tokens of a training pool.
-
-    limit = norm_limit · median norm; scale brings the mean kept norm to √m, where the recipe asks
-    for it. Sums are in float64, a piece of the pool at a time.
-    """
-    pool.check_tokens(tokens)
-    norms = pool.norms[:tokens]
-    norm_limit = recipe_settings["norm_limit"]
-    limit = math.inf if norm_limit is None else float(norm_limit) * float(np.median(norms))
-    kept = np.flatnonzero(norms <= limit).astype(np.int64)
-    if not len(kept):
-        raise UserError(f"recipe.norm_limit: found {norm_limit}, which leaves no token; expected more than 1")
-    total = np.zeros(pool.m, np.float64)
-    for start in range(0, tokens, _CHUNK):
-        rows = slice(start, min(start + _CHUNK, tokens))
-        total += pool.activations[rows][norms[rows] <= limit].sum(axis=0, dtype=np.float64)
-    scale = 1.0
-    if recipe_settings["scale_to_sqrt_m"]:
-        mean_norm = float(norms[kept].mean())
-        if mean_norm == 0.0:
-            raise UserError(f"{pool.path}: every activation is zero, expected a trained model's")
-        scale = math.sqrt(pool.m) / mean_norm
-    return Normalisation(limit, scale, (total / len(kept)).astype(np.float32), kept)

@@ -7,13 +7,12 @@ its last checkpoint and ends with the weights of an undisturbed run, bit for bit
 from __future__ import annotations
 
 import csv
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from expander_sae.activations.pool import Normalisation, Pool, normalisation
+from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
 from expander_sae.kernels.autograd import unit_columns
 from expander_sae.masks.learned import prune
@@ -27,6 +26,7 @@ from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from expander_sae.storage.seals import check_recorded, write_sealed_json
 from expander_sae.study.recipes import Recipe
 from expander_sae.training.loop import LOG_COLUMNS, Cadence, TrainingState, train
+from expander_sae.training.normalisation import Normalisation, normalisation
 
 WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.json", "checkpoint.safetensors"
 
@@ -121,7 +121,7 @@ def train_run(
         (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed after its last file
         return False
     recipe = Recipe(**spec["recipe_settings"])
-    scaling = normalisation(pool, spec["train_tokens"], spec["recipe_settings"])
+    scaling = normalisation(pool, spec["train_tokens"], recipe)
     autoencoder = SparseAutoencoder(spec["m"], spec["n"], spec["k"], mask, spec["encoder"], backend)
     autoencoder.initialise(torch_generator(spec["seed"], "initialisation"))
     if dense is not None and kept is not None:
@@ -192,9 +192,7 @@ def _write_results(
     finite: bool,
     mask: Mask | None,
 ) -> None:
-    # JSON has no infinity: a recipe that passes nothing through has no limit.
-    limit = scaling.limit if math.isfinite(scaling.limit) else None
-    about = {"spec": spec, "fingerprint": identity, "norm_limit": limit, "scale": scaling.scale}
+    about = {"spec": spec, "fingerprint": identity, "norm_limit": scaling.norm_limit, "scale": scaling.scale}
     with (
         atomic_path(folder / LOG) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as stream,

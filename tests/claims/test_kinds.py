@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from expander_sae.claims.judge import levels
-from expander_sae.claims.kinds import Region, joint_verdict, one_verdict
+from expander_sae.claims.threshold import Region
+from expander_sae.claims.verdicts import joint_verdict, levels, one_verdict
 from tests.claims.world import (
     MONOTONE,
     OMP,

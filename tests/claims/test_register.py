@@ -31,7 +31,7 @@ from tests.claims.world import (
         ({"cells": {"a": {"d": "$low"}, "b": {}}}, r"cells\.a\.d: found \$low in setting 'toy'"),
         ({"cells": {"a": {}}}, r"weights: missing"),
         ({"cells": {"a": {}}, "test": "bound"}, r"cells: found a, expected cell"),
-        ({"settings": ["elsewhere"]}, r"settings: found 'elsewhere', expected one of toy"),
+        ({"settings": ["toy"]}, r"unknown key 'settings'"),
         ({"known_in": ["elsewhere"]}, r"known_in: found 'elsewhere', expected one of toy"),
         ({"sentence": ""}, r"sentence: found '', expected a text"),
         (MONOTONE | {"values": [7]}, r"values: found \[7\], expected a list of two or more"),
@@ -48,10 +48,16 @@ def test_a_setting_can_ask_for_some_claims_only():
     data = {"settings": [{"name": "toy", "where": WHERE}, elsewhere], "claims": [CLAIM, CLAIM | {"id": "b"}]}
     found = parse_register(data)
     assert [list(claim.plans) for claim in found.claims] == [["toy"], ["toy", "elsewhere"]]
-    elsewhere["claims"] = ["c"]
+    elsewhere["all_but"] = elsewhere.pop("claims")
+    found = parse_register(data)
+    assert [list(claim.plans) for claim in found.claims] == [["toy", "elsewhere"], ["toy"]]
+    elsewhere["all_but"] = ["c"]
     with pytest.raises(
-        UserError, match=r"settings \(elsewhere\)\.claims: found 'c', expected the id of a claim"
+        UserError, match=r"settings \(elsewhere\)\.all_but: found 'c', expected the id of a claim"
     ):
+        parse_register(data)
+    elsewhere["claims"] = ["b"]
+    with pytest.raises(UserError, match="found both claims and all_but, expected one of them"):
         parse_register(data)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae.activations.pool import Pool, build_pool, normalisation
+from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.errors import UserError
 from expander_sae.masks.recipe import write_mask
@@ -20,8 +20,9 @@ from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
-from expander_sae.study.recipes import RECIPES
+from expander_sae.study.recipes import RECIPES, Recipe
 from expander_sae.training import run_folder
+from expander_sae.training.normalisation import normalisation
 
 M, N, TOKENS = 12, 48, 400
 RECIPE = asdict(replace(RECIPES["standard"], batch_size=16, resample_every=20))
@@ -58,7 +59,7 @@ def test_weights_work_on_the_models_own_activations(pool: Path, tmp_path: Path) 
     sae = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
     about = sae.about
     opened = Pool.open(pool)
-    scaling = normalisation(opened, TOKENS, RECIPE)
+    scaling = normalisation(opened, TOKENS, Recipe(**RECIPE))
     h = torch.from_numpy(np.array(opened.activations[scaling.kept]))
     error = float(((h - sae.decode(sae.encode(h))).norm(dim=1) / h.norm(dim=1)).mean())
     last = (tmp_path / "run" / "training.csv").read_text().splitlines()[-1].split(",")

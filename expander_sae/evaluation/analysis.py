@@ -32,14 +32,15 @@ from expander_sae.evaluation.features import (
     token_entropy,
 )
 from expander_sae.evaluation.reconstruction import reconstruct
-from expander_sae.evaluation.trained import Trained
+from expander_sae.evaluation.trained import is_finite, load_trained
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode
+from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
-from expander_sae.study.run import Analysis
+from expander_sae.study.run import Analysis, Run
 
 FIRST_TOKENS = 1024
 """Smallest size of the test set at which dead features are counted; then twice as many, and so on."""
@@ -207,13 +208,13 @@ def analyse_run(
     check_analyses(settings.analyses)
     for name in settings.pursuits:
         inferences(name)
-    trained = Trained.load(folder, device, backend)
-    rows = Rows(trained.run.columns)
+    autoencoder, run = load_trained(folder, device, backend)
+    rows = Rows(run.columns)
     seconds: dict[str, float] = {}
-    if trained.is_finite:
-        subject = _subject(trained, settings, Pool.open(test_pool))
+    if is_finite(autoencoder):
+        subject = _subject(autoencoder, run, settings, Pool.open(test_pool))
         if "novelty" in settings.analyses and settings.reference is not None:
-            subject.reference = _reference(Path(settings.reference), trained, device, backend)
+            subject.reference = _reference(Path(settings.reference), run, device, backend)
         for name in ANALYSES:
             if name in settings.analyses:
                 began = time.perf_counter()
@@ -223,17 +224,16 @@ def analyse_run(
     return seconds
 
 
-def _subject(trained: Trained, settings: Analysis, pool: Pool) -> Subject:
+def _subject(autoencoder: SparseAutoencoder, run: Run, settings: Analysis, pool: Pool) -> Subject:
     tokens = settings.test_tokens
     if pool.tokens < tokens:
         raise UserError(f"{pool.path}: {pool.tokens} tokens, expected at least {tokens}")
-    place = trained.encoded(pool, tokens)
-    activations, token_id = pool.activations[place], pool.token_id[place]
-    return Subject(trained.autoencoder, activations, token_id, place, trained.run.seed, settings)
+    place = encoded_rows(autoencoder, pool.activations[:tokens], pool.path, pool.norms[:tokens])
+    return Subject(autoencoder, pool.activations[place], pool.token_id[place], place, run.seed, settings)
 
 
-def _reference(folder: Path, of: Trained, device: str, backend: str) -> SparseAutoencoder | None:
-    found = Trained.load(folder, device, backend)
-    if found.run.m != of.run.m:
-        raise UserError(f"{folder}: width {found.run.m}, expected that of the run, {of.run.m}")
-    return found.autoencoder if found.is_finite else None
+def _reference(folder: Path, of: Run, device: str, backend: str) -> SparseAutoencoder | None:
+    found, run = load_trained(folder, device, backend)
+    if run.m != of.m:
+        raise UserError(f"{folder}: width {run.m}, expected that of the run, {of.m}")
+    return found if is_finite(found) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from expander_sae.errors import UserError
 from expander_sae.evaluation.cross_entropy import TRAIN_BASELINES, recovered, sequence_edges, spliced_sums
 from expander_sae.evaluation.reconstruction import reconstruct
 from expander_sae.evaluation.storage import storage
-from expander_sae.evaluation.trained import Trained
+from expander_sae.evaluation.trained import is_finite, load_trained
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
 from expander_sae.study.run import Evaluation, Run
 
@@ -77,16 +79,15 @@ def evaluate_run(
     """
     for name in settings.inference:
         inferences(name)
-    trained = Trained.load(folder, device, backend)
-    rows = Rows(trained.run.columns)
+    autoencoder, run = load_trained(folder, device, backend)
     test = Pool.open(test_pool)
     if test.tokens < settings.test_tokens:
         raise UserError(f"{test_pool}: {test.tokens} tokens, expected at least {settings.test_tokens}")
     texts = {"ce": Pool.open(ce_pool)}
     if settings.train_cross_entropy:
-        texts["ce_train"] = _seen_in_training(train_pool, trained.run, settings.ce_sequences)
+        texts["ce_train"] = _seen_in_training(train_pool, run, settings.ce_sequences)
     reference = _baselines(baseline, list(texts))
-    measured = _Measured(trained, rows, settings)
+    measured = _Measured(autoencoder, run, settings, is_finite(autoencoder))
     measured.storage()
     # The encoder first: what it diverges on is diverged for every other inference too.
     for name in sorted(settings.inference, key=lambda name: name != "encoder"):
@@ -94,39 +95,40 @@ def evaluate_run(
     spliced = [("ce", name) for name in settings.cross_entropy]
     spliced += [(split, "encoder") for split in texts if split != "ce"]
     model = LanguageModel.load(model_file, device)
-    for split, name in spliced if trained.is_finite else []:
+    for split, name in spliced if measured.finite else []:
         measured.cross_entropy(model, texts[split], split, name, reference[split])
-    tables.write_metrics(rows.metrics, folder / METRICS)
-    tables.write_documents(rows.documents, folder / DOCUMENTS)
-    return {"fingerprint": trained.fingerprint, "seconds": measured.seconds}
+    tables.write_metrics(measured.rows.metrics, folder / METRICS)
+    tables.write_documents(measured.rows.documents, folder / DOCUMENTS)
+    return {"fingerprint": autoencoder.about["fingerprint"], "seconds": measured.seconds}
 
 
 @dataclass
 class _Measured:
     """A run under evaluation, its rows so far, and the seconds that they took."""
 
-    trained: Trained
-    rows: Rows
+    autoencoder: SparseAutoencoder
+    run: Run
     settings: Evaluation
-    seconds: dict[str, float] = field(default_factory=dict)
-    diverged: bool = field(init=False)
+    finite: bool
 
     def __post_init__(self) -> None:
-        self.diverged = not self.trained.is_finite
+        self.rows = Rows(self.run.columns)
+        self.diverged = not self.finite
+        self.seconds: dict[str, float] = {}
 
     def storage(self) -> None:
         """Bytes and values, which need no tokens."""
-        autoencoder = self.trained.autoencoder
-        uncovered = 0 if autoencoder.mask is None else autoencoder.mask.uncovered_rows()
-        self.rows.add("none", "none", {**storage(autoencoder), "uncovered_rows": uncovered})
+        mask = self.autoencoder.mask
+        uncovered = 0 if mask is None else mask.uncovered_rows()
+        self.rows.add("none", "none", {**storage(self.autoencoder), "uncovered_rows": uncovered})
 
     def reconstruction(self, pool: Pool, name: str) -> None:
         """How well codes of this inference rebuild the test tokens, and whether it diverged."""
         began = time.perf_counter()
-        if self.trained.is_finite:
-            tokens = self.settings.test_tokens
-            encoded = self.trained.encoded(pool, tokens)
-            _, sums = reconstruct(self.trained.autoencoder, pool.activations[encoded], inferences(name))
+        if self.finite:
+            tokens, of = self.settings.test_tokens, self.autoencoder
+            encoded = encoded_rows(of, pool.activations[:tokens], pool.path, pool.norms[:tokens])
+            _, sums = reconstruct(of, pool.activations[encoded], inferences(name))
             summary = sums.summary()
             self.rows.add(name, "test", summary | {"encoded_share": encoded.size / tokens})
             documents = pool.document[encoded]
@@ -148,10 +150,10 @@ class _Measured:
         sequences = self.settings.ce_sequences
         tokens = int(sequence_edges(pool, sequences)[-1])
         spliced = np.array(pool.activations[:tokens])
-        encoded = np.flatnonzero(pool.norms[:tokens] <= self.trained.limit)
-        spliced[encoded], _ = reconstruct(self.trained.autoencoder, spliced[encoded], inferences(name))
-        layer = self.trained.run.layer
-        documents, sums, counts = spliced_sums(model, pool, torch.from_numpy(spliced), layer, sequences)
+        encoded = self.autoencoder.encoded(spliced, pool.norms[:tokens]).numpy()
+        spliced[encoded], _ = reconstruct(self.autoencoder, spliced[encoded], inferences(name))
+        replacement = torch.from_numpy(spliced)
+        documents, sums, counts = spliced_sums(model, pool, replacement, self.run.layer, sequences)
         entropy = float(sums.sum() / counts.sum())
         recoveries = {
             metric: recovered(reference[ablated], entropy, reference["ce_clean"])

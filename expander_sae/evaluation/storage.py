@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from expander_sae.masks.recipe import describe
-from expander_sae.masks.shapes import PRUNED
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.storage.files import canonical_json
 
@@ -37,7 +36,7 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, int]:
         degree_bytes = 0 if mask.regular else autoencoder.n * row_index_bytes(autoencoder.m)
         rows_bytes = mask.edges * row_index_bytes(autoencoder.m) + degree_bytes
         recipe_bytes = len(canonical_json(describe(mask)).encode())
-        if mask.recipe.family == PRUNED:
+        if mask.learned:
             recipe_bytes += mask.edges * row_index_bytes(autoencoder.m)
     values_bytes = values * BYTES_PER_VALUE
     encoder_bytes = (encoder + autoencoder.n + autoencoder.m) * BYTES_PER_VALUE

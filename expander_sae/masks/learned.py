@@ -14,7 +14,9 @@ from torch import Tensor
 
 from expander_sae.errors import UserError
 from expander_sae.masks.recipe import Mask, MaskRecipe, regenerate
-from expander_sae.masks.shapes import PRUNED
+from expander_sae.masks.supports import learned
+
+SUPPORT = "pruned_retuned"
 
 
 def prune(columns: Tensor, d: int, seed: int) -> tuple[Mask, Tensor]:
@@ -31,7 +33,7 @@ def prune(columns: Tensor, d: int, seed: int) -> tuple[Mask, Tensor]:
     order = columns.detach().abs().sort(dim=1, descending=True, stable=True).indices
     rows = order[:, :d].sort(dim=1).values
     stored = rows.cpu().numpy().astype(np.int32)
-    mask = Mask(MaskRecipe(PRUNED, m, n, d, seed), stored, np.full(n, d, dtype=np.int32))
+    mask = Mask(MaskRecipe(SUPPORT, m, n, d, seed), stored, np.full(n, d, dtype=np.int32))
     return mask, columns.detach().gather(1, rows)
 
 
@@ -88,6 +90,6 @@ def stored_mask(header: dict[str, Any], tensors: dict[str, Tensor], origin: str 
             raise UserError(f"{origin}: {tensors[name].numel()} {name}, expected {m}·{n}; was it altered?")
     if record is None:
         return None
-    if record["recipe"]["family"] == PRUNED:
+    if learned(record["recipe"]["family"]):
         return unpacked(record, tensors["rows"], origin)
     return regenerate(record["recipe"], record["sha256"], origin, (m, n, values))

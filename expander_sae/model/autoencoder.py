@@ -7,6 +7,7 @@ with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -23,9 +24,8 @@ from expander_sae.kernels.autograd import columns_and_inverse, through_unit_colu
 from expander_sae.kernels.tied import tied_reconstruction, tied_step
 from expander_sae.masks.learned import packed, stored_mask
 from expander_sae.masks.recipe import Mask, describe
-from expander_sae.masks.shapes import PRUNED
 from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
-from expander_sae.storage.arrays import as_tensor
+from expander_sae.storage.arrays import as_tensor, norms_of
 from expander_sae.storage.files import canonical_json
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 
@@ -169,11 +169,34 @@ class SparseAutoencoder(nn.Module):
         """A tensor or an array as a tensor of the autoencoder's device and dtype."""
         return as_tensor(values).to(self.b_dec.device, self.b_dec.dtype)
 
-    def _rows_of(self, activations: Tensor) -> Tensor:
+    def _check_rows(self, activations: Tensor | np.ndarray) -> None:
         """[B, m]; without this [B, 1] would be broadcast."""
         if activations.ndim != 2 or activations.shape[1] != self.m:
             raise UserError(f"activations: found shape {list(activations.shape)}, expected [B, m = {self.m}]")
-        return activations
+
+    @property
+    def norm_limit(self) -> float:
+        """`about["norm_limit"]`; infinite where there is none."""
+        limit = self.about.get("norm_limit")
+        return math.inf if limit is None else float(limit)
+
+    def encoded(self, activations: Tensor | np.ndarray, norms: np.ndarray | None = None) -> Tensor:
+        """bool [N] on the CPU: which tokens the recipe encodes; the others are passed through unchanged.
+
+        Encoded is a token of a norm of at most `norm_limit`, in float64, as the limit was made.
+
+        Args:
+            activations: [N, m]; a mapped file is read a few thousand rows at a time.
+            norms: float64 [N], where they are known; `activations` are not read then.
+
+        Raises:
+            UserError: another shape.
+        """
+        rows = activations if isinstance(activations, np.ndarray) else as_tensor(activations)
+        self._check_rows(rows)
+        if self.norm_limit == math.inf:
+            return torch.ones(len(rows), dtype=torch.bool)
+        return torch.from_numpy((norms_of(rows) if norms is None else norms) <= self.norm_limit)
 
     @torch.no_grad()
     def encode(self, activations: Tensor | np.ndarray) -> SparseCode:
@@ -182,7 +205,8 @@ class SparseAutoencoder(nn.Module):
         Raises:
             UserError: another shape; [B, T, m] is to be flattened first.
         """
-        h = self._rows_of(as_tensor(activations))
+        h = as_tensor(activations)
+        self._check_rows(h)
         encoder = self._encoder_on(self.dictionary())
         return encoder.correlate_topk(self.own(h) - self.b_dec, self.b_enc, self.k)
 
@@ -216,7 +240,7 @@ class SparseAutoencoder(nn.Module):
         The selection needs no gradient, and its k kept pre-activations are what the gradient
         starts from: it costs O(B·k·w), not O(B·n·w). Raises `UserError` for another shape.
         """
-        self._rows_of(activations)
+        self._check_rows(activations)
         if self.encoder is None:
             rebuilt, index, value = tied_reconstruction(
                 self._columns(), self.b_enc, self.b_dec, activations, self.k, self.rows, self._backend()
@@ -271,15 +295,18 @@ class SparseAutoencoder(nn.Module):
         if self.encoder is not None:
             yield "encoder", self.encoder, self.encoder_support[1]
 
-    def save(self, path: str | Path, **metadata: Any) -> None:
-        """Write a safetensors file: true values only, biases, and the mask as a recipe.
+    def save(self, path: str | Path, **metadata: Any) -> Path:
+        """Write one safetensors file, true values only, biases, and the mask as a recipe; returns its path.
 
-        metadata: JSON values kept under the key ``about``, beside those of `self.about`.
+        Args:
+            path: the file.
+            metadata: JSON values kept beside those of `self.about`.
 
         Raises:
             UserError: a folder of that name, a value that is no JSON, or a file that cannot be written.
         """
-        if Path(path).is_dir():
+        path = Path(path)
+        if path.is_dir():
             raise UserError(f"{path}: a folder, expected the name of a file to write")
         for key, value in (self.about | metadata).items():
             try:
@@ -290,7 +317,7 @@ class SparseAutoencoder(nn.Module):
         for name, parameter, valid in self._on_edges():
             kept = parameter.detach()
             tensors[name] = kept if valid is None else kept[valid]
-        if self.mask is not None and self.mask.recipe.family == PRUNED:
+        if self.mask is not None and self.mask.learned:
             tensors["rows"] = packed(self.mask)
         header: dict[str, Any] = {
             "format": FORMAT,
@@ -302,12 +329,13 @@ class SparseAutoencoder(nn.Module):
         if self.encoder_mask is not None and self.encoder_mask is not self.mask:
             header["encoder_mask"] = {"sha256": self.encoder_mask.sha256}
         save_tensors(tensors, path, header)
+        return path
 
     @classmethod
     def load(
         cls, path: str | Path, device: str | torch.device = "cpu", backend: str = "auto"
-    ) -> tuple[SparseAutoencoder, dict[str, Any]]:
-        """(autoencoder, the metadata given to `save`). The mask is regenerated and verified.
+    ) -> SparseAutoencoder:
+        """What `save` wrote, its metadata as `about`. The mask is regenerated and verified.
 
         Raises:
             UserError: the file is missing, damaged or of another format.
@@ -334,10 +362,10 @@ class SparseAutoencoder(nn.Module):
                         raise ValueError(f"{name} has shape {list(tensors[name].shape)}")
                     else:
                         parameter.copy_(tensors[name])
-            about = loaded.about = header["about"]
+            loaded.about = header["about"]
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(f"{path}: damaged weights ({error})") from None
-        return loaded.to(device), about
+        return loaded.to(device)
 
 
 def _width(mask: Mask | None, m: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from expander_sae.masks.supports import support_of
 from expander_sae.study.blocks import AXES, Config, as_list, blocks, sizes
 from expander_sae.study.recipes import Recipe
 from expander_sae.study.run import Analysis, Evaluation, Run
@@ -48,7 +49,7 @@ def _block_runs(
         for layer, n in product(layers, sizes(block, m)):
             for support, encoder, d, k, seed, tokens, steps in product(*(block[key] for key in AXES)):
                 width, features, length = d, n, steps
-                if support == "dense":
+                if support_of(support).full:
                     width, features = m, matched(match, m, n, d)
                     length = max(1, round(steps * d / m)) if match == "compute" else steps
                     if match in ("decoder", "total") and features <= 2 * k:

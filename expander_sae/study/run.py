@@ -11,13 +11,11 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, get_type_hints
 
-from expander_sae.masks.shapes import PRUNED
+from expander_sae.masks.supports import support_of
 from expander_sae.study.json_objects import object_with, record, typed
 from expander_sae.study.recipes import Recipe
 
 RESULTS = "results"
-UNMASKED = ("dense", PRUNED)
-"""Supports without a mask file."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class Run(Cell):
     @property
     def mask(self) -> str | None:
         """The mask's file; None where no recipe generates one."""
-        if self.support in UNMASKED:
+        if support_of(self.support).make is None:
             return None
         return f"{RESULTS}/masks/{self.support}_m{self.m}_n{self.n}_d{self.d}_seed{self.seed}.json"
 
@@ -153,7 +151,7 @@ class Run(Cell):
     @property
     def parent(self) -> Run | None:
         """The run whose weights this one starts from, if any."""
-        return self.dense if self.support == PRUNED else None
+        return self.dense if support_of(self.support).parent else None
 
     @property
     def unaided(self) -> Run:

@@ -7,18 +7,17 @@ its last checkpoint and ends with the weights of an undisturbed run, bit for bit
 from __future__ import annotations
 
 import csv
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from expander_sae.activations.pool import Normalisation, Pool, normalisation
+from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
 from expander_sae.kernels.autograd import unit_columns
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, read_mask
-from expander_sae.masks.shapes import PRUNED
+from expander_sae.masks.supports import support_of
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
@@ -27,6 +26,7 @@ from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from expander_sae.storage.seals import check_recorded, write_sealed_json
 from expander_sae.study.recipes import Recipe
 from expander_sae.training.loop import LOG_COLUMNS, Cadence, TrainingState, train
+from expander_sae.training.normalisation import Normalisation, normalisation
 
 WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.json", "checkpoint.safetensors"
 
@@ -47,12 +47,14 @@ def fingerprint(spec: dict[str, Any], pool: Pool, mask: Mask | None, parent: str
 
 def _read_parent(spec: dict[str, Any], path: Path | None) -> SparseAutoencoder | None:
     """The dense autoencoder that a run with a learned mask is pruned from."""
-    if spec["support"] != PRUNED:
+    known = support_of(spec["support"])
+    if known.parent is None:
         return None
     if path is None:
-        raise UserError(f"support {PRUNED}: the weights of a dense run are needed")
-    dense, about = SparseAutoencoder.load(path)
-    expected = {**spec, "support": "dense", "encoder": "tied", "d": spec["m"]}
+        raise UserError(f"support {known.name}: the weights of a {known.parent} run are needed")
+    dense = SparseAutoencoder.load(path)
+    about = dense.about
+    expected = {**spec, "support": known.parent, "encoder": "tied", "d": spec["m"]}
     if about.get("spec") != expected:
         found = about.get("spec") or {}
         wrong = next((key for key in expected if found.get(key) != expected[key]), "spec")
@@ -71,7 +73,7 @@ def _start_pruned(
 
 
 def _read_mask(spec: dict[str, Any], path: Path | None) -> Mask | None:
-    if spec["support"] == "dense":
+    if support_of(spec["support"]).make is None:
         return None
     if path is None:
         raise UserError(f"support {spec['support']}: a mask file is needed")
@@ -119,7 +121,7 @@ def train_run(
         (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed after its last file
         return False
     recipe = Recipe(**spec["recipe_settings"])
-    scaling = normalisation(pool, spec["train_tokens"], spec["recipe_settings"])
+    scaling = normalisation(pool, spec["train_tokens"], recipe)
     autoencoder = SparseAutoencoder(spec["m"], spec["n"], spec["k"], mask, spec["encoder"], backend)
     autoencoder.initialise(torch_generator(spec["seed"], "initialisation"))
     if dense is not None and kept is not None:
@@ -160,7 +162,7 @@ def _finished(folder: Path, identity: str) -> bool:
     if not all((folder / name).exists() for name in (WEIGHTS, LOG, RECORD)):
         return False
     try:
-        _, about = SparseAutoencoder.load(folder / WEIGHTS)
+        about = SparseAutoencoder.load(folder / WEIGHTS).about
         check_recorded(folder / LOG, folder / RECORD, "log_sha256")
     except UserError:
         return False
@@ -190,9 +192,7 @@ def _write_results(
     finite: bool,
     mask: Mask | None,
 ) -> None:
-    # JSON has no infinity: a recipe that passes nothing through has no limit.
-    limit = scaling.limit if math.isfinite(scaling.limit) else None
-    about = {"spec": spec, "fingerprint": identity, "norm_limit": limit, "scale": scaling.scale}
+    about = {"spec": spec, "fingerprint": identity, "norm_limit": scaling.norm_limit, "scale": scaling.scale}
     with (
         atomic_path(folder / LOG) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as stream,

@@ -3,21 +3,23 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import job
 
 
 def main(options: argparse.Namespace) -> bool:
     from expander_sae.machine.allocator import keep_freed_memory
-    from expander_sae.training.run_folder import train_run
+    from expander_sae.study.run import Run
+    from expander_sae.training.run_folder import RunFiles, train_runs
+
+    def files(folder: str, told: dict[str, Any]) -> RunFiles:
+        mask, parent = (Path(told[key]) if told[key] else None for key in ("mask", "parent"))
+        return RunFiles(Run.from_spec(told["spec"]), Path(folder), mask, parent)
 
     keep_freed_memory()
-    worked = False
-    for folder, told in json.loads(options.spec).items():
-        mask, parent = (Path(told[key]) if told[key] else None for key in ("mask", "parent"))
-        pool, device, backend = Path(options.pool), job.device(), job.backend()
-        worked |= train_run(told["spec"], pool, mask, Path(folder), device, backend, parent=parent)
-    return worked
+    runs = [files(folder, told) for folder, told in json.loads(options.spec).items()]
+    return train_runs(runs, Path(options.pool), job.device(), job.backend())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Weights files and checkpoints keep their bytes: what one release writes, every later one reads and writes."""
+"""Weights files and checkpoints keep their bytes: what a release wrote, later ones read and write."""
 
 from __future__ import annotations
 

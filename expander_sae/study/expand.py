@@ -8,10 +8,10 @@ from itertools import product
 from typing import Any
 
 from expander_sae.masks.supports import support_of
+from expander_sae.pursuit.inference import everywhere
 from expander_sae.study.blocks import AXES, Config, as_list, blocks, sizes
 from expander_sae.study.run import Run
 
-INFERENCES = ("encoder", "omp")
 ANALYSES = ("pursuits", "features", "collisions", "certificates", "novelty")
 
 
@@ -81,8 +81,8 @@ def _measured(config: Config, block: dict[str, Any]) -> tuple[dict[str, Any], di
     """(evaluation, analysis) of a block's runs. What an analysis is not asked for names no result."""
     tokens, pursuits = config["tokens"], "pursuits" in block["analyses"]
     evaluation = {
-        "inference": in_order(block["inference"], INFERENCES),
-        "cross_entropy": in_order(block["cross_entropy"], INFERENCES),
+        "inference": in_order(block["inference"], everywhere()),
+        "cross_entropy": in_order(block["cross_entropy"], everywhere()),
         "test_tokens": tokens["test"],
         "ce_sequences": tokens["ce_sequences"],
         "train_cross_entropy": block["train_cross_entropy"],
@@ -107,7 +107,7 @@ def _merge(known: Run, again: Run) -> Run:
     """A run that two blocks name is measured in every way that either asks for."""
     return replace(
         known,
-        evaluation=_union(known.evaluation, again.evaluation, ("inference", "cross_entropy"), INFERENCES)
+        evaluation=_union(known.evaluation, again.evaluation, ("inference", "cross_entropy"), everywhere())
         | {
             "train_cross_entropy": known.evaluation["train_cross_entropy"]
             or again.evaluation["train_cross_entropy"]

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expander_sae.errors import UserError
+from expander_sae.errors import UserError, first_line
 from expander_sae.storage.files import AGAIN, atomic_path
 from expander_sae.storage.seals import KEY, UNSEALED, agree, check_seal, seal
 
@@ -101,7 +101,7 @@ class Shard:
             self.about: dict[str, Any] = json.loads((self._file.schema_arrow.metadata or {})[_KEY])
             _check_about(self.about)
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{path}: not a whole activation shard ({_first_line(error)}); {AGAIN}") from None
+            raise UserError(f"{path}: not a whole activation shard ({first_line(error)}); {AGAIN}") from None
         self.tokens: int = self.about["tokens"]
         self.m: int = self.about["m"]
         found = self._file.metadata.num_rows
@@ -120,7 +120,7 @@ class Shard:
                 )
                 rows = Rows(document, position, token_id, activation.reshape(-1, self.m))
             except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-                raise UserError(f"{self.path}: unreadable ({_first_line(error)}); {AGAIN}") from None
+                raise UserError(f"{self.path}: unreadable ({first_line(error)}); {AGAIN}") from None
             checksum.update(rows)
             _require_finite(rows.activation, self.path)
             yield rows
@@ -150,7 +150,3 @@ class _Checksum:
 
     def hexdigest(self) -> str:
         return hashlib.sha256(b"".join(column.digest() for column in self._columns)).hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from expander_sae.errors import UserError
+from expander_sae.errors import UserError, first_line
 from expander_sae.stages import lineage
 from expander_sae.storage.files import AGAIN, digest, read_json, sha256_file, temporary_sibling
 from expander_sae.storage.seals import read_sealed_json, write_sealed_json
@@ -141,7 +141,7 @@ def _config(folder: Path, trust_remote_code: bool, key: str) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{key}.location: {folder} holds no readable model ({_one_line(error)})") from None
+        raise UserError(f"{key}.location: {folder} holds no readable model ({first_line(error)})") from None
 
 
 def _from_folder(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
@@ -178,12 +178,12 @@ def _from_hub(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
         advice = f"was not found: check the name, set HF_TOKEN if it is private, {local}"
         raise UserError(f"{key}.location: {name} {advice}") from None
     except (LocalEntryNotFoundError, OSError, ValueError) as error:
-        advice = f"could not be fetched ({_one_line(error)}): check the network and HF_HUB_OFFLINE, {local}"
+        advice = f"could not be fetched ({first_line(error)}): check the network and HF_HUB_OFFLINE, {local}"
         raise UserError(f"{key}.location: {name} {advice}") from None
     except Exception as error:  # the HTTP client's own errors, which differ between versions
         if not type(error).__module__.startswith(("httpx", "requests", "huggingface_hub")):
             raise
-        advice = f"could not be fetched ({_one_line(error)}): check the network, {local}"
+        advice = f"could not be fetched ({first_line(error)}): check the network, {local}"
         raise UserError(f"{key}.location: {name} {advice}") from None
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{key}.location: {name} has no .safetensors files, which are the only weights read")
@@ -207,7 +207,7 @@ def _from_package(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
         loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{key}.location: cannot read {gguf} ({_one_line(error)})") from None
+        raise UserError(f"{key}.location: cannot read {gguf} ({first_line(error)})") from None
     config = type(loaded.config)(
         **{k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "dtype")}
     )
@@ -243,8 +243,3 @@ def _gguf_file(package: str, key: str) -> Path:
     if len(found) != 1 or not found[0].is_file():
         raise UserError(f"{key}.location: found {len(found)} GGUF files in package {package!r}, expected one")
     return found[0].resolve()
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -12,8 +12,7 @@ from functools import cache
 from expander_sae.activations.splits import SPLITS
 from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, LOGIT_BYTES, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine, Shape
-from expander_sae.study.recipes import Recipe
-from expander_sae.study.study import Cell, Model, Run, Study
+from expander_sae.study.study import Job, Model, Run, Study
 
 _TOKEN_BYTES = 10  # document, position and token id of a shard's row
 _EVALUATED = 512  # tokens in one call of an inference
@@ -54,7 +53,7 @@ class Plan:
     ) -> None:
         self.study, self.machine, self.other = study, machine, other or machine
         self.gpu = other is not None
-        self.recipe = Recipe(**study.recipe_settings)
+        self.recipe = study.recipe_settings
         self.threads: int = study.config["compute"]["threads"]
         asked = study.config["compute"]["backend"]
         self.backend = machine.backend("auto" if self.gpu else asked)
@@ -160,20 +159,20 @@ class Plan:
     def _largest_evaluation(self, model: str) -> float:
         return max(self.memory.evaluation(run) for run in self.study.runs if run.model == model)
 
-    def evaluation(self, cell: Cell) -> Need:
+    def evaluation(self, cell: Job) -> Need:
         """The seeds of a setting, one after the other in one process."""
         return Need(self.evaluation_seconds(cell), max(map(self.memory.evaluation, cell.runs)))
 
-    def evaluation_seconds(self, cell: Cell) -> float:
+    def evaluation_seconds(self, cell: Job) -> float:
         """Of `evaluation`."""
         return self.machine.jobs["start_model"] + sum(map(self._run_evaluation, cell.runs))
 
     def _run_evaluation(self, run: Run) -> float:
         size, asked = self.sizes[run.model], run.evaluation
         seconds = size.parameters * self.machine.jobs["load"]
-        for name in asked["inference"]:
-            seconds += self._inference(run, name, asked["test_tokens"])
-        for name in asked["cross_entropy"]:
+        for name in asked.inference:
+            seconds += self._inference(run, name, asked.test_tokens)
+        for name in asked.cross_entropy:
             seconds += self._inference(run, name, self.memory.sequence_tokens)
             seconds += self._splice(size, run.layer)
         return seconds
@@ -226,8 +225,8 @@ def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
     documents = config["tokens"]["test"] / config["corpus"]["context"]
     # Rows of a document: three metrics of each inference on test, one on cross-entropy; kept thrice.
     rows = sum(
-        3 * documents * len(run.evaluation["inference"])
-        + config["tokens"]["ce_sequences"] * len(run.evaluation["cross_entropy"])
+        3 * documents * len(run.evaluation.inference)
+        + config["tokens"]["ce_sequences"] * len(run.evaluation.cross_entropy)
         for run in study.runs
     )
     yield "tables", rows * 3 * 16 + 60_000.0 * len(study.runs)

@@ -80,8 +80,8 @@ class Memory:
         self._config = study.config
         self._gpu = _CUDA if gpu else 0
         self.sizes = {label: ModelSize.of(model) for label, model in study.models.items()}
-        self.train_tokens = {label: study.train_tokens(label) for label in study.models}
-        self._batch_size = int(study.recipe_settings["batch_size"])
+        self.train_tokens = {label: model.train_tokens for label, model in study.models.items()}
+        self._batch_size = study.recipe_settings.batch_size
 
     @property
     def sequence_tokens(self) -> int:
@@ -128,9 +128,9 @@ class Memory:
         columns = 2 * _values(run) * FLOAT
         if _dense(run):
             columns += 2 * _EVALUATED * run.n * FLOAT
-            if "omp" in asked["inference"]:
+            if "omp" in asked.inference:
                 columns += min(FLOAT * run.n**2, _GRAM_BYTES)
-        pools = (asked["test_tokens"] + 2 * self.sequence_tokens) * run.m * FLOAT
+        pools = (asked.test_tokens + 2 * self.sequence_tokens) * run.m * FLOAT
         return _BASE["evaluation"] + self._gpu + (size.bytes + logits + columns + pools) / _MB
 
 

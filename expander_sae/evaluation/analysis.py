@@ -38,6 +38,7 @@ from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode
+from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
 from expander_sae.training.run_folder import WEIGHTS
 
@@ -209,7 +210,8 @@ def analyse_run(
     check_analyses(settings["analyses"])
     for name in settings["pursuits"]:
         inferences(name)
-    autoencoder, about = SparseAutoencoder.load(folder / WEIGHTS, device, backend)
+    autoencoder = SparseAutoencoder.load(folder / WEIGHTS, device, backend)
+    about = autoencoder.about
     rows = Rows({column: about["spec"][column] for column in tables.RUN_COLUMNS})
     seconds: dict[str, float] = {}
     if is_finite(autoencoder):
@@ -231,10 +233,7 @@ def _subject(
     tokens = settings["test_tokens"]
     if pool.tokens < tokens:
         raise UserError(f"{pool.path}: {pool.tokens} tokens, expected at least {tokens}")
-    limit = math.inf if about["norm_limit"] is None else about["norm_limit"]
-    place = np.flatnonzero(pool.norms[:tokens] <= limit)
-    if place.size == 0:
-        raise UserError(f"norm_limit {limit:g}: no test token has a norm below it")
+    place = encoded_rows(autoencoder, pool.activations[:tokens], pool.path, pool.norms[:tokens])
     return Subject(
         autoencoder,
         pool.activations[place],
@@ -248,7 +247,7 @@ def _subject(
 def _reference(
     folder: Path, autoencoder: SparseAutoencoder, device: str, backend: str
 ) -> SparseAutoencoder | None:
-    reference, _ = SparseAutoencoder.load(folder / WEIGHTS, device, backend)
+    reference = SparseAutoencoder.load(folder / WEIGHTS, device, backend)
     if reference.m != autoencoder.m:
         raise UserError(f"{folder}: width {reference.m}, expected that of the run, {autoencoder.m}")
     return reference if is_finite(reference) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from expander_sae.evaluation.storage import storage
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
 from expander_sae.storage.files import write_json
 from expander_sae.training.run_folder import WEIGHTS
@@ -76,7 +76,8 @@ def evaluate_run(
     """
     for name in settings["inference"]:
         inferences(name)
-    autoencoder, about = SparseAutoencoder.load(folder / WEIGHTS, device, backend)
+    autoencoder = SparseAutoencoder.load(folder / WEIGHTS, device, backend)
+    about = autoencoder.about
     rows = Rows({column: about["spec"][column] for column in tables.RUN_COLUMNS})
     test = Pool.open(test_pool)
     if test.tokens < settings["test_tokens"]:
@@ -89,14 +90,13 @@ def evaluate_run(
     rows.add("none", "none", dict(storage(autoencoder)))
     uncovered = 0 if autoencoder.mask is None else autoencoder.mask.uncovered_rows()
     rows.add("none", "none", {"uncovered_rows": uncovered})
-    limit = math.inf if about["norm_limit"] is None else about["norm_limit"]
     diverged = not is_finite(autoencoder)
     broken = diverged
     # The encoder first: what it diverges on is diverged for every other inference too.
     for name in sorted(settings["inference"], key=lambda name: name != "encoder"):
         began = time.perf_counter()
         if not broken:
-            summary = _reconstruction_rows(rows, autoencoder, test, settings["test_tokens"], limit, name)
+            summary = _reconstruction_rows(rows, autoencoder, test, settings["test_tokens"], name)
             diverged |= not summary["relative_error"] <= 1
         rows.add(name, "test", {"diverged": float(diverged)})
         seconds[f"reconstruction_{name}"] = time.perf_counter() - began
@@ -106,9 +106,7 @@ def evaluate_run(
     for split, name in spliced if not broken else []:
         began = time.perf_counter()
         sequences = settings["ce_sequences"]
-        _cross_entropy_rows(
-            rows, autoencoder, model, texts[split], sequences, limit, name, split, reference[split]
-        )
+        _cross_entropy_rows(rows, autoencoder, model, texts[split], sequences, name, split, reference[split])
         seconds[f"cross_entropy_{name}{split.removeprefix('ce')}"] = time.perf_counter() - began
     tables.write_metrics(rows.metrics, out_metrics)
     tables.write_documents(rows.documents, out_documents)
@@ -147,11 +145,9 @@ def _seen_in_training(train_pool: Path | None, spec: dict[str, Any], sequences: 
 
 
 def _reconstruction_rows(
-    rows: Rows, autoencoder: SparseAutoencoder, pool: Pool, tokens: int, limit: float, name: str
+    rows: Rows, autoencoder: SparseAutoencoder, pool: Pool, tokens: int, name: str
 ) -> dict[str, float]:
-    encoded = np.flatnonzero(pool.norms[:tokens] <= limit)
-    if encoded.size == 0:
-        raise UserError(f"norm_limit {limit:g}: no test token has a norm below it")
+    encoded = encoded_rows(autoencoder, pool.activations[:tokens], pool.path, pool.norms[:tokens])
     _, sums = reconstruct(autoencoder, pool.activations[encoded], inferences(name))
     summary = sums.summary()
     rows.add(name, "test", summary | {"encoded_share": encoded.size / tokens})
@@ -168,14 +164,13 @@ def _cross_entropy_rows(
     model: LanguageModel,
     pool: Pool,
     sequences: int,
-    limit: float,
     name: str,
     split: str,
     reference: dict[str, float],
 ) -> None:
     tokens = int(sequence_edges(pool, sequences)[-1])
     spliced = np.array(pool.activations[:tokens])
-    encoded = np.flatnonzero(pool.norms[:tokens] <= limit)
+    encoded = autoencoder.encoded(spliced, pool.norms[:tokens]).numpy()
     spliced[encoded], _ = reconstruct(autoencoder, spliced[encoded], inferences(name))
     layer = int(rows.columns["layer"])
     documents, sums, counts = spliced_sums(model, pool, torch.from_numpy(spliced), layer, sequences)

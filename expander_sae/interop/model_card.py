@@ -9,7 +9,7 @@ import yaml
 
 from expander_sae.errors import UserError
 from expander_sae.evaluation.storage import storage
-from expander_sae.interop.dense import Fidelity
+from expander_sae.interop.fidelity import Fidelity
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.training.run_folder import WEIGHTS
 
@@ -48,7 +48,8 @@ def model_card(
         UserError: no weights, or an unreadable table.
     """
     folder = Path(folder)
-    sae, about = SparseAutoencoder.load(folder / WEIGHTS)
+    sae = SparseAutoencoder.load(folder / WEIGHTS)
+    about = sae.about
     spec: dict[str, Any] = about.get("spec", {})
     parts = [
         _front_matter(licence, base_model, dataset, saelens is not None),

@@ -125,9 +125,10 @@ def remove(folder: Path = Path()) -> None:
 def take(unlock: Callable[[], None], folder: Path = Path()) -> None:
     """Make the folder this process's, or raise `UserError` saying whose it is.
 
-    unlock: removes Snakemake's lock. It is called where a lock is there and all runs on record, one at
-    least, are of this machine and gone, and their jobs too. A run of another machine cannot be seen
-    from here: it counts as there as long as there is a lock, and its record stays.
+    Args:
+        unlock: removes Snakemake's lock. It is called where a lock is there and all runs on record, one at
+            least, are of this machine and gone, and their jobs too. A run of another machine cannot be seen
+            from here: it counts as there as long as there is a lock, and its record stays.
     """
     with _alone(folder):
         locked = any((folder / _LOCKS).glob("*"))

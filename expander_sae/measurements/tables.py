@@ -20,22 +20,11 @@ from pyarrow import csv
 from expander_sae.errors import UserError
 from expander_sae.storage.files import AGAIN, atomic_path
 from expander_sae.storage.seals import KEY, UNSEALED, agree, check_recorded, check_seal, seal
+from expander_sae.study import run
 
-RUN_COLUMNS: dict[str, pa.DataType] = {
-    "model": pa.string(),
-    "corpus": pa.string(),
-    "layer": pa.int64(),
-    "recipe": pa.string(),
-    "support": pa.string(),
-    "encoder": pa.string(),
-    "m": pa.int64(),
-    "n": pa.int64(),
-    "d": pa.int64(),
-    "k": pa.int64(),
-    "train_tokens": pa.int64(),
-    "steps": pa.int64(),
-    "seed": pa.int64(),
-}
+_ARROW = {str: pa.string(), int: pa.int64()}
+
+RUN_COLUMNS: dict[str, pa.DataType] = {name: _ARROW[kind] for name, kind in run.RUN_COLUMNS.items()}
 """What tells a run from another. Rows about the model itself hold `none` and 0."""
 
 ABOUT = "about"

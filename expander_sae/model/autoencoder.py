@@ -7,6 +7,7 @@ with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from expander_sae.model.columns import Columns
 from expander_sae.model.dense import check_size, dense_recipe
 from expander_sae.model.dictionary import Dictionary, SparseCode
 from expander_sae.model.encoders import ENCODERS
-from expander_sae.storage.arrays import as_tensor
+from expander_sae.storage.arrays import as_tensor, norms_of
 from expander_sae.storage.files import canonical_json
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 
@@ -140,11 +141,34 @@ class SparseAutoencoder(nn.Module):
         """A tensor or an array as a tensor of the autoencoder's device and dtype."""
         return as_tensor(values).to(self.b_dec.device, self.b_dec.dtype)
 
-    def _rows_of(self, activations: Tensor) -> Tensor:
+    def _check_rows(self, activations: Tensor | np.ndarray) -> None:
         """[B, m]; without this [B, 1] would be broadcast."""
         if activations.ndim != 2 or activations.shape[1] != self.m:
             raise UserError(f"activations: found shape {list(activations.shape)}, expected [B, m = {self.m}]")
-        return activations
+
+    @property
+    def norm_limit(self) -> float:
+        """`about["norm_limit"]`; infinite where there is none."""
+        limit = self.about.get("norm_limit")
+        return math.inf if limit is None else float(limit)
+
+    def encoded(self, activations: Tensor | np.ndarray, norms: np.ndarray | None = None) -> Tensor:
+        """bool [N] on the CPU: which tokens the recipe encodes; the others are passed through unchanged.
+
+        Encoded is a token of a norm of at most `norm_limit`, in float64, as the limit was made.
+
+        Args:
+            activations: [N, m]; a mapped file is read a few thousand rows at a time.
+            norms: float64 [N], where they are known; `activations` are not read then.
+
+        Raises:
+            UserError: another shape.
+        """
+        rows = activations if isinstance(activations, np.ndarray) else as_tensor(activations)
+        self._check_rows(rows)
+        if self.norm_limit == math.inf:
+            return torch.ones(len(rows), dtype=torch.bool)
+        return torch.from_numpy((norms_of(rows) if norms is None else norms) <= self.norm_limit)
 
     @torch.no_grad()
     def encode(self, activations: Tensor | np.ndarray) -> SparseCode:
@@ -153,7 +177,8 @@ class SparseAutoencoder(nn.Module):
         Raises:
             UserError: another shape; [B, T, m] is to be flattened first.
         """
-        h = self._rows_of(as_tensor(activations))
+        h = as_tensor(activations)
+        self._check_rows(h)
         encoder = self._encoder_on(self.dictionary())
         return encoder.correlate_topk(self.own(h) - self.b_dec, self.b_enc, self.k)
 
@@ -187,7 +212,7 @@ class SparseAutoencoder(nn.Module):
         The selection needs no gradient, and its k kept pre-activations are what the gradient
         starts from: it costs O(B·k·w), not O(B·n·w). Raises `UserError` for another shape.
         """
-        self._rows_of(activations)
+        self._check_rows(activations)
         if self.free is None:
             fused = self.decoder.tied(self.b_enc, self.b_dec, activations, self.k)
             if fused is not None:
@@ -245,15 +270,18 @@ class SparseAutoencoder(nn.Module):
         self.b_enc.div_(factor)
         self.b_dec.div_(factor)
 
-    def save(self, path: str | Path, **metadata: Any) -> None:
-        """Write a safetensors file: true values only, biases, and the mask as a recipe.
+    def save(self, path: str | Path, **metadata: Any) -> Path:
+        """Write one safetensors file, true values only, biases, and the mask as a recipe; returns its path.
 
-        metadata: JSON values kept under the key ``about``, beside those of `self.about`.
+        Args:
+            path: the file.
+            metadata: JSON values kept beside those of `self.about`.
 
         Raises:
             UserError: a folder of that name, a value that is no JSON, or a file that cannot be written.
         """
-        if Path(path).is_dir():
+        path = Path(path)
+        if path.is_dir():
             raise UserError(f"{path}: a folder, expected the name of a file to write")
         for key, value in (self.about | metadata).items():
             try:
@@ -273,6 +301,7 @@ class SparseAutoencoder(nn.Module):
         if self.encoder_mask is not None and self.encoder_mask is not self.mask:
             header["encoder_mask"] = {"sha256": self.encoder_mask.sha256}
         save_tensors(tensors, path, header)
+        return path
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor]) -> None:
@@ -286,8 +315,8 @@ class SparseAutoencoder(nn.Module):
     @classmethod
     def load(
         cls, path: str | Path, device: str | torch.device = "cpu", backend: str = "auto"
-    ) -> tuple[SparseAutoencoder, dict[str, Any]]:
-        """(autoencoder, the metadata given to `save`). The mask is regenerated and verified.
+    ) -> SparseAutoencoder:
+        """What `save` wrote, its metadata as `about`. The mask is regenerated and verified.
 
         Raises:
             UserError: the file is missing, damaged or of another format.
@@ -305,10 +334,10 @@ class SparseAutoencoder(nn.Module):
             )
             _verify_encoder(loaded, header.get("encoder_mask"), path)
             loaded._restore(tensors)
-            about = loaded.about = header["about"]
+            loaded.about = header["about"]
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(f"{path}: damaged weights ({error})") from None
-        return loaded.to(device), about
+        return loaded.to(device)
 
 
 def _of_encoder(name: str) -> str:

@@ -20,8 +20,17 @@ def omp(
 ) -> SparseCode:
     """Codes of target [B, m] with at most k columns, the best one of each residual; see `block_omp`.
 
-    selection: "signed" takes the largest correlation, as the encoder's top-k does; "absolute" the largest
-    in size, as in the literature. Raises `ValueError` for arguments out of range.
+    Args:
+        selection: "signed" takes the largest correlation, as the encoder's top-k does; "absolute" the largest
+            in size, as in the literature.
+
+    Raises:
+        ValueError: arguments out of range.
+
+    Examples:
+        >>> dictionary = DenseDictionary(torch.eye(4))
+        >>> omp(dictionary, torch.tensor([[0.0, 1.0, 3.0, 0.5]]), k=2)
+        SparseCode(index=tensor([[2, 1]]), value=tensor([[3., 1.]]))
     """
     check_arguments(dictionary, target, k, selection, tolerance)
     if isinstance(dictionary, DenseDictionary) and dense_omp.serves(dictionary.weight, target.shape[0], k):

@@ -116,7 +116,9 @@ def write_sealed_json(path: str | Path, value: dict[str, Any]) -> None:
 def read_sealed_json(path: str | Path, keys: Iterable[str], kind: str) -> dict[str, Any]:
     """A JSON object that `write_sealed_json` wrote, without its seal.
 
-    keys: what such a file must hold; kind: what the file is, for messages.
+    Args:
+        keys: what such a file must hold.
+        kind: what the file is, for messages.
 
     Raises:
         UserError: missing, altered, no JSON, or another kind of file.

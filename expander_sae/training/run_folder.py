@@ -7,13 +7,12 @@ its last checkpoint and ends with the weights of an undisturbed run, bit for bit
 from __future__ import annotations
 
 import csv
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from expander_sae.activations.pool import Normalisation, Pool, normalisation
+from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
 from expander_sae.kernels.autograd import unit_columns
 from expander_sae.masks.learned import prune
@@ -27,6 +26,7 @@ from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from expander_sae.storage.seals import check_recorded, write_sealed_json
 from expander_sae.study.recipes import Recipe
 from expander_sae.training.loop import LOG_COLUMNS, Cadence, TrainingState, train
+from expander_sae.training.normalisation import Normalisation, normalisation
 
 WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.json", "checkpoint.safetensors"
 
@@ -52,7 +52,8 @@ def _read_parent(spec: dict[str, Any], path: Path | None) -> SparseAutoencoder |
         return None
     if path is None:
         raise UserError(f"support {known.name}: the weights of a {known.parent} run are needed")
-    dense, about = SparseAutoencoder.load(path)
+    dense = SparseAutoencoder.load(path)
+    about = dense.about
     expected = {**spec, "support": known.parent, "encoder": "tied", "d": spec["m"]}
     if about.get("spec") != expected:
         found = about.get("spec") or {}
@@ -120,7 +121,7 @@ def train_run(
         (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed after its last file
         return False
     recipe = Recipe(**spec["recipe_settings"])
-    scaling = normalisation(pool, spec["train_tokens"], spec["recipe_settings"])
+    scaling = normalisation(pool, spec["train_tokens"], recipe)
     autoencoder = SparseAutoencoder(spec["m"], spec["n"], spec["k"], mask, spec["encoder"], backend)
     autoencoder.initialise(torch_generator(spec["seed"], "initialisation"))
     if dense is not None and kept is not None:
@@ -161,7 +162,7 @@ def _finished(folder: Path, identity: str) -> bool:
     if not all((folder / name).exists() for name in (WEIGHTS, LOG, RECORD)):
         return False
     try:
-        _, about = SparseAutoencoder.load(folder / WEIGHTS)
+        about = SparseAutoencoder.load(folder / WEIGHTS).about
         check_recorded(folder / LOG, folder / RECORD, "log_sha256")
     except UserError:
         return False
@@ -191,9 +192,7 @@ def _write_results(
     finite: bool,
     mask: Mask | None,
 ) -> None:
-    # JSON has no infinity: a recipe that passes nothing through has no limit.
-    limit = scaling.limit if math.isfinite(scaling.limit) else None
-    about = {"spec": spec, "fingerprint": identity, "norm_limit": limit, "scale": scaling.scale}
+    about = {"spec": spec, "fingerprint": identity, "norm_limit": scaling.norm_limit, "scale": scaling.scale}
     with (
         atomic_path(folder / LOG) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as stream,

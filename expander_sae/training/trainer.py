@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
@@ -13,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.activations.language_model import resolve_device
-from expander_sae.activations.pool import Normalisation, normalisation
 from expander_sae.errors import UserError
+from expander_sae.machine.device import resolve_device
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
@@ -26,6 +24,7 @@ from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from expander_sae.study.recipes import resolve
 from expander_sae.training.loggers import Logger
 from expander_sae.training.loop import LOG_COLUMNS, Cadence, Report, TrainingState, train
+from expander_sae.training.normalisation import Normalisation, normalisation
 
 _CHUNK = 8192
 
@@ -162,8 +161,8 @@ class Trainer:
         self.cadence = Cadence(log_every, checkpoint_every if checkpoint is not None else 0)
         self.on_log, self.checkpoint = on_log, checkpoint
         self.mask = self._mask(support, d)
-        self.scaling = normalisation(self.pool, self.pool.tokens, asdict(self.recipe))
-        self.norm_limit = self.scaling.limit if math.isfinite(self.scaling.limit) else None
+        self.scaling = normalisation(self.pool, self.pool.tokens, self.recipe)
+        self.norm_limit = self.scaling.norm_limit
         self.scale = self.scaling.scale
         self.log: list[dict[str, float]] = []
 

@@ -224,7 +224,7 @@ def test_shipped_coefficients(path):
 
 def test_the_command_imports_no_torch():
     code = (
-        "import sys\nfrom expander_sae import cost\n"
+        "import sys\nfrom expander_sae.cost import __main__ as cost\n"
         f"cost.main([{str(ROOT / 'config.yaml')!r}])\n"
         "assert not {'torch', 'numpy', 'pandas'} & sys.modules.keys()"
     )

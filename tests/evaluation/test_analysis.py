@@ -90,7 +90,7 @@ def test_rows_of_a_sparse_run(pool: Path, tmp_path: Path, family: str) -> None:
     assert found["collision_deficit"] == pytest.approx(1 - np.divide(coverage, edges).mean())
     assert found["collision_deficit_null"] != found["collision_deficit"]
 
-    theirs_sae, _ = SparseAutoencoder.load(tmp_path / "dense" / "weights.safetensors", backend="torch")
+    theirs_sae = SparseAutoencoder.load(tmp_path / "dense" / "weights.safetensors", backend="torch")
     theirs = theirs_sae.encode(h)
     other = [{int(t) for t in (theirs.index == j).any(dim=1).nonzero()[:, 0]} for j in range(N)]
     best = {j: max(len(fired[j] & o) / len(fired[j] | o) for o in other) for j in live}

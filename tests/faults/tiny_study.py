@@ -108,7 +108,7 @@ class TinyStudy:
         planned = subprocess.run(
             command, capture_output=True, text=True, check=False, env=environment, cwd=self.folder
         )
-        found = re.findall(r"\$PYTHON \$SCRIPTS/(\w+\.py)(.*)", planned.stdout + planned.stderr)
+        found = re.findall(r"\$PYTHON \$SCRIPTS/(?!summary)(\w+\.py)(.*)", planned.stdout + planned.stderr)
         if not found:
             raise RuntimeError(planned.stdout + planned.stderr)
         jobs = [
@@ -141,8 +141,8 @@ class TinyStudy:
         from expander_sae.errors import reported_to_user
         from expander_sae.measurements import tables
 
-        folders = [self.study.measurements(cell) for cell in self.study.cells]
-        folders += sorted({self.study.baseline(cell.runs[0]) for cell in self.study.cells.values()})
+        folders = [task.folder for task in self.study.evaluations.values()]
+        folders += sorted(task.folder for task in self.study.baselines.values())
         with reported_to_user():
             tables.collect_metrics([f"{name}/metrics.parquet" for name in folders], FINAL[0])
             tables.collect_documents([f"{name}/documents.parquet" for name in folders], FINAL[1])

@@ -51,8 +51,8 @@ def test_files_are_byte_for_byte_those_of_the_first_release(
     made.about = {"norm_limit": 2.5}
     made.save(path, note="ä")
     assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] == WRITTEN[support, encoder]
-    loaded, about = SparseAutoencoder.load(path, backend="torch")
-    assert about == {"norm_limit": 2.5, "note": "ä"}
+    loaded = SparseAutoencoder.load(path, backend="torch")
+    assert loaded.about == {"norm_limit": 2.5, "note": "ä"}
     loaded.save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae.activations.pool import Pool, build_pool, normalisation
+from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.errors import UserError
 from expander_sae.masks.recipe import write_mask
@@ -20,8 +20,9 @@ from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
-from expander_sae.study.recipes import RECIPES
+from expander_sae.study.recipes import RECIPES, Recipe
 from expander_sae.training import run_folder
+from expander_sae.training.normalisation import normalisation
 
 M, N, TOKENS = 12, 48, 400
 RECIPE = asdict(replace(RECIPES["standard"], batch_size=16, resample_every=20))
@@ -55,9 +56,10 @@ def mask(folder: Path, **changes: Any) -> Path:
 
 def test_weights_work_on_the_models_own_activations(pool: Path, tmp_path: Path) -> None:
     assert run_folder.train_run(spec(), pool, mask(tmp_path), tmp_path / "run")
-    sae, about = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    sae = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    about = sae.about
     opened = Pool.open(pool)
-    scaling = normalisation(opened, TOKENS, RECIPE)
+    scaling = normalisation(opened, TOKENS, Recipe(**RECIPE))
     h = torch.from_numpy(np.array(opened.activations[scaling.kept]))
     error = float(((h - sae.decode(sae.encode(h))).norm(dim=1) / h.norm(dim=1)).mean())
     last = (tmp_path / "run" / "training.csv").read_text().splitlines()[-1].split(",")
@@ -172,8 +174,10 @@ def test_a_pruned_run_starts_at_the_largest_entries_of_its_dense_run(pool: Path,
     pruned = spec(support="pruned_retuned", steps=1)
     assert run_folder.train_run(pruned, pool, None, tmp_path / "run", parent=parent)
     assert not run_folder.train_run(pruned, pool, None, tmp_path / "run", parent=parent)
-    dense, about = SparseAutoencoder.load(parent)
-    found, own = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    dense = SparseAutoencoder.load(parent)
+    about = dense.about
+    found = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    own = found.about
     assert found.mask is not None and found.mask.rows.shape == (N, 4)
     largest = dense.values.detach().abs().topk(4, dim=1).indices.sort(dim=1).values
     assert torch.equal(torch.from_numpy(found.mask.rows).long(), largest)
@@ -210,7 +214,7 @@ def test_encoders_apart_from_the_decoder_are_trained_and_resampled(
     recipe = RECIPE | {"resample_min_fires": 30, "resample_max_dead": 1.0}
     apart = spec(encoder=encoder, recipe_settings=recipe)
     assert run_folder.train_run(apart, pool, mask(tmp_path), tmp_path / "run", checkpoint_every=7)
-    found, _ = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    found = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
     assert found.encoder is not None and torch.isfinite(found.encoder).all()
     assert found.encoder.shape == (N, M if encoder == "full" else 4)
 

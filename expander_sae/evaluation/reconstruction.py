@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode
 from expander_sae.storage.arrays import HALF, as_tensor, widened
 
-BATCH = 4096
 """Tokens inferred at once: enough that a pursuit's product of all columns is spread over many."""
 
 Infer = Callable[[SparseAutoencoder, Tensor], SparseCode]
@@ -80,7 +80,7 @@ def measure(
 ) -> tuple[Reconstruction, float]:
     """(sums, mean cosine of h and ĥ; a row of zeros counts as 0), without holding ĥ or a copy of activations.
 
-    activations: [N, m], of any device and dtype, read BATCH rows at a time, so that a mapped file stays on
+    activations: [N, m], of any device and dtype, read a piece at a time, so that a mapped file stays on
     disk. rows: which of them; None is all. An autoencoder of 16 bits encodes in its own type; errors are
     those against activations in float32.
     """
@@ -94,8 +94,8 @@ def measure(
         return chosen.to(of.device, dtype)
 
     total = torch.zeros(autoencoder.m, dtype=torch.float64, device=of.device)
-    for start in range(0, count, BATCH):
-        total += read(slice(start, min(start + BATCH, count))).sum(dim=0, dtype=torch.float64)
+    for start in range(0, count, EVALUATED_TOKENS):
+        total += read(slice(start, min(start + EVALUATED_TOKENS, count))).sum(dim=0, dtype=torch.float64)
     inner, length = np.zeros(count), np.zeros(count)
 
     def compare(part: slice, h: Tensor, output: Tensor) -> None:
@@ -119,8 +119,8 @@ def _sums(
     """The sums over `read(part)` of all parts, whose (part, h, ĥ) `told` hears of; mean: float64 [m]."""
     squared_error, squared_norm, deviation, active = (np.zeros(tokens) for _ in range(4))
     fired = torch.zeros(autoencoder.n, dtype=torch.bool)
-    for start in range(0, tokens, BATCH):
-        part = slice(start, min(start + BATCH, tokens))
+    for start in range(0, tokens, EVALUATED_TOKENS):
+        part = slice(start, min(start + EVALUATED_TOKENS, tokens))
         h = read(part)
         code = inference(autoencoder, h)
         output = autoencoder.decode(code)

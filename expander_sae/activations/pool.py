@@ -40,8 +40,10 @@ def build_pool(
 
     Memory does not grow with the corpus: shards are read a row group at a time. Document,
     position, token id and norm of every token go into a safetensors file beside the manifest,
-    named by it. `spec` is recorded. Raises `UserError` naming a missing, truncated, altered or
-    misplaced shard, or when there is no token at all.
+    named by it. `spec` is recorded.
+
+    Raises:
+        UserError: a shard that is missing, truncated, altered or misplaced, by name; or no token at all.
     """
     out_f32, out_json = Path(out_f32), Path(out_json)
     columns: dict[str, list[np.ndarray]] = {"document": [], "position": [], "token_id": [], "norm": []}
@@ -160,7 +162,10 @@ class Pool:
 
         The manifest's seal, lineage and sizes are always checked; `verify` also checks the sha256 of
         the raw file and of the token columns, every byte (a second for 1.5 GB; a job opens a pool once
-        and reads all of it). Raises `UserError` naming the file.
+        and reads all of it).
+
+        Raises:
+            UserError: a file that is missing or altered, by name.
         """
         manifest = Path(manifest)
         record = read_manifest(manifest)

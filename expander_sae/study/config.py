@@ -46,7 +46,7 @@ def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCH
         ) from None
     if isinstance(config, dict):
         _inherit_presets(config)
-    errors = sorted(set(_schema_errors(config, rules)), key=lambda error: error[0])
+    errors = sorted(set(schema_errors(config, rules)), key=lambda error: error[0])
     if errors:
         raise UserError("\n".join(f"config: {text}" for _, text in errors))
     _fill_defaults(config, rules, rules)
@@ -156,7 +156,8 @@ def key_path(parts: list[Any]) -> str:
     return text or "(top level)"
 
 
-def _schema_errors(config: Any, rules: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def schema_errors(config: Any, rules: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, message) of everything in which `config` breaks the JSON schema `rules`."""
     from jsonschema import Draft202012Validator
 
     yield from _unusual_values(config, [])

@@ -11,10 +11,13 @@ from torch import Tensor
 
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.model.autoencoder import SparseAutoencoder
-from expander_sae.pursuit.inference import Inference
+from expander_sae.model.dictionary import SparseCode
 from expander_sae.storage.arrays import HALF, as_tensor, widened
 
 """Tokens inferred at once: enough that a pursuit's product of all columns is spread over many."""
+
+Infer = Callable[[SparseAutoencoder, Tensor], SparseCode]
+"""An inference of the table, or any function of (autoencoder, activations [B, m])."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Reconstruction:
 
 @torch.no_grad()
 def reconstruct(
-    autoencoder: SparseAutoencoder, activations: np.ndarray, inference: Inference
+    autoencoder: SparseAutoencoder, activations: np.ndarray, inference: Infer
 ) -> tuple[np.ndarray, Reconstruction]:
     """(ĥ float32 [N, m], its sums) for activations [N, m] in the model's units."""
     rebuilt = np.empty((len(activations), autoencoder.m), dtype=np.float32)
@@ -72,7 +75,7 @@ def reconstruct(
 def measure(
     autoencoder: SparseAutoencoder,
     activations: Tensor | np.ndarray,
-    inference: Inference,
+    inference: Infer,
     rows: np.ndarray | None = None,
 ) -> tuple[Reconstruction, float]:
     """(sums, mean cosine of h and ĥ; a row of zeros counts as 0), without holding ĥ or a copy of activations.
@@ -110,7 +113,7 @@ def _sums(
     tokens: int,
     mean: Tensor,
     read: Callable[[slice], Tensor],
-    inference: Inference,
+    inference: Infer,
     told: Callable[[slice, Tensor, Tensor], None],
 ) -> Reconstruction:
     """The sums over `read(part)` of all parts, whose (part, h, ĥ) `told` hears of; mean: float64 [m]."""

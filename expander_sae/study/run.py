@@ -22,9 +22,10 @@ RESULTS = "results"
 class Evaluation:
     """How well a run rebuilds: what is measured, and on how much; nothing unless something is named.
 
-    inference: how codes are found, each measured on the test tokens. cross_entropy: those of them whose
-    reconstructions are spliced into the language model. train_cross_entropy: whether the encoder's are
-    also spliced in on documents of the training pool.
+    Args:
+        inference: how codes are found, each measured on the test tokens.
+        cross_entropy: those of them whose reconstructions are spliced into the language model.
+        train_cross_entropy: whether the encoder's are also spliced in on documents of the training pool.
     """
 
     inference: tuple[str, ...] = ()
@@ -43,8 +44,9 @@ class Evaluation:
 class Analysis:
     """What else is measured of a run; nothing unless an analysis is named.
 
-    pursuits: what is compared beside the encoder and OMP, on `pursuit_tokens` test tokens. reference:
-    folder of the dense run that novelty is measured against, if there is one.
+    Args:
+        pursuits: what is compared beside the encoder and OMP, on `pursuit_tokens` test tokens.
+        reference: folder of the dense run that novelty is measured against, if there is one.
     """
 
     analyses: tuple[str, ...] = ()

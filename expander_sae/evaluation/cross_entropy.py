@@ -40,14 +40,21 @@ def spliced_sums(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cross-entropy sums of each document when the output of `layer` is replaced.
 
-    ce_pool: activations after `layer` of the ce split; its first `sequences` documents are used.
-    replacement: float32[N,m] for the N tokens of these documents, or a function that gives it from
-    their activations float32[N,m]. Layers up to `layer` are not run: their output is in the pool.
-    Where it is one vector at every token, all documents have the same logits, and they are computed
-    for one document only.
+    Layers up to `layer` are not run: their output is in the pool.
 
-    Returns (document int32[S], sums float64[S] in nats, counts int64[S]): a document of T tokens
-    has T − 1 next tokens.
+    Args:
+        ce_pool: activations after `layer` of the ce split; its first `sequences` documents are used.
+        replacement: float32[N,m] for the N tokens of these documents, or a function that gives it from
+            their activations float32[N,m]. Where it is one vector at every token, all documents have the
+            same logits, and they are computed for one document only.
+        label: what the progress bar says.
+
+    Returns:
+        (document int32[S], sums float64[S] in nats, counts int64[S]): a document of T tokens has T − 1
+        next tokens.
+
+    Raises:
+        UserError: the pool has fewer documents.
     """
     edges = sequence_edges(ce_pool, sequences)
     rows = int(edges[-1])
@@ -97,7 +104,11 @@ def _constant_losses(
 
 
 def sequence_edges(ce_pool: Pool, sequences: int) -> np.ndarray:
-    """First rows of the first `sequences` documents of the ce pool, and the row after the last."""
+    """First rows of the first `sequences` documents of the ce pool, and the row after the last.
+
+    Raises:
+        UserError: the pool has fewer documents.
+    """
     edges = document_starts(ce_pool.document)
     if len(edges) - 1 < sequences:
         found = f"found {len(edges) - 1} documents in {ce_pool.path}"
@@ -148,38 +159,39 @@ def baseline_replacements(
 
 
 def write_baseline(
+    spec: dict[str, Any],
     model_json: Path,
     ce_pool_json: Path,
     train_pool_json: Path,
-    layer: int,
-    columns: dict[str, Any],
-    recipe_settings: dict[str, Any],
-    tokens: int,
-    sequences: int,
     out_metrics: Path,
     out_documents: Path,
     device: str = "cpu",
-    train_cross_entropy: bool = False,
 ) -> None:
     """Write the model's own cross-entropies: rows of metrics.parquet and of documents.parquet.
 
-    columns: the rows' values of `tables.RUN_COLUMNS`. The norm limit and the mean
-    are those of the first `tokens` training tokens under `recipe_settings`. With
-    `train_cross_entropy` also `ce_clean` and `ce_zero` of the first `sequences` documents of the
-    training pool, on split ``ce_train``.
+    Args:
+        spec: `columns`, the rows' values of `tables.RUN_COLUMNS`; `layer`, whose output is replaced;
+            `sequences`, how many documents are read; `tokens` and `recipe_settings`: norm limit and mean are
+            those of so many training tokens under this recipe; `train_cross_entropy`, False where it is left
+            out: whether `ce_clean` and `ce_zero` are measured also on documents of the training pool, on
+            split ``ce_train``.
     """
     model = LanguageModel.load(model_json, device)
     train_pool = Pool.open(train_pool_json)
-    training = normalisation(train_pool, tokens, Recipe(**recipe_settings))
-    rows = Rows(columns)
-    splits = {"ce": Pool.open(ce_pool_json)} | ({"ce_train": train_pool} if train_cross_entropy else {})
+    training = normalisation(train_pool, spec["tokens"], Recipe(**spec["recipe_settings"]))
+    rows = Rows(spec["columns"])
+    layer, sequences = spec["layer"], spec["sequences"]
+    splits = {"ce": Pool.open(ce_pool_json)}
+    if spec.get("train_cross_entropy"):
+        splits["ce_train"] = train_pool
     for split, pool in splits.items():
         count = int(sequence_edges(pool, sequences)[-1])
         activations = torch.from_numpy(np.array(pool.activations[:count]))
         replacements = baseline_replacements(activations, pool.norms[:count], training.mean, training.limit)
-        wanted = replacements if split == "ce" else {name: replacements[name] for name in TRAIN_BASELINES}
-        for metric, replacement in wanted.items():
-            documents, sums, counts = spliced_sums(model, pool, replacement, layer, sequences, metric)
+        for metric in replacements if split == "ce" else TRAIN_BASELINES:
+            documents, sums, counts = spliced_sums(
+                model, pool, replacements[metric], layer, sequences, metric
+            )
             rows.add("none", split, {metric: float(sums.sum() / counts.sum())})
             rows.add_document_sums("none", split, metric, zip(documents, sums, counts, strict=True))
     tables.write_metrics(rows.metrics, out_metrics)

@@ -138,22 +138,17 @@ def test_more_sequences_than_the_pool_has(llama):
         spliced_sums(model, pool, lambda h: h, LAYER, 8)
 
 
+def spec(tokens, recipe):
+    columns = {"layer": LAYER, "columns": COLUMNS, "sequences": SEQUENCES}
+    return columns | {"tokens": tokens, "recipe_settings": recipe}
+
+
 def test_baseline_rows(llama, tmp_path):
     folder, documents = llama
     metrics, sums = tmp_path / "metrics.parquet", tmp_path / "documents.parquet"
     tokens = 20
-    write_baseline(
-        folder / "model.json",
-        folder / "ce.json",
-        folder / "train.json",
-        LAYER,
-        COLUMNS,
-        RECIPE,
-        tokens,
-        SEQUENCES,
-        metrics,
-        sums,
-    )
+    inputs = (folder / name for name in ("model.json", "ce.json", "train.json"))
+    write_baseline(spec(tokens, RECIPE), *inputs, metrics, sums)
     table, by_document = pq.read_table(metrics).to_pandas(), pq.read_table(sums).to_pandas()
     names = ["ce_clean", "ce_zero", "ce_mean", "ce_zero_kept", "ce_mean_kept"]
     assert sorted(table.metric) == sorted(names)
@@ -187,18 +182,8 @@ def test_without_a_norm_limit_nothing_passes(llama, tmp_path):
     folder, _ = llama
     recipe = {"norm_limit": None, "scale_to_sqrt_m": False}
     out = tmp_path / "metrics.parquet"
-    pools = (folder / "ce.json", folder / "train.json")
-    write_baseline(
-        folder / "model.json",
-        *pools,
-        LAYER,
-        COLUMNS,
-        recipe,
-        20,
-        SEQUENCES,
-        out,
-        tmp_path / "documents.parquet",
-    )
+    inputs = (folder / name for name in ("model.json", "ce.json", "train.json"))
+    write_baseline(spec(20, recipe), *inputs, out, tmp_path / "documents.parquet")
     value = pq.read_table(out).to_pandas().set_index("metric").value
     assert value.ce_zero == value.ce_zero_kept
     assert value.ce_mean == value.ce_mean_kept

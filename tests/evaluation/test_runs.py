@@ -63,19 +63,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         extract_shard(model, folder / "tokens.parquet", split, 0, 64, {LAYER: shard})
         build_pool([shard], split, folder / f"{split}.f32", folder / f"{split}.json")
     for name, seen in (("baseline", True), ("unseen", False)):
-        write_baseline(
-            model,
-            folder / "ce.json",
-            folder / "train.json",
-            LAYER,
-            columns(support="none", encoder="none", n=0, d=0, k=0, steps=0),
-            {"norm_limit": None, "scale_to_sqrt_m": False},
-            40,
-            SEQUENCES,
-            folder / f"{name}.parquet",
-            folder / f"{name}-documents.parquet",
-            train_cross_entropy=seen,
-        )
+        spec = {
+            "layer": LAYER,
+            "columns": columns(support="none", encoder="none", n=0, d=0, k=0, steps=0),
+            "recipe_settings": {"norm_limit": None, "scale_to_sqrt_m": False},
+            "tokens": 40,
+            "sequences": SEQUENCES,
+            "train_cross_entropy": seen,
+        }
+        outs = (folder / f"{name}.parquet", folder / f"{name}-documents.parquet")
+        write_baseline(spec, model, folder / "ce.json", folder / "train.json", *outs)
     return folder
 
 

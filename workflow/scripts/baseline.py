@@ -10,20 +10,14 @@ import job
 def main(options: argparse.Namespace) -> None:
     from expander_sae.evaluation.cross_entropy import write_baseline
 
-    spec = json.loads(options.spec)
     write_baseline(
+        json.loads(options.spec),
         Path(options.model),
         Path(options.ce),
         Path(options.train),
-        spec["layer"],
-        spec["columns"],
-        spec["recipe_settings"],
-        spec["tokens"],
-        spec["sequences"],
         Path(options.metrics),
         Path(options.documents),
         job.device(),
-        spec.get("train_cross_entropy", False),
     )
 
 

@@ -20,6 +20,7 @@ from expander_sae.errors import UserError, first_line
 from expander_sae.machine.device import resolve_device
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.inference import Inference, inferences
+from expander_sae.storage.files import file_sizes
 from expander_sae.storage.seals import agree, check_seal
 from expander_sae.training.run_folder import WEIGHTS
 
@@ -45,10 +46,16 @@ def load_weights(options: argparse.Namespace) -> SparseAutoencoder:
     return load(options.weights, resolve_device(options.device, "--device"), options.backend)
 
 
+def given_activations(options: argparse.Namespace, m: int | None = None, fewer: bool = False) -> np.ndarray:
+    """The activations that the options of `arguments.add_activations` name; see `read_activations`."""
+    picked = (options.tensor, options.column, options.split, options.tokens)
+    return read_activations(options.activations, *picked, m, fewer)
+
+
 def stored_bytes(given: Path) -> int:
     """Bytes of the weights file, of that of a run folder, or of all files of another library's folder."""
     if given.is_dir() and not (given / WEIGHTS).is_file():
-        return sum(file.stat().st_size for file in given.iterdir() if file.is_file())
+        return sum(file_sizes(given).values())
     return (given / WEIGHTS if given.is_dir() else given).stat().st_size
 
 

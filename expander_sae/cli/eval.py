@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
-    from expander_sae.cli.data import inference_of, load_weights, read_activations
+    from expander_sae.cli.data import given_activations, inference_of, load_weights
     from expander_sae.evaluation.reconstruction import measure
     from expander_sae.machine.progress import Progress
     from expander_sae.model.autoencoder import SparseAutoencoder
@@ -42,9 +42,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 
     inferences = {name: inference_of(name) for name in options.inference}
     autoencoder = load_weights(options)
-    activations = read_activations(
-        options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
-    )
+    activations = given_activations(options, autoencoder.m)
     rows = encoded_rows(autoencoder, activations, options.activations)
     measured: dict[str, dict[str, float]] = {}
     for name, inference in inferences.items():

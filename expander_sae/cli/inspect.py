@@ -91,16 +91,14 @@ def _firing(autoencoder: SparseAutoencoder, options: argparse.Namespace) -> dict
     import numpy as np
     from torch import Tensor
 
-    from expander_sae.cli.data import read_activations
+    from expander_sae.cli.data import given_activations
     from expander_sae.evaluation.collisions import collisions, relabelled
     from expander_sae.evaluation.reconstruction import measure
     from expander_sae.model.dictionary import SparseCode
     from expander_sae.pursuit.codes import encoded_rows, joined
     from expander_sae.storage.arrays import widened
 
-    activations = read_activations(
-        options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
-    )
+    activations = given_activations(options, autoencoder.m)
     rows = encoded_rows(autoencoder, activations, options.activations)
     parts: list[SparseCode] = []
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
     import math
 
-    from expander_sae.cli.data import inference_of, load_weights, read_activations
+    from expander_sae.cli.data import given_activations, inference_of, load_weights
     from expander_sae.cli.outputs import ACTIVATIONS, WEIGHTS, check_files
     from expander_sae.errors import UserError
     from expander_sae.pursuit.codes import codes_of
@@ -46,9 +46,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         if options.k > autoencoder.n:
             raise UserError(f"--k: found {options.k}, expected 1 to n = {autoencoder.n}")
         autoencoder.k = options.k
-    activations = read_activations(
-        options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
-    )
+    activations = given_activations(options, autoencoder.m)
     codes = codes_of(autoencoder, activations, inference, options.inference)
     write = _parquet if options.out.suffix == ".parquet" else _safetensors
     settings = {"n": autoencoder.n, "k": autoencoder.k, "inference": options.inference}

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from expander_sae.errors import UserError, first_line
 from expander_sae.interop import saelens
+from expander_sae.interop.fidelity import Fidelity
 from expander_sae.interop.model_card import METRICS, model_card
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.storage.files import file_sizes
 from expander_sae.training.run_folder import LOG, RECORD, WEIGHTS
 
 CARD = "README.md"
@@ -82,32 +84,44 @@ def push(
     Raises:
         UserError: no weights in `folder`, or the Hub refused; the message says why.
     """
-    folder = Path(folder)
-    if with_saelens not in (None, "dense", "compact"):
-        raise UserError(f"with_saelens: found {with_saelens!r}, expected 'dense', 'compact' or None")
-    sae = SparseAutoencoder.load(folder / WEIGHTS)
     with tempfile.TemporaryDirectory() as temporary:
         stage = Path(temporary)
-        for name in FILES:
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, stage / name)
-        fidelity = None
-        if with_saelens is not None:
-            named: dict[str, Any] = {} if base_model is None else {"model_name": base_model}
-            compact = with_saelens == "compact"
-            fidelity = saelens.export(sae, stage / "saelens", activations, compact, say=False, **named)
-        about: dict[str, Any] = {
-            "licence": licence,
-            "base_model": base_model,
-            "dataset": dataset,
-            "table": table,
-        }
-        card = model_card(folder, repo_id, saelens=with_saelens, fidelity=fidelity, **about)
+        fidelity = _gather(Path(folder), stage, with_saelens, activations, base_model)
+        card = model_card(
+            folder,
+            repo_id,
+            licence=licence,
+            base_model=base_model,
+            dataset=dataset,
+            table=table,
+            saelens=with_saelens,
+            fidelity=fidelity,
+        )
         (stage / CARD).write_text(card, encoding="utf-8")
-        paths = (path for path in sorted(stage.rglob("*")) if path.is_file())
-        files = {path.relative_to(stage).as_posix(): path.stat().st_size for path in paths}
+        files = file_sizes(stage)
         url = None if dry_run else _upload(client or _client(), repo_id, private, stage, message, revision)
     return Pushed(files, card, url)
+
+
+def _gather(
+    folder: Path,
+    stage: Path,
+    with_saelens: str | None,
+    activations: Tensor | np.ndarray | None,
+    model_name: str | None,
+) -> Fidelity | None:
+    """Copy the run's files and add the SAELens folder; what was measured of it."""
+    if with_saelens not in (None, "dense", "compact"):
+        raise UserError(f"with_saelens: found {with_saelens!r}, expected 'dense', 'compact' or None")
+    autoencoder = SparseAutoencoder.load(folder / WEIGHTS)
+    for name in FILES:
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, stage / name)
+    if with_saelens is None:
+        return None
+    named: dict[str, Any] = {} if model_name is None else {"model_name": model_name}
+    compact = with_saelens == "compact"
+    return saelens.export(autoencoder, stage / "saelens", activations, compact, say=False, **named)
 
 
 def _upload(
@@ -147,7 +161,7 @@ def pull(
     """
     hub = client or _client()
     if folder is None:
-        return _fetch(hub, repo_id, revision, None)
+        return _fetch(hub, repo_id, revision)
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file, expected a folder to write")
@@ -161,21 +175,24 @@ def pull(
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".pull-", dir=parent) as temporary:
-            fetched = _fetch(hub, repo_id, revision, Path(temporary) / "fetched")
-            folder.mkdir(exist_ok=True)
-            # Cut short, this leaves a folder without weights, not weights beside another run's files.
-            (folder / WEIGHTS).unlink(missing_ok=True)
-            for name in sorted(PULLED, key=lambda name: name == WEIGHTS):
-                if (fetched / name).is_file():
-                    os.replace(fetched / name, folder / name)
-                else:
-                    (folder / name).unlink(missing_ok=True)
+            _replace(folder, _fetch(hub, repo_id, revision, Path(temporary) / "fetched"))
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
     return folder
 
 
-def _fetch(hub: Client, repo_id: str, revision: str | None, folder: Path | None) -> Path:
+def _replace(folder: Path, fetched: Path) -> None:
+    """Make the files of `folder` those fetched; cut short, it is left without weights, not with others'."""
+    folder.mkdir(exist_ok=True)
+    (folder / WEIGHTS).unlink(missing_ok=True)
+    for name in sorted(PULLED, key=lambda name: name == WEIGHTS):
+        if (fetched / name).is_file():
+            os.replace(fetched / name, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _fetch(hub: Client, repo_id: str, revision: str | None, folder: Path | None = None) -> Path:
     local = None if folder is None else str(folder)
     with _told(repo_id):
         fetched = Path(

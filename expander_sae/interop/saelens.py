@@ -29,13 +29,6 @@ COMPACT = "expander_topk"
 _COMPACT_ENCODERS = ("tied", "warm_tied", "independent")
 FORMAT_VERSION = "6.54.12"
 """The SAELens version whose format this is. Without one of at least 6.0.0 its loader drops the metadata."""
-_FIXED = {
-    "dtype": "float32",
-    "device": "cpu",
-    "apply_b_dec_to_input": True,
-    "normalize_activations": "none",
-    "reshape_activations": "none",
-}
 
 
 def export(
@@ -74,31 +67,36 @@ def export(
         UserError: activations of another width; with `compact`, what it cannot hold.
     """
     folder = Path(folder)
-    record = mask_record(autoencoder)
-    if compact:
-        tensors = compact_tensors(autoencoder)
-        kept = {"mask": record["mask"], "encoder": record["encoder"]}
-        kept |= {"norm_limit": autoencoder.about.get("norm_limit")}
-    else:
-        tensors = dense_tensors(autoencoder)
-        # Columns have unit norm, so this changes nothing but makes `fold_W_dec_norm` possible. A
-        # column of zeros would give 0/0.
-        kept = {"rescale_acts_by_decoder_norm": bool((tensors["W_dec"].norm(dim=1) > 0).all())}
+    tensors = compact_tensors(autoencoder) if compact else dense_tensors(autoencoder)
+    config = _config(autoencoder, compact, tensors)
     measured, said = measured_record(autoencoder, folder, activations, say, relu=not compact)
     given = {"context_size": context_size, "prepend_bos": prepend_bos} | metadata
     known = _known(autoencoder) | {key: value for key, value in given.items() if value is not None}
+    ours = mask_record(autoencoder) | {"fidelity": said}
+    save_tensors(tensors, folder / WEIGHTS, {})
+    write_json(folder / CONFIG, config | {"metadata": known | {"expander_sae": ours}})
+    return measured
+
+
+def _config(autoencoder: SparseAutoencoder, compact: bool, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Everything of cfg.json but its metadata."""
     config = {
         "architecture": COMPACT if compact else "topk",
         "d_in": autoencoder.m,
         "d_sae": autoencoder.n,
         "k": autoencoder.k,
-        **_FIXED,
-        **kept,
-        "metadata": known | {"expander_sae": record | {"fidelity": said}},
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
     }
-    save_tensors(tensors, folder / WEIGHTS, {})
-    write_json(folder / CONFIG, config)
-    return measured
+    if compact:
+        record, limit = mask_record(autoencoder), autoencoder.about.get("norm_limit")
+        return config | {"mask": record["mask"], "encoder": record["encoder"], "norm_limit": limit}
+    # Columns have unit norm, so this changes nothing but makes `fold_W_dec_norm` possible. A column of
+    # zeros would give 0/0.
+    return config | {"rescale_acts_by_decoder_norm": bool((tensors["W_dec"].norm(dim=1) > 0).all())}
 
 
 def dense_tensors(autoencoder: SparseAutoencoder) -> dict[str, Tensor]:

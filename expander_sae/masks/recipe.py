@@ -22,7 +22,15 @@ from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
 @dataclass(frozen=True)
 class MaskRecipe:
-    """All that a mask depends on: family, shape (m rows, n columns, d nonzeros a column), seed."""
+    """All that a mask depends on: family, shape (m rows, n columns, d nonzeros a column), seed.
+
+    Examples:
+        >>> mask = MaskRecipe("expander", m=8, n=16, d=2, seed=0).generate()
+        >>> mask.rows[:2].tolist()  # of the first two columns, the same on every machine
+        [[2, 5], [0, 4]]
+        >>> mask.edges, mask.uncovered_rows()
+        (32, 0)
+    """
 
     family: str
     m: int

@@ -26,6 +26,11 @@ def omp(
 
     Raises:
         ValueError: arguments out of range.
+
+    Examples:
+        >>> dictionary = DenseDictionary(torch.eye(4))
+        >>> omp(dictionary, torch.tensor([[0.0, 1.0, 3.0, 0.5]]), k=2)
+        SparseCode(index=tensor([[2, 1]]), value=tensor([[3., 1.]]))
     """
     check_arguments(dictionary, target, k, selection, tolerance)
     if isinstance(dictionary, DenseDictionary) and dense_omp.serves(dictionary.weight, target.shape[0], k):

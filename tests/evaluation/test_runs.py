@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -187,23 +188,19 @@ def test_only_what_is_not_done_is_done(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_json(tmp_path / name / "run.json", {"fingerprint": name})
 
-    def runs(**settings: Any) -> list[tuple[Path, str]]:
-        return [
-            (tmp_path / name, pending.identity_of("evaluation", tmp_path / name, settings, pools=[1]))
-            for name in ("a", "b")
-        ]
-
     done: list[str] = []
+    pool = {"pools": [1]}
 
-    def work(folder: Path) -> dict[str, Any]:
+    def work(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         done.append(folder.name)
         tables.write_metrics([], folder / "metrics.parquet")
         return {"seconds": 1}
 
-    def measure(**settings: Any) -> list[str]:
+    def measure(work: Callable[..., dict[str, Any]] = work, **settings: Any) -> list[str]:
         done.clear()
-        worked = pending.measure(runs(**settings), "r.json", {"metrics.parquet": tables.read_metrics}, work)
-        assert worked == bool(done)
+        spec = {str(tmp_path / name): settings for name in ("a", "b")}
+        read = {"metrics.parquet": tables.read_metrics}
+        assert pending.measure("evaluation", spec, lambda _: pool, "r.json", read, work) == bool(done)
         return list(done)
 
     assert measure(k=1) == ["a", "b"]
@@ -214,11 +211,14 @@ def test_only_what_is_not_done_is_done(tmp_path: Path) -> None:
     (tmp_path / "a" / "metrics.parquet").write_bytes(b"torn")
     assert measure(k=2) == ["a"], "a damaged table"
 
-    def killed(folder: Path) -> dict[str, Any]:
-        work(folder)
+    pool["pools"] = [2]
+    assert measure(k=2) == ["a", "b"], "another pool"
+
+    def killed(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+        work(folder, settings)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pending.measure(runs(k=3), "r.json", {"metrics.parquet": tables.read_metrics}, killed)
+        measure(killed, k=3)
     assert measure(k=2) == ["a"], "its table is no longer the one that was measured under k=2"
     assert measure(k=3) == ["a", "b"], "the one that was under way is done again"

@@ -8,7 +8,7 @@ import job
 
 
 def main(options: argparse.Namespace) -> None:
-    from expander_sae.activations.language_model import materialise
+    from expander_sae.activations.weights import materialise
 
     out = Path(options.out)
     materialise(json.loads(options.spec), out.parent / "weights", out)

@@ -153,11 +153,6 @@ def test_more_sequences_than_the_pool_has(llama):
         spliced_sums(model, pool, lambda h: h, LAYER, 8)
 
 
-def spec(tokens, recipe):
-    columns = {"layer": LAYER, "columns": COLUMNS, "sequences": SEQUENCES}
-    return columns | {"tokens": tokens, "recipe_settings": recipe}
-
-
 def test_baseline_rows(llama, tmp_path):
     folder, documents = llama
     metrics, sums = tmp_path / "metrics.parquet", tmp_path / "documents.parquet"

@@ -97,7 +97,11 @@ def check_shape(config: Any, spec: dict[str, Any], key: str) -> None:
 
 
 def read_model(model_json: str | Path) -> dict[str, Any]:
-    """`model.json` with `path` made absolute; `UserError` when it or the files are missing or stale."""
+    """`model.json` with `path` made absolute.
+
+    Raises:
+        UserError: it or the model's files are missing or stale.
+    """
     model_json = Path(model_json)
     record = read_sealed_json(model_json, _RECORD, "model record")
     if record["lineage"] != lineage("model"):

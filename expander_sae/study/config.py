@@ -16,6 +16,7 @@ from expander_sae.errors import UserError
 from expander_sae.study import presets
 from expander_sae.study.blocks import Config
 from expander_sae.study.config_relations import semantic_errors
+from expander_sae.study.schema_tables import filled
 
 _MOST_VALUES = 1_000_000
 _LARGEST = 1e15
@@ -38,7 +39,7 @@ def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCH
     except RecursionError:
         raise UserError("config: found values nested without end, expected a few levels") from None
     try:
-        rules = _parsed(Path(schema).read_text(encoding="utf-8"))
+        rules = filled(_parsed(Path(schema).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(
             f"{schema}: no such file; a configuration is read in a checkout of the workflow, not by the "

@@ -68,7 +68,8 @@ class Dictionary(Protocol):
     ) -> Tensor:
         """Entries of Wᵀr + bias at index [B, k]: [B, k]; 0 where index is −1.
 
-        known: these entries where `correlate_topk` has just computed them.
+        Args:
+            known: these entries where `correlate_topk` has just computed them.
         """
         ...
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from expander_sae.claims.kinds import KINDS, Combine, Region, region
 from expander_sae.errors import UserError
-from expander_sae.measurements.document_cells import Request, default_split
+from expander_sae.measurements.document_cells import Request
+from expander_sae.measurements.index import default_split
 from expander_sae.measurements.tables import RUN_COLUMNS
 
 _TOP = ("confidence", "minimum_seeds", "draws", "settings", "claims")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from expander_sae.figures.sources import Sources, load
+from expander_sae.measurements.results import Results, read_results
 
 
-def sources_of(inputs: Any) -> Sources:
-    """Load the inputs of `figure_inputs` in workflow/rules/report.smk."""
-    return load(
+def sources_of(inputs: Any) -> Results:
+    """Read the inputs of `figure_inputs` in workflow/rules/report_inputs.smk."""
+    return read_results(
         inputs.metrics,
         inputs.published,
         inputs.synthetic,

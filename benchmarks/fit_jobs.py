@@ -18,15 +18,18 @@ import torch
 from benchmarks import extraction
 from expander_sae.activations.batching import batches
 from expander_sae.activations.language_model import LanguageModel, read_model
-from expander_sae.activations.pool import Pool, build_pool, normalisation
+from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.activations.tokens import TokenTable
 from expander_sae.cost.time_model import CPU_FILE
 from expander_sae.evaluation.cross_entropy import spliced_sums
+from expander_sae.machine.device import THREAD_VARIABLES
 from expander_sae.machine.provenance import hardware
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.stages import lineage
 from expander_sae.storage.files import read_json
+from expander_sae.study.recipes import RECIPES
+from expander_sae.training.normalisation import normalisation
 
 _LANES = 64  # 256 bytes in float32
 
@@ -35,11 +38,11 @@ import torch
 from expander_sae.training import run_folder
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.masks.recipe import MaskRecipe
-from expander_sae.training.recipes import RECIPES
-from expander_sae.training.loop import TrainingState, train_step
+from expander_sae.study.recipes import RECIPES
+from expander_sae.training.step import TrainingState, train_step
 model = SparseAutoencoder(64, 256, 8, MaskRecipe("expander", 64, 256, 4, 0).generate())
 model.initialise(torch.Generator().manual_seed(0))
-train_step(TrainingState.start(model, RECIPES["standard"], 0), torch.randn(64, 64), 10, RECIPES["standard"])
+train_step(TrainingState.start(model, RECIPES["standard"], 0), torch.randn(64, 64), RECIPES["standard"])
 """
 _START_MODEL = """
 from transformers import AutoModelForCausalLM
@@ -123,7 +126,7 @@ def constants(quick: bool) -> dict[str, float]:
 
 
 def _process(code: str) -> float:
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    threads = dict.fromkeys(THREAD_VARIABLES, "1")
     run = [sys.executable, "-c", code]
     return seconds(lambda: subprocess.run(run, check=True, env={**os.environ, **threads}))
 
@@ -138,7 +141,7 @@ def _pool_rates(folder: Path, tokens: int = 16_384, m: int = 576) -> dict[str, f
     about |= {"shard_tokens": tokens, "lineage": lineage("extraction")}
 
     def read() -> None:
-        normalisation(Pool.open(manifest), tokens, {"norm_limit": 10.0, "scale_to_sqrt_m": True})
+        normalisation(Pool.open(manifest), tokens, RECIPES["standard"])
 
     size = tokens * m * 4
     return {

@@ -43,12 +43,12 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 
     import torch
 
-    from expander_sae.cli.data import device_of
+    from expander_sae.machine.device import resolve_device
     from expander_sae.masks.recipe import MaskRecipe
     from expander_sae.model.autoencoder import SparseAutoencoder
     from expander_sae.rng import torch_generator
 
-    device = device_of(options.device)
+    device = resolve_device(options.device, "--device")
     mask = MaskRecipe(options.support, options.m, options.n, options.d, 0).generate()
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     for support, used in ((options.support, mask), ("dense", None)):
@@ -93,8 +93,8 @@ def _tasks(model: SparseAutoencoder, options: argparse.Namespace) -> dict[str, C
     import torch
 
     from expander_sae.pursuit.inference import INFERENCES
-    from expander_sae.training.loop import TrainingState, train_step
-    from expander_sae.training.recipes import RECIPES
+    from expander_sae.study.recipes import RECIPES
+    from expander_sae.training.step import TrainingState, train_step
 
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(options.batch, options.m, generator=generator).to(model.b_dec.device)
@@ -103,7 +103,7 @@ def _tasks(model: SparseAutoencoder, options: argparse.Namespace) -> dict[str, C
     state = TrainingState.start(model, recipe, seed=0)
     return {
         "encode": lambda: model.encode(batch),
-        "training step": lambda: train_step(state, batch, 1_000_000, recipe),
+        "training step": lambda: train_step(state, batch, recipe),
         "omp": lambda: INFERENCES["omp"](model, target),
     }
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from expander_sae.activations.splits import SPLITS
-from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, LOGIT_BYTES, Memory, ModelSize
+from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine, Shape
-from expander_sae.study.study import Cell, Model, Run, Study
-from expander_sae.training.recipes import Recipe
+from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS
+from expander_sae.study.study import Job, Model, Run, Study
 
 _TOKEN_BYTES = 10  # document, position and token id of a shard's row
-_EVALUATED = 512  # tokens in one call of an inference
 _BASELINES = 3  # passes over the cross-entropy sequences without an autoencoder; two more are nearly free
 
 
@@ -54,7 +53,7 @@ class Plan:
     ) -> None:
         self.study, self.machine, self.other = study, machine, other or machine
         self.gpu = other is not None
-        self.recipe = Recipe(**study.recipe_settings)
+        self.recipe = study.recipe_settings
         self.threads: int = study.config["compute"]["threads"]
         asked = study.config["compute"]["backend"]
         self.backend = machine.backend("auto" if self.gpu else asked)
@@ -77,11 +76,7 @@ class Plan:
             _stage("pool", (self.pool(m, split) for m in models for split in SPLITS for _ in m.layers)),
             _stage("mask", (self.mask(n, d) for n, d in masks.values())),
             _stage("training", (self.trainings(job.runs) for job in self.study.trainings), self.gpu),
-            _stage(
-                "baseline",
-                (self.baseline(m, layer) for m, layer in baselines),
-                self.gpu,
-            ),
+            _stage("baseline", (self.baseline(m, layer) for m, layer in baselines), self.gpu),
             _stage("evaluation", map(self.evaluation, self.study.cells.values()), self.gpu),
             Stage("tables, figure", (self.other.jobs["tables"] * len(runs) + 10,), self.memory.tables),
         ]
@@ -136,10 +131,6 @@ class Plan:
 
     def training(self, run: Run) -> Need:
         """One run: start, checks of the pool, and the steps."""
-        return Need(self.training_seconds(run), self.memory.training(run))
-
-    def training_seconds(self, run: Run) -> float:
-        """Of `training`."""
         jobs, shape = self.machine.jobs, Shape(run.m, run.n, run.d, run.k, self.recipe.batch_size)
         backend = DENSE if run.support == "dense" else self.backend
         step = self._call("train_step", backend, shape)
@@ -149,7 +140,8 @@ class Plan:
         if self.recipe.count_after_update:
             step += encode
         pool = self.memory.train_tokens[run.model] * run.m * FLOAT
-        return jobs["start"] + pool / self.other.jobs["read_bytes"] + run.steps * step / self.threads
+        seconds = jobs["start"] + pool / self.other.jobs["read_bytes"] + run.steps * step / self.threads
+        return Need(seconds, self.memory.training(run))
 
     def baseline(self, model: Model, layer: int) -> Need:
         """The cross-entropies of the model itself; it takes the memory of an evaluation."""
@@ -160,35 +152,36 @@ class Plan:
     def _largest_evaluation(self, model: str) -> float:
         return max(self.memory.evaluation(run) for run in self.study.runs if run.model == model)
 
-    def evaluation(self, cell: Cell) -> Need:
+    def evaluation(self, cell: Job) -> Need:
         """The seeds of a setting, one after the other in one process."""
-        return Need(self.evaluation_seconds(cell), max(map(self.memory.evaluation, cell.runs)))
-
-    def evaluation_seconds(self, cell: Cell) -> float:
-        """Of `evaluation`."""
-        return self.machine.jobs["start_model"] + sum(map(self._run_evaluation, cell.runs))
+        seconds = self.machine.jobs["start_model"] + sum(map(self._run_evaluation, cell.runs))
+        return Need(seconds, max(map(self.memory.evaluation, cell.runs)))
 
     def _run_evaluation(self, run: Run) -> float:
         size, asked = self.sizes[run.model], run.evaluation
         seconds = size.parameters * self.machine.jobs["load"]
-        for name in asked["inference"]:
-            seconds += self._inference(run, name, asked["test_tokens"])
-        for name in asked["cross_entropy"]:
+        for name in asked.inference:
+            seconds += self._inference(run, name, asked.test_tokens)
+        for name in asked.cross_entropy:
             seconds += self._inference(run, name, self.memory.sequence_tokens)
             seconds += self._splice(size, run.layer)
         return seconds
 
     def _inference(self, run: Run, name: str, tokens: int) -> float:
         """Codes and reconstructions of that many tokens."""
-        shape = Shape(run.m, run.n, run.d, run.k, _EVALUATED)
         backend = DENSE if run.support == "dense" else self.backend
         task = "omp" if name == "omp" else "encode_topk"
-        return tokens / _EVALUATED * self._call(task, backend, shape) / self.threads
+        calls, rest = divmod(tokens, EVALUATED_TOKENS)
+        seconds = 0.0
+        for count, batch in ((calls, EVALUATED_TOKENS), (1, rest)):
+            if count and batch:
+                seconds += count * self._call(task, backend, Shape(run.m, run.n, run.d, run.k, batch))
+        return seconds / self.threads
 
     def _splice(self, size: ModelSize, layer: int) -> float:
         """The layers above `layer`, head and losses, for all cross-entropy sequences."""
         tokens = self.memory.sequence_tokens
-        batch = max(1, (LOGIT_BYTES // 4) // size.vocabulary)
+        batch = max(1, LOGITS // size.vocabulary)
         logits = tokens * size.vocabulary / self.machine.jobs["logits"]
         return (self._forward(size, tokens, batch, size.depth - 1 - layer) + logits) / self.threads
 
@@ -226,8 +219,8 @@ def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
     documents = config["tokens"]["test"] / config["corpus"]["context"]
     # Rows of a document: three metrics of each inference on test, one on cross-entropy; kept thrice.
     rows = sum(
-        3 * documents * len(run.evaluation["inference"])
-        + config["tokens"]["ce_sequences"] * len(run.evaluation["cross_entropy"])
+        3 * documents * len(run.evaluation.inference)
+        + config["tokens"]["ce_sequences"] * len(run.evaluation.cross_entropy)
         for run in study.runs
     )
     yield "tables", rows * 3 * 16 + 60_000.0 * len(study.runs)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from expander_sae.masks.supports import support_of
+from expander_sae.pursuit.inference import everywhere
 from expander_sae.study.blocks import AXES, Config, as_list, blocks, sizes
-from expander_sae.study.run import Run
+from expander_sae.study.recipes import Recipe
+from expander_sae.study.run import Analysis, Evaluation, Run
 
-INFERENCES = ("encoder", "omp")
 ANALYSES = ("pursuits", "features", "collisions", "certificates", "novelty")
 
 
@@ -21,7 +23,7 @@ class Labels:
     models: dict[str, dict[str, Any]]
     corpus: str
     recipe: str
-    recipe_settings: dict[str, Any]
+    recipe_settings: Recipe
 
 
 def collect(config: Config, labels: Labels) -> tuple[tuple[Run, ...], list[str]]:
@@ -47,7 +49,7 @@ def _block_runs(
         for layer, n in product(layers, sizes(block, m)):
             for support, encoder, d, k, seed, tokens, steps in product(*(block[key] for key in AXES)):
                 width, features, length = d, n, steps
-                if support == "dense":
+                if support_of(support).full:
                     width, features = m, matched(match, m, n, d)
                     length = max(1, round(steps * d / m)) if match == "compute" else steps
                     if match in ("decoder", "total") and features <= 2 * k:
@@ -76,22 +78,22 @@ def _block_runs(
                 )
 
 
-def _measured(config: Config, block: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(evaluation, analysis) of a block's runs. What an analysis is not asked for names no result."""
+def _measured(config: Config, block: dict[str, Any]) -> tuple[Evaluation, Analysis]:
+    """How a block's runs are measured. What an analysis is not asked for names no result."""
     tokens, pursuits = config["tokens"], "pursuits" in block["analyses"]
-    evaluation = {
-        "inference": in_order(block["inference"], INFERENCES),
-        "cross_entropy": in_order(block["cross_entropy"], INFERENCES),
-        "test_tokens": tokens["test"],
-        "ce_sequences": tokens["ce_sequences"],
-        "train_cross_entropy": block["train_cross_entropy"],
-    }
-    analysis = {
-        "analyses": in_order(block["analyses"], ANALYSES),
-        "test_tokens": tokens["test"],
-        "pursuits": sorted(config["evaluation"]["pursuits"]) if pursuits else [],
-        "pursuit_tokens": config["evaluation"]["pursuit_tokens"] if pursuits else 0,
-    }
+    evaluation = Evaluation(
+        inference=in_order(block["inference"], everywhere()),
+        cross_entropy=in_order(block["cross_entropy"], everywhere()),
+        test_tokens=tokens["test"],
+        ce_sequences=tokens["ce_sequences"],
+        train_cross_entropy=block["train_cross_entropy"],
+    )
+    analysis = Analysis(
+        analyses=in_order(block["analyses"], ANALYSES),
+        test_tokens=tokens["test"],
+        pursuits=tuple(sorted(config["evaluation"]["pursuits"])) if pursuits else (),
+        pursuit_tokens=config["evaluation"]["pursuit_tokens"] if pursuits else 0,
+    )
     return evaluation, analysis
 
 
@@ -104,27 +106,23 @@ def matched(match: str | None, m: int, n: int, d: int) -> int:
 
 def _merge(known: Run, again: Run) -> Run:
     """A run that two blocks name is measured in every way that either asks for."""
-    return replace(
-        known,
-        evaluation=_union(known.evaluation, again.evaluation, ("inference", "cross_entropy"), INFERENCES)
-        | {
-            "train_cross_entropy": known.evaluation["train_cross_entropy"]
-            or again.evaluation["train_cross_entropy"]
-        },
-        analysis=_union(known.analysis, again.analysis, ("analyses",), ANALYSES)
-        | {
-            "pursuits": sorted({*known.analysis["pursuits"], *again.analysis["pursuits"]}),
-            "pursuit_tokens": max(known.analysis["pursuit_tokens"], again.analysis["pursuit_tokens"]),
-        },
+    one, other = known.evaluation, again.evaluation
+    evaluation = replace(
+        one,
+        inference=in_order(one.inference + other.inference, everywhere()),
+        cross_entropy=in_order(one.cross_entropy + other.cross_entropy, everywhere()),
+        train_cross_entropy=one.train_cross_entropy or other.train_cross_entropy,
     )
+    first, second = known.analysis, again.analysis
+    analysis = replace(
+        first,
+        analyses=in_order(first.analyses + second.analyses, ANALYSES),
+        pursuits=tuple(sorted({*first.pursuits, *second.pursuits})),
+        pursuit_tokens=max(first.pursuit_tokens, second.pursuit_tokens),
+    )
+    return replace(known, evaluation=evaluation, analysis=analysis)
 
 
-def _union(
-    known: dict[str, Any], again: dict[str, Any], keys: tuple[str, ...], order: tuple[str, ...]
-) -> dict[str, Any]:
-    return known | {key: in_order([*known[key], *again[key]], order) for key in keys}
-
-
-def in_order(names: Any, order: tuple[str, ...]) -> list[str]:
+def in_order(names: Collection[str], order: tuple[str, ...]) -> tuple[str, ...]:
     """Each name once, in this order, whatever the configuration's was."""
-    return [name for name in order if name in names]
+    return tuple(name for name in order if name in names)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
@@ -24,16 +24,12 @@ OTHER_TABLES = ("metrics", "documents")
 _DIGEST = re.compile(r"-[0-9a-f]{12}$")
 
 
-def row_name(run: Run, analysis: dict[str, Any] | None) -> str:
-    """Name of a run's rows. analysis: what its analysis is told, or None for none."""
+def row_name(run: Run) -> str:
+    """Name of a run's rows."""
+    analysis = asdict(run.analysis) if run.analysis.analyses else None
     stages = [lineage("evaluation")] + ([] if analysis is None else [lineage("analysis")])
-    asked = digest([run.path, run.train_spec(), run.eval_spec(), analysis, stages])[:12]
-    return f"{_plain(run.path)}-{asked}"
-
-
-def folder_name(folder: str) -> str:
-    """Name of the rows of a folder of results/ whose own name holds a digest."""
-    return _plain(folder)
+    asked = digest([run.path, run.spec, asdict(run.evaluation), analysis, stages])[:12]
+    return f"{folder_name(run.path)}-{asked}"
 
 
 def stem(name: str) -> str:
@@ -43,7 +39,7 @@ def stem(name: str) -> str:
 
 def comes_from(name: str, folder: str) -> bool:
     """Whether rows of this name are those of a run's folder, or of a folder with a digest of its own."""
-    return _plain(folder) in (name, stem(name))
+    return folder_name(folder) in (name, stem(name))
 
 
 def superseded(file: str | Path) -> list[Path]:
@@ -57,7 +53,8 @@ def superseded(file: str | Path) -> list[Path]:
     return [file.parent / other for other in beside if other != file.name and pattern.fullmatch(other)]
 
 
-def _plain(path: str) -> str:
+def folder_name(path: str) -> str:
+    """Name of the rows of a folder of results/, but for the digest where its own name holds none."""
     return path.removeprefix(f"{RESULTS}/").replace("/", "_")
 
 

@@ -1,45 +1,69 @@
-"""Runs as they are planned: what tells one from another, where it lies and what its jobs are told.
+"""One training: what tells it from another, how it is measured, and where it lies.
 
-Imports neither torch, numpy nor pandas: thousands of runs are planned in seconds.
+Nothing else states the columns of a run: configurations are expanded into `Run`s, jobs and weights hold
+their specs, tables have their columns, and look-ups go by `Cell`. Imports neither torch, numpy nor
+pandas: thousands of runs are planned in seconds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_type_hints
 
-from expander_sae.masks.shapes import PRUNED
+from expander_sae.masks.supports import support_of
+from expander_sae.study.json_objects import object_with, record, typed
+from expander_sae.study.recipes import Recipe
 
 RESULTS = "results"
-RUN_COLUMNS = (
-    "model",
-    "corpus",
-    "layer",
-    "recipe",
-    "support",
-    "encoder",
-    "m",
-    "n",
-    "d",
-    "k",
-    "train_tokens",
-    "steps",
-    "seed",
-)
-"""What tells a run from another, in the order of the tables' columns."""
-
-UNMASKED = ("dense", PRUNED)
-"""Supports without a mask file."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training: everything that tells it from another, and how it is measured.
+class Evaluation:
+    """How well a run rebuilds: what is measured, and on how much; nothing unless something is named.
 
-    Equality and hash leave out what follows from the labels (`recipe_settings`) and what is
-    measured afterwards (`evaluation`, `analysis`).
+    Args:
+        inference: how codes are found, each measured on the test tokens.
+        cross_entropy: those of them whose reconstructions are spliced into the language model.
+        train_cross_entropy: whether the encoder's are also spliced in on documents of the training pool.
     """
+
+    inference: tuple[str, ...] = ()
+    cross_entropy: tuple[str, ...] = ()
+    test_tokens: int = 0
+    ce_sequences: int = 0
+    train_cross_entropy: bool = False
+
+    @classmethod
+    def from_json(cls, settings: Any) -> Evaluation:
+        """What an evaluation job is told of a run; raises `UserError` on a malformed one."""
+        return record(cls, settings, "evaluation")
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What else is measured of a run; nothing unless an analysis is named.
+
+    Args:
+        pursuits: what is compared beside the encoder and OMP, on `pursuit_tokens` test tokens.
+        reference: folder of the dense run that novelty is measured against, if there is one.
+    """
+
+    analyses: tuple[str, ...] = ()
+    test_tokens: int = 0
+    pursuits: tuple[str, ...] = ()
+    pursuit_tokens: int = 0
+    reference: str | None = None
+
+    @classmethod
+    def from_json(cls, settings: Any) -> Analysis:
+        """What an analysis job is told of a run; raises `UserError` on a malformed one."""
+        return record(cls, settings, "analysis")
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """What the runs share that differ in their seed alone."""
 
     model: str
     corpus: str
@@ -53,28 +77,69 @@ class Run:
     k: int
     train_tokens: int
     steps: int
-    seed: int
-    recipe_settings: dict[str, Any] = field(compare=False, repr=False)
-    evaluation: dict[str, Any] = field(compare=False, repr=False)
-    analysis: dict[str, Any] = field(compare=False, repr=False)
 
     @cached_property
-    def cell(self) -> str:
-        """The path without results/ and seed: what the seeds of one setting share."""
+    def name(self) -> str:
+        """The path below results/."""
         return (
             f"{self.model}/{self.corpus}/layer{self.layer}/{self.recipe}_t{self.train_tokens}_s{self.steps}"
             f"/{self.support}-{self.encoder}/n{self.n}_d{self.d}_k{self.k}"
         )
 
+
+@dataclass(frozen=True, order=True)
+class Run(Cell):
+    """One training, its recipe, and how it is measured.
+
+    Equality, order and hash leave out what follows from the labels (`recipe_settings`) and what is
+    measured afterwards (`evaluation`, `analysis`).
+    """
+
+    seed: int
+    recipe_settings: Recipe = field(compare=False, repr=False)
+    evaluation: Evaluation = field(default=Evaluation(), compare=False, repr=False)
+    analysis: Analysis = field(default=Analysis(), compare=False, repr=False)
+
+    @classmethod
+    def from_spec(cls, spec: Any) -> Run:
+        """The run of a training job, a run.json or a workflow's weights: the inverse of `spec`.
+
+        Raises:
+            UserError: no JSON object, a key is missing or unknown, or a value has another type.
+        """
+        found = object_with((*RUN_COLUMNS, "recipe_settings"), spec, "spec")
+        columns = {name: typed(kind, found[name], f"spec.{name}") for name, kind in RUN_COLUMNS.items()}
+        return cls(**columns, recipe_settings=Recipe.from_json(found["recipe_settings"]))
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Column → value, in the tables' order."""
+        return {name: getattr(self, name) for name in RUN_COLUMNS}
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the training job is told, as a JSON object."""
+        return {**self.columns, "recipe_settings": dict(vars(self.recipe_settings))}
+
+    @cached_property
+    def cell(self) -> Cell:
+        """The cell that the run is one seed of."""
+        return Cell(*(getattr(self, name) for name in CELL_COLUMNS))
+
+    @cached_property
+    def name(self) -> str:
+        """The path below results/."""
+        return f"{self.cell.name}_seed{self.seed}"
+
     @cached_property
     def path(self) -> str:
         """The run's folder."""
-        return f"{RESULTS}/{self.cell}_seed{self.seed}"
+        return f"{RESULTS}/{self.name}"
 
     @property
     def mask(self) -> str | None:
         """The mask's file; None where no recipe generates one."""
-        if self.support in UNMASKED:
+        if support_of(self.support).make is None:
             return None
         return f"{RESULTS}/masks/{self.support}_m{self.m}_n{self.n}_d{self.d}_seed{self.seed}.json"
 
@@ -82,57 +147,22 @@ class Run:
     def dense(self) -> Run:
         """The full dense tied run that this one is compared with or pruned from: same layer, data,
         recipe, n, k and seed. It is trained and not measured, unless the study asks for it."""
-        nothing: dict[str, Any] = {"inference": [], "cross_entropy": []}
-        return replace(
-            self,
-            support="dense",
-            encoder="tied",
-            d=self.m,
-            evaluation=self.evaluation | nothing,
-            analysis=self.analysis | {"analyses": [], "pursuits": []},
-        )
+        dense = replace(self, support="dense", encoder="tied", d=self.m)
+        return replace(dense, evaluation=Evaluation(), analysis=Analysis())
 
     @property
     def parent(self) -> Run | None:
         """The run whose weights this one starts from, if any."""
-        return self.dense if self.support == PRUNED else None
-
-    def train_spec(self) -> dict[str, Any]:
-        """What the training job is told."""
-        # Not dataclasses.asdict, which takes a second for thousands of runs.
-        return {name: getattr(self, name) for name in (*RUN_COLUMNS, "recipe_settings")}
-
-    def eval_spec(self) -> dict[str, Any]:
-        """What the evaluation job is told."""
-        return dict(self.evaluation)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Seeds of one setting that share a job."""
-
-    name: str
-    runs: tuple[Run, ...]
+        return self.dense if support_of(self.support).parent else None
 
     @property
-    def seeds(self) -> tuple[int, ...]:
-        return tuple(run.seed for run in self.runs)
+    def unaided(self) -> Run:
+        """Stands in the tables for the language model itself, where no autoencoder is."""
+        return replace(self, support="none", encoder="none", n=0, d=0, k=0, steps=0, seed=0)
 
 
-@dataclass(frozen=True)
-class Model:
-    """A model of the config and the layers that its runs use."""
+CELL_COLUMNS = tuple(column.name for column in fields(Cell))
+"""What tells a cell from another, in the order of the tables' columns."""
 
-    label: str
-    spec: dict[str, Any]
-    layers: tuple[int, ...]
-
-
-def cells_of(runs: tuple[Run, ...]) -> dict[str, Cell]:
-    """Cell name → its runs, in the order of the seeds."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.cell, []).append(run)
-    return {
-        name: Cell(name, tuple(sorted(group, key=lambda run: run.seed))) for name, group in groups.items()
-    }
+RUN_COLUMNS: dict[str, type] = {name: get_type_hints(Run)[name] for name in (*CELL_COLUMNS, "seed")}
+"""What tells a run from another, in that order, and the type of each."""

@@ -1,18 +1,15 @@
 import json
-import math
 
 import numpy as np
 import pytest
 
-from expander_sae.activations.pool import Pool, build_pool, normalisation
+from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.errors import UserError
 from expander_sae.stages import lineage
 from expander_sae.storage.seals import write_sealed_json
 
 M, SHARD = 5, 30
-STANDARD = {"norm_limit": 3.0, "scale_to_sqrt_m": True}
-PAPER = {"norm_limit": None, "scale_to_sqrt_m": False}
 
 
 def activations(count):
@@ -117,29 +114,3 @@ def test_missing_shard_and_no_token(tmp_path):
     with pytest.raises(UserError, match="found no token in the train split"):
         build(tmp_path, [])
     assert not (tmp_path / "train.f32").exists()
-
-
-@pytest.mark.parametrize("tokens", [70, 41, 1])
-def test_normalisation_by_hand(pool, tokens):
-    values = activations(70)[:tokens].astype(np.float64)
-    norms = np.linalg.norm(values, axis=1)
-    found = normalisation(pool, tokens, STANDARD)
-    kept = norms <= 3 * np.median(norms)
-    assert found.limit == pytest.approx(3 * np.median(norms), rel=1e-12)
-    assert np.array_equal(found.kept, np.flatnonzero(kept))
-    np.testing.assert_allclose(found.mean, values[kept].mean(axis=0), rtol=1e-6)
-    assert np.linalg.norm(found.scale * values[kept], axis=1).mean() == pytest.approx(math.sqrt(M), rel=1e-12)
-    assert found.mean.dtype == np.float32 and found.kept.dtype == np.int64
-
-
-def test_paper_recipe_keeps_everything_as_it_is(pool):
-    found = normalisation(pool, 70, PAPER)
-    assert (found.limit, found.scale, len(found.kept)) == (math.inf, 1.0, 70)
-    np.testing.assert_allclose(found.mean, activations(70).astype(np.float64).mean(axis=0), rtol=1e-6)
-
-
-def test_normalisation_refuses_impossible_settings(pool):
-    with pytest.raises(UserError, match=r"recipe\.norm_limit: found 0\.001"):
-        normalisation(pool, 70, {**STANDARD, "norm_limit": 0.001})
-    with pytest.raises(UserError, match="found 70 tokens, expected 71"):
-        normalisation(pool, 71, STANDARD)

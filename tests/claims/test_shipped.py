@@ -21,13 +21,13 @@ def gives(run: Run, request: Request) -> bool:
     if any(getattr(run, column) != value for column, value in request.where.items()):
         return False
     if request.split == "ce_train":
-        return run.evaluation["train_cross_entropy"]
+        return run.evaluation.train_cross_entropy
     if request.split == "ce":
-        return request.inference in run.evaluation["cross_entropy"]
+        return request.inference in run.evaluation.cross_entropy
     if request.metric == "relative_error":
-        return request.inference in run.evaluation["inference"]
+        return request.inference in run.evaluation.inference
     analysis = "novelty" if request.metric.startswith("novel") else "certificates"
-    return analysis in run.analysis["analyses"]
+    return analysis in run.analysis.analyses
 
 
 def test_the_study_s_verdicts_follow_from_its_rows(tmp_path):

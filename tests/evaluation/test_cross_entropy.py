@@ -8,11 +8,13 @@ from torch.nn import functional
 
 from expander_sae.activations.extraction import extract_shard
 from expander_sae.activations.language_model import LanguageModel, decoder_layers
-from expander_sae.activations.pool import Pool, build_pool, normalisation
+from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
 from expander_sae.errors import UserError
 from expander_sae.evaluation import cross_entropy
 from expander_sae.evaluation.cross_entropy import recovered, spliced_sums, write_baseline
+from expander_sae.study.recipes import Recipe
+from expander_sae.training.normalisation import normalisation
 from tests.tiny_models import ARCHITECTURES, DEPTH, VOCABULARY, WIDTH, tiny_model, tiny_model_json
 
 LAYER, SEQUENCES = 1, 5
@@ -162,7 +164,7 @@ def test_baseline_rows(llama, tmp_path):
     pool = Pool.open(folder / "ce.json")
     rows = sum(len(document.token_ids) for document in documents)
     truth = torch.from_numpy(np.array(pool.activations[:rows]))
-    found = normalisation(Pool.open(folder / "train.json"), tokens, RECIPE)
+    found = normalisation(Pool.open(folder / "train.json"), tokens, Recipe(**RECIPE))
     mean = torch.from_numpy(found.mean).expand_as(truth)
     passed = torch.from_numpy(pool.norms[:rows] > found.limit)[:, None]
     assert 0 < passed.sum() < rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.inference import INFERENCES
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
-from expander_sae.training import run_folder
-from expander_sae.training.recipes import RECIPES
+from expander_sae.study.recipes import RECIPES
+from expander_sae.study.run import Run
+from expander_sae.training.run_folder import RunFiles, train_runs
 
 M, N, D, K, TOKENS = 12, 48, 4, 3, 200
 
@@ -44,11 +45,11 @@ def train(folder: Path, values: np.ndarray, **changes: Any) -> dict[str, Any]:
     write_shard(folder / "shard.parquet", rows(values), about)
     build_pool([folder / "shard.parquet"], "train", folder / "train.f32", folder / "train.json", {})
     write_mask({"family": "expander", "m": M, "n": N, "d": D, "seed": 0}, folder / "mask.json")
-    settings = asdict(replace(RECIPES["standard"], batch_size=16, **changes))
-    spec = {"model": "tiny", "corpus": "text", "layer": 1, "recipe": "standard", "recipe_settings": settings}
-    spec |= {"support": "expander", "encoder": "tied", "m": M, "n": N, "d": D, "k": K}
-    spec |= {"train_tokens": len(values), "steps": 60, "seed": 0}
-    run_folder.train_run(spec, folder / "train.json", folder / "mask.json", folder / "run", backend="torch")
+    recipe = replace(RECIPES["standard"], batch_size=16, **changes)
+    shape = ("expander", "tied", M, N, D, K)
+    run = Run("tiny", "text", 1, "standard", *shape, len(values), 60, 0, recipe)
+    files = RunFiles(run, folder / "run", folder / "mask.json")
+    train_runs([files], folder / "train.json", backend="torch")
     return json.loads((folder / "run" / "run.json").read_text())
 
 
@@ -61,7 +62,7 @@ def test_a_loss_that_overflows_ends_the_run_and_is_recorded(tmp_path: Path) -> N
 
 def test_a_run_that_diverges_is_told_by_its_error(tmp_path: Path) -> None:
     assert train(tmp_path, activations(), learning_rate=1e4, learning_rate_end=1e4)["finite"] in (True, False)
-    autoencoder, _ = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors", backend="torch")
+    autoencoder = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors", backend="torch")
     _, found = reconstruct(autoencoder, activations().astype("f4"), INFERENCES["encoder"])
     assert not found.summary()["relative_error"] <= 1, "which is what the table calls diverged"
 
@@ -76,7 +77,7 @@ def test_massive_activations_are_passed_through(tmp_path: Path) -> None:
 def test_constant_activations_train_and_explain_no_variance(tmp_path: Path) -> None:
     values = np.tile(activations()[:1], (TOKENS, 1))
     assert train(tmp_path, values)["finite"]
-    autoencoder, _ = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors", backend="torch")
+    autoencoder = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors", backend="torch")
     summary = reconstruct(autoencoder, values.astype("f4"), INFERENCES["encoder"])[1].summary()
     assert summary.pop("explained_variance") != 1 and all(map(math.isfinite, summary.values()))
 

@@ -9,7 +9,9 @@ import pytest
 
 from expander_sae.errors import UserError
 from expander_sae.study import presets
-from expander_sae.study.study import RUN_COLUMNS, Study, load_config, matched
+from expander_sae.study.expand import matched
+from expander_sae.study.run import RUN_COLUMNS
+from expander_sae.study.study import Study, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,9 +77,9 @@ def test_a_run_named_twice_is_one_run_measured_in_every_way_asked():
         {"support": "expander", "d": 7, "seeds": 0, "cross_entropy": ["encoder"]},
     ]
     study = Study(load_config(config(runs=blocks)))
-    assert len(study.runs) == len(set(study.by_path)) == 4
-    assert study.runs[0].eval_spec()["cross_entropy"] == ["encoder", "omp"]
-    assert study.runs[1].eval_spec()["cross_entropy"] == ["omp"]
+    assert len(study.runs) == len({run.path for run in study.runs}) == 4
+    assert study.runs[0].evaluation.cross_entropy == ("encoder", "omp")
+    assert study.runs[1].evaluation.cross_entropy == ("omp",)
 
 
 def test_expansion_is_a_multiple_of_the_width():
@@ -148,12 +150,12 @@ def test_blocks_override_what_is_measured():
     ]
     study = Study(load_config(config(runs=blocks, evaluation={"pursuits": ["niht", "block_omp_4"]})))
     first, second = study.runs
-    assert first.evaluation["inference"] == first.evaluation["cross_entropy"] == ["encoder"]
-    assert second.evaluation["cross_entropy"] == ["encoder", "omp"]
-    assert second.evaluation["train_cross_entropy"] and not first.evaluation["train_cross_entropy"]
-    assert study.analysed == (second.cell,)
-    (asked,) = study.analysis_spec(second.cell).values()
-    assert asked["analyses"] == ["pursuits", "novelty"] and asked["pursuits"] == ["block_omp_4", "niht"]
+    assert first.evaluation.inference == first.evaluation.cross_entropy == ("encoder",)
+    assert second.evaluation.cross_entropy == ("encoder", "omp")
+    assert second.evaluation.train_cross_entropy and not first.evaluation.train_cross_entropy
+    assert list(study.analyses) == [second.cell.name]
+    (asked,) = study.analyses[second.cell.name].spec.values()
+    assert asked["analyses"] == ("pursuits", "novelty") and asked["pursuits"] == ("block_omp_4", "niht")
     assert asked["reference"] is None and "novelty" in study.left_out[0]
 
 
@@ -163,7 +165,7 @@ def test_novelty_is_measured_against_the_dense_run_of_the_same_seed():
         {"support": "dense", "seeds": 1},
     ]
     study = Study(load_config(config(runs=blocks)))
-    spec = study.analysis_spec(study.runs[0].cell)
+    spec = study.analyses[study.runs[0].cell.name].spec
     assert [found["reference"] for found in spec.values()] == [None, study.runs[2].path]
 
 
@@ -171,14 +173,14 @@ def test_a_dense_run_is_compared_with_its_next_seed():
     study = Study(
         load_config(config(runs=[{"support": "dense", "seeds": [0, 1, 4], "analyses": ["novelty"]}]))
     )
-    told = study.analysis_spec(study.runs[0].cell)
+    told = study.analyses[study.runs[0].cell.name].spec
     paths = [run.path for run in study.runs]
     assert {path: asked["reference"] for path, asked in told.items()} == {
         paths[0]: paths[1], paths[1]: paths[2], paths[2]: paths[0],
     }  # fmt: skip
     assert not study.left_out
     alone = Study(load_config(config(runs=[{"support": "dense", "seeds": 4, "analyses": ["novelty"]}])))
-    assert alone.analysis_spec(alone.runs[0].cell)[alone.runs[0].path]["reference"] is None
+    assert alone.analyses[alone.runs[0].cell.name].spec[alone.runs[0].path]["reference"] is None
     assert alone.left_out[0].endswith("novelty, since the study has no other seed of it")
 
 
@@ -186,8 +188,8 @@ def test_a_pruned_run_is_not_compared_with_what_it_was_made_from():
     blocks = [{"support": ["dense", "pruned_retuned"], "d": 7, "seeds": 0, "analyses": ["novelty"]}]
     study = Study(load_config(config(runs=blocks)))
     pruned = next(run for run in study.runs if run.support == "pruned_retuned")
-    assert study.analysis_spec(pruned.cell)[pruned.path]["reference"] is None
-    (line,) = [line for line in study.left_out if line.startswith(pruned.cell)]
+    assert study.analyses[pruned.cell.name].spec[pruned.path]["reference"] is None
+    (line,) = [line for line in study.left_out if line.startswith(pruned.cell.name)]
     assert line.endswith("novelty, since it starts from the dense run of its seed")
 
 
@@ -204,7 +206,8 @@ def test_another_analysis_is_another_folder_and_the_same_evaluation():
     def folders(**changes):
         blocks = [{"support": "expander", "d": 7, "analyses": ["pursuits"]}]
         study = Study(load_config(config(runs=blocks, evaluation=changes)))
-        return study.measurements(study.analysed[0]), study.analysis(study.analysed[0])
+        (cell,) = study.analyses
+        return study.evaluations[cell].folder, study.analyses[cell].folder
 
     plain = folders()
     assert folders(pursuit_tokens=100)[0] == plain[0] and folders(pursuit_tokens=100)[1] != plain[1]
@@ -214,12 +217,12 @@ def test_another_analysis_is_another_folder_and_the_same_evaluation():
 
 def test_synthetic_trials_have_a_folder_for_each_d():
     study = Study(load_config(config(synthetic={"d": [7, 30], "k": 4, "trials": 3})))
-    parts = study.synthetic_parts()
+    parts = list(study.synthetic)
     assert [part.rpartition("-")[0] for part in parts] == [
         "results/synthetic/m512_n4096_d7",
         "results/synthetic/m512_n4096_d30",
     ]
-    assert study.synthetic_spec(study.synthetic[parts[1]]) == {
+    assert study.synthetic[parts[1]] == {
         "m": 512,
         "n": 4096,
         "d": 30,
@@ -228,7 +231,7 @@ def test_synthetic_trials_have_a_folder_for_each_d():
         "masks": 5,
         "trials": 3,
     }
-    assert Study(load_config(config())).synthetic_parts() == []
+    assert Study(load_config(config())).synthetic == {}
 
 
 def test_labels_tell_settings_apart():
@@ -248,15 +251,9 @@ def test_labels_tell_settings_apart():
     assert labels(training={"batch_size": 256.0}) == plain, "a number equal to the default is the default"
 
 
-def test_what_a_job_is_told_names_the_whole_run():
-    spec = Study(load_config(config())).runs[0].train_spec()
-    assert set(spec) == {*RUN_COLUMNS, "recipe_settings"}
-    assert spec["recipe_settings"]["norm_limit"] == 10.0
-
-
 def test_planning_imports_neither_torch_nor_numpy():
     code = (
-        "import sys; from expander_sae.study import Study, load_config;"
+        "import sys; from expander_sae.study.study import Study, load_config;"
         f"Study(load_config({str(ROOT / 'config.yaml')!r}));"
         "print([name for name in ('torch', 'numpy', 'pandas') if name in sys.modules])"
     )
@@ -422,11 +419,11 @@ def test_the_paper_grid_measures_every_published_value():
         if run is None:
             missing.add(tuple(row.values()))
         elif inference in ("niht", "cosamp"):
-            asked = "pursuits" in run.analysis["analyses"] and inference in run.analysis["pursuits"]
+            asked = "pursuits" in run.analysis.analyses and inference in run.analysis.pursuits
             missing |= set() if asked else {tuple(row.values())}
         elif inference != "omp_single_block":  # one round of a block pursuit, in CE: not spliced here
             kind = "cross_entropy" if row["metric"].startswith("ce") else "inference"
-            missing |= set() if inference in run.evaluation[kind] else {tuple(row.values())}
+            missing |= set() if inference in getattr(run.evaluation, kind) else {tuple(row.values())}
     assert len(published) > 800 and not missing
     assert {run.recipe for run in study.runs} == {"paper"}
 
@@ -462,7 +459,7 @@ def test_the_shipped_study_holds_what_its_claims_compare():
         for k in (16, 32, 128):
             assert seeds["expander", 4608, d, k] == seeds["pruned_retuned", 4608, d, k] == three
     assert seeds["dense", 240, 576, 64] == seeds["dense", 800, 576, 64] == three
-    compared = [run for run in study.runs if "novelty" in run.analysis["analyses"]]
-    told = {path: spec for cell in study.cells for path, spec in study.analysis_spec(cell).items()}
+    compared = [run for run in study.runs if "novelty" in run.analysis.analyses]
+    told = {path: spec for task in study.analyses.values() for path, spec in task.spec.items()}
     assert compared and all(told[run.path]["reference"] for run in compared)
-    assert study.rows == "studies/smollm2-135m/rows" and len(study.synthetic_parts()) == 5
+    assert study.rows == "studies/smollm2-135m/rows" and len(study.synthetic) == 5

@@ -30,7 +30,7 @@ def snakemake(folder, config, *arguments, timeout=600, source=ROOT, snakefile="S
         str(path),
         *arguments,
     ]
-    environment = {**os.environ, "PYTHONPATH": str(source)}
+    environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{ROOT}"}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout, check=False, env=environment, cwd=folder
     )
@@ -69,11 +69,11 @@ def pretend_finished(folder, config):
                 files += [f"{pool}.f32", f"{pool}.json", f"{pool}.tokens.safetensors"]
     files += [run.mask for run in study.runs if run.mask]
     for run in study.runs:
-        files += [f"{study.baseline(run)}/{name}.parquet" for name in ("metrics", "documents")]
+        files += [f"{study.baseline(run).folder}/{name}.parquet" for name in ("metrics", "documents")]
     for run in study.runs:
         files += [f"{run.path}/{name}" for name in ("weights.safetensors", "run.json", "training.csv")]
-    for cell in study.cells:
-        files += [f"{study.measurements(cell)}/{name}.parquet" for name in ("metrics", "documents")]
+    for task in study.evaluations.values():
+        files += [f"{task.folder}/{name}.parquet" for name in ("metrics", "documents")]
     touch(folder, config, [*files, *COLLECTED])
 
 

@@ -1,0 +1,114 @@
+"""Training recipes: what is done to the activations, and how the loop runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from expander_sae.errors import UserError
+from expander_sae.storage.files import digest
+from expander_sae.study.json_objects import object_with
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about training except the dictionary's shape, the data and the number of steps.
+
+    Args:
+        norm_limit: tokens whose norm exceeds this multiple of the median norm are left out of training and
+            passed through when spliced; None keeps every token.
+        scale_to_sqrt_m: scale activations so that the mean norm of the kept tokens is √m.
+        start_at_mean: start b_dec at the mean kept activation, not at 0.
+        count_after_update: count firing by a second forward pass after the update (|x| > 1e-6), as published;
+            otherwise from the features that the step itself selected.
+        resample_at_end: also resample after the very last step when it is a multiple of `resample_every`, as
+            published.
+        resample_min_fires: a feature that fired fewer times since the last resampling is re-aimed.
+        resample_max_dead: skip a resampling when more than this share is dead.
+    """
+
+    norm_limit: float | None = 10.0
+    scale_to_sqrt_m: bool = True
+    start_at_mean: bool = True
+    count_after_update: bool = False
+    resample_at_end: bool = False
+    resample_every: int = 1000
+    resample_min_fires: int = 5
+    resample_max_dead: float = 0.8
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    learning_rate_end: float = 1e-5
+    clip_norm: float = 1.0
+
+    @classmethod
+    def from_json(cls, settings: Any) -> Recipe:
+        """The recipe that a job or weights were told.
+
+        Raises:
+            UserError: no JSON object, a key is missing or unknown, or a value is not allowed.
+        """
+        names = [field.name for field in fields(cls)]
+        return cls(**_allowed(object_with(names, settings, "recipe_settings"), "recipe_settings"))
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "resample_every": (1, math.inf),
+    "resample_min_fires": (0, math.inf),
+    "resample_max_dead": (0, 1),
+    "batch_size": (1, math.inf),
+    "learning_rate_end": (0, math.inf),
+}
+"""Smallest and largest value; that of other numbers is above 0."""
+
+RECIPES: dict[str, Recipe] = {
+    "paper": Recipe(
+        norm_limit=None,
+        scale_to_sqrt_m=False,
+        start_at_mean=False,
+        count_after_update=True,
+        resample_at_end=True,
+    ),
+    "standard": Recipe(),
+}
+
+
+def resolve(name: str, overrides: dict[str, Any] | None = None) -> tuple[str, Recipe]:
+    """(label, recipe) of a built-in recipe with overrides.
+
+    The label is the name, followed by six hex digits where a value differs from the built-in.
+    """
+    if name not in RECIPES:
+        raise UserError(f"recipe: found {name!r}, expected one of {', '.join(sorted(RECIPES))}")
+    known = {field.name for field in fields(Recipe)}
+    unknown = sorted(set(overrides or {}) - known)
+    if unknown:
+        raise UserError(f"training.{unknown[0]}: unknown key, expected one of {', '.join(sorted(known))}")
+    recipe = replace(RECIPES[name], **_allowed(overrides or {}, "training"))
+    label = name if recipe == RECIPES[name] else f"{name}-{digest(asdict(recipe))[:6]}"
+    return label, recipe
+
+
+def _allowed(settings: dict[str, Any], where: str) -> dict[str, Any]:
+    """The settings; `UserError` names the first that a recipe cannot have."""
+    for key, value in settings.items():
+        if (expected := _expected(key, value)) is not None:
+            raise UserError(f"{where}.{key}: found {value!r}, expected {expected}")
+    return settings
+
+
+def _expected(key: str, value: Any) -> str | None:
+    """What the field may be, where `value` is not that; the kind is that of the standard recipe's."""
+    standard = getattr(Recipe, key)
+    if isinstance(standard, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if key == "norm_limit" and value is None:
+        return None
+    low, high = _RANGES.get(key, (0, math.inf))
+    kinds = int if isinstance(standard, int) else (int, float)
+    right = isinstance(value, kinds) and not isinstance(value, bool)
+    if right and low <= value <= high and value != math.inf and (value > 0 or key in _RANGES):
+        return None
+    kind = "a whole number" if isinstance(standard, int) else "a number"
+    range_ = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+    return f"{kind} {range_ if key in _RANGES else 'above 0'}" + (" or null" if key == "norm_limit" else "")

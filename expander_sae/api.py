@@ -45,6 +45,11 @@ def load(
     Raises:
         UserError: no such file, or none of these formats; the message names it. A device that is not there,
             or a dtype that is no floating-point type.
+
+    Examples:
+        >>> path = SparseAutoencoder(m=8, n=32, k=4).save("sae.safetensors")
+        >>> load(path).k
+        4
     """
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype: found {dtype}, expected one of {', '.join(map(str, DTYPES))}")
@@ -76,6 +81,13 @@ def infer(
 
     Raises:
         UserError: another width, an unknown inference, or a batch size under 1.
+
+    Examples:
+        >>> from expander_sae import Trainer
+        >>> h = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+        >>> sae = Trainer(h, n=32, d=2, k=4).fit(steps=5)
+        >>> infer(sae, h, "omp").index.shape
+        torch.Size([100, 4])
     """
     run = inferences(inference)
     rows = _rows(autoencoder, activations)
@@ -101,17 +113,19 @@ def evaluate(
         every_token: measure on the tokens, too, that the recipe passes through (`autoencoder.encoded`).
 
     Returns:
-        A number for each of
-
-    - relative_error: mean of ‖h − ĥ‖/‖h‖,
-    - explained_variance: 1 − Σ‖h − ĥ‖²/Σ‖h − h̄‖²,
-    - cosine: mean of ⟨h, ĥ⟩/(‖h‖‖ĥ‖),
-    - l0: mean number of nonzero code entries,
-    - dead_fraction: share of the features that never fire on these tokens,
-    - encoded_share: share of the tokens that are encoded.
+        relative_error, mean of ‖h − ĥ‖/‖h‖; explained_variance, 1 − Σ‖h − ĥ‖²/Σ‖h − h̄‖²; cosine, mean of
+        ⟨h, ĥ⟩/(‖h‖‖ĥ‖); l0, mean number of nonzero code entries; dead_fraction, share of the features that
+        never fire on these tokens; encoded_share, share of the tokens that are encoded.
 
     Raises:
         UserError: another width, an unknown inference, or no token to encode.
+
+    Examples:
+        >>> from expander_sae import Trainer
+        >>> h = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+        >>> sae = Trainer(h, n=32, d=2, k=4).fit(steps=5)
+        >>> evaluate(sae, h)["relative_error"] > evaluate(sae, h, "omp")["relative_error"]  # the same decoder
+        True
     """
     rows = _rows(autoencoder, activations)
     run = inferences(inference)

@@ -173,13 +173,12 @@ class Pool:
     def open(cls, manifest: str | Path, verify: bool = True) -> Pool:
         """Open a pool by its manifest, whose seal, lineage and sizes are always checked.
 
-        Args:
-            manifest: the file.
-            verify: check the sha256 of the raw file and of the token columns too, every byte (a second
-                for 1.5 GB; a job opens a pool once and reads all of it).
+        The manifest's seal, lineage and sizes are always checked; `verify` also checks the sha256 of
+        the raw file and of the token columns, every byte (a second for 1.5 GB; a job opens a pool once
+        and reads all of it).
 
         Raises:
-            UserError: a file is missing or altered; the message names it.
+            UserError: a file that is missing or altered, by name.
         """
         manifest = Path(manifest)
         record = read_manifest(manifest)

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from expander_sae.errors import UserError, first_line
+from expander_sae.machine.piece_sizes import ROW_GROUP
 from expander_sae.storage.files import AGAIN
 from expander_sae.storage.parquet_files import open_sealed, sealed_writer
 
-_ROW_GROUP = 4096
 _KEY = b"expander_sae"
 _ABOUT = {"m": int, "tokens": int, "sha256": str}
 
@@ -46,7 +46,7 @@ def write_shard(path: Path, rows: Rows, about: dict[str, Any]) -> None:
     """
     m = rows.activation.shape[1]
     checksum = _Checksum()
-    for start in range(0, len(rows), _ROW_GROUP):
+    for start in range(0, len(rows), ROW_GROUP):
         part = _slice(rows, start)
         _require_finite(part.activation, path)
         checksum.update(part)
@@ -60,12 +60,12 @@ def write_shard(path: Path, rows: Rows, about: dict[str, Any]) -> None:
         ]
     ).with_metadata({_KEY: json.dumps(record, sort_keys=True)})
     with sealed_writer(path, schema, compression="none", use_dictionary=False) as writer:
-        for start in range(0, len(rows), _ROW_GROUP):
+        for start in range(0, len(rows), ROW_GROUP):
             part = _slice(rows, start)
             flat = pa.array(np.ascontiguousarray(part.activation).reshape(-1), pa.float32())
             activation = pa.FixedSizeListArray.from_arrays(flat, m)
             table = pa.table([part.document, part.position, part.token_id, activation], schema=schema)
-            writer.write_table(table, row_group_size=_ROW_GROUP)
+            writer.write_table(table, row_group_size=ROW_GROUP)
 
 
 def _require_finite(activation: np.ndarray, path: Path) -> None:
@@ -74,7 +74,7 @@ def _require_finite(activation: np.ndarray, path: Path) -> None:
 
 
 def _slice(rows: Rows, start: int) -> Rows:
-    part = slice(start, start + _ROW_GROUP)
+    part = slice(start, start + ROW_GROUP)
     return Rows(rows.document[part], rows.position[part], rows.token_id[part], rows.activation[part])
 
 

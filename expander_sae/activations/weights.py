@@ -46,8 +46,7 @@ def materialise(spec: dict[str, Any], weights_folder: Path, out_json: Path) -> N
     path as it is.
 
     Raises:
-        UserError: the model cannot be had, or its width or depth is not what the config says; the message
-            names the config's key.
+        UserError: the model cannot be had, or its width or depth is not what the config says; names the key.
     """
     key = f"models[{spec['name']}]"
     if spec["dtype"] not in DTYPES:

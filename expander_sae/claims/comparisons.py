@@ -9,7 +9,6 @@ from typing import Any
 
 from expander_sae.claims.kinds import KINDS, Combine
 from expander_sae.claims.settings import Setting, selector
-from expander_sae.claims.yaml_values import typed
 from expander_sae.errors import UserError
 from expander_sae.measurements.document_cells import Request, default_split
 
@@ -61,19 +60,17 @@ def _repetitions(each: Any, key: str) -> list[dict[str, Any]]:
     """The values of `each`: every combination of a mapping's lists, or a list's mappings."""
     if each is None:
         return [{}]
-    if isinstance(each, list):
-        return [dict(typed(item, f"{key}[{place}]", dict)) for place, item in enumerate(each)]
-    lists = [typed(values, f"{key}.{name}", list) for name, values in typed(each, key, dict).items()]
-    return [dict(zip(each, combination, strict=True)) for combination in product(*lists)]
+    if isinstance(each, list) and all(isinstance(item, dict) for item in each):
+        return each
+    if isinstance(each, dict) and all(isinstance(values, list) for values in each.values()):
+        return [dict(zip(each, combination, strict=True)) for combination in product(*each.values())]
+    raise UserError(f"{key}: found {each!r}, expected lists of values, or a list of mappings")
 
 
 def _plan_one(entry: dict[str, Any], setting: Setting, repetition: dict[str, Any], key: str) -> list[Planned]:
     """The comparisons of one repetition."""
     scope, kind = _Scope(setting.name, {**setting.values, **repetition}), KINDS[entry["test"]]
-    cells = {
-        name: typed(scope.resolve(cell, f"{key}.cells.{name}"), f"{key}.cells.{name}", dict)
-        for name, cell in entry["cells"].items()
-    }
+    cells = {name: scope.resolve(cell, f"{key}.cells.{name}") for name, cell in entry["cells"].items()}
     common = selector(scope.resolve(entry.get("where", {}), f"{key}.where"), f"{key}.where")
     options = {name: scope.resolve(entry[name], f"{key}.{name}") for name in kind.options if name in entry}
     # A list is what the comparison is made of, and is told by its own label.
@@ -83,7 +80,7 @@ def _plan_one(entry: dict[str, Any], setting: Setting, repetition: dict[str, Any
         Planned(
             ", ".join([*said, *[comparison.label] * bool(comparison.label)]),
             tuple(
-                _request({**defaults, **setting.where, **common}, cell, setting,
+                _request({**defaults, **setting.where, **common}, dict(cell), setting,
                          f"{key}.cells.{name if name in cells else 'cell'}")
                 for name, cell in comparison.cells.items()
             ),
@@ -93,11 +90,9 @@ def _plan_one(entry: dict[str, Any], setting: Setting, repetition: dict[str, Any
     ]  # fmt: skip
 
 
-def _request(common: dict[str, Any], cell: Mapping[str, Any], setting: Setting, key: str) -> Request:
+def _request(common: dict[str, Any], cell: dict[str, Any], setting: Setting, key: str) -> Request:
     """What a cell asks for; `common` holds what it does not say itself."""
-    asked = {**common, **selector(cell, key, MEASURED)}
-    metric = asked["metric"]
-    inference = typed(asked.get("inference", "encoder"), f"{key}.inference", str)
-    split = typed(asked.get("split", default_split(metric)), f"{key}.split", str)
+    asked = {"inference": "encoder", **common, **selector(cell, key, MEASURED)}
+    asked.setdefault("split", default_split(asked["metric"]))
     where = {column: value for column, value in asked.items() if column not in MEASURED}
-    return Request(key, where, metric, inference, split, setting.where)
+    return Request(key, where, asked["metric"], asked["inference"], asked["split"], setting.where)

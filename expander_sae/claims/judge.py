@@ -9,21 +9,22 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from expander_sae.claims.comparisons import Planned
-from expander_sae.claims.records import ClaimRecord, claim_record
+from expander_sae.claims.records import claim_record
 from expander_sae.claims.register import Register, read_register
 from expander_sae.claims.settings import Setting
 from expander_sae.claims.verdicts import (
     FAILS,
     HOLDS,
     INCONCLUSIVE,
-    NOT_RUN,
     Case,
     Judged,
     Ruling,
+    Spread,
     one_verdict,
 )
 from expander_sae.measurements import tables
@@ -46,7 +47,7 @@ def write_claims(
     write_json(out, judge(claims, found))
 
 
-def judge(register: Register, found: Tables) -> list[ClaimRecord]:
+def judge(register: Register, found: Tables) -> list[dict[str, Any]]:
     """One record for each claim in the first setting and in every other that the tables hold."""
     return [
         _judge_claim(Case(register, claim, setting), found)
@@ -65,7 +66,7 @@ def _has_runs(found: Tables, setting: Setting) -> bool:
     return bool(chosen.any())
 
 
-def _judge_claim(case: Case, found: Tables) -> ClaimRecord:
+def _judge_claim(case: Case, found: Tables) -> dict[str, Any]:
     def ruling(leave_out: bool) -> Ruling:
         cells = [found.compare(plan.requests, leave_out) for plan in case.plans]
         return Ruling(case, tuple(map(partial(_judge_one, case), case.plans, cells)))
@@ -77,13 +78,13 @@ def _judge_claim(case: Case, found: Tables) -> ClaimRecord:
 def _judge_one(case: Case, plan: Planned, found: Comparable) -> Judged:
     """The verdict on one comparison, whose cells `found` are those that `plan` asks for."""
     if found.missing:
-        return Judged(plan.label, NOT_RUN, NOT_RUN, found)
-    claim, levels = case.claim, case.levels
+        return Judged(label=plan.label, missing=found.missing, diverged_seeds=found.diverged)
+    claim = case.claim
     estimate = _bootstrapped(plan, found, case.register.draws)
     if claim.point:
         single = family = (estimate.value, estimate.value) if math.isfinite(estimate.value) else None
     else:
-        single, family = estimate.interval(levels.single), estimate.interval(levels.family)
+        single, family = estimate.interval(case.level), estimate.interval(case.level_family)
     # All must hold: each at its own level is enough for that, while one that fails is found among
     # several. One must hold: the other way round.
     to_hold, to_fail = (single, family) if claim.every else (family, single)
@@ -92,23 +93,33 @@ def _judge_one(case: Case, plan: Planned, found: Comparable) -> Judged:
         points_to = INCONCLUSIVE
     undecided = case.known or case.short_of(len(found.seeds))
     return Judged(
-        plan.label,
-        INCONCLUSIVE if undecided else points_to,
-        points_to,
-        found,
-        estimate.value,
-        single,
-        family,
-        {HOLDS: to_hold, FAILS: to_fail}.get(points_to, single),
-        _per_seed(plan, found),
+        label=plan.label,
+        verdict=INCONCLUSIVE if undecided else points_to,
+        points_to=points_to,
+        estimate=estimate.value,
+        interval=single,
+        interval_family=family,
+        interval_deciding={HOLDS: to_hold, FAILS: to_fail}.get(points_to, single),
+        seeds=len(found.seeds),
+        documents=sum((found.documents or {}).values()),
+        spread=_spread(plan, found),
+        diverged_seeds=found.diverged,
+        seeds_left_out=found.left_out,
+        documents_left_out=found.dropped,
     )
 
 
-def _per_seed(plan: Planned, found: Comparable) -> dict[int, float]:
+def _spread(plan: Planned, found: Comparable) -> Spread:
     """The statistic of each seed, every document counting once."""
     ones = {split: np.ones((1, count)) for split, count in (found.documents or {}).items()}
-    values = plan.combine(*(cell.per_seed(ones)[0] for cell in found.cells))
-    return dict(zip(found.seeds, np.broadcast_to(values, len(found.seeds)).tolist(), strict=True))
+    each = plan.combine(*(cell.per_seed(ones)[0] for cell in found.cells))
+    values = np.broadcast_to(each, len(found.seeds)).astype(float)
+    return Spread(
+        float(values.std(ddof=1)) if len(values) > 1 else None,
+        float(values.min()),
+        float(values.max()),
+        {str(seed): float(value) for seed, value in zip(found.seeds, values, strict=True)},
+    )
 
 
 def _bootstrapped(plan: Planned, found: Comparable, draws: int) -> Estimate:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from expander_sae.claims.yaml_values import typed
+from expander_sae.claims.settings import COLUMNS
 from expander_sae.errors import UserError
 
 Combine = Callable[..., np.ndarray]
@@ -32,9 +32,11 @@ class Comparison:
 class Kind:
     """A kind of claim.
 
-    cells: the names that `cells` must have; None where any will do. options: further keys.
-    every: whether the claim asks for all of its comparisons, or for one of them.
-    expand: (cells, options, key) → the comparisons; a label tells apart those of one call.
+    Args:
+        cells: the names that `cells` must have; None where any will do.
+        options: further keys.
+        every: whether the claim asks for all of its comparisons, or for one of them.
+        expand: (cells, options, key) → the comparisons; a label tells apart those of one call.
     """
 
     cells: tuple[str, ...] | None
@@ -44,7 +46,9 @@ class Kind:
 
 
 def _monotone(cells: Cells, options: dict[str, Any], key: str) -> list[Comparison]:
-    column, values = options["over"], options["values"]
+    column, values = options.get("over"), options.get("values")
+    if column not in COLUMNS:
+        raise UserError(f"{key}.over: found {column!r}, expected one of {', '.join(COLUMNS)}")
     if not isinstance(values, list) or len(values) < 2:
         raise UserError(f"{key}.values: found {values!r}, expected a list of two or more")
     if len({str(value) for value in values}) < len(values):
@@ -65,9 +69,9 @@ def _weights_of(cells: Cells, weights: Any, key: str) -> list[float]:
         if len(cells) != 2:
             raise UserError(f"{key}.weights: missing, {expected}")
         return [1.0, -1.0]
-    if not isinstance(weights, dict) or weights.keys() != cells.keys():
+    if weights.keys() != cells.keys():
         raise UserError(f"{key}.weights: found {weights!r}, {expected}")
-    return [float(typed(weights[name], f"{key}.weights.{name}", float)) for name in cells]
+    return [float(weights[name]) for name in cells]
 
 
 def _difference(cells: Cells, options: dict[str, Any], key: str) -> list[Comparison]:
@@ -90,11 +94,9 @@ def _retention(cells: Cells, options: dict[str, Any], key: str) -> list[Comparis
 
 
 def _ratio_between(cells: Cells, options: dict[str, Any], key: str) -> list[Comparison]:
-    of = options.get("of", "ratio")
-    if of not in ("ratio", "reduction"):
-        raise UserError(f"{key}.of: found {of!r}, expected ratio or reduction")
     ordered = {name: cells[name] for name in ("numerator", "denominator")}
-    return [Comparison("", ordered, _ratio if of == "ratio" else lambda *both: 1.0 - _ratio(*both))]
+    reduction = options.get("of") == "reduction"
+    return [Comparison("", ordered, (lambda *both: 1.0 - _ratio(*both)) if reduction else _ratio)]
 
 
 def _bound(cells: Cells, options: dict[str, Any], key: str) -> list[Comparison]:

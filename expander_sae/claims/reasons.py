@@ -18,7 +18,7 @@ def reason(ruling: Ruling) -> str:
         parts.append(_where_it_lies(ruling.deciding, ruling))
         if len(ruling.comparisons) > 1:
             parts.append(_counts(ruling))
-    missing = list(dict.fromkeys(text for one in ruling.comparisons for text in one.found.missing))
+    missing = list(dict.fromkeys(text for one in ruling.comparisons for text in one.missing))
     if missing:
         more = len(missing) - _NAMED
         tail = f"; and {more} more, which claims.json names" if more > 0 else ""
@@ -44,9 +44,8 @@ def _descriptive(ruling: Ruling) -> list[str]:
     why = []
     if ruling.case.known:
         why.append("written after rows of this setting were read")
-    if ruling.too_few:
-        fewest = min(len(one.per_seed) for one in ruling.too_few)
-        why.append(f"{fewest} seeds in common, {ruling.case.register.minimum_seeds} needed to decide")
+    if ruling.fewest is not None:
+        why.append(f"{ruling.fewest} seeds in common, {ruling.case.register.minimum_seeds} needed to decide")
     if not why:
         return []
     return ["descriptive: " + ", ".join(why)] + [f"points to {ruling.points_to}"] * (
@@ -57,12 +56,12 @@ def _descriptive(ruling: Ruling) -> list[str]:
 def _where_it_lies(one: Judged, ruling: Ruling) -> str:
     claim = ruling.case.claim
     name = f"{one.label}: " if one.label else ""
-    if one.deciding is None:
+    if one.interval_deciding is None:
         return f"{name}no interval can be given"
-    low, high = one.deciding
+    low, high = one.interval_deciding
     if low == high:
         return f"{name}{one.estimate:.4g} against {claim.region}"
     place = {HOLDS: "lies within", FAILS: "lies outside", INCONCLUSIVE: "does not decide"}[one.points_to]
-    if claim.lower_bound and claim.region.contains(one.deciding):
+    if claim.lower_bound and claim.region.contains(one.interval_deciding):
         place = "is a lower bound and cannot prove"
     return f"{name}{one.estimate:.4g} [{low:.4g}, {high:.4g}] {place} {claim.region}"

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from expander_sae.claims.comparisons import Planned, plan
 from expander_sae.claims.kinds import KINDS
-from expander_sae.claims.settings import COLUMNS, Setting, parse_setting
+from expander_sae.claims.settings import Setting
 from expander_sae.claims.threshold import Region, region
-from expander_sae.claims.yaml_values import mapping_of, one_of, typed
 from expander_sae.errors import UserError
+from expander_sae.study.config import schema_errors
 
-_TEXTS = ("id", "sentence", "source", "statistic", "test", "metric")
-_REQUIRED = (*_TEXTS, "cells", "threshold")
-_OPTIONAL = ("inference", "split", "where", "each", "point", "lower_bound", "known_in")
+SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "claims.schema.yaml"
+"""The form of the file; it lies in a checkout, as the claims do."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,8 @@ def read_register(path: str | Path) -> Register:
     """The claims of a YAML file.
 
     Raises:
-        UserError: there is no such file, or it holds a mistake; the first one is named by its key.
+        UserError: there is no such file, or it holds mistakes, each named by its key.
     """
-    import yaml
-
     path = Path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -73,22 +73,15 @@ def read_register(path: str | Path) -> Register:
 
 def parse_register(data: Any, name: str = "claims.yaml") -> Register:
     """The same from the file's content; `name` is the file's name in messages."""
-    required = ("settings", "claims")
-    mapping_of(data, name, ("confidence", "minimum_seeds", "draws", *required), required)
-    confidence = typed(data.get("confidence", 0.95), f"{name}: confidence", float)
-    if not 0 < confidence < 1:
-        raise UserError(f"{name}: confidence: found {confidence}, expected a number between 0 and 1")
-    minimum = typed(data.get("minimum_seeds", 5), f"{name}: minimum_seeds", int)
-    draws = typed(data.get("draws", 2000), f"{name}: draws", int)
-    if draws < 100:
-        raise UserError(f"{name}: draws: found {draws}, expected at least 100")
+    errors = dict.fromkeys(text for _, text in schema_errors(data, yaml.safe_load(SCHEMA.read_text("utf-8"))))
+    if errors:
+        raise UserError("\n".join(f"{name}: {_with_id(text, data)}" for text in errors))
     settings = tuple(
-        parse_setting(entry, f"{name}: settings[{place}]")
-        for place, entry in enumerate(typed(data["settings"], f"{name}: settings", list))
+        Setting.of(entry, f"{name}: settings[{place}]") for place, entry in enumerate(data["settings"])
     )
     claims = tuple(
-        _claim(entry, settings, f"{name}: claims[{place}]")
-        for place, entry in enumerate(typed(data["claims"], f"{name}: claims", list))
+        _claim(entry, settings, f"{name}: {_with_id(f'claims[{place}]', data)}")
+        for place, entry in enumerate(data["claims"])
     )
     ids = [claim.id for claim in claims]
     for key, found in (("settings", [setting.name for setting in settings]), ("claims", ids)):
@@ -97,37 +90,48 @@ def parse_register(data: Any, name: str = "claims.yaml") -> Register:
             raise UserError(f"{name}: {key}: found {twice!r} twice, expected it once")
     for setting in settings:
         for key, those in (("claims", setting.claims or ()), ("all_but", setting.all_but)):
-            for one in those:
-                one_of(one, f"{name}: settings ({setting.name}).{key}", ids, "the id of a claim")
-    return Register(confidence, minimum, draws, settings, claims)
+            _each_in(those, ids, f"{name}: settings ({setting.name}).{key}", "the id of a claim")
+    return Register(
+        data.get("confidence", 0.95), data.get("minimum_seeds", 5), data.get("draws", 2000), settings, claims
+    )
 
 
-def _claim(entry: Any, settings: tuple[Setting, ...], key: str) -> Claim:
-    typed(entry, key, dict)
-    if isinstance(entry.get("id"), str):
-        key = f"{key} ({entry['id']})"
-    kind = KINDS[one_of(entry.get("test"), f"{key}.test", KINDS)]
-    needed = [name for name in kind.options if name in ("over", "values")]
-    mapping_of(entry, key, (*_REQUIRED, *_OPTIONAL, *kind.options), (*_REQUIRED, *needed))
-    texts = {name: " ".join(typed(entry[name], f"{key}.{name}", str).split()) for name in _TEXTS}
-    cells = typed(entry["cells"], f"{key}.cells", dict)
+def _with_id(text: str, data: Any) -> str:
+    """A message about claims[3] with that claim's id, where it has one."""
+
+    def named(found: re.Match[str]) -> str:
+        entry = data["claims"][int(found[1])]
+        known = isinstance(entry, dict) and isinstance(entry.get("id"), str)
+        return f"{found[0]} ({entry['id']})" if known else found[0]
+
+    return re.sub(r"^claims\[(\d+)\]", named, text)
+
+
+def _each_in(found: Iterable[str], known: Collection[str], key: str, expected: str = "") -> None:
+    for one in found:
+        if one not in known:
+            raise UserError(f"{key}: found {one!r}, expected {expected or 'one of ' + ', '.join(known)}")
+
+
+def _claim(entry: dict[str, Any], settings: tuple[Setting, ...], key: str) -> Claim:
+    _each_in([entry["test"]], KINDS, f"{key}.test")
+    kind, cells = KINDS[entry["test"]], entry["cells"]
     if not cells or (kind.cells is not None and set(cells) != set(kind.cells)):
         expected = ", ".join(kind.cells or ["one or more"])
         raise UserError(f"{key}.cells: found {', '.join(cells) or 'none'}, expected {expected}")
-    if "over" in entry:
-        one_of(entry["over"], f"{key}.over", COLUMNS)
-    known_in = typed(entry.get("known_in", []), f"{key}.known_in", list)
-    for name in known_in:
-        one_of(name, f"{key}.known_in", [setting.name for setting in settings])
+    others = {option for other in KINDS.values() for option in other.options if option not in kind.options}
+    for name in others.intersection(entry):
+        raise UserError(f"{key}.{name}: found it with test {entry['test']}, which has no such key")
+    _each_in(entry.get("known_in", []), [setting.name for setting in settings], f"{key}.known_in")
     return Claim(
-        texts["id"],
-        texts["sentence"],
-        texts["source"],
-        texts["statistic"],
+        entry["id"],
+        " ".join(entry["sentence"].split()),
+        " ".join(entry["source"].split()),
+        " ".join(entry["statistic"].split()),
         kind.every,
         region(entry["threshold"], f"{key}.threshold"),
-        typed(entry.get("point", False), f"{key}.point", bool),
-        typed(entry.get("lower_bound", False), f"{key}.lower_bound", bool),
-        tuple(known_in),
-        {setting.name: plan(entry, setting, key) for setting in settings if setting.judges(texts["id"])},
+        entry.get("point", False),
+        entry.get("lower_bound", False),
+        tuple(entry.get("known_in", ())),
+        {setting.name: plan(entry, setting, key) for setting in settings if setting.judges(entry["id"])},
     )

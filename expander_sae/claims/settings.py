@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from expander_sae.claims.yaml_values import mapping_of, typed
 from expander_sae.errors import UserError
 from expander_sae.measurements.tables import RUN_COLUMNS
 
@@ -30,28 +29,30 @@ class Setting:
     claims: tuple[str, ...] | None = None
     all_but: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, entry: dict[str, Any], key: str) -> Setting:
+        """The setting of an entry of the file, whose key is `key`."""
+        if "claims" in entry and "all_but" in entry:
+            raise UserError(f"{key}: found both claims and all_but, expected one of them")
+        chosen = tuple(entry["claims"]) if "claims" in entry else None
+        where = selector(entry["where"], f"{key}.where")
+        return cls(entry["name"], where, entry.get("values", {}), chosen, tuple(entry.get("all_but", ())))
+
     def judges(self, claim: str) -> bool:
         """Whether the claim of this id is judged here."""
         return claim not in self.all_but and (self.claims is None or claim in self.claims)
 
 
-def parse_setting(entry: Any, key: str) -> Setting:
-    """A setting from its entry in the file, whose key is `key`."""
-    mapping_of(entry, key, ("name", "where", "values", "claims", "all_but"), ("name", "where"))
-    if "claims" in entry and "all_but" in entry:
-        raise UserError(f"{key}: found both claims and all_but, expected one of them")
-    return Setting(
-        typed(entry["name"], f"{key}.name", str),
-        selector(entry["where"], f"{key}.where"),
-        typed(entry.get("values", {}), f"{key}.values", dict),
-        tuple(typed(entry["claims"], f"{key}.claims", list)) if "claims" in entry else None,
-        tuple(typed(entry.get("all_but", []), f"{key}.all_but", list)),
-    )
+def selector(value: dict[str, Any], key: str, texts: Collection[str] = ()) -> dict[str, Any]:
+    """A mapping from run columns to values of their types, and from the names `texts` to texts.
 
-
-def selector(value: Any, key: str, texts: Collection[str] = ()) -> dict[str, Any]:
-    """A mapping from run columns to values of their types, and from the names `texts` to texts."""
-    for name, item in mapping_of(value, key, (*COLUMNS, *texts)).items():
+    Raises:
+        UserError: another name, or a value of another type.
+    """
+    for name, item in value.items():
+        if name not in COLUMNS and name not in texts:
+            raise UserError(f"{key}: unknown key {name!r}, expected one of {', '.join((*COLUMNS, *texts))}")
         whole = name not in texts and pa.types.is_integer(RUN_COLUMNS[name])
-        typed(item, f"{key}.{name}", int if whole else str)
-    return dict(value)
+        if not isinstance(item, int if whole else str) or isinstance(item, bool):
+            raise UserError(f"{key}.{name}: found {item!r}, expected a {'whole number' if whole else 'text'}")
+    return value

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from expander_sae.errors import UserError
 
 Interval = tuple[float, float]
 
 _LOW, _HIGH = ("above", "at_least"), ("below", "at_most")
-_WORDS = (*_LOW, *_HIGH)
 
 
 @dataclass(frozen=True)
@@ -47,28 +45,20 @@ class Region:
         return " and ".join([low] * math.isfinite(self.low) + [high] * math.isfinite(self.high))
 
 
-def region(threshold: Any, key: str) -> Region:
+def region(threshold: dict[str, float], key: str) -> Region:
     """The region of a `threshold` mapping: above or at_least, below or at_most.
 
     Raises:
-        UserError: the mapping is not of that form, or no value satisfies it.
+        UserError: no bound, two of one side, or bounds between which no value lies.
     """
-    if not isinstance(threshold, dict) or not threshold:
-        raise UserError(f"{key}: found {threshold!r}, expected a mapping of {', '.join(_WORDS)}")
-    for name, value in threshold.items():
-        if name not in _WORDS:
-            raise UserError(f"{key}: unknown key {name!r}, expected {', '.join(_WORDS)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise UserError(f"{key}.{name}: found {value!r}, expected a number")
+    if not threshold:
+        raise UserError(f"{key}: found no bound, expected {', '.join((*_LOW, *_HIGH))}")
     for pair in (_LOW, _HIGH):
         if all(name in threshold for name in pair):
             raise UserError(f"{key}: found both {pair[0]} and {pair[1]}, expected one of them")
-    found = Region(
-        float(next((threshold[name] for name in _LOW if name in threshold), -math.inf)),
-        float(next((threshold[name] for name in _HIGH if name in threshold), math.inf)),
-        "above" in threshold,
-        "below" in threshold,
-    )
+    low = next((float(threshold[name]) for name in _LOW if name in threshold), -math.inf)
+    high = next((float(threshold[name]) for name in _HIGH if name in threshold), math.inf)
+    found = Region(low, high, "above" in threshold, "below" in threshold)
     if found.low > found.high:
         raise UserError(f"{key}: found {found.low:g} to {found.high:g}, which holds no value")
     return found

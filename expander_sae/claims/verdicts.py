@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from expander_sae.claims.comparisons import Planned
 from expander_sae.claims.register import Claim, Register
 from expander_sae.claims.settings import Setting
 from expander_sae.claims.threshold import Interval, Region
-from expander_sae.measurements.document_cells import Comparable
 
 HOLDS, FAILS, INCONCLUSIVE, NOT_RUN = "holds", "fails", "inconclusive", "not run"
 
@@ -36,27 +35,6 @@ def joint_verdict(verdicts: Sequence[str], every: bool) -> str:
 
 
 @dataclass(frozen=True)
-class Levels:
-    """Levels of the two intervals of a comparison.
-
-    single: corrected for the number of claims. family: for the claim's comparisons as well.
-    """
-
-    single: float
-    family: float
-
-
-def levels(register: Register, setting: str, comparisons: int) -> Levels:
-    """Bonferroni: over the claims of the file, whether they are run or not, and their comparisons.
-
-    A claim decides nothing in a setting whose rows had been read when it was written, and is not counted.
-    """
-    tests = sum(setting not in claim.known_in for claim in register.claims)
-    error = (1 - register.confidence) / max(tests, 1)
-    return Levels(1 - error, 1 - error / max(comparisons, 1))
-
-
-@dataclass(frozen=True)
 class Case:
     """A claim in a setting that judges it."""
 
@@ -70,14 +48,28 @@ class Case:
         return self.claim.plans[self.setting.name]
 
     @property
-    def levels(self) -> Levels:
-        """Levels of the intervals of each comparison."""
-        return levels(self.register, self.setting.name, len(self.plans))
-
-    @property
     def known(self) -> bool:
         """Whether the setting's rows had been read when the claim was written, so that it tests nothing."""
         return self.setting.name in self.claim.known_in
+
+    @property
+    def error(self) -> float:
+        """What each claim may err by: Bonferroni, over the claims of the file, run or not.
+
+        Those that test nothing in this setting are not counted.
+        """
+        tests = sum(self.setting.name not in claim.known_in for claim in self.register.claims)
+        return (1 - self.register.confidence) / max(tests, 1)
+
+    @property
+    def level(self) -> float:
+        """Level of an interval, corrected for the number of claims."""
+        return 1 - self.error
+
+    @property
+    def level_family(self) -> float:
+        """The same, corrected for the claim's comparisons as well."""
+        return 1 - self.error / max(len(self.plans), 1)
 
     def short_of(self, seeds: int) -> bool:
         """Whether so many seeds are too few to decide anything."""
@@ -85,22 +77,43 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One comparison.
+class Spread:
+    """A statistic by seed; `sd` is None for one seed."""
 
-    points_to: its verdict before the minimum number of seeds is asked for. deciding: of the two intervals
-    the one that gave it; `interval` where neither did. found: the cells that were compared.
+    sd: float | None
+    min: float
+    max: float
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """What was measured; nothing of it where a cell is missing.
+
+    interval, interval_family: at `Case.level` and `Case.level_family`. interval_deciding: the one of the two
+    that gave the verdict; `interval` where neither did.
     """
 
-    label: str
-    verdict: str
-    points_to: str
-    found: Comparable = field(default_factory=Comparable)
     estimate: float = math.nan
     interval: Interval | None = None
     interval_family: Interval | None = None
-    deciding: Interval | None = None
-    per_seed: Mapping[int, float] = field(default_factory=dict)
+    interval_deciding: Interval | None = None
+    seeds: int = 0
+    documents: int = 0
+    spread: Spread | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged(Numbers):
+    """One comparison; `points_to` is its verdict before the minimum number of seeds is asked for."""
+
+    label: str = ""
+    verdict: str = NOT_RUN
+    points_to: str = NOT_RUN
+    missing: tuple[str, ...] = ()
+    diverged_seeds: tuple[int, ...] = ()
+    seeds_left_out: tuple[int, ...] = ()
+    documents_left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,14 +139,17 @@ class Ruling:
         return [one for one in self.comparisons if one.verdict != NOT_RUN]
 
     @property
-    def too_few(self) -> list[Judged]:
-        """The comparisons that have too few seeds to decide; a claim that is decided is so without them."""
-        return [one for one in self.ran if self.case.short_of(len(one.per_seed))]
+    def fewest(self) -> int | None:
+        """The fewest seeds of a comparison, where they are too few to decide; else None.
+
+        A claim that is decided is so without such comparisons.
+        """
+        return min((one.seeds for one in self.ran if self.case.short_of(one.seeds)), default=None)
 
     @property
     def diverged(self) -> list[int]:
         """Seeds of diverged runs."""
-        return sorted({seed for one in self.comparisons for seed in one.found.diverged})
+        return sorted({seed for one in self.comparisons for seed in one.diverged_seeds})
 
     @cached_property
     def deciding(self) -> Judged | None:

@@ -22,7 +22,15 @@ from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
 @dataclass(frozen=True)
 class MaskRecipe:
-    """All that a mask depends on: family, shape (m rows, n columns, d nonzeros a column), seed."""
+    """All that a mask depends on: family, shape (m rows, n columns, d nonzeros a column), seed.
+
+    Examples:
+        >>> mask = MaskRecipe("expander", m=8, n=16, d=2, seed=0).generate()
+        >>> mask.rows[:2].tolist()  # of the first two columns, the same on every machine
+        [[2, 5], [0, 4]]
+        >>> mask.edges, mask.uncovered_rows()
+        (32, 0)
+    """
 
     family: str
     m: int
@@ -118,11 +126,21 @@ class Mask:
         return int((self.row_degrees() == 0).sum())
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of explicit row indices, and of column degrees where these differ."""
+        return (self.edges + (0 if self.regular else self.recipe.n)) * row_index_bytes(self.recipe.m)
+
+    @property
     def sha256(self) -> str:
         """Checksum of the degrees and the true rows, as little-endian int32."""
         content = hashlib.sha256(self.degrees.astype("<i4").tobytes())
         content.update(self.rows[self.valid()].astype("<i4").tobytes())
         return content.hexdigest()
+
+
+def row_index_bytes(m: int) -> int:
+    """Bytes of one row index: 2 up to m = 65,536."""
+    return 2 if m <= 1 << 16 else 4
 
 
 def write_mask(spec: dict[str, Any], path: str | Path) -> None:

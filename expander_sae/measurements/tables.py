@@ -74,7 +74,7 @@ def _key(columns: Mapping[str, pa.DataType]) -> list[str]:
 def _write(
     rows: pa.Table, columns: Mapping[str, pa.DataType], path: str | Path, about: str | None = None
 ) -> None:
-    """about: text kept in the file. With it the file is made small, since it is to be kept for good."""
+    """Write a table; with `about`, text kept in the file, as small as can be, since it is kept for good."""
     rows = rows.sort_by([(name, "ascending") for name in _key(columns)])
     options: dict[str, Any] = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
     if about is not None:
@@ -208,7 +208,8 @@ def _curve(path: Path, columns: Mapping[str, Any]) -> pa.Table:
 def record(parts: Iterable[str | Path], table: str, seed: int | None, about: str, out: str | Path) -> None:
     """Keep the rows of one seed, or all, of some `metrics` or `documents` tables.
 
-    about: what the rows come from, kept in the file.
+    Args:
+        about: what the rows come from, kept in the file.
     """
     columns = {"metrics": METRICS, "documents": DOCUMENTS}[table]
     rows = pa.concat_tables([_read(part, columns) for part in parts])

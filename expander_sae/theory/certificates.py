@@ -47,6 +47,11 @@ def cumulative_coherence(dictionary: Dictionary, sizes: list[int], block: int = 
     """μ₁(s) = max_j max_{|S|=s, j∉S} Σ_{i∈S} |⟨w_i, w_j⟩| for each s, exactly. Time O(n²·d).
 
     Columns are taken as they are: for the paper's μ₁ they must have unit norm.
+
+    Examples:
+        >>> from expander_sae import DenseDictionary
+        >>> cumulative_coherence(DenseDictionary(torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])), [1, 2])
+        {1: 0.5, 2: 1.0}
     """
     if not sizes or min(sizes) < 1 or max(sizes) >= dictionary.n:
         raise UserError(f"sizes: found {sizes}, expected values from 1 to n − 1 = {dictionary.n - 1}")
@@ -62,7 +67,14 @@ def cumulative_coherence(dictionary: Dictionary, sizes: list[int], block: int = 
 
 
 def deficit(mask: Mask, columns: np.ndarray) -> float:
-    """ε(S) = 1 − |Γ(S)| / edges(S) of the given distinct columns."""
+    """ε(S) = 1 − |Γ(S)| / edges(S) of the given distinct columns.
+
+    Examples:
+        >>> from expander_sae import MaskRecipe
+        >>> mask = MaskRecipe("clustered", m=6, n=4, d=3, seed=0).generate()  # two blocks of rows
+        >>> deficit(mask, np.arange(4))  # 12 entries on 6 rows
+        0.5
+    """
     rows = mask.rows[columns][mask.valid()[columns]]
     return 1.0 - len(np.unique(rows)) / rows.size
 

@@ -50,9 +50,11 @@ FIRST_TOKENS = 1024
 class Subject:
     """A run under analysis.
 
-    activations: float32 [N, m], the encoded ones of the first `test_tokens` test tokens; token_id,
-    place: int64 [N], their ids and places among the test tokens. settings: what is
-    analysed. reference: the dense run that features are compared with, if there is one.
+    Args:
+        activations: float32 [N, m], the encoded ones of the first `test_tokens` test tokens.
+        token_id, place: int64 [N], their ids and places among the test tokens.
+        settings: what is analysed.
+        reference: the dense run that features are compared with, if there is one.
     """
 
     autoencoder: SparseAutoencoder

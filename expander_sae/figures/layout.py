@@ -140,9 +140,11 @@ def _draw_legend(figure: Figure, handles: Sequence[Artist], top: float, columns:
 
 
 def _draw_panel(figure: Figure, panel: Panel, corner: tuple[float, float], across: float) -> None:
-    """Args:
-    corner: inches from the left and from the top to the axes' lower left.
-    across: their width.
+    """Draw a panel.
+
+    Args:
+        corner: inches from the left and from the top to the axes' lower left.
+        across: their width.
     """
     width, height = figure.get_size_inches()
     left, bottom = corner[0] / width, 1 - corner[1] / height

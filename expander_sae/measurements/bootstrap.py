@@ -74,10 +74,12 @@ def bootstrap(
 ) -> Bootstrapped:
     """The statistic and its standard error over documents and seeds.
 
+    With one seed the error is that of the documents, given the runs. The same (counts, draws, seed) always
+    draw the same weights.
+
     Args:
         documents: number of documents of each split; splits are resampled independently; empty for a
-            statistic that has only seeds. With one seed the error is that of the documents, given the runs.
-            The same (counts, draws, seed) always draw the same weights.
+            statistic that has only seeds.
     """
     ones = {split: np.ones((1, count)) for split, count in documents.items()}
     every_seed = np.ones((1, seeds))

@@ -18,10 +18,12 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """Args:
-    name: in the CSV.
-    label: in what people read.
-    digits: after the point, for numbers and estimates.
+    """A column of a table.
+
+    Args:
+        name: in the CSV.
+        label: in what people read.
+        digits: after the point, for numbers and estimates.
     """
 
     name: str

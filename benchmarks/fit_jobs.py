@@ -23,6 +23,7 @@ from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.activations.tokens import TokenTable
 from expander_sae.cost.time_model import CPU_FILE
 from expander_sae.evaluation.cross_entropy import spliced_sums
+from expander_sae.machine.device import THREAD_VARIABLES
 from expander_sae.machine.provenance import hardware
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.stages import lineage
@@ -125,7 +126,7 @@ def constants(quick: bool) -> dict[str, float]:
 
 
 def _process(code: str) -> float:
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    threads = dict.fromkeys(THREAD_VARIABLES, "1")
     run = [sys.executable, "-c", code]
     return seconds(lambda: subprocess.run(run, check=True, env={**os.environ, **threads}))
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from expander_sae.api import decode, encode, encoded, evaluate, load, save
+    from expander_sae.api import evaluate, infer, load
     from expander_sae.errors import UserError
     from expander_sae.masks.recipe import Mask, MaskRecipe
     from expander_sae.model.autoencoder import SparseAutoencoder
@@ -33,22 +33,19 @@ __all__ = [
     "UserError",
     "block_omp",
     "cosamp",
-    "decode",
-    "encode",
-    "encoded",
     "evaluate",
+    "infer",
     "load",
     "niht",
     "omp",
-    "save",
 ]
 
 _MODULES = {
-    "api": ("decode", "encode", "encoded", "evaluate", "load", "save"),
-    "model.autoencoder": ("SparseAutoencoder",),
-    "model.dictionary": ("DenseDictionary", "Dictionary", "SparseCode", "SparseDictionary"),
+    "api": ("evaluate", "infer", "load"),
     "errors": ("UserError",),
     "masks.recipe": ("Mask", "MaskRecipe"),
+    "model.autoencoder": ("SparseAutoencoder",),
+    "model.dictionary": ("DenseDictionary", "Dictionary", "SparseCode", "SparseDictionary"),
     "pursuit.block_omp": ("block_omp",),
     "pursuit.cosamp": ("cosamp",),
     "pursuit.niht": ("niht",),
@@ -56,9 +53,18 @@ _MODULES = {
     "training.trainer": ("Trainer",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
+_REMOVED = {
+    "decode": "sae.decode(code)",
+    "encode": "sae.encode(h), or infer(sae, h, inference) for pursuits and for pieces",
+    "encoded": "sae.encoded(h)",
+    "save": "sae.save(path)",
+}
+"""What an earlier version had as functions, and what to call instead."""
 
 
 def __getattr__(name: str) -> Any:
+    if name in _REMOVED:
+        raise AttributeError(f"{__name__}.{name} is gone: call {_REMOVED[name]}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,9 +1,11 @@
-"""The functions of the public API: files, codes and measurements of one autoencoder."""
+"""The functions of the public API: what an autoencoder cannot do without other modules.
+
+What it does by itself are its methods: `encode`, `decode`, `encoded`, `save`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +13,10 @@ from torch import Tensor
 
 from expander_sae.errors import UserError
 from expander_sae.evaluation.reconstruction import measure
+from expander_sae.machine.device import resolve_device
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode
+from expander_sae.pursuit.codes import encoded_rows, joined
 from expander_sae.pursuit.inference import inferences
 from expander_sae.storage.arrays import as_tensor
 
@@ -31,72 +35,65 @@ def load(
     The mask of a native file is regenerated and its checksum verified. `about` of the result holds
     what was stored beside the weights, such as `norm_limit`.
 
-    dtype: of the parameters, None as stored. In bfloat16 and float16 a CPU computes slowly, and pursuits
-    work in float32.
+    Args:
+        path: the file or folder.
+        device: where the parameters are to be; ``auto`` is CUDA where there is one.
+        backend: kernels of a sparse dictionary, see `expander_sae.kernels.backends.select`.
+        dtype: of the parameters, None as stored. In bfloat16 and float16 a CPU computes slowly, and
+            pursuits work in float32.
 
     Raises:
         UserError: no such file, or none of these formats; the message names it. A device that is not there,
             or a dtype that is no floating-point type.
+
+    Examples:
+        >>> path = SparseAutoencoder(m=8, n=32, k=4).save("sae.safetensors")
+        >>> load(path).k
+        4
     """
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype: found {dtype}, expected one of {', '.join(map(str, DTYPES))}")
-    try:
-        torch.empty(0, device=device)
-    # An unknown name, a torch without CUDA, a kind of device that this torch has not: each its own kind.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"device: found {str(device)!r}, which torch cannot use ({said})") from None
+    place = resolve_device(device, kinds=None)
     path = Path(path)
     if path.is_dir() and not (path / WEIGHTS).is_file():
         from expander_sae.interop.foreign import load_foreign
 
         loaded = load_foreign(path, backend)
     else:
-        loaded, _ = SparseAutoencoder.load(path / WEIGHTS if path.is_dir() else path, "cpu", backend)
-    return loaded.to(device, dtype)
+        loaded = SparseAutoencoder.load(path / WEIGHTS if path.is_dir() else path, "cpu", backend)
+    return loaded.to(place, dtype)
 
 
-def save(autoencoder: SparseAutoencoder, path: str | Path, **metadata: Any) -> Path:
-    """Write one safetensors file: values, biases and the mask as a recipe. Returns the file's path.
-
-    metadata: JSON values kept beside `autoencoder.about`.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    path = Path(path)
-    autoencoder.save(path, **metadata)
-    return path
-
-
-def encode(
+def infer(
     autoencoder: SparseAutoencoder,
     activations: Tensor | np.ndarray,
-    inference: str = "encoder",
+    inference: str = "omp",
     batch_size: int = 4096,
 ) -> SparseCode:
-    """Codes of activations [N, m], `batch_size` at a time: index int64 [N, k] and value [N, k].
+    """Codes of activations [N, m] by a pursuit: index int64 [N, k] and value [N, k].
 
-    inference: ``encoder``, or a pursuit on the frozen decoder: ``omp``, ``niht``, ``cosamp`` or
-        ``block_omp_{L}``, which takes L columns a round.
+    Args:
+        autoencoder: whose decoder is used as it is; its own encoder is `autoencoder.encode`.
+        activations: [N, m], of any device and numeric dtype.
+        inference: ``omp``, ``niht``, ``cosamp`` or ``block_omp_{L}``, which takes L columns a round; or
+            ``encoder``, the trained one.
+        batch_size: rows at a time.
 
     Raises:
         UserError: another width, an unknown inference, or a batch size under 1.
+
+    Examples:
+        >>> from expander_sae import Trainer
+        >>> h = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+        >>> sae = Trainer(h, n=32, d=2, k=4).fit(steps=5)
+        >>> infer(sae, h, "omp").index.shape
+        torch.Size([100, 4])
     """
     run = inferences(inference)
     rows = _rows(autoencoder, activations)
     if batch_size < 1:
         raise UserError(f"batch_size: found {batch_size}, expected at least 1")
-    parts = [run(autoencoder, autoencoder.own(part)) for part in rows.split(batch_size)]
-    if not parts:
-        empty = rows.new_zeros(0, autoencoder.k)
-        return SparseCode(empty.long(), empty)
-    return SparseCode(torch.cat([part.index for part in parts]), torch.cat([part.value for part in parts]))
-
-
-def decode(autoencoder: SparseAutoencoder, code: SparseCode) -> Tensor:
-    """Reconstruction ĥ [N, m] of a code, in the model's units."""
-    return autoencoder.decode(code)
+    return joined(run(autoencoder, autoencoder.own(part)) for part in rows.split(batch_size))
 
 
 def evaluate(
@@ -107,37 +104,34 @@ def evaluate(
 ) -> dict[str, float]:
     """Measure an autoencoder on activations [N, m] in the model's units.
 
-    As the recipe says, tokens whose norm exceeds `about["norm_limit"]` are passed through and take no
-    part, unless `every_token`. A few thousand rows are held at a time, so that a mapped file may be larger
-    than memory. Returns
+    A few thousand rows are held at a time, so that a mapped file may be larger than memory.
 
-    - relative_error: mean of ‖h − ĥ‖/‖h‖,
-    - explained_variance: 1 − Σ‖h − ĥ‖²/Σ‖h − h̄‖²,
-    - cosine: mean of ⟨h, ĥ⟩/(‖h‖‖ĥ‖),
-    - l0: mean number of nonzero code entries,
-    - dead_fraction: share of the features that never fire on these tokens,
-    - encoded_share: share of the tokens that are encoded.
+    Args:
+        autoencoder: what to measure.
+        activations: [N, m], of any device and numeric dtype.
+        inference: as of `infer`.
+        every_token: measure on the tokens, too, that the recipe passes through (`autoencoder.encoded`).
+
+    Returns:
+        relative_error, mean of ‖h − ĥ‖/‖h‖; explained_variance, 1 − Σ‖h − ĥ‖²/Σ‖h − h̄‖²; cosine, mean of
+        ⟨h, ĥ⟩/(‖h‖‖ĥ‖); l0, mean number of nonzero code entries; dead_fraction, share of the features that
+        never fire on these tokens; encoded_share, share of the tokens that are encoded.
 
     Raises:
         UserError: another width, an unknown inference, or no token to encode.
+
+    Examples:
+        >>> from expander_sae import Trainer
+        >>> h = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+        >>> sae = Trainer(h, n=32, d=2, k=4).fit(steps=5)
+        >>> evaluate(sae, h)["relative_error"] > evaluate(sae, h, "omp")["relative_error"]  # the same decoder
+        True
     """
     rows = _rows(autoencoder, activations)
     run = inferences(inference)
-    kept = encoded(autoencoder, rows) if not every_token else torch.ones(len(rows), dtype=torch.bool)
-    if not kept.any():
-        raise UserError(f"activations: found no token of {len(rows)} to encode, expected one or more")
-    chosen = None if bool(kept.all()) else kept.nonzero()[:, 0].numpy()
-    sums, cosine = measure(autoencoder, rows, run, chosen)
-    return sums.summary() | {"cosine": cosine, "encoded_share": float(kept.double().mean())}
-
-
-def encoded(autoencoder: SparseAutoencoder, activations: Tensor) -> Tensor:
-    """bool [N] on the CPU: which tokens the recipe encodes; the others are passed through unchanged."""
-    limit = autoencoder.about.get("norm_limit")
-    if limit is None:
-        return torch.ones(len(activations), dtype=torch.bool)
-    norms = [part.double().norm(dim=1) for part in activations.split(4096)]
-    return (torch.cat(norms) <= limit).cpu() if norms else torch.ones(0, dtype=torch.bool)
+    kept = np.arange(len(rows)) if every_token else encoded_rows(autoencoder, rows, "activations")
+    sums, cosine = measure(autoencoder, rows, run, None if len(kept) == len(rows) else kept)
+    return sums.summary() | {"cosine": cosine, "encoded_share": len(kept) / len(rows)}
 
 
 def _rows(autoencoder: SparseAutoencoder, activations: Tensor | np.ndarray) -> Tensor:

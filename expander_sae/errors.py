@@ -26,6 +26,11 @@ def explained(error: BaseException) -> str | None:
     return None
 
 
+def first_line(error: BaseException) -> str:
+    """An error of another library in one line: its kind, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].removesuffix(": ")
+
+
 @contextmanager
 def reported_to_user() -> Iterator[None]:
     """Turn an error that the user can mend into one line on stderr and exit code 2."""

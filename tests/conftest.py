@@ -2,7 +2,9 @@
 
 import os
 
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+from expander_sae.machine.device import THREAD_VARIABLES
+
+for _name in THREAD_VARIABLES:
     os.environ.setdefault(_name, "1")
 
 import torch  # noqa: E402, the thread counts come first

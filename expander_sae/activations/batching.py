@@ -30,10 +30,12 @@ def document_starts(document: np.ndarray) -> np.ndarray:
 
 
 def batches(document: np.ndarray, token_id: np.ndarray, batch_tokens: int) -> Iterator[Batch]:
-    """Every document once, longest first, at most `batch_tokens` padded tokens a batch.
+    """Every document once, at most `batch_tokens` padded tokens a batch; a longer one is a batch of its own.
 
-    document, token_id: int[N], documents contiguous. A document longer than `batch_tokens` is a
-    batch of its own. Longest first, so that a device too small fails at once.
+    The longest come first, so that a device too small fails at once.
+
+    Args:
+        document, token_id: int[N], documents contiguous.
     """
     if not len(document):
         return

@@ -105,11 +105,15 @@ def write_tokens(
 ) -> None:
     """Write the token table (split, document, position, token_id) and its record.
 
-    needs: {"train": tokens, "test": tokens, "ce": sequences, "shard": tokens of a shard}. Each
-    split gets whole shards where the corpus is long enough; the ce split has room for `ce`
-    sequences of full length. Special tokens are those the tokenizer adds by itself.
+    Special tokens are those that the tokenizer adds by itself.
 
-    Raises `UserError` when the corpus is empty or ends early.
+    Args:
+        needs: {"train": tokens, "test": tokens, "ce": sequences, "shard": tokens of a shard}. Each split gets
+            whole shards where the corpus is long enough; the ce split has room for `ce` sequences of full
+            length.
+
+    Raises:
+        UserError: the corpus is empty or ends early.
     """
     model = read_model(model_json)
     verify_weights(model, model_json)

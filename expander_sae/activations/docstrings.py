@@ -60,7 +60,8 @@ class DocstringCorpus:
 def read_docstrings(packages: Sequence[str] = tuple(PACKAGES)) -> DocstringCorpus:
     """Docstrings of modules, classes and functions longer than 500 characters.
 
-    Raises `UserError` when a package is not installed.
+    Raises:
+        UserError: a package is not installed.
     """
     texts: list[str] = []
     versions: dict[str, str] = {}

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from expander_sae.activations.weights import check_shape, materialise, read_model, verify_weights
-from expander_sae.errors import UserError
+from expander_sae.errors import UserError, first_line
+from expander_sae.machine.device import resolve_device
 
 __all__ = ["LanguageModel", "decoder_layers", "materialise", "read_model", "tokenizer_of"]
 
@@ -33,10 +34,8 @@ def tokenizer_of(record: dict[str, Any]) -> Any:
             record["path"], trust_remote_code=record["trust_remote_code"], local_files_only=True
         )
     except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"models[{record['name']}]: no readable tokenizer in {record['path']} ({first})"
-        ) from None
+        found = f"no readable tokenizer in {record['path']} ({first_line(error)})"
+        raise UserError(f"models[{record['name']}]: {found}") from None
 
 
 def decoder_layers(model: nn.Module, depth: int) -> nn.ModuleList:
@@ -78,14 +77,18 @@ class LanguageModel:
 
     @classmethod
     def load(cls, model_json: str | Path, device: str | torch.device = "cpu") -> LanguageModel:
-        """Load what `materialise` described; `UserError` when it cannot be read or has another shape."""
+        """Load what `materialise` described.
+
+        Raises:
+            UserError: it cannot be read or has another shape, or there is no such device.
+        """
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         record = read_model(model_json)
         verify_weights(record, model_json)
-        place = resolve_device(device)
+        place = resolve_device(device, "compute.device")
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 record["path"],
@@ -96,8 +99,8 @@ class LanguageModel:
                 output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UserError(f"{model_json}: cannot load the model at {record['path']} ({first})") from None
+            found = f"cannot load the model at {record['path']} ({first_line(error)})"
+            raise UserError(f"{model_json}: {found}") from None
         model, loading = loaded
         if loading["missing_keys"]:  # they would be random
             raise UserError(f"{model_json}: {record['path']} has no {min(loading['missing_keys'])}")
@@ -207,20 +210,3 @@ class LanguageModel:
 def _hidden(output: Any) -> Tensor:
     hidden: Tensor = output[0] if isinstance(output, tuple) else output
     return hidden
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """`auto`, `cpu`, `cuda`, `cuda:1` → a device that exists, else `UserError`."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"compute.device: found {str(device)!r}, expected auto, cpu or cuda ({first})"
-        ) from None
-    if place.type not in ("cpu", "cuda"):
-        raise UserError(f"compute.device: found {str(device)!r}, expected auto, cpu or cuda")
-    return place

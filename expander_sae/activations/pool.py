@@ -36,33 +36,25 @@ _MANIFEST: dict[str, type] = {
 def build_pool(
     shards: Sequence[Path], split: str, out_f32: Path, out_json: Path, spec: dict[str, Any] | None = None
 ) -> None:
-    """Join shards 0, 1, 2, … of a split into raw float32 [N,m] and write the manifest.
+    """Join shards 0, 1, 2, … of a split into raw float32 [N, m] and write the manifest.
 
     Memory does not grow with the corpus: shards are read a row group at a time. Document,
     position, token id and norm of every token go into a safetensors file beside the manifest,
-    named by it. `spec` is recorded. Raises `UserError` naming a missing, truncated, altered or
-    misplaced shard, or when there is no token at all.
+    named by it.
+
+    Args:
+        shards: files, in order.
+        split: theirs.
+        out_f32: the raw file.
+        out_json: the manifest.
+        spec: settings to record.
+
+    Raises:
+        UserError: a missing, truncated, altered or misplaced shard, or no token at all.
     """
     out_f32, out_json = Path(out_f32), Path(out_json)
-    columns: dict[str, list[np.ndarray]] = {"document": [], "position": [], "token_id": [], "norm": []}
-    checksum = hashlib.sha256()
-    parts: list[dict[str, Any]] = []
-    m = 0
     with atomic_path(out_f32) as temporary:
-        with open(temporary, "wb") as raw:
-            for number, path in enumerate(shards):
-                shard = Shard(path)
-                _check_shard(shard, split, number, m or shard.m, parts)
-                m = shard.m
-                for rows in shard.row_groups():
-                    data = np.ascontiguousarray(rows.activation, dtype="<f4").data
-                    raw.write(data)
-                    checksum.update(data)
-                    columns["document"].append(rows.document)
-                    columns["position"].append(rows.position)
-                    columns["token_id"].append(rows.token_id)
-                    columns["norm"].append(np.linalg.norm(rows.activation.astype(np.float64), axis=1))
-                parts.append(shard.about)
+        checksum, columns, parts = _join(shards, split, temporary)
         tokens = sum(part["tokens"] for part in parts)
         if not tokens:
             raise UserError(f"{out_f32}: found no token in the {split} split, expected one or more")
@@ -73,29 +65,48 @@ def build_pool(
             temporary.chmod(0o644)  # safetensors writes files that only their owner may read
     except SafetensorError as error:
         raise UserError(f"{index}: cannot be written ({error})") from None
-    write_sealed_json(
-        out_json,
-        {
-            "split": split,
-            "file": out_f32.name,
-            "index": index.name,
-            "m": m,
-            "tokens": tokens,
-            "sha256": checksum.hexdigest(),
-            "index_sha256": sha256_file(index),
-            "shards": [{"tokens": part["tokens"], "sha256": part["sha256"]} for part in parts],
-            "model": parts[0]["model"],
-            "layer": parts[0]["layer"],
-            "settings": spec or {},
-            "lineage": lineage("pool"),
-        },
-    )
+    record = {key: parts[0][key] for key in ("m", "model", "layer")} | {
+        "split": split,
+        "file": out_f32.name,
+        "index": index.name,
+        "tokens": tokens,
+        "sha256": checksum,
+        "index_sha256": sha256_file(index),
+        "shards": [{"tokens": part["tokens"], "sha256": part["sha256"]} for part in parts],
+        "settings": spec or {},
+        "lineage": lineage("pool"),
+    }
+    write_sealed_json(out_json, record)
 
 
-def _check_shard(shard: Shard, split: str, number: int, m: int, earlier: list[dict[str, Any]]) -> None:
-    expected: dict[str, Any] = {"split": split, "shard": number, "m": m, "lineage": lineage("extraction")}
+def _join(
+    shards: Sequence[Path], split: str, out: Path
+) -> tuple[str, dict[str, list[np.ndarray]], list[dict[str, Any]]]:
+    """Write the raw file: (its sha256, parts of each column of its tokens, `about` of each shard)."""
+    columns: dict[str, list[np.ndarray]] = {"document": [], "position": [], "token_id": [], "norm": []}
+    checksum = hashlib.sha256()
+    parts: list[dict[str, Any]] = []
+    with open(out, "wb") as raw:
+        for number, path in enumerate(shards):
+            shard = Shard(path)
+            _check_shard(shard, split, number, parts)
+            for rows in shard.row_groups():
+                data = np.ascontiguousarray(rows.activation, dtype="<f4").data
+                raw.write(data)
+                checksum.update(data)
+                columns["document"].append(rows.document)
+                columns["position"].append(rows.position)
+                columns["token_id"].append(rows.token_id)
+                columns["norm"].append(np.linalg.norm(rows.activation.astype(np.float64), axis=1))
+            parts.append(shard.about)
+    return checksum.hexdigest(), columns, parts
+
+
+def _check_shard(shard: Shard, split: str, number: int, earlier: list[dict[str, Any]]) -> None:
+    expected: dict[str, Any] = {"split": split, "shard": number, "lineage": lineage("extraction")}
     if earlier:
-        expected |= {key: earlier[0][key] for key in ("model", "model_sha256", "layer", "shard_tokens")}
+        shared = ("m", "model", "model_sha256", "layer", "shard_tokens")
+        expected |= {key: earlier[0][key] for key in shared}
         if earlier[-1]["tokens"] < earlier[-1]["shard_tokens"] and shard.tokens:
             raise UserError(f"{shard.path}: found tokens after a shard that was not full; {AGAIN}")
     for key, value in expected.items():
@@ -106,7 +117,11 @@ def _check_shard(shard: Shard, split: str, number: int, m: int, earlier: list[di
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
-    """The record of a pool, its seal and lineage checked; `UserError` naming the file."""
+    """The record of a pool, its seal and lineage checked.
+
+    Raises:
+        UserError: no such file, or not a whole manifest of this version; the message names it.
+    """
     record = read_sealed_json(path, _MANIFEST, "pool manifest")
     if record["lineage"] != lineage("pool"):
         found = record["lineage"]
@@ -156,11 +171,14 @@ class Pool:
 
     @classmethod
     def open(cls, manifest: str | Path, verify: bool = True) -> Pool:
-        """Open a pool by its manifest.
+        """Open a pool by its manifest, whose seal, lineage and sizes are always checked.
 
         The manifest's seal, lineage and sizes are always checked; `verify` also checks the sha256 of
         the raw file and of the token columns, every byte (a second for 1.5 GB; a job opens a pool once
-        and reads all of it). Raises `UserError` naming the file.
+        and reads all of it).
+
+        Raises:
+            UserError: a file that is missing or altered, by name.
         """
         manifest = Path(manifest)
         record = read_manifest(manifest)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expander_sae.activations.docstrings import PACKAGES, read_docstrings
-from expander_sae.errors import UserError
+from expander_sae.errors import UserError, first_line
 from expander_sae.rng import Integers
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -74,7 +74,7 @@ def _hub(spec: dict[str, Any]) -> Iterator[str]:
         raise
     except Exception as error:  # the library raises dozens of kinds: network, gating, format
         raise UserError(
-            f"corpus.location: cannot read the Hub data set {name} ({_first_line(error)}); check the "
+            f"corpus.location: cannot read the Hub data set {name} ({first_line(error)}); check the "
             "name, the revision and the network, set HF_TOKEN if it is gated, or use source: files with a "
             "local copy"
         ) from error
@@ -132,7 +132,7 @@ def _parquet_file(path: Path, column: str) -> Iterator[str]:
             for batch in table.iter_batches(batch_size=256, columns=[column]):
                 yield from _strings(batch.column(0).to_pylist(), f"{path}: column {column!r}")
     except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: not a readable Parquet file ({_first_line(error)})") from None
+        raise UserError(f"{path}: not a readable Parquet file ({first_line(error)})") from None
 
 
 def _strings(values: Iterable[Any], where: str) -> Iterator[str]:
@@ -143,7 +143,3 @@ def _strings(values: Iterable[Any], where: str) -> Iterator[str]:
         if not isinstance(value, str):
             raise UserError(f"{where}: found {type(value).__name__}, expected text")
         yield value
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(" :")

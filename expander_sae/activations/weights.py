@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from expander_sae.errors import UserError
+from expander_sae.errors import UserError, first_line
 from expander_sae.stages import lineage
 from expander_sae.storage.files import AGAIN, digest, read_json, sha256_file, temporary_sibling
 from expander_sae.storage.seals import read_sealed_json, write_sealed_json
@@ -43,8 +43,10 @@ def materialise(spec: dict[str, Any], weights_folder: Path, out_json: Path) -> N
 
     package: the GGUF file inside an installed package is rewritten as safetensors into
     `weights_folder`; hub: a snapshot of the pinned revision in the Hub's own cache; folder: the
-    path as it is. Raises `UserError` naming the config key when the model cannot be had or its
-    width or depth is not what the config says.
+    path as it is.
+
+    Raises:
+        UserError: the model cannot be had, or its width or depth is not what the config says; names the key.
     """
     key = f"models[{spec['name']}]"
     if spec["dtype"] not in DTYPES:
@@ -95,7 +97,11 @@ def check_shape(config: Any, spec: dict[str, Any], key: str) -> None:
 
 
 def read_model(model_json: str | Path) -> dict[str, Any]:
-    """`model.json` with `path` made absolute; `UserError` when it or the files are missing or stale."""
+    """`model.json` with `path` made absolute.
+
+    Raises:
+        UserError: it or the model's files are missing or stale.
+    """
     model_json = Path(model_json)
     record = read_sealed_json(model_json, _RECORD, "model record")
     if record["lineage"] != lineage("model"):
@@ -141,7 +147,7 @@ def _config(folder: Path, trust_remote_code: bool, key: str) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{key}.location: {folder} holds no readable model ({_one_line(error)})") from None
+        raise UserError(f"{key}.location: {folder} holds no readable model ({first_line(error)})") from None
 
 
 def _from_folder(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
@@ -178,12 +184,12 @@ def _from_hub(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
         advice = f"was not found: check the name, set HF_TOKEN if it is private, {local}"
         raise UserError(f"{key}.location: {name} {advice}") from None
     except (LocalEntryNotFoundError, OSError, ValueError) as error:
-        advice = f"could not be fetched ({_one_line(error)}): check the network and HF_HUB_OFFLINE, {local}"
+        advice = f"could not be fetched ({first_line(error)}): check the network and HF_HUB_OFFLINE, {local}"
         raise UserError(f"{key}.location: {name} {advice}") from None
     except Exception as error:  # the HTTP client's own errors, which differ between versions
         if not type(error).__module__.startswith(("httpx", "requests", "huggingface_hub")):
             raise
-        advice = f"could not be fetched ({_one_line(error)}): check the network, {local}"
+        advice = f"could not be fetched ({first_line(error)}): check the network, {local}"
         raise UserError(f"{key}.location: {name} {advice}") from None
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{key}.location: {name} has no .safetensors files, which are the only weights read")
@@ -207,7 +213,7 @@ def _from_package(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
         loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{key}.location: cannot read {gguf} ({_one_line(error)})") from None
+        raise UserError(f"{key}.location: cannot read {gguf} ({first_line(error)})") from None
     config = type(loaded.config)(
         **{k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "dtype")}
     )
@@ -243,8 +249,3 @@ def _gguf_file(package: str, key: str) -> Path:
     if len(found) != 1 or not found[0].is_file():
         raise UserError(f"{key}.location: found {len(found)} GGUF files in package {package!r}, expected one")
     return found[0].resolve()
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

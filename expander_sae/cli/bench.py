@@ -43,12 +43,12 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 
     import torch
 
-    from expander_sae.cli.data import device_of
+    from expander_sae.machine.device import resolve_device
     from expander_sae.masks.recipe import MaskRecipe
     from expander_sae.model.autoencoder import SparseAutoencoder
     from expander_sae.rng import torch_generator
 
-    device = device_of(options.device)
+    device = resolve_device(options.device, "--device")
     mask = MaskRecipe(options.support, options.m, options.n, options.d, 0).generate()
     calls: dict[tuple[str, str], Callable[[], object]] = {}
     for support, used in ((options.support, mask), ("dense", None)):

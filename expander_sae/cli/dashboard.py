@@ -95,7 +95,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 
 def _given(options: argparse.Namespace) -> TokenRows | None:
     """The rows of `--activations`, with what is known of them; None where a pool is to be read."""
-    from expander_sae.cli.data import read_activations
+    from expander_sae.cli.data import given_activations
     from expander_sae.dashboard.rows import TokenRows, read_numbers
     from expander_sae.errors import UserError
 
@@ -109,9 +109,7 @@ def _given(options: argparse.Namespace) -> TokenRows | None:
         raise UserError("--pool: found --activations beside it, expected one of them")
     if options.tokenizer is not None and options.token_ids is None:
         raise UserError("--tokenizer: found no --token-ids, expected the ids that it turns into words")
-    rows = read_activations(
-        options.activations, options.tensor, options.column, options.split, options.tokens, fewer=True
-    )
+    rows = given_activations(options, fewer=True)
     ids, documents = (
         None if path is None else read_numbers(path, len(rows), option)
         for option, path in options_of_rows.items()

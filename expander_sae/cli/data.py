@@ -16,10 +16,11 @@ import torch
 
 from expander_sae.activations.pool import Pool
 from expander_sae.api import load
-from expander_sae.errors import UserError
+from expander_sae.errors import UserError, first_line
+from expander_sae.machine.device import resolve_device
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.inference import Inference, inferences
-from expander_sae.storage.seals import agree, check_seal
+from expander_sae.storage.files import file_sizes
 from expander_sae.training.run_folder import WEIGHTS
 
 _PIECE = 65536
@@ -39,30 +40,21 @@ def inference_of(name: str) -> Inference:
         raise UserError(f"--{error}") from None
 
 
-def device_of(name: str) -> torch.device:
-    """The device, once torch has been asked whether it is there; ``auto`` is CUDA where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device: found {name!r}, which torch cannot use ({_first_line(error)})") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device: found {name!r}, expected auto, cpu, cuda or cuda:INDEX")
-    return device
+def load_weights(options: argparse.Namespace) -> SparseAutoencoder:
+    """The autoencoder of `options.weights`, whatever `expander_sae.load` reads."""
+    return load(options.weights, resolve_device(options.device, "--device"), options.backend)
 
 
-def load_weights(options: argparse.Namespace) -> tuple[SparseAutoencoder, dict[str, Any]]:
-    """(autoencoder, about) of `options.weights`, whatever `expander_sae.load` reads."""
-    autoencoder = load(options.weights, device_of(options.device), options.backend)
-    return autoencoder, autoencoder.about
+def given_activations(options: argparse.Namespace, m: int | None = None, fewer: bool = False) -> np.ndarray:
+    """The activations that the options of `arguments.add_activations` name; see `read_activations`."""
+    picked = (options.tensor, options.column, options.split, options.tokens)
+    return read_activations(options.activations, *picked, m, fewer)
 
 
 def stored_bytes(given: Path) -> int:
     """Bytes of the weights file, of that of a run folder, or of all files of another library's folder."""
     if given.is_dir() and not (given / WEIGHTS).is_file():
-        return sum(file.stat().st_size for file in given.iterdir() if file.is_file())
+        return sum(file_sizes(given).values())
     return (given / WEIGHTS if given.is_dir() else given).stat().st_size
 
 
@@ -134,7 +126,7 @@ def _npy(path: Path) -> np.ndarray:
         # Copy on write: torch warns of arrays that it could not write to.
         return np.load(path, mmap_mode="c", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a readable .npy of numbers ({_first_line(error)})") from None
+        raise UserError(f"{path}: not a readable .npy of numbers ({first_line(error)})") from None
 
 
 def _leading(shape: Sequence[int], tokens: int | None) -> slice:
@@ -154,7 +146,7 @@ def _safetensors(path: Path, name: str | None, tokens: int | None) -> np.ndarray
             chosen = stored.get_slice(_choose(path, name, names))
             return _as_array(chosen[_leading(chosen.get_shape(), tokens)])
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({_first_line(error)})") from None
+        raise UserError(f"{path}: not a whole safetensors file ({first_line(error)})") from None
 
 
 def _torch(path: Path, name: str | None, tokens: int | None) -> np.ndarray:
@@ -169,7 +161,7 @@ def _torch(path: Path, name: str | None, tokens: int | None) -> np.ndarray:
             "dict of tensors (torch.save(tensor, …)), .npy or .safetensors"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable .pt file ({_first_line(error)})") from None
+        raise UserError(f"{path}: not a readable .pt file ({first_line(error)})") from None
     if isinstance(stored, dict):
         names = [key for key, value in stored.items() if isinstance(value, torch.Tensor) and value.dim() >= 2]
         stored = stored[_choose(path, name, names)]
@@ -231,19 +223,17 @@ def _parquet(path: Path, column: str, split: str, tokens: int | None) -> np.ndar
 def _parquet_rows(file: Path, column: str) -> int:
     """Rows of a file whose seal, where it has one, holds, and which has the column."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    sealed = check_seal(file)
+    from expander_sae.storage.parquet_files import open_sealed
+
     try:
-        stored = pq.read_metadata(file)
-        if not agree(sealed, stored.metadata or {}):
-            raise OSError("its seal is damaged")
-        found = stored.schema.to_arrow_schema().names
+        with open_sealed(file) as stored:
+            found, rows = stored.schema_arrow.names, stored.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file}: not a readable Parquet file ({_first_line(error)})") from None
+        raise UserError(f"{file}: not a readable Parquet file ({first_line(error)})") from None
     if column not in found:
         raise UserError(f"{file}: no column {column!r}, found {', '.join(found)}; say --column")
-    return int(stored.num_rows)
+    return int(rows)
 
 
 def _parquet_parts(file: Path, column: str) -> Iterator[np.ndarray]:
@@ -257,7 +247,7 @@ def _parquet_parts(file: Path, column: str) -> Iterator[np.ndarray]:
             for batch in stored.iter_batches(_DECODED, columns=[column]):
                 yield _matrix(batch.column(0), file, column)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file}: not a readable Parquet file ({_first_line(error)})") from None
+        raise UserError(f"{file}: not a readable Parquet file ({first_line(error)})") from None
 
 
 def _matrix(lists: Any, file: Path, column: str) -> np.ndarray:
@@ -265,8 +255,3 @@ def _matrix(lists: Any, file: Path, column: str) -> np.ndarray:
     if flat.dtype.kind not in "fiu" or len(flat) % max(len(lists), 1) or not len(lists):
         raise UserError(f"{file}: column {column!r} holds {lists.type}, expected lists of m numbers")
     return flat.reshape(len(lists), -1)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

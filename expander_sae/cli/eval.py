@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
-    from expander_sae.cli.data import inference_of, load_weights, read_activations
+    from expander_sae.cli.data import given_activations, inference_of, load_weights
     from expander_sae.evaluation.reconstruction import measure
     from expander_sae.machine.progress import Progress
     from expander_sae.model.autoencoder import SparseAutoencoder
@@ -41,11 +41,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.pursuit.inference import Inference
 
     inferences = {name: inference_of(name) for name in options.inference}
-    autoencoder, about = load_weights(options)
-    activations = read_activations(
-        options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
-    )
-    rows = encoded_rows(activations, about, options.activations)
+    autoencoder = load_weights(options)
+    activations = given_activations(options, autoencoder.m)
+    rows = encoded_rows(autoencoder, activations, options.activations)
     measured: dict[str, dict[str, float]] = {}
     for name, inference in inferences.items():
         with Progress(name, len(rows), "token") as progress:

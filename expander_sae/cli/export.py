@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from dataclasses import asdict
 
-    from expander_sae.cli.data import load_weights, read_activations
+    from expander_sae.cli.data import given_activations, load_weights, stored_bytes
     from expander_sae.cli.outputs import ACTIVATIONS, WEIGHTS, check_folder
     from expander_sae.errors import UserError
     from expander_sae.interop import dictionary_learning, saelens, sparsify
@@ -55,17 +55,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         option = "compact" if options.compact else next(iter(metadata)).replace("_", "-")
         raise UserError(f"--{option}: found --format {options.format}, expected saelens")
     check_folder("out", options.out, {WEIGHTS: options.weights, ACTIVATIONS: options.activations})
-    autoencoder, _ = load_weights(options)
-    activations = None
-    if options.activations is not None:
-        activations = read_activations(
-            options.activations,
-            options.tensor,
-            options.column,
-            options.split,
-            options.tokens,
-            autoencoder.m,
-        )
+    autoencoder = load_weights(options)
+    given = options.activations is not None
+    activations = given_activations(options, autoencoder.m) if given else None
     if options.format == "saelens":
         measured = saelens.export(
             autoencoder, options.out, activations, compact=options.compact, say=False, **metadata
@@ -76,7 +68,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     record: dict[str, Any] = {
         "out": str(options.out),
         "format": options.format,
-        "bytes": sum(file.stat().st_size for file in options.out.iterdir() if file.is_file()),
+        "bytes": stored_bytes(options.out),
         "fidelity": None if measured is None else asdict(measured),
     }
     unknown = "no --activations: not measured how often kept values are not positive"

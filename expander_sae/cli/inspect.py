@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.cli.data import load_weights, stored_bytes
     from expander_sae.evaluation.storage import storage
 
-    autoencoder, about = load_weights(options)
+    autoencoder = load_weights(options)
     record: dict[str, Any] = {
         "file": str(options.weights),
         "file_bytes": stored_bytes(options.weights),
@@ -40,11 +40,11 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "compression": autoencoder.m * autoencoder.n / storage(autoencoder)["decoder_values"],
         "mask": _mask(autoencoder),
         "columns": _columns(autoencoder),
-        "trained_with": about.get("spec"),
-        "norm_limit": about.get("norm_limit"),
+        "trained_with": autoencoder.about.get("spec"),
+        "norm_limit": autoencoder.about.get("norm_limit"),
     }
     if options.activations is not None:
-        record["activations"] = _firing(autoencoder, options, about)
+        record["activations"] = _firing(autoencoder, options)
     terminal.result(record, _lines(record))
 
 
@@ -86,24 +86,20 @@ def _columns(autoencoder: SparseAutoencoder) -> dict[str, Any]:
     }
 
 
-def _firing(
-    autoencoder: SparseAutoencoder, options: argparse.Namespace, about: dict[str, Any]
-) -> dict[str, Any]:
+def _firing(autoencoder: SparseAutoencoder, options: argparse.Namespace) -> dict[str, Any]:
     """What the trained encoder does on activations: error, dead features, collisions."""
     import numpy as np
     from torch import Tensor
 
-    from expander_sae.cli.data import read_activations
+    from expander_sae.cli.data import given_activations
     from expander_sae.evaluation.collisions import collisions, relabelled
     from expander_sae.evaluation.reconstruction import measure
     from expander_sae.model.dictionary import SparseCode
     from expander_sae.pursuit.codes import encoded_rows, joined
     from expander_sae.storage.arrays import widened
 
-    activations = read_activations(
-        options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
-    )
-    rows = encoded_rows(activations, about, options.activations)
+    activations = given_activations(options, autoencoder.m)
+    rows = encoded_rows(autoencoder, activations, options.activations)
     parts: list[SparseCode] = []
 
     def kept(model: SparseAutoencoder, batch: Tensor) -> SparseCode:

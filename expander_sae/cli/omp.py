@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
-    import numpy as np
+    import math
 
-    from expander_sae.cli.data import inference_of, load_weights, read_activations
+    from expander_sae.cli.data import given_activations, inference_of, load_weights
     from expander_sae.cli.outputs import ACTIVATIONS, WEIGHTS, check_files
     from expander_sae.errors import UserError
     from expander_sae.pursuit.codes import codes_of
@@ -41,14 +41,12 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     read = {WEIGHTS: options.weights, ACTIVATIONS: options.activations}
     check_files({"out": options.out}, read, {"out": (".safetensors", ".parquet")})
     inference = inference_of(options.inference)
-    autoencoder, _ = load_weights(options)
+    autoencoder = load_weights(options)
     if options.k is not None:
         if options.k > autoencoder.n:
             raise UserError(f"--k: found {options.k}, expected 1 to n = {autoencoder.n}")
         autoencoder.k = options.k
-    activations = read_activations(
-        options.activations, options.tensor, options.column, options.split, options.tokens, autoencoder.m
-    )
+    activations = given_activations(options, autoencoder.m)
     codes = codes_of(autoencoder, activations, inference, options.inference)
     write = _parquet if options.out.suffix == ".parquet" else _safetensors
     settings = {"n": autoencoder.n, "k": autoencoder.k, "inference": options.inference}
@@ -60,10 +58,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "k": autoencoder.k,
         "l0": active / len(activations),
     }
-    limit = autoencoder.about.get("norm_limit")
-    if limit is not None:
-        parts = (activations[start : start + 8192] for start in range(0, len(activations), 8192))
-        record["over_norm_limit"] = sum(int((np.linalg.norm(part, axis=1) > limit).sum()) for part in parts)
+    limit = autoencoder.norm_limit
+    if limit < math.inf:
+        record["over_norm_limit"] = int((~autoencoder.encoded(activations)).sum())
     lines = pairs(list(record.items()))
     if record.get("over_norm_limit"):
         lines.append(f"tokens of a norm over {limit:g} are encoded here; the recipe passes them through")

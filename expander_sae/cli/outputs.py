@@ -19,9 +19,11 @@ def check_files(
 ) -> None:
     """Every output is a file of its own that can be written, and none of what is read.
 
-    outputs: option (without dashes) → file. inputs: what it is → file or folder. suffixes: those that an
-    option's file may have. streams: options whose file is written to and not replaced, so that it may be a
-    pipe or /dev/stderr.
+    Args:
+        outputs: option (without dashes) → file.
+        inputs: what it is → file or folder.
+        suffixes: those that an option's file may have.
+        streams: options whose file is written to and not replaced, so that it may be a pipe or /dev/stderr.
 
     Raises:
         UserError: naming the option, the file and what is wrong with it.

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.api import load
-    from expander_sae.cli.data import read_activations
+    from expander_sae.cli.data import given_activations
     from expander_sae.errors import UserError
     from expander_sae.interop.hub import push
 
@@ -56,16 +56,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     spec = autoencoder.about.get("spec") or {}
     if "layer" in spec and "model" not in spec and options.base_model is None:
         raise UserError("--base-model: found none, and the weights name no model; expected an id on the Hub")
-    activations = None
-    if options.activations is not None:
-        activations = read_activations(
-            options.activations,
-            options.tensor,
-            options.column,
-            options.split,
-            options.tokens,
-            autoencoder.m,
-        )
+    given = options.activations is not None
+    activations = given_activations(options, autoencoder.m) if given else None
     with _as_folder(options.weights, autoencoder) as folder:
         pushed = push(
             folder,
@@ -93,7 +85,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 @contextmanager
 def _as_folder(given: Path, autoencoder: SparseAutoencoder) -> Iterator[Path]:
     """A run's folder as it is; of a weights file or an import, a folder with the weights alone."""
-    from expander_sae.api import WEIGHTS, save
+    from expander_sae.api import WEIGHTS
 
     if (given / WEIGHTS).is_file():
         yield given
@@ -102,5 +94,5 @@ def _as_folder(given: Path, autoencoder: SparseAutoencoder) -> Iterator[Path]:
         if given.is_file():
             shutil.copyfile(given, Path(folder) / WEIGHTS)
         else:
-            save(autoencoder, Path(folder) / WEIGHTS)
+            autoencoder.save(Path(folder) / WEIGHTS)
         yield Path(folder)

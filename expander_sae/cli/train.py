@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from expander_sae.cli.arguments import add_activations, add_compute, positive
 from expander_sae.cli.terminal import Terminal, number, pairs
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SUMMARY = "train an autoencoder on a tensor of activations or a folder of shards"
 EXAMPLES = (
@@ -50,44 +53,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from contextlib import ExitStack
 
-    from expander_sae.api import evaluate, save
-    from expander_sae.cli.data import device_of, read_activations
-    from expander_sae.errors import UserError
+    from expander_sae.api import evaluate
+    from expander_sae.cli.data import given_activations
     from expander_sae.machine.allocator import keep_freed_memory
+    from expander_sae.machine.device import resolve_device
     from expander_sae.training.loggers import together
     from expander_sae.training.trainer import Trainer
 
     keep_freed_memory()
-
     _check_outputs(options)
-    device = device_of(options.device)
-    activations = read_activations(
-        options.activations, options.tensor, options.column, options.split, options.tokens
-    )
-    kept, held_out = activations, activations[:0]
-    if options.held_out is not None:
-        if options.held_out >= len(activations):
-            rows = len(activations)
-            raise UserError(f"--held-out: found {options.held_out}, expected fewer than the {rows} rows")
-        kept, held_out = activations[: -options.held_out], activations[-options.held_out :]
-    settings = {
-        "n": options.n,
-        "k": options.k,
-        "d": options.d,
-        "support": options.support,
-        "encoder": options.encoder,
-        "recipe": options.recipe,
-        "seed": options.seed,
-    }
-    trainer = Trainer(
-        kept,
-        **settings,
-        device=device,
-        backend=options.backend,
-        log_every=options.log_every,
-        checkpoint=options.checkpoint,
-        **_overrides(options.set),
-    )
+    device = resolve_device(options.device, "--device")
+    kept, held_out = _parted(given_activations(options), options.held_out)
+    names = ("n", "k", "d", "support", "encoder", "recipe", "seed")
+    settings = {name: getattr(options, name) for name in names}
+    others = {name: getattr(options, name) for name in ("backend", "log_every", "checkpoint")}
+    trainer = Trainer(kept, **settings, **others, device=device, **_overrides(options.set))
     with ExitStack() as stack:
         # Only now: an earlier log must not be touched for a training that cannot be.
         loggers = [stack.enter_context(logger) for logger in _loggers(options, settings)]
@@ -95,7 +75,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         if options.held_out_to is not None:
             _write_rows(held_out, options.held_out_to)
         autoencoder = trainer.fit(options.steps)
-    save(autoencoder, options.out)
+    autoencoder.save(options.out)
     record: dict[str, Any] = {
         "out": str(options.out),
         "held_out_to": None if options.held_out_to is None else str(options.held_out_to),
@@ -108,6 +88,16 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "held_out": evaluate(autoencoder, held_out) if len(held_out) else None,
     }
     terminal.result(record, _lines(record))
+
+
+def _parted(activations: np.ndarray, held_out: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """(rows to train on, the last `held_out` rows)."""
+    from expander_sae.errors import UserError
+
+    rows, back = len(activations), held_out or 0
+    if back >= rows:
+        raise UserError(f"--held-out: found {back}, expected fewer than the {rows} rows")
+    return activations[: rows - back], activations[rows - back :]
 
 
 def _check_outputs(options: argparse.Namespace) -> None:

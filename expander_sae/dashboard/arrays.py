@@ -19,14 +19,8 @@ def packed(array: np.ndarray) -> dict[str, str]:
     """{type, data}: whole numbers ≥ 0 as uint16 where they fit, else uint32; int16 and float32 stay."""
     if array.dtype.kind in "iu" and array.dtype != np.int16:
         array = array.astype("<u2" if array.size == 0 or array.max() < 1 << 16 else "<u4")
-    kinds = {
-        "uint16": "Uint16Array",
-        "uint32": "Uint32Array",
-        "int16": "Int16Array",
-        "float32": "Float32Array",
-    }
     little = array.astype(array.dtype.newbyteorder("<"))
-    return {"type": kinds[array.dtype.name], "data": base64.b64encode(little.tobytes()).decode("ascii")}
+    return {"type": _KINDS[array.dtype.name], "data": base64.b64encode(little.tobytes()).decode("ascii")}
 
 
 def quantised(values: np.ndarray, largest: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, float]:
@@ -40,7 +34,10 @@ def quantised(values: np.ndarray, largest: np.ndarray, group: np.ndarray) -> tup
 class CompactCode:
     """Firings by feature: those of the i-th feature stand at [starts[i], starts[i + 1]).
 
-    token: row of the pool, ascending; value: int16 steps of largest[i]/32767; largest: float32.
+    Args:
+        token: row of the pool, ascending.
+        value: int16 steps of largest[i]/32767.
+        largest: float32.
     """
 
     starts: np.ndarray

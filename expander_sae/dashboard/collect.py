@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from expander_sae.activations.pool import Pool
 from expander_sae.activations.weights import read_model
 from expander_sae.api import load
 from expander_sae.dashboard.arrays import CompactCode, compact, packed, quantised
-from expander_sae.dashboard.rows import Tokens
+from expander_sae.dashboard.rows import TokenRows
 from expander_sae.errors import UserError
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseDictionary
-from expander_sae.pursuit.codes import codes_of, joined
+from expander_sae.pursuit.codes import codes_of, encoded_rows, joined
 from expander_sae.pursuit.inference import INFERENCES
 from expander_sae.storage.arrays import HALF
 from expander_sae.theory.certificates import flatness
@@ -52,24 +51,25 @@ def collect(
     model_path: Path | None,
     limits: Limits,
     logits: bool = True,
-    given: Tokens | None = None,
+    given: TokenRows | None = None,
     tokenizer: Path | None = None,
 ) -> dict[str, Any]:
     """Everything that the page of the run in `folder` shows, as JSON.
 
-    folder: a run's folder, a weights file, or whatever else `expander_sae.load` reads.
-    pool_path, model_path: the test pool's manifest and `model.json`; None looks for
-    `pool/test.json` and `model.json` in the folders above, as the workflow lays them out (no
-    model for `given` activations). Without a model the tokens are shown as numbers and there are no
-    logit effects.
-    given: activations in place of a pool; without token ids their rows are shown as numbers.
-    tokenizer: folder of a tokenizer, in place of the model's.
+    Args:
+        folder: a run's folder, a weights file, or whatever else `expander_sae.load` reads.
+        pool_path: the test pool's manifest; None looks for `pool/test.json` in the folders above.
+        model_path: `model.json`; None looks for it likewise, but not for `given` activations. Without a
+            model the tokens are shown as numbers and there are no logit effects.
+        limits: what bounds the page.
+        logits: whether to load the language model for logit effects.
+        given: activations in place of a pool; without token ids their rows are shown as numbers.
+        tokenizer: folder of a tokenizer, in place of the model's.
 
     Raises:
         UserError: no weights, no activations, or activations or a model of another width.
     """
     autoencoder = load(folder)
-    about = autoencoder.about
     if autoencoder.b_dec.dtype in HALF:
         autoencoder = autoencoder.float()
     pool = given or _pool(folder, pool_path)
@@ -77,38 +77,51 @@ def collect(
         raise UserError(f"{pool.path}: activations of width {pool.m}, expected m = {autoencoder.m}")
     if given is None:  # activations of their own need not be of a model that lies nearby
         model_path = model_path or find_above(folder / WEIGHTS, "model.json")
-    kept = np.unique(
-        np.linspace(0, autoencoder.n - 1, min(limits.features, autoencoder.n)).round().astype(int)
-    )
-    tokens = min(limits.tokens, pool.tokens)
-    limit = math.inf if about.get("norm_limit") is None else float(about["norm_limit"])
-    encoded = np.flatnonzero(pool.norms[:tokens] <= limit)
-    if not encoded.size:
-        raise UserError(f"{pool.path}: no token has a norm within the weights' norm_limit {limit:g}")
-    pursued = encoded[encoded < limits.omp_tokens]
-    record = None if model_path is None else read_model(model_path)
-    words = record
+    record = words = None if model_path is None else read_model(model_path)
     if tokenizer is not None:
         words = {"name": str(tokenizer), "path": str(tokenizer), "trust_remote_code": False}
-    spec = about.get("spec") or {}
+    evenly = np.linspace(0, autoencoder.n - 1, min(limits.features, autoencoder.n))
+    features = np.unique(evenly.round().astype(int))
+    spec = autoencoder.about.get("spec") or {}
     return {
         "title": _title(spec, autoencoder),
         "spec": {key: value for key, value in spec.items() if not isinstance(value, dict)},
         "shape": {name: getattr(autoencoder, name) for name in ("m", "n", "d", "k")},
-        "tokens": int(tokens),
-        "encoded": int(encoded.size),
         "metrics": _metrics(folder),
-        "features": packed(kept),
-        "text": _numbered(tokens) if pool.token_id is None else _texts(pool.token_id[:tokens], words),
-        "document": packed(pool.document[:tokens].astype(np.int64)),
-        "encoder": _code(autoencoder, pool, encoded, kept, "encoder").json(),
-        "omp": _code(autoencoder, pool, pursued, kept, "omp").json() if pursued.size else None,
+        "features": packed(features),
+        **_firings(autoencoder, pool, limits, features),
+        **_contexts(pool, limits.tokens, words),
+        "columns": _columns(autoencoder, features),
+        "flatness": packed(_flatness(autoencoder)[features].astype("<f4")),
+        "logits": _logits(autoencoder, model_path, record, features) if logits and model_path else None,
+    }
+
+
+def _firings(
+    autoencoder: SparseAutoencoder, pool: Pool | TokenRows, limits: Limits, features: np.ndarray
+) -> dict[str, Any]:
+    """Codes of the encoded tokens by the encoder, and of the first of them by OMP."""
+    h, tokens = pool.activations, min(limits.tokens, pool.tokens)
+    encoded = encoded_rows(autoencoder, h[:tokens], pool.path, pool.norms[:tokens])
+    pursued = encoded[encoded < limits.omp_tokens]
+    return {
+        "encoded": int(encoded.size),
+        "encoder": _code(autoencoder, h, encoded, features, "encoder").json(),
+        "omp": _code(autoencoder, h, pursued, features, "omp").json() if pursued.size else None,
         "omp_tokens": int(pursued.size),
         "omp_limit": limits.omp_tokens,
-        "columns": _columns(autoencoder, kept),
-        "flatness": packed(_flatness(autoencoder)[kept].astype("<f4")),
-        "logits": _logits(autoencoder, model_path, record, kept) if logits and model_path else None,
     }
+
+
+def _contexts(pool: Pool | TokenRows, most: int, words: dict[str, Any] | None) -> dict[str, Any]:
+    """The tokens: how many, each distinct text once and which one stands where, and their documents."""
+    tokens = min(most, pool.tokens)
+    if pool.token_id is None:  # nothing is known of the rows but their places
+        text = {"unique": [f"row {row}" for row in range(tokens)], "place": packed(np.arange(tokens))}
+    else:
+        unique, place = np.unique(pool.token_id[:tokens], return_inverse=True)
+        text = {"unique": _words(unique, words), "place": packed(place)}
+    return {"tokens": tokens, "text": text, "document": packed(pool.document[:tokens].astype(np.int64))}
 
 
 def _pool(folder: Path, pool_path: Path | None) -> Pool:
@@ -141,17 +154,6 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in rows]
 
 
-def _texts(ids: np.ndarray, record: dict[str, Any] | None) -> dict[str, Any]:
-    """Each distinct token's text once, and which one stands where."""
-    unique, place = np.unique(ids, return_inverse=True)
-    return {"unique": _words(unique, record), "place": packed(place)}
-
-
-def _numbered(rows: int) -> dict[str, Any]:
-    """Rows of which nothing is known: their places."""
-    return {"unique": [f"row {row}" for row in range(rows)], "place": packed(np.arange(rows))}
-
-
 def _words(ids: np.ndarray, record: dict[str, Any] | None) -> list[str]:
     if record is None:
         return [f"[{token}]" for token in ids]
@@ -160,9 +162,9 @@ def _words(ids: np.ndarray, record: dict[str, Any] | None) -> list[str]:
 
 
 def _code(
-    autoencoder: SparseAutoencoder, pool: Tokens, rows: np.ndarray, features: np.ndarray, inference: str
+    autoencoder: SparseAutoencoder, h: np.ndarray, rows: np.ndarray, features: np.ndarray, inference: str
 ) -> CompactCode:
-    code = joined(codes_of(autoencoder, pool.activations[rows], INFERENCES[inference], inference))
+    code = joined(codes_of(autoencoder, h[rows], INFERENCES[inference], inference))
     return compact(code, rows, features, autoencoder.n)
 
 

@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from expander_sae.errors import UserError
-
-
-class Tokens(Protocol):
-    """What the page asks of a pool: activations [N, m] by rows, and what is known of each token.
-
-    norms [N]; document int [N]: contexts do not run from one into the next; token_id int [N] or None.
-    """
-
-    @property
-    def path(self) -> str | Path: ...
-    @property
-    def m(self) -> int: ...
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def activations(self) -> np.ndarray: ...
-    @property
-    def norms(self) -> np.ndarray: ...
-    @property
-    def document(self) -> np.ndarray: ...
-    @property
-    def token_id(self) -> np.ndarray | None: ...
+from expander_sae.storage.arrays import norms_of
 
 
 class TokenRows:
-    """`Tokens` of an array: activations float32 [N, m], ids and documents where they are known.
+    """What the page asks of a pool, of an array: activations float32 [N, m], and what is known of each.
 
+    norms float64 [N]; document int [N]: contexts do not run from one into the next; token_id int [N] or None.
     Without ids nothing is known of a row's neighbours, and each row is a document of its own; with ids and
     without documents all rows are one.
     """
@@ -48,7 +28,7 @@ class TokenRows:
     ) -> None:
         self.path, self.activations, self.token_id = path, activations, token_id
         self.tokens, self.m = activations.shape
-        self.norms = np.linalg.norm(activations.astype(np.float64), axis=1)
+        self.norms = norms_of(activations)
         if document is None:
             document = np.arange(self.tokens) if token_id is None else np.zeros(self.tokens, np.int64)
         self.document: np.ndarray = document

@@ -14,6 +14,7 @@ from expander_sae.activations.batching import batches, document_starts
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
+from expander_sae.machine.piece_sizes import LOGITS
 from expander_sae.machine.progress import Progress
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
@@ -23,8 +24,6 @@ from expander_sae.training.normalisation import normalisation
 TRAIN_BASELINES = ("ce_clean", "ce_zero")
 """What is known of the model itself on documents of the training pool."""
 
-# Logits held at once: 2²⁶ values are 256 MB in float32.
-_LOGITS = 1 << 26
 _ROWS = 512
 
 Replacement = Tensor | Callable[[Tensor], Tensor]
@@ -70,7 +69,7 @@ def _losses(
     """Loss float64[N] of what follows each token."""
     losses = np.zeros(len(ids), np.float64)
     with Progress(label, len(ids), "token") as progress:
-        for batch in batches(document, ids, max(1, _LOGITS // model.vocabulary)):
+        for batch in batches(document, ids, max(1, LOGITS // model.vocabulary)):
             hidden = torch.zeros(batch.ids.numel(), replacement.shape[1], dtype=replacement.dtype)
             place = torch.from_numpy(batch.place)
             hidden[place] = replacement[torch.from_numpy(batch.rows)].to(hidden.device)

@@ -66,11 +66,11 @@ FIGURES = (
     Figure("encoders", "Encoders", "The same decoder support with encoders that are tied, free, on a support "
            "of their own, or dense.", "fidelity:encoders"),
     Figure("learning_curves", "Learning curves", "Relative error on training batches and the share of "
-           "features that fired in none of them, over training steps.", "data:learning_curves"),
+           "features that fired in none of them, over training steps.", "budgets_and_places:learning_curves"),
     Figure("data_efficiency", "Data efficiency", "Fidelity over the number of distinct training tokens.",
-           "data:data_efficiency"),
+           "budgets_and_places:data_efficiency"),
     Figure("places", "Layers and models", "CE recovered by layer, and the share of the dense SAE's CE "
-           "recovered that expanders keep over compression.", "data:places"),
+           "recovered that expanders keep over compression.", "budgets_and_places:places"),
     Figure("storage", "Storage", "Bytes of each part of a dictionary. The recipe regenerates the rows bit "
            "for bit, so a file need not hold them.", "cost:storage"),
     Figure("dead_features", "Dead features", "Features that never fire, over the number of test tokens: what "

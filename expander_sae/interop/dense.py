@@ -1,32 +1,18 @@
-"""An autoencoder as the dense matrices that other libraries store, and back.
-
-Their TopK autoencoders compute x = ReLU(topk(Eᵀ(h − b_dec) + b_enc)), ĥ = W x + b_dec. Ours keeps
-negative values among the k largest; theirs sets them to 0. So the two agree exactly where all k kept
-values are positive.
-"""
+"""An autoencoder as the dense matrices that other libraries store, and back."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-import safetensors
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from expander_sae.api import encoded
 from expander_sae.errors import UserError
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, describe, regenerate
-from expander_sae.masks.shapes import PRUNED
 from expander_sae.model.autoencoder import SparseAutoencoder
-from expander_sae.storage.arrays import as_tensor
-from expander_sae.storage.files import read_json
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,20 +58,31 @@ def to_dense(autoencoder: SparseAutoencoder) -> Weights:
 
 @torch.no_grad()
 def from_dense(
-    weights: Weights, origin: str | Path, record: dict[str, Any] | None = None, backend: str = "auto"
+    weights: Weights,
+    origin: str | Path,
+    record: dict[str, Any] | None,
+    about: dict[str, Any],
+    backend: str = "auto",
+    *,
+    selects_by_contribution: bool = False,
 ) -> SparseAutoencoder:
     """An autoencoder of these matrices, sparse where `record` says on which mask they live.
 
-    record: what `mask_record` gave when they were exported. Columns must have equal norms (see
-    `unit_decoder`).
+    Args:
+        weights: of any norms of columns that `unit_decoder` takes.
+        origin: where they are from, for messages.
+        record: what `mask_record` gave when they were exported; None of another library's own.
+        about: what to remember where there is no record.
+        backend: kernels of a sparse dictionary.
+        selects_by_contribution: see `unit_decoder`.
 
     Raises:
-        UserError: the mask does not fit the matrices.
+        UserError: as of `unit_decoder`, or the mask does not fit the matrices.
     """
+    weights = unit_decoder(weights, selects_by_contribution, origin)
     n, m = weights.decoder.shape
     mask = None
     kind = "tied" if torch.equal(weights.encoder, weights.decoder) else "independent"
-    about: dict[str, Any] = {}
     if record is not None:
         try:
             kind, about = record["encoder"], dict(record.get("about", {}))
@@ -126,7 +123,7 @@ def on_support(matrix: Tensor, mask: Mask, origin: str | Path) -> Tensor:
 
 def mask_record(autoencoder: SparseAutoencoder) -> dict[str, Any]:
     """JSON that brings an exported autoencoder back onto its mask, unless that is a learned one."""
-    known = autoencoder.mask is not None and autoencoder.mask.recipe.family != PRUNED
+    known = autoencoder.mask is not None and not autoencoder.mask.learned
     mask = describe(autoencoder.mask) if known and autoencoder.mask is not None else None
     return {"mask": mask, "encoder": autoencoder.encoder_kind, "about": autoencoder.about}
 
@@ -135,7 +132,11 @@ def mask_record(autoencoder: SparseAutoencoder) -> dict[str, Any]:
 def pruned(autoencoder: SparseAutoencoder, d: int) -> SparseAutoencoder:
     """Keep the d largest entries of each decoder column, at unit norm, and the encoder there; not retrained.
 
-    For example of an imported dense autoencoder. The recipe `pruned_retuned` also retrains.
+    The support `pruned_retuned` also retrains.
+
+    Args:
+        autoencoder: an imported dense one, for example.
+        d: entries of a column to keep.
 
     Raises:
         UserError: d is not between 1 and m.
@@ -156,8 +157,11 @@ def pruned(autoencoder: SparseAutoencoder, d: int) -> SparseAutoencoder:
 def unit_decoder(weights: Weights, selects_by_contribution: bool, origin: str | Path) -> Weights:
     """The same autoencoder with unit-norm columns: x_j takes over ‖w_j‖.
 
-    selects_by_contribution: top-k ran on x_j·‖w_j‖. If not, columns of different norms would be
-    selected otherwise once their norms are gone.
+    Args:
+        weights: of any shapes and norms.
+        selects_by_contribution: top-k ran on x_j·‖w_j‖. If not, columns of different norms would be
+            selected otherwise once their norms are gone.
+        origin: where they are from, for messages.
 
     Raises:
         UserError: shapes that do not belong together, or norms that differ by more than 1 % where
@@ -181,143 +185,3 @@ def unit_decoder(weights: Weights, selects_by_contribution: bool, origin: str | 
         weights.b_dec,
         weights.k,
     )
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How far another library's ReLU and its missing norm limit change an autoencoder.
-
-    encoded_share: share of the tokens that the recipe encodes; it passes the others through, other
-        libraries encode them, too.
-    exact_share: share of the encoded tokens whose k kept values are all positive; for these the
-        export is exact up to rounding.
-    nonpositive_share: share of the kept values of encoded tokens that are 0 or less.
-    near_tie_share: share of the encoded tokens whose k-th and next pre-activations are equal up to
-        rounding, so that arithmetic in another order may select the other one.
-    relu: whether the other library sets kept values of 0 or less to 0. SAELens with our plug-in does not,
-        and its `forward` knows the norm limit.
-    """
-
-    tokens: int
-    encoded_share: float
-    exact_share: float
-    nonpositive_share: float
-    near_tie_share: float
-    relu: bool = True
-
-    def text(self) -> str:
-        """What the numbers mean for who uses the exported folder."""
-        beyond = f"{1 - self.encoded_share:.2%} of the tokens exceed norm_limit:"
-        if not self.relu:
-            lines = [
-                f"values of 0 or less ({self.nonpositive_share:.2%} of all kept values) stay as they are;",
-                f"all are positive in {self.exact_share:.2%} of the encoded tokens",
-                f"({self.near_tie_share:.2%} are near ties, where rounding selects).",
-            ]
-            if self.encoded_share < 1:
-                lines.append(
-                    f"{beyond} `forward` passes them through, `encode` does not know them from others."
-                )
-            return f"measured on {self.tokens} tokens: " + " ".join(lines)
-        lines = [
-            f"all kept values are positive in {self.exact_share:.2%} of the encoded tokens, which are exact",
-            f"up to rounding ({self.near_tie_share:.2%} are near ties, where rounding selects);",
-            f"in the others values of 0 or less ({self.nonpositive_share:.2%} of all kept values) become 0.",
-        ]
-        if self.encoded_share < 1:
-            lines.append(f"{beyond} the recipe passes them through, other libraries encode them.")
-        return f"measured on {self.tokens} tokens: " + " ".join(lines)
-
-
-@torch.no_grad()
-def fidelity(autoencoder: SparseAutoencoder, activations: Tensor | np.ndarray, relu: bool = True) -> Fidelity:
-    """Measure on activations [N, m]; see `Fidelity`.
-
-    Raises:
-        UserError: another width, or no token to encode.
-    """
-    rows = as_tensor(activations)
-    if rows.ndim != 2 or rows.shape[1] != autoencoder.m:
-        raise UserError(f"activations: found shape {list(rows.shape)}, expected [N, m = {autoencoder.m}]")
-    kept = encoded(autoencoder, rows)
-    if not kept.any():
-        raise UserError(f"activations: found no token of {len(rows)} to encode, expected one or more")
-    k, encoder = autoencoder.k, autoencoder._encoder_on(autoencoder.dictionary())
-    # Twice the unit of rounding, of a product of norms.
-    rounding = 2 * torch.finfo(autoencoder.b_dec.dtype).eps * float(encoder.norms().max())
-    exact = nonpositive = ties = 0
-    for part, within in zip(rows.split(4096), kept.split(4096), strict=True):
-        centred = autoencoder.own(part[within.to(part.device)]) - autoencoder.b_dec
-        found = encoder.correlate_topk(centred, autoencoder.b_enc, min(k + 1, autoencoder.n))
-        value = found.value.sort(dim=1, descending=True).values
-        exact += int((value[:, :k] > 0).all(dim=1).sum())
-        nonpositive += int((value[:, :k] <= 0).sum())
-        if value.shape[1] > k:
-            ties += int((value[:, k - 1] - value[:, k] <= rounding * centred.norm(dim=1)).sum())
-    tokens = int(kept.sum())
-    return Fidelity(
-        tokens=len(rows),
-        encoded_share=tokens / len(rows),
-        exact_share=exact / tokens,
-        nonpositive_share=nonpositive / (tokens * k),
-        near_tie_share=ties / tokens,
-        relu=relu,
-    )
-
-
-def announce(folder: Path, measured: Fidelity | None, say: bool) -> dict[str, Any] | None:
-    """Print what the export means for its user, and give it as JSON for the folder's metadata."""
-    if say:
-        told = "no activations given: how often kept values are not positive was not measured"
-        print(f"{folder}: {measured.text() if measured else told}")
-    return None if measured is None else asdict(measured)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The mapping in another library's JSON file.
-
-    Raises:
-        UserError: no such file, no JSON, or no mapping.
-    """
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: found {type(config).__name__}, expected a mapping")
-    return config
-
-
-_KINDS: dict[type, str] = {int: "a whole number", str: "a text", dict: "a mapping"}
-
-
-def required(config: dict[str, Any], key: str, kind: type[T], path: Path) -> T:
-    """An entry of a configuration that must be there.
-
-    Raises:
-        UserError: it is missing or of another kind.
-    """
-    value = config.get(key)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise UserError(f"{path}: {key} {value!r}, expected {_KINDS[kind]}")
-    return value
-
-
-def read_tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Float32 tensors of another library's safetensors file.
-
-    Raises:
-        UserError: unreadable, or a tensor is missing.
-    """
-    try:
-        stored = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
-    missing = sorted(set(names) - stored.keys())
-    if missing:
-        raise UserError(f"{path}: no tensor {missing[0]}, found {', '.join(sorted(stored))}")
-    return {name: stored[name].float() for name in names}
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of the files of a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -13,19 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.errors import UserError
-from expander_sae.interop.dense import (
-    Fidelity,
-    Weights,
-    announce,
-    fidelity,
-    from_dense,
-    mask_record,
-    read_config,
-    required,
-    to_dense,
-    unit_decoder,
-)
+from expander_sae.errors import UserError, first_line
+from expander_sae.interop.dense import Weights, from_dense, mask_record, to_dense
+from expander_sae.interop.fidelity import Fidelity, measured_record
+from expander_sae.interop.foreign_files import read_config, required
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.storage.files import atomic_path, write_json
 
@@ -42,9 +33,8 @@ def export(
 ) -> Fidelity | None:
     """Write a dense folder for `AutoEncoderTopK.from_pretrained(folder / "ae.pt")`; see `saelens.export`."""
     folder = Path(folder)
-    measured = None if activations is None else fidelity(autoencoder, activations)
     dense = to_dense(autoencoder)
-    said = announce(folder, measured, say)
+    measured, record = measured_record(autoencoder, folder, activations, say)
     tensors = {
         "encoder.weight": dense.encoder,
         "encoder.bias": dense.b_enc,
@@ -68,10 +58,8 @@ def export(
         "seed": spec.get("seed"),
         "device": "cpu",
     }
-    write_json(
-        folder / CONFIG,
-        {"trainer": trainer, "expander_sae": mask_record(autoencoder) | {"fidelity": said}},
-    )
+    ours = mask_record(autoencoder) | {"fidelity": record}
+    write_json(folder / CONFIG, {"trainer": trainer, "expander_sae": ours})
     return measured
 
 
@@ -97,8 +85,7 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError, EOFError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{path}: not a file of plain tensors ({first})") from None
+        raise UserError(f"{path}: not a file of plain tensors ({first_line(error)})") from None
     tensors = stored if isinstance(stored, dict) else {}
     missing = sorted(name for name in _NAMES if not isinstance(tensors.get(name), Tensor))
     if missing:
@@ -118,8 +105,5 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
         stored["b_dec"].float(),
         int(stored["k"]),
     )
-    record = config.get("expander_sae")
-    loaded = from_dense(unit_decoder(weights, False, folder), folder, record, backend)
-    if record is None:
-        loaded.about = {"imported": "dictionary_learning"}
-    return loaded
+    about = {"imported": "dictionary_learning"}
+    return from_dense(weights, folder, config.get("expander_sae"), about, backend)

@@ -1,4 +1,4 @@
-"""Formats of other libraries. Nothing here is needed for training or for the workflow.
+"""Load whatever another library wrote.
 
 Each of `saelens`, `sparsify` and `dictionary_learning` has `export` and `load`, and needs nothing of the
 library it is named after.

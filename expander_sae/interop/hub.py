@@ -17,10 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from expander_sae.errors import UserError
+from expander_sae.errors import UserError, first_line
 from expander_sae.interop import saelens
+from expander_sae.interop.fidelity import Fidelity
 from expander_sae.interop.model_card import METRICS, model_card
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.storage.files import file_sizes
 from expander_sae.training.run_folder import LOG, RECORD, WEIGHTS
 
 CARD = "README.md"
@@ -67,31 +69,24 @@ def push(
 ) -> Pushed:
     """Upload the run in `folder`: weights, record, metrics, log, a card, and a SAELens folder.
 
-    licence, base_model, dataset, table: for the card, see `model_card`.
-    with_saelens: ``dense`` (loads with SAELens alone), ``compact`` (needs our plug-in), or None.
-    activations: measure on them where the SAELens folder's reconstruction differs from ours, for its
-        configuration and the card.
-    dry_run: build everything, contact nobody.
+    Args:
+        folder: the run's.
+        repo_id: OWNER/NAME on the Hub.
+        private: whether a new repository is.
+        licence, base_model, dataset, table: for the card, see `model_card`.
+        with_saelens: ``dense`` (loads with SAELens alone), ``compact`` (needs our plug-in), or None.
+        activations: measure on them where the SAELens folder's reconstruction differs from ours, for its
+            configuration and the card.
+        message, revision: of the commit, and the branch it goes to.
+        dry_run: build everything, contact nobody.
+        client: in place of `huggingface_hub.HfApi`.
 
     Raises:
         UserError: no weights in `folder`, or the Hub refused; the message says why.
     """
-    folder = Path(folder)
-    if with_saelens not in (None, "dense", "compact"):
-        raise UserError(f"with_saelens: found {with_saelens!r}, expected 'dense', 'compact' or None")
-    sae, _ = SparseAutoencoder.load(folder / WEIGHTS)
     with tempfile.TemporaryDirectory() as temporary:
         stage = Path(temporary)
-        for name in FILES:
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, stage / name)
-        measured = None
-        if with_saelens is not None:
-            metadata: dict[str, Any] = {} if base_model is None else {"model_name": base_model}
-            compact = with_saelens == "compact"
-            measured = saelens.export(
-                sae, stage / "saelens", activations, compact=compact, say=False, **metadata
-            )
+        fidelity = _gather(Path(folder), stage, with_saelens, activations, base_model)
         card = model_card(
             folder,
             repo_id,
@@ -100,24 +95,45 @@ def push(
             dataset=dataset,
             table=table,
             saelens=with_saelens,
-            fidelity=measured,
+            fidelity=fidelity,
         )
         (stage / CARD).write_text(card, encoding="utf-8")
-        files = {
-            path.relative_to(stage).as_posix(): path.stat().st_size
-            for path in sorted(stage.rglob("*"))
-            if path.is_file()
-        }
-        url = None
-        if not dry_run:
-            hub = client or _client()
-            with _told(repo_id):
-                hub.create_repo(repo_id, private=private, exist_ok=True)
-                commit = hub.upload_folder(
-                    repo_id=repo_id, folder_path=str(stage), commit_message=message, revision=revision
-                )
-            url = str(getattr(commit, "commit_url", commit))
+        files = file_sizes(stage)
+        url = None if dry_run else _upload(client or _client(), repo_id, private, stage, message, revision)
     return Pushed(files, card, url)
+
+
+def _gather(
+    folder: Path,
+    stage: Path,
+    with_saelens: str | None,
+    activations: Tensor | np.ndarray | None,
+    model_name: str | None,
+) -> Fidelity | None:
+    """Copy the run's files and add the SAELens folder; what was measured of it."""
+    if with_saelens not in (None, "dense", "compact"):
+        raise UserError(f"with_saelens: found {with_saelens!r}, expected 'dense', 'compact' or None")
+    autoencoder = SparseAutoencoder.load(folder / WEIGHTS)
+    for name in FILES:
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, stage / name)
+    if with_saelens is None:
+        return None
+    named: dict[str, Any] = {} if model_name is None else {"model_name": model_name}
+    compact = with_saelens == "compact"
+    return saelens.export(autoencoder, stage / "saelens", activations, compact, say=False, **named)
+
+
+def _upload(
+    hub: Client, repo_id: str, private: bool, folder: Path, message: str, revision: str | None
+) -> str:
+    """The address of the commit."""
+    with _told(repo_id):
+        hub.create_repo(repo_id, private=private, exist_ok=True)
+        commit = hub.upload_folder(
+            repo_id=repo_id, folder_path=str(folder), commit_message=message, revision=revision
+        )
+    return str(getattr(commit, "commit_url", commit))
 
 
 def pull(
@@ -130,10 +146,14 @@ def pull(
 ) -> Path:
     """Fetch what `push` uploaded, but the SAELens folder, and check that it loads; for `expander_sae.load`.
 
-    folder: where to put it; None is the Hub's own cache. Nothing is written there before all of it has
-        come and has been checked.
-    overwrite: replace what `folder` holds of these files, and remove those that the repository has not,
-        so that what lies there afterwards is one run's.
+    Args:
+        repo_id: OWNER/NAME on the Hub.
+        folder: where to put it; None is the Hub's own cache. Nothing is written there before all of it has
+            come and has been checked.
+        revision: commit, tag or branch.
+        overwrite: replace what `folder` holds of these files, and remove those that the repository has
+            not, so that what lies there afterwards is one run's.
+        client: in place of `huggingface_hub.HfApi`.
 
     Raises:
         UserError: the Hub refused, what came is not a whole autoencoder on its mask, or `folder` already
@@ -141,7 +161,7 @@ def pull(
     """
     hub = client or _client()
     if folder is None:
-        return _fetch(hub, repo_id, revision, None)
+        return _fetch(hub, repo_id, revision)
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file, expected a folder to write")
@@ -155,21 +175,24 @@ def pull(
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".pull-", dir=parent) as temporary:
-            fetched = _fetch(hub, repo_id, revision, Path(temporary) / "fetched")
-            folder.mkdir(exist_ok=True)
-            # Cut short, this leaves a folder without weights, not weights beside another run's files.
-            (folder / WEIGHTS).unlink(missing_ok=True)
-            for name in sorted(PULLED, key=lambda name: name == WEIGHTS):
-                if (fetched / name).is_file():
-                    os.replace(fetched / name, folder / name)
-                else:
-                    (folder / name).unlink(missing_ok=True)
+            _replace(folder, _fetch(hub, repo_id, revision, Path(temporary) / "fetched"))
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
     return folder
 
 
-def _fetch(hub: Client, repo_id: str, revision: str | None, folder: Path | None) -> Path:
+def _replace(folder: Path, fetched: Path) -> None:
+    """Make the files of `folder` those fetched; cut short, it is left without weights, not with others'."""
+    folder.mkdir(exist_ok=True)
+    (folder / WEIGHTS).unlink(missing_ok=True)
+    for name in sorted(PULLED, key=lambda name: name == WEIGHTS):
+        if (fetched / name).is_file():
+            os.replace(fetched / name, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _fetch(hub: Client, repo_id: str, revision: str | None, folder: Path | None = None) -> Path:
     local = None if folder is None else str(folder)
     with _told(repo_id):
         fetched = Path(
@@ -205,12 +228,10 @@ def _told(repo_id: str) -> Iterator[None]:
         known = type(error).__module__.startswith(("huggingface_hub", "httpx", "requests"))
         if not known and not isinstance(error, OSError | ValueError):
             raise
-        lines = str(error).strip().splitlines() or [""]
-        said = lines[0]
+        said = first_line(error)
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             secret = os.environ.get(name)
             said = said.replace(secret, "…") if secret else said
         raise UserError(
-            f"{repo_id}: the Hub could not do it ({type(error).__name__}: {said}); check the name, the "
-            "network and HF_TOKEN"
+            f"{repo_id}: the Hub could not do it ({said}); check the name, the network and HF_TOKEN"
         ) from None

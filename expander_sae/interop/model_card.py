@@ -9,7 +9,7 @@ import yaml
 
 from expander_sae.errors import UserError
 from expander_sae.evaluation.storage import storage
-from expander_sae.interop.dense import Fidelity
+from expander_sae.interop.fidelity import Fidelity
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.training.run_folder import WEIGHTS
 
@@ -39,16 +39,18 @@ def model_card(
 ) -> str:
     """Markdown with YAML front matter for the run in `folder` (weights and, if there, metrics.parquet).
 
-    licence, base_model, dataset: identifiers of the Hub, for the front matter.
-    table: a study's metrics.parquet; the settings beside this one become the frontier.
-    saelens: what the folder `saelens/` holds, ``dense`` or ``compact``; None where there is none.
-    fidelity: what was measured of that folder, if anything.
+    Args:
+        licence, base_model, dataset: identifiers of the Hub, for the front matter.
+        table: a study's metrics.parquet; the cells beside this one become the frontier.
+        saelens: what the folder `saelens/` holds, ``dense`` or ``compact``; None where there is none.
+        fidelity: what was measured of that folder, if anything.
 
     Raises:
         UserError: no weights, or an unreadable table.
     """
     folder = Path(folder)
-    sae, about = SparseAutoencoder.load(folder / WEIGHTS)
+    sae = SparseAutoencoder.load(folder / WEIGHTS)
+    about = sae.about
     spec: dict[str, Any] = about.get("spec", {})
     parts = [
         _front_matter(licence, base_model, dataset, saelens is not None),

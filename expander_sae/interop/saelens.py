@@ -14,22 +14,10 @@ import torch
 from torch import Tensor
 
 from expander_sae.errors import UserError
-from expander_sae.interop.dense import (
-    Fidelity,
-    Weights,
-    announce,
-    checked,
-    fidelity,
-    from_dense,
-    mask_record,
-    read_config,
-    read_tensors,
-    required,
-    to_dense,
-    unit_decoder,
-)
+from expander_sae.interop.dense import Weights, checked, from_dense, mask_record, to_dense
+from expander_sae.interop.fidelity import Fidelity, measured_record
+from expander_sae.interop.foreign_files import read_config, read_tensors, required
 from expander_sae.masks.recipe import regenerate
-from expander_sae.masks.shapes import PRUNED
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.storage.files import write_json
 from expander_sae.storage.safetensors_files import save_tensors
@@ -56,26 +44,42 @@ def export(
 ) -> Fidelity | None:
     """Write a SAELens folder; SAELens loads it with `SAE.load_from_disk(folder)`.
 
-    compact: store values and biases only, the mask as a recipe; loading it needs
-        `import expander_sae.interop.saelens_plugin` first, and negative values are kept. Otherwise a
-        dense TopK autoencoder that needs nothing of ours.
-    activations: [N, m]; measure on them how often a kept value is not positive, which SAELens's ReLU
-        would set to 0, and how often a token exceeds the norm limit. The result is returned, printed
-        (if `say`) and written to cfg.json.
-    context_size, prepend_bos: tokens of a sequence, and whether each begins with a BOS token. SAELens
-        6.54 loads a folder without them; its `ActivationsStore.from_sae`, and so an evaluation, asks for
-        both.
-    metadata: SAELens's own, such as model_name and hook_name.
-
     What is not given is written where the run's record tells it: hook_name where the layer is known,
     model_name and context_size for a built-in model that came from the Hub and a built-in corpus. What is
     not known is left out.
+
+    Args:
+        autoencoder: what to write.
+        folder: where to.
+        activations: [N, m]; measure on them how often a kept value is not positive, which SAELens's ReLU
+            would set to 0, and how often a token exceeds the norm limit. The result is returned, printed
+            (if `say`) and written to cfg.json.
+        compact: store values and biases only, the mask as a recipe; loading it needs
+            `import expander_sae.interop.saelens_plugin` first, and negative values are kept. Otherwise a
+            dense TopK autoencoder that needs nothing of ours.
+        say: print what the export means for its user.
+        context_size: tokens of a sequence. SAELens 6.54 loads a folder without it and `prepend_bos`; its
+            `ActivationsStore.from_sae`, and so an evaluation, asks for both.
+        prepend_bos: whether each sequence begins with a BOS token.
+        metadata: SAELens's own, such as model_name and hook_name.
 
     Raises:
         UserError: activations of another width; with `compact`, what it cannot hold.
     """
     folder = Path(folder)
-    measured = None if activations is None else fidelity(autoencoder, activations, relu=not compact)
+    tensors = compact_tensors(autoencoder) if compact else dense_tensors(autoencoder)
+    config = _config(autoencoder, compact, tensors)
+    measured, said = measured_record(autoencoder, folder, activations, say, relu=not compact)
+    given = {"context_size": context_size, "prepend_bos": prepend_bos} | metadata
+    known = _known(autoencoder) | {key: value for key, value in given.items() if value is not None}
+    ours = mask_record(autoencoder) | {"fidelity": said}
+    save_tensors(tensors, folder / WEIGHTS, {})
+    write_json(folder / CONFIG, config | {"metadata": known | {"expander_sae": ours}})
+    return measured
+
+
+def _config(autoencoder: SparseAutoencoder, compact: bool, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Everything of cfg.json but its metadata."""
     config = {
         "architecture": COMPACT if compact else "topk",
         "d_in": autoencoder.m,
@@ -87,31 +91,19 @@ def export(
         "normalize_activations": "none",
         "reshape_activations": "none",
     }
-    record = mask_record(autoencoder)
     if compact:
-        config |= {"mask": record["mask"], "encoder": record["encoder"]}
-        config["norm_limit"] = autoencoder.about.get("norm_limit")
-        tensors = compact_tensors(autoencoder)
-    else:
-        dense = to_dense(autoencoder)
-        # Columns have unit norm, so this changes nothing but makes `fold_W_dec_norm` possible. A
-        # column of zeros would give 0/0.
-        config["rescale_acts_by_decoder_norm"] = bool((dense.decoder.norm(dim=1) > 0).all())
-        tensors = {
-            "W_enc": dense.encoder.T.contiguous(),
-            "W_dec": dense.decoder,
-            "b_enc": dense.b_enc,
-            "b_dec": dense.b_dec,
-        }
-    given = {"context_size": context_size, "prepend_bos": prepend_bos} | metadata
-    metadata = _known(autoencoder) | {key: value for key, value in given.items() if value is not None}
-    said = announce(folder, measured, say)
-    save_tensors(tensors, folder / WEIGHTS, {})
-    write_json(
-        folder / CONFIG,
-        config | {"metadata": metadata | {"expander_sae": record | {"fidelity": said}}},
-    )
-    return measured
+        record, limit = mask_record(autoencoder), autoencoder.about.get("norm_limit")
+        return config | {"mask": record["mask"], "encoder": record["encoder"], "norm_limit": limit}
+    # Columns have unit norm, so this changes nothing but makes `fold_W_dec_norm` possible. A column of
+    # zeros would give 0/0.
+    return config | {"rescale_acts_by_decoder_norm": bool((tensors["W_dec"].norm(dim=1) > 0).all())}
+
+
+def dense_tensors(autoencoder: SparseAutoencoder) -> dict[str, Tensor]:
+    """The state dict of SAELens's own TopK autoencoder."""
+    dense = to_dense(autoencoder)
+    encoder = dense.encoder.T.contiguous()
+    return {"W_enc": encoder, "W_dec": dense.decoder, "b_enc": dense.b_enc, "b_dec": dense.b_dec}
 
 
 def _known(autoencoder: SparseAutoencoder) -> dict[str, Any]:
@@ -138,7 +130,7 @@ def compact_tensors(autoencoder: SparseAutoencoder) -> dict[str, Tensor]:
     decoder = getattr(dictionary, "values", None)
     if autoencoder.mask is None or decoder is None:
         raise UserError("compact: found a dense autoencoder, expected one on a mask")
-    if autoencoder.mask.recipe.family == PRUNED:
+    if autoencoder.mask.learned:
         raise UserError("compact: found a learned mask, expected one that a recipe regenerates")
     tensors = {"values": decoder, "b_enc": autoencoder.b_enc, "b_dec": autoencoder.b_dec}
     if autoencoder.encoder is not None:
@@ -154,7 +146,7 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     """Import a TopK autoencoder from a SAELens folder.
 
     One that `export` wrote comes back onto its mask; any other is dense. SAELens applies ReLU after
-    top-k, we do not: `expander_sae.interop.dense.fidelity` tells how often that matters.
+    top-k, we do not: `expander_sae.interop.fidelity.fidelity` tells how often that matters.
 
     Raises:
         UserError: another architecture, a normalisation that is not folded in, or decoder norms that
@@ -166,11 +158,9 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     architecture = _architecture(config)
     if architecture not in ("topk", COMPACT):
         raise UserError(f"{path}: architecture {architecture!r}, expected 'topk'")
-    normalisation = config.get("normalize_activations") or "none"
-    if normalisation != "none":
-        raise UserError(f"{path}: normalize_activations {normalisation!r}, expected 'none'")
-    if (config.get("reshape_activations") or "none") != "none":
-        raise UserError(f"{path}: reshape_activations {config['reshape_activations']!r}, expected 'none'")
+    for key in ("normalize_activations", "reshape_activations"):
+        if (config.get(key) or "none") != "none":
+            raise UserError(f"{path}: {key} {config[key]!r}, expected 'none'")
     metadata = required(config, "metadata", dict, path) if config.get("metadata") else {}
     record = required(metadata, "expander_sae", dict, path) if "expander_sae" in metadata else None
     if architecture == COMPACT:
@@ -182,11 +172,9 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     if not config.get("apply_b_dec_to_input", True):
         # Eᵀh + b = Eᵀ(h − b_dec) + (b + Eᵀb_dec)
         weights = replace(weights, b_enc=weights.b_enc + weights.encoder @ weights.b_dec)
+    about = {"imported": "saelens", "metadata": metadata}
     rescaled = bool(config.get("rescale_acts_by_decoder_norm", False))
-    loaded = from_dense(unit_decoder(weights, rescaled, folder), folder, record, backend)
-    if record is None:
-        loaded.about = {"imported": "saelens", "metadata": metadata}
-    return loaded
+    return from_dense(weights, folder, record, about, backend, selects_by_contribution=rescaled)
 
 
 def _load_compact(

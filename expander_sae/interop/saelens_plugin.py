@@ -31,8 +31,9 @@ _UNFOLDABLE = ("constant_norm_rescale", "layer_norm", "covariance_whitening")
 class ExpanderSAEConfig(SAEConfig):
     """k active features; the mask's recipe and checksum; ``tied``, ``warm_tied`` or ``independent``.
 
-    norm_limit: tokens above it were left out of training. `forward` passes them through; `encode` does not
-    know them from others.
+    Args:
+        norm_limit: tokens above it were left out of training. `forward` passes them through; `encode` does
+            not know them from others.
     """
 
     k: int = 100
@@ -131,7 +132,10 @@ class ExpanderSAE(SAE[ExpanderSAEConfig]):
         rebuilt = super().forward(x)
         if self.cfg.norm_limit is None:
             return rebuilt
-        encoded = x.float().norm(dim=-1, keepdim=True) <= self.cfg.norm_limit
+        # In float64, as the limit was made, but on Apple's GPUs, which have none.
+        dtype = torch.float32 if x.is_mps else torch.float64
+        norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
+        encoded = norms <= self.cfg.norm_limit
         return torch.where(encoded, rebuilt, x.to(rebuilt.dtype))
 
     @torch.no_grad()

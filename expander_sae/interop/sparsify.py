@@ -8,19 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from expander_sae.errors import UserError
-from expander_sae.interop.dense import (
-    Fidelity,
-    Weights,
-    announce,
-    fidelity,
-    from_dense,
-    mask_record,
-    read_config,
-    read_tensors,
-    required,
-    to_dense,
-    unit_decoder,
-)
+from expander_sae.interop.dense import Weights, from_dense, mask_record, to_dense
+from expander_sae.interop.fidelity import Fidelity, measured_record
+from expander_sae.interop.foreign_files import read_config, read_tensors, required
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.storage.files import write_json
 from expander_sae.storage.safetensors_files import save_tensors
@@ -36,9 +26,8 @@ def export(
 ) -> Fidelity | None:
     """Write a dense folder for `sparsify.SparseCoder.load_from_disk`; see `saelens.export`."""
     folder = Path(folder)
-    measured = None if activations is None else fidelity(autoencoder, activations)
     dense = to_dense(autoencoder)
-    said = announce(folder, measured, say)
+    measured, record = measured_record(autoencoder, folder, activations, say)
     tensors = {
         "encoder.weight": dense.encoder,
         "encoder.bias": dense.b_enc,
@@ -56,11 +45,9 @@ def export(
         "skip_connection": False,
         "transcode": False,
         "d_in": autoencoder.m,
+        "expander_sae": mask_record(autoencoder) | {"fidelity": record},
     }
-    write_json(
-        folder / CONFIG,
-        config | {"expander_sae": mask_record(autoencoder) | {"fidelity": said}},
-    )
+    write_json(folder / CONFIG, config)
     return measured
 
 
@@ -81,8 +68,4 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     k = required(config, "k", int, folder / CONFIG)
     stored = read_tensors(folder / WEIGHTS, ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
     weights = Weights(stored["encoder.weight"], stored["W_dec"], stored["encoder.bias"], stored["b_dec"], k)
-    record = config.get("expander_sae")
-    loaded = from_dense(unit_decoder(weights, False, folder), folder, record, backend)
-    if record is None:
-        loaded.about = {"imported": "sparsify"}
-    return loaded
+    return from_dense(weights, folder, config.get("expander_sae"), {"imported": "sparsify"}, backend)

@@ -124,7 +124,8 @@ def correlate_at(
 ) -> Tensor:
     """z [B, k] at index [B, k], differentiable in values, residual and bias.
 
-    known: z itself where a selection has just computed it; the forward pass then costs nothing.
+    Args:
+        known: z itself where a selection has just computed it; the forward pass then costs nothing.
     """
     return _CorrelateAt.apply(values, residual, bias, backend, rows, index, known)
 

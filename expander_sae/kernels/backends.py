@@ -80,11 +80,13 @@ def select(
 ) -> ModuleType:
     """The backend module of this name for this device; `auto` is the fastest one that is there.
 
-    m, width: length and stored entries of a column. With them `auto` takes `densified` on CUDA where
-    columns are so wide that a dense product is faster than gathering; without them, never.
-    dtype: of the values; numba has none of 16 bits.
+    Args:
+        m, width: length and stored entries of a column. With them `auto` takes `densified` on CUDA where
+            columns are so wide that a dense product is faster than gathering; without them, never.
+        dtype: of the values; numba has none of 16 bits.
 
-    Raises `UserError` for an unknown name and for a backend that is asked for and cannot run.
+    Raises:
+        UserError: an unknown name, or a backend that is asked for and cannot run.
     """
     if name not in BACKENDS:
         raise UserError(f"compute.backend: found {name!r}, expected one of {', '.join(BACKENDS)}")

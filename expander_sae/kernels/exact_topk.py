@@ -36,7 +36,8 @@ def _sorted_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def topk_of_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Indices int64 [B, k] and values [B, k] of the k largest scores of each column of [n, B].
 
-    Raises `ValueError` unless 1 <= k <= n.
+    Raises:
+        ValueError: not 1 <= k <= n.
     """
     n, batch = scores.shape
     if not 1 <= k <= n:

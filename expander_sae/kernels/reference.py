@@ -50,7 +50,10 @@ def correlate_topk(
     """Index int64 [B, k] and value [B, k] of the k largest of residual · W + bias (bias [n] or None).
 
     Signed scores, the lowest index among equals, NaN above every number, places in no particular
-    order. Raises `ValueError` unless 1 <= k <= n.
+    order.
+
+    Raises:
+        ValueError: not 1 <= k <= n.
     """
     batch, n = residual.shape[0], rows.shape[0]
     if not 1 <= k <= n:

@@ -55,8 +55,9 @@ def undisturbed(elements: int = 0) -> Iterator[None]:
     PyTorch's threads spin for a while after each parallel operation, on the cores that the kernels'
     threads need next: a scoring takes 1.6 times as long beside them (2 cores, m = 576, n = 4608).
 
-    elements: of the largest tensor at work; beyond a million, PyTorch's threads gain more than they cost,
-    and nothing is done.
+    Args:
+        elements: of the largest tensor at work; beyond a million, PyTorch's threads gain more than they cost,
+            and nothing is done.
     """
     if elements > _WORTH_THREADS or _kept.threads is not None:
         yield

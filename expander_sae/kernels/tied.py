@@ -96,9 +96,11 @@ def tied_reconstruction(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(ĥ [B, m], index int64 [B, k], value [B, k]) of activations h [B, m].
 
-    columns: W on its support [n, w] with `rows` [n, w] and a backend, or dense [n, m] without them.
     ĥ is differentiable in columns, b_enc and b_dec; h gets no gradient, nor does the code carry one.
-    Entries of `columns` that pad an irregular mask get gradients, which the caller masks.
+
+    Args:
+        columns: W on its support [n, w] with `rows` [n, w] and a backend, or dense [n, m] without them.
+            Entries that pad an irregular mask get gradients, which the caller masks.
     """
     return _TiedReconstruction.apply(columns, b_enc, b_dec, h, k, rows, backend)
 

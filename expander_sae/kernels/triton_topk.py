@@ -240,7 +240,10 @@ def topk_of_rows(scores: Tensor, bias: Tensor | None, k: int) -> tuple[Tensor, T
     """Index int64 [B, k] and value [B, k] of the k largest of scores [B, n] + bias, float32 or float64.
 
     The rules of `exact_topk.py`; features ascending. Where k or n is too large for one program, that
-    module does the work. Raises `ValueError` unless 1 <= k <= n.
+    module does the work.
+
+    Raises:
+        ValueError: not 1 <= k <= n.
     """
     batch, n = scores.shape
     if not 1 <= k <= n:

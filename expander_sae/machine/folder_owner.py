@@ -4,6 +4,9 @@ Snakemake locks a folder but does not say for whom, and its lock outlives a kill
 keeps a record of its process from before it locks until it ends. While one of these processes, or a
 job that it started, is alive, the folder is taken. Snakemake called by hand lets runs side by side that
 make different files: there is a record for each.
+
+The lock between processes is the kernel's, by `fcntl`: the library filelock would replace two lines here, and
+neither the records nor the search for jobs, which are what a lock cannot tell.
 """
 
 from __future__ import annotations
@@ -125,9 +128,10 @@ def remove(folder: Path = Path()) -> None:
 def take(unlock: Callable[[], None], folder: Path = Path()) -> None:
     """Make the folder this process's, or raise `UserError` saying whose it is.
 
-    unlock: removes Snakemake's lock. It is called where a lock is there and all runs on record, one at
-    least, are of this machine and gone, and their jobs too. A run of another machine cannot be seen
-    from here: it counts as there as long as there is a lock, and its record stays.
+    Args:
+        unlock: removes Snakemake's lock. It is called where a lock is there and all runs on record, one at
+            least, are of this machine and gone, and their jobs too. A run of another machine cannot be seen
+            from here: it counts as there as long as there is a lock, and its record stays.
     """
     with _alone(folder):
         locked = any((folder / _LOCKS).glob("*"))

@@ -149,9 +149,12 @@ def record(
 ) -> dict[str, Any]:
     """Everything for provenance.json.
 
-    config: the checked configuration. timings: the table of that name. folder: the checkout.
-    inputs: checksums of models and corpora. left_out: runs that the configuration names and the
-    study does not hold, with the reason.
+    Args:
+        config: the checked configuration.
+        timings: the table of that name.
+        folder: the checkout.
+        inputs: checksums of models and corpora.
+        left_out: runs that the configuration names and the study does not hold, with the reason.
     """
     from expander_sae.stages import STAGE_VERSIONS
 

@@ -1,23 +1,19 @@
 """Mask families: one function each, from a shape and a random stream to rows and degrees.
 
 A function returns rows int32 [n, w], ascending in each column and padded with 0 behind a column's
-degree, and degrees int32 [n]. It raises `UserError` for a shape that it cannot have.
+degree, and degrees int32 [n]. It is called for shapes that the family can have, see masks/supports.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 
 from expander_sae.errors import UserError
-from expander_sae.masks.shapes import DOSE, girth6_lines, require_cover, require_supports
+from expander_sae.masks.shapes import girth6_lines
 from expander_sae.rng import Integers
 
 Rows = np.ndarray
 Support = tuple[np.ndarray, np.ndarray]
-Family = Callable[[int, int, int, Integers], Support]
 
 
 def _regular(rows: Rows) -> Support:
@@ -47,7 +43,6 @@ def expander(m: int, n: int, d: int, stream: Integers) -> Support:
 
     A row that nothing drew takes over a uniformly drawn edge of a row that has two or more.
     """
-    require_cover(m, n, d)
     rows = _subsets(stream, m, n, d)
     degree = np.bincount(rows.ravel(), minlength=m)
     flat = rows.reshape(-1)
@@ -113,7 +108,6 @@ def clustered_cover(m: int, n: int, d: int, stream: Integers) -> Support:
 
     Every row is covered and row degrees are equal within one.
     """
-    require_cover(m, n, d)
     start = stream.permutation(n) * d
     return _regular((start[:, None] + np.arange(d)[None, :]) % m)
 
@@ -162,7 +156,6 @@ def _exchange_repeats(rows: Rows, stream: Integers) -> int:
 
 def right_regular(m: int, n: int, d: int, stream: Integers) -> Support:
     """Random, d rows a column, and row degrees equal within one."""
-    require_cover(m, n, d)
     return _regular(_balanced(m, n, d, stream))
 
 
@@ -174,7 +167,6 @@ def dose(m: int, n: int, d: int, stream: Integers, supports: int) -> Support:
     and exactly equal where m divides d·supports and supports divides n. `supports` = n is
     `right_regular`.
     """
-    require_supports(m, n, d, supports)
     for _ in range(1000):
         chosen = np.sort(_balanced(m, supports, d, stream), axis=1)
         if len(np.unique(chosen, axis=0)) == supports:
@@ -214,7 +206,6 @@ def min_overlap(m: int, n: int, d: int, stream: Integers) -> Support:
     one), the one that repeats fewest pairs of rows already used together. This is greedy descent on
     the sum of C(|overlap|, 2) over pairs of columns. Time O(n·d·m), memory O(m² + d·n).
     """
-    require_cover(m, n, d)
     together = np.zeros((m, m), dtype=np.int32)
     degree = np.zeros(m, dtype=np.int64)
     rows = np.empty((n, d), dtype=np.int64)
@@ -233,28 +224,3 @@ def min_overlap(m: int, n: int, d: int, stream: Integers) -> Support:
         degree[rows[column]] += 1
         together[np.ix_(rows[column], rows[column])] += 1
     return _regular(rows)
-
-
-FAMILIES: dict[str, Family] = {
-    "expander": expander,
-    "bernoulli": bernoulli,
-    "clustered": clustered,
-    "clustered_cover": clustered_cover,
-    "right_regular": right_regular,
-    "girth6": girth6,
-    "min_overlap": min_overlap,
-}
-
-
-def family(name: str) -> Family:
-    """The function of a family; ``dose64`` is `dose` with 64 supports.
-
-    Raises:
-        UserError: there is no such family.
-    """
-    if match := DOSE.fullmatch(name):
-        return partial(dose, supports=int(match[1]))
-    if name not in FAMILIES:
-        known = ", ".join([*FAMILIES, "dose<supports>"])
-        raise UserError(f"mask family: found {name!r}, expected one of {known}")
-    return FAMILIES[name]

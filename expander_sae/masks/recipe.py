@@ -14,18 +14,23 @@ from typing import Any
 import numpy as np
 
 from expander_sae.errors import UserError
-from expander_sae.masks.families import FAMILIES, family
-from expander_sae.masks.shapes import DOSE
+from expander_sae.masks.supports import BUILT_IN, family, learned
 from expander_sae.rng import Integers
 from expander_sae.stages import lineage
 from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
-_BUILT_IN = frozenset(FAMILIES)
-
 
 @dataclass(frozen=True)
 class MaskRecipe:
-    """All that a mask depends on: family, shape (m rows, n columns, d nonzeros a column), seed."""
+    """All that a mask depends on: family, shape (m rows, n columns, d nonzeros a column), seed.
+
+    Examples:
+        >>> mask = MaskRecipe("expander", m=8, n=16, d=2, seed=0).generate()
+        >>> mask.rows[:2].tolist()  # of the first two columns, the same on every machine
+        [[2, 5], [0, 4]]
+        >>> mask.edges, mask.uncovered_rows()
+        (32, 0)
+    """
 
     family: str
     m: int
@@ -41,13 +46,14 @@ class MaskRecipe:
         Raises:
             UserError: unknown family, or a shape that the family cannot have.
         """
-        make = family(self.family)
+        known = family(self.family)
         if not 1 <= self.d <= self.m:
             raise UserError(f"d: found {self.d}, expected 1 to m = {self.m}")
         if self.n < 2:
             raise UserError(f"n: found {self.n}, expected at least 2")
         stream = Integers(self.seed, f"{purpose}/{self.family}/{self.m}/{self.n}/{self.d}")
-        rows, degrees = make(self.m, self.n, self.d, stream)
+        known.check(self.m, self.n, self.d)
+        rows, degrees = known.function()(self.m, self.n, self.d, stream)
         return Mask(self, rows, degrees)
 
 
@@ -98,6 +104,11 @@ class Mask:
         return bool((self.degrees == self.width).all())
 
     @property
+    def learned(self) -> bool:
+        """Whether no recipe generates it, so that its rows are stored with the weights."""
+        return learned(self.recipe.family)
+
+    @property
     def edges(self) -> int:
         """Number of true entries, d·n for every family here."""
         return int(self.degrees.sum())
@@ -115,11 +126,21 @@ class Mask:
         return int((self.row_degrees() == 0).sum())
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of explicit row indices, and of column degrees where these differ."""
+        return (self.edges + (0 if self.regular else self.recipe.n)) * row_index_bytes(self.recipe.m)
+
+    @property
     def sha256(self) -> str:
         """Checksum of the degrees and the true rows, as little-endian int32."""
         content = hashlib.sha256(self.degrees.astype("<i4").tobytes())
         content.update(self.rows[self.valid()].astype("<i4").tobytes())
         return content.hexdigest()
+
+
+def row_index_bytes(m: int) -> int:
+    """Bytes of one row index: 2 up to m = 65,536."""
+    return 2 if m <= 1 << 16 else 4
 
 
 def write_mask(spec: dict[str, Any], path: str | Path) -> None:
@@ -172,7 +193,7 @@ def regenerate(
 
 def _require_size(recipe: MaskRecipe, m: int, n: int, values: int) -> None:
     # Every family here has d·n entries; one that a user has registered may have fewer.
-    ours = recipe.family in _BUILT_IN or DOSE.fullmatch(recipe.family)
+    ours = BUILT_IN & {recipe.family, recipe.family.rstrip("0123456789")}
     if (recipe.m, recipe.n) != (m, n) or (ours and recipe.d * recipe.n > values):
         raise UserError(
             f"a mask of m = {recipe.m}, n = {recipe.n}, d = {recipe.d} beside tensors of m = {m}, "

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 
 from expander_sae.errors import UserError
-
-PRUNED = "pruned_retuned"
-"""Support whose mask is learned: the largest entries of each column of a dense dictionary."""
-DOSE = re.compile(r"dose([1-9]\d*)")
 
 
 def require_cover(m: int, n: int, d: int) -> None:
@@ -51,16 +46,19 @@ def girth6_lines(m: int, n: int, d: int) -> tuple[int, int, int]:
     return q, target, whole
 
 
-def impossible(family: str, m: int, n: int, d: int) -> str | None:
-    """Why this family has no mask of this shape, 1 ≤ d ≤ m; None where nothing speaks against it."""
-    try:
-        if match := DOSE.fullmatch(family):
-            require_supports(m, n, d, int(match[1]))
-        elif family == "girth6":
-            girth6_lines(m, n, d)
-    except UserError as error:
-        return str(error)
-    return None
+def one_each(m: int, n: int, d: int) -> int:
+    """Distinct supports of columns that are drawn one by one."""
+    return n
+
+
+def starts(m: int, n: int, d: int) -> int:
+    """Distinct supports of runs that are laid end to end: they begin at every multiple of gcd(m, d)."""
+    return min(n, m // math.gcd(m, d))
+
+
+def as_told(m: int, n: int, d: int, supports: int) -> int:
+    """Distinct supports of a dose."""
+    return supports
 
 
 def _is_prime(q: int) -> bool:

@@ -6,6 +6,7 @@ and metrics run on either without knowing which.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
@@ -80,6 +81,10 @@ class Dictionary(Protocol):
         """Euclidean norm of each column: [n]."""
         ...
 
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Dictionary:
+        """The dictionary of these columns after `change` of their stored entries, to any dtype."""
+        ...
+
 
 def _gram(dictionary: Dictionary, index: Tensor) -> Tensor:
     pieces = []
@@ -105,6 +110,7 @@ class SparseDictionary:
         self.values = values
         self.rows = rows
         self.m = m
+        self._asked = backend
         if isinstance(backend, str):
             backend = backends.select(backend, values.device, m, values.shape[1], values.dtype)
         self.backend = backend
@@ -148,6 +154,9 @@ class SparseDictionary:
 
     def norms(self) -> Tensor:
         return self.values.detach().norm(dim=1)
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> SparseDictionary:
+        return SparseDictionary(change(self.values), self.rows, self.m, self._asked)
 
 
 class DenseDictionary:
@@ -195,3 +204,6 @@ class DenseDictionary:
 
     def norms(self) -> Tensor:
         return self.weight.detach().norm(dim=1)
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> DenseDictionary:
+        return DenseDictionary(change(self.weight))

@@ -58,8 +58,11 @@ def block_omp(
     over for good. A sample stops early where its best score is at most `tolerance`·‖target‖, or
     where it is rounding.
 
-    Returns places in the order of choice; early stops leave index -1 and value 0 at the end.
-    Raises `ValueError` for k, block, selection or tolerance out of range.
+    Returns:
+        Places in the order of choice; early stops leave index -1 and value 0 at the end.
+
+    Raises:
+        ValueError: k, block, selection or tolerance out of range.
     """
     check_arguments(dictionary, target, k, selection, tolerance)
     if not 1 <= block <= k:

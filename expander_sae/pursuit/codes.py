@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from expander_sae.errors import UserError
 from expander_sae.machine.progress import Progress
@@ -20,16 +19,22 @@ from expander_sae.storage.arrays import widened
 BATCH = 512
 
 
-def encoded_rows(activations: np.ndarray, about: dict[str, Any], origin: Path) -> np.ndarray:
-    """int64: the rows whose norm is at most the `norm_limit` that the weights were trained with."""
-    limit = math.inf if about.get("norm_limit") is None else float(about["norm_limit"])
-    kept = [
-        start + np.flatnonzero(np.linalg.norm(activations[start : start + 8192], axis=1) <= limit)
-        for start in range(0, len(activations), 8192)
-    ]
-    rows = np.concatenate(kept)
+def encoded_rows(
+    autoencoder: SparseAutoencoder,
+    activations: Tensor | np.ndarray,
+    origin: str | Path,
+    norms: np.ndarray | None = None,
+) -> np.ndarray:
+    """int64: the rows that `autoencoder.encoded` tells.
+
+    Raises:
+        UserError: there is none; the message names `origin`.
+    """
+    rows = np.flatnonzero(autoencoder.encoded(activations, norms).numpy())
     if not rows.size:
-        raise UserError(f"{origin}: no row has a norm within the weights' norm_limit {limit:g}")
+        limit = autoencoder.norm_limit
+        found = f"found no token of {len(activations)} to encode"
+        raise UserError(f"{origin}: {found}, expected one or more within norm_limit {limit:g}")
     return rows
 
 
@@ -47,7 +52,7 @@ def codes_of(
             yield SparseCode(code.index.cpu(), widened(code.value).cpu())
 
 
-def joined(codes: Iterator[SparseCode]) -> SparseCode:
+def joined(codes: Iterable[SparseCode]) -> SparseCode:
     """One code of all samples."""
     parts = list(codes)
     return SparseCode(torch.cat([part.index for part in parts]), torch.cat([part.value for part in parts]))

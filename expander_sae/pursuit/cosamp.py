@@ -37,6 +37,9 @@ def cosamp(
     start to a better end. So the iterate with the smallest residual is returned, the empty code
     counting as the first: the residual never exceeds the target.
 
+    The least squares go over the Gram matrix with a ridge and iterative refinement; of dependent
+    columns they take the shortest solution, up to rounding.
+
     Args:
         selection: "signed": Ω and H_k take the largest positive entries; "absolute": the largest
             in size, as published.
@@ -45,10 +48,12 @@ def cosamp(
         tolerance: and where ‖residual‖ is at most `tolerance`·‖target‖, or rounding.
         patience: and after so many iterations in a row without a smaller residual.
 
-    The least squares go over the Gram matrix with a ridge and iterative refinement; of dependent
-    columns they take the shortest solution, up to rounding.
-    Returns places in falling order of entries, empty ones (index −1) at the end. A target that is
-    zero or not finite gets an empty code. Raises `ValueError` for arguments out of range.
+    Returns:
+        Places in falling order of entries, empty ones (index −1) at the end. A target that is zero or not
+        finite gets an empty code.
+
+    Raises:
+        ValueError: arguments out of range.
     """
 
     def iterate(part: Tensor, code: SparseCode) -> SparseCode:

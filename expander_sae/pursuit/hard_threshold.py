@@ -30,7 +30,8 @@ def in_batches(
 ) -> SparseCode:
     """Check the arguments, then `iterate` on at most `batch` samples at a time, from empty codes.
 
-    Raises `ValueError` for arguments out of range.
+    Raises:
+        ValueError: arguments out of range.
     """
     check_arguments(dictionary, target, k, selection, tolerance)
     if iterations < 1:

@@ -38,6 +38,8 @@ def niht(
     Only the support and the 2k best correlations can hold entries of H_k, so a step costs one
     `correlate_topk` and O(B·3k) beside it.
 
+    Columns should have comparable norms: entries are compared as they are.
+
     Args:
         selection: "signed": H_k keeps the k largest positive entries, the projection on
             non-negative k-sparse codes; "absolute": the k largest in size, as published.
@@ -45,9 +47,12 @@ def niht(
         tolerance: a sample stops where ‖residual‖ is at most `tolerance`·‖target‖, or rounding.
         stagnation: and where a step lowers its squared residual by no more than this share.
 
-    Columns should have comparable norms: entries are compared as they are.
-    Returns places in falling order of entries, empty ones (index −1) at the end. A target that is
-    zero or not finite gets an empty code. Raises `ValueError` for arguments out of range.
+    Returns:
+        Places in falling order of entries, empty ones (index −1) at the end. A target that is zero or not
+        finite gets an empty code.
+
+    Raises:
+        ValueError: arguments out of range.
     """
 
     def iterate(part: Tensor, code: SparseCode) -> SparseCode:

@@ -20,8 +20,17 @@ def omp(
 ) -> SparseCode:
     """Codes of target [B, m] with at most k columns, the best one of each residual; see `block_omp`.
 
-    selection: "signed" takes the largest correlation, as the encoder's top-k does; "absolute" the largest
-    in size, as in the literature. Raises `ValueError` for arguments out of range.
+    Args:
+        selection: "signed" takes the largest correlation, as the encoder's top-k does; "absolute" the largest
+            in size, as in the literature.
+
+    Raises:
+        ValueError: arguments out of range.
+
+    Examples:
+        >>> dictionary = DenseDictionary(torch.eye(4))
+        >>> omp(dictionary, torch.tensor([[0.0, 1.0, 3.0, 0.5]]), k=2)
+        SparseCode(index=tensor([[2, 1]]), value=tensor([[3., 1.]]))
     """
     check_arguments(dictionary, target, k, selection, tolerance)
     if isinstance(dictionary, DenseDictionary) and dense_omp.serves(dictionary.weight, target.shape[0], k):
@@ -39,6 +48,18 @@ def omp(
     limit = score_limit(target, tolerance)
     index, value = fast(unit, dictionary.rows, target, limit, k, selection == "absolute")
     return SparseCode(index, value * scale[index.clamp(min=0)])
+
+
+def omp_in_rounds(
+    dictionary: Dictionary, target: Tensor, k: int, selection: str = "signed", number: int = 1
+) -> SparseCode:
+    """`block_omp` with `number` columns a round; no round can take more than the k that there is room for.
+
+    One column a round is OMP, for which a backend may have a faster pursuit of its own.
+    """
+    if number == 1:
+        return omp(dictionary, target, k, selection)
+    return block_omp(dictionary, target, k, min(number, k), selection)
 
 
 def early_stops(code: SparseCode) -> int:

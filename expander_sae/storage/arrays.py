@@ -10,11 +10,22 @@ from expander_sae.errors import UserError
 
 HALF = (torch.float16, torch.bfloat16)
 """What numpy lacks or computes slowly, and too coarse for sums and pursuits."""
+_PIECE = 8192
 
 
 def widened(tensor: Tensor) -> Tensor:
     """Numbers of 16 bits as float32; others as they are."""
     return tensor.float() if tensor.dtype in HALF else tensor
+
+
+def norms_of(rows: Tensor | np.ndarray) -> np.ndarray:
+    """Norms float64 [N] of rows [N, m], summed in float64, a few thousand rows at a time."""
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), _PIECE):
+        part = rows[start : start + _PIECE]
+        wide = part.detach().double().cpu().numpy() if isinstance(part, Tensor) else part.astype(np.float64)
+        found[start : start + _PIECE] = np.linalg.norm(wide, axis=1)
+    return found
 
 
 def as_tensor(values: Tensor | np.ndarray, name: str = "activations") -> Tensor:

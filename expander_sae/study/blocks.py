@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from expander_sae.masks.supports import support_of
+
 Config = dict[str, Any]
 
 AXES = ("support", "encoder", "d", "k", "seeds", "train_tokens", "steps")
@@ -46,8 +48,12 @@ def blocks(config: Config) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         for key in (*AXES, "n", "expansion", "models", "layers"):
             if block[key] is not None:
                 block[key] = as_list(block[key])
-        if block["d"] is None and block["support"] == ["dense"] and not block["match"]:
-            block["d"] = [1]  # a full dense dictionary has no d
+        if (
+            block["d"] is None
+            and not block["match"]
+            and all(support_of(name).full for name in block["support"])
+        ):
+            block["d"] = [1]  # a full dictionary has no d
         if "inference" in entry and "cross_entropy" not in entry:
             # What is inherited is spliced as far as this block infers it.
             block["cross_entropy"] = [name for name in block["cross_entropy"] if name in block["inference"]]

@@ -16,6 +16,7 @@ from expander_sae.errors import UserError
 from expander_sae.study import presets
 from expander_sae.study.blocks import Config
 from expander_sae.study.config_relations import semantic_errors
+from expander_sae.study.schema_tables import filled
 
 _MOST_VALUES = 1_000_000
 _LARGEST = 1e15
@@ -38,7 +39,7 @@ def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCH
     except RecursionError:
         raise UserError("config: found values nested without end, expected a few levels") from None
     try:
-        rules = _parsed(Path(schema).read_text(encoding="utf-8"))
+        rules = filled(_parsed(Path(schema).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(
             f"{schema}: no such file; a configuration is read in a checkout of the workflow, not by the "
@@ -46,7 +47,7 @@ def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCH
         ) from None
     if isinstance(config, dict):
         _inherit_presets(config)
-    errors = sorted(set(_schema_errors(config, rules)), key=lambda error: error[0])
+    errors = sorted(set(schema_errors(config, rules)), key=lambda error: error[0])
     if errors:
         raise UserError("\n".join(f"config: {text}" for _, text in errors))
     _fill_defaults(config, rules, rules)
@@ -156,7 +157,8 @@ def key_path(parts: list[Any]) -> str:
     return text or "(top level)"
 
 
-def _schema_errors(config: Any, rules: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def schema_errors(config: Any, rules: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, message) of everything in which `config` breaks the JSON schema `rules`."""
     from jsonschema import Draft202012Validator
 
     yield from _unusual_values(config, [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from expander_sae.masks.shapes import impossible
+from expander_sae.masks.supports import support_of
 from expander_sae.study import presets
 from expander_sae.study.blocks import Config, as_list, blocks, sizes
 
@@ -96,9 +96,10 @@ def _block_errors(
         )
     ):
         yield f"{here}.expansion: found beside {here}.n, expected one of the two"
-    sparse = [support for support in block["support"] if support != "dense"]
-    if block["match"] and sparse:
-        yield f"{here}.match: found {block['match']!r} with support {sparse[0]}, expected support dense alone"
+    sparse = [name for name in block["support"] if not support_of(name).full]
+    others = [name for name in block["support"] if name != "dense"]
+    if block["match"] and others:
+        yield f"{here}.match: found {block['match']!r} with support {others[0]}, expected support dense alone"
     yield from _encoder_errors(here, block, origin)
     for name in block["cross_entropy"]:
         if name not in block["inference"]:
@@ -117,15 +118,17 @@ def _block_errors(
 
 def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> Iterator[str]:
     apart = [encoder for encoder in block["encoder"] if encoder in ("own_support", "full")]
-    if apart and "dense" in block["support"]:
+    maskless = [name for name in block["support"] if support_of(name).full]
+    if apart and maskless:
         yield (
-            f"{origin['encoder']}: found {apart[0]!r} with support dense ({here}), expected tied, warm_tied "
-            "or independent (a dense dictionary has no support to choose)"
+            f"{origin['encoder']}: found {apart[0]!r} with support {maskless[0]} ({here}), expected tied, "
+            "warm_tied or independent (a dense dictionary has no support to choose)"
         )
     free = [encoder for encoder in block["encoder"] if encoder != "tied"]
-    if free and "pruned_retuned" in block["support"]:
+    pruned = [name for name in block["support"] if support_of(name).parent]
+    if free and pruned:
         yield (
-            f"{origin['encoder']}: found {free[0]!r} with support pruned_retuned ({here}), expected tied "
+            f"{origin['encoder']}: found {free[0]!r} with support {pruned[0]} ({here}), expected tied "
             "(it is pruned from the dense run with a tied encoder)"
         )
     if block["match"] == "total" and "tied" in block["encoder"]:
@@ -156,12 +159,12 @@ def _shape_errors(
         for position, k in enumerate(block["k"]):
             if k > n:
                 yield f"{origin['k']}[{position}]: found {k}, expected at most n={n} (model {name})"
-        for support in sparse:
+        for kind in sparse:
             for position, d in enumerate(block["d"]):
                 if d * n < m:
                     yield (
-                        f"{origin['d']}[{position}]: found {d} with n={n} and support {support}, expected "
+                        f"{origin['d']}[{position}]: found {d} with n={n} and support {kind}, expected "
                         f"d·n at least {m} (the width of model {name}), or some rows are never written"
                     )
-                elif d <= m and (reason := impossible(support, m, n, d)):
-                    yield f"{origin['d']}[{position}]: found {d} with n={n} and support {support}: {reason}"
+                elif d <= m and (reason := support_of(kind).impossible(m, n, d)):
+                    yield f"{origin['d']}[{position}]: found {d} with n={n} and support {kind}: {reason}"

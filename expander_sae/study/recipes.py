@@ -15,16 +15,17 @@ from expander_sae.study.json_objects import object_with
 class Recipe:
     """Everything about training except the dictionary's shape, the data and the number of steps.
 
-    norm_limit: tokens whose norm exceeds this multiple of the median norm are left out of
-        training and passed through when spliced; None keeps every token.
-    scale_to_sqrt_m: scale activations so that the mean norm of the kept tokens is √m.
-    start_at_mean: start b_dec at the mean kept activation, not at 0.
-    count_after_update: count firing by a second forward pass after the update (|x| > 1e-6), as
-        published; otherwise from the features that the step itself selected.
-    resample_at_end: also resample after the very last step when it is a multiple of
-        `resample_every`, as published.
-    resample_min_fires: a feature that fired fewer times since the last resampling is re-aimed.
-    resample_max_dead: skip a resampling when more than this share is dead.
+    Args:
+        norm_limit: tokens whose norm exceeds this multiple of the median norm are left out of training and
+            passed through when spliced; None keeps every token.
+        scale_to_sqrt_m: scale activations so that the mean norm of the kept tokens is √m.
+        start_at_mean: start b_dec at the mean kept activation, not at 0.
+        count_after_update: count firing by a second forward pass after the update (|x| > 1e-6), as published;
+            otherwise from the features that the step itself selected.
+        resample_at_end: also resample after the very last step when it is a multiple of `resample_every`, as
+            published.
+        resample_min_fires: a feature that fired fewer times since the last resampling is re-aimed.
+        resample_max_dead: skip a resampling when more than this share is dead.
     """
 
     norm_limit: float | None = 10.0

@@ -11,22 +11,21 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, get_type_hints
 
-from expander_sae.masks.shapes import PRUNED
+from expander_sae.masks.supports import support_of
 from expander_sae.study.json_objects import object_with, record, typed
 from expander_sae.study.recipes import Recipe
 
 RESULTS = "results"
-UNMASKED = ("dense", PRUNED)
-"""Supports without a mask file."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """How well a run rebuilds: what is measured, and on how much; nothing unless something is named.
 
-    inference: how codes are found, each measured on the test tokens. cross_entropy: those of them whose
-    reconstructions are spliced into the language model. train_cross_entropy: whether the encoder's are
-    also spliced in on documents of the training pool.
+    Args:
+        inference: how codes are found, each measured on the test tokens.
+        cross_entropy: those of them whose reconstructions are spliced into the language model.
+        train_cross_entropy: whether the encoder's are also spliced in on documents of the training pool.
     """
 
     inference: tuple[str, ...] = ()
@@ -45,8 +44,9 @@ class Evaluation:
 class Analysis:
     """What else is measured of a run; nothing unless an analysis is named.
 
-    pursuits: what is compared beside the encoder and OMP, on `pursuit_tokens` test tokens. reference:
-    folder of the dense run that novelty is measured against, if there is one.
+    Args:
+        pursuits: what is compared beside the encoder and OMP, on `pursuit_tokens` test tokens.
+        reference: folder of the dense run that novelty is measured against, if there is one.
     """
 
     analyses: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ class Run(Cell):
     @property
     def mask(self) -> str | None:
         """The mask's file; None where no recipe generates one."""
-        if self.support in UNMASKED:
+        if support_of(self.support).make is None:
             return None
         return f"{RESULTS}/masks/{self.support}_m{self.m}_n{self.n}_d{self.d}_seed{self.seed}.json"
 
@@ -153,7 +153,7 @@ class Run(Cell):
     @property
     def parent(self) -> Run | None:
         """The run whose weights this one starts from, if any."""
-        return self.dense if self.support == PRUNED else None
+        return self.dense if support_of(self.support).parent else None
 
     @property
     def unaided(self) -> Run:

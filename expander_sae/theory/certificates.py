@@ -31,7 +31,10 @@ from expander_sae.theory.expansion_search import ExpansionSearch
 def flatness(values: Tensor, degrees: np.ndarray | None = None) -> Tensor:
     """β_j = √d_j · ‖w_j‖∞ / ‖w_j‖ of columns given by values [n, w]: [n], each in [1, √d_j].
 
-    degrees: true nonzeros d_j of each column where these differ from w. Zero columns give 0.
+    Zero columns give 0.
+
+    Args:
+        degrees: true nonzeros d_j of each column where these differ from w.
     """
     width = values.shape[1]
     d = torch.full((values.shape[0],), width) if degrees is None else torch.from_numpy(degrees)
@@ -44,6 +47,11 @@ def cumulative_coherence(dictionary: Dictionary, sizes: list[int], block: int = 
     """μ₁(s) = max_j max_{|S|=s, j∉S} Σ_{i∈S} |⟨w_i, w_j⟩| for each s, exactly. Time O(n²·d).
 
     Columns are taken as they are: for the paper's μ₁ they must have unit norm.
+
+    Examples:
+        >>> from expander_sae import DenseDictionary
+        >>> cumulative_coherence(DenseDictionary(torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])), [1, 2])
+        {1: 0.5, 2: 1.0}
     """
     if not sizes or min(sizes) < 1 or max(sizes) >= dictionary.n:
         raise UserError(f"sizes: found {sizes}, expected values from 1 to n − 1 = {dictionary.n - 1}")
@@ -59,7 +67,14 @@ def cumulative_coherence(dictionary: Dictionary, sizes: list[int], block: int = 
 
 
 def deficit(mask: Mask, columns: np.ndarray) -> float:
-    """ε(S) = 1 − |Γ(S)| / edges(S) of the given distinct columns."""
+    """ε(S) = 1 − |Γ(S)| / edges(S) of the given distinct columns.
+
+    Examples:
+        >>> from expander_sae import MaskRecipe
+        >>> mask = MaskRecipe("clustered", m=6, n=4, d=3, seed=0).generate()  # two blocks of rows
+        >>> deficit(mask, np.arange(4))  # 12 entries on 6 rows
+        0.5
+    """
     rows = mask.rows[columns][mask.valid()[columns]]
     return 1.0 - len(np.unique(rows)) / rows.size
 

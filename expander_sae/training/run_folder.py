@@ -19,7 +19,7 @@ from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, MaskRecipe, read_mask
-from expander_sae.masks.shapes import PRUNED
+from expander_sae.masks.supports import support_of
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.stages import lineage
 from expander_sae.storage.files import atomic_path, digest, sha256_file
@@ -116,12 +116,13 @@ def _start(session: Session, pool: Pool, backend: str, files: RunFiles) -> Train
 
 def _read_parent(run: Run, path: Path | None) -> SparseAutoencoder | None:
     """The dense autoencoder that a run with a learned mask is pruned from."""
-    if run.support != PRUNED:
+    known = support_of(run.support)
+    if known.parent is None:
         return None
     if path is None:
-        raise UserError(f"support {PRUNED}: the weights of a dense run are needed")
-    dense, about = SparseAutoencoder.load(path)
-    expected, found = run.dense.spec, about.get("spec") or {}
+        raise UserError(f"support {known.name}: the weights of a {known.parent} run are needed")
+    dense = SparseAutoencoder.load(path)
+    expected, found = run.dense.spec, dense.about.get("spec") or {}
     if found != expected:
         wrong = next((key for key in expected if found.get(key) != expected[key]), "spec")
         raise UserError(f"{path}: {wrong} = {found.get(wrong)!r}, expected {expected.get(wrong)!r}")
@@ -129,7 +130,7 @@ def _read_parent(run: Run, path: Path | None) -> SparseAutoencoder | None:
 
 
 def _read_mask(run: Run, path: Path | None) -> Mask | None:
-    if run.support == "dense":
+    if support_of(run.support).make is None:
         return None
     if path is None:
         raise UserError(f"support {run.support}: a mask file is needed")
@@ -144,7 +145,7 @@ def _finished(folder: Path, identity: str) -> bool:
     if not all((folder / name).exists() for name in (WEIGHTS, LOG, RECORD)):
         return False
     try:
-        _, about = SparseAutoencoder.load(folder / WEIGHTS)
+        about = SparseAutoencoder.load(folder / WEIGHTS).about
         check_recorded(folder / LOG, folder / RECORD, "log_sha256")
     except UserError:
         return False

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from expander_sae.kernels.autograd import unit_columns
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.columns import Entries
 from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import Recipe
 from expander_sae.training.checkpoint import Checkpoint
@@ -173,8 +174,9 @@ def _due(every: int, step: int) -> bool:
 
 def _start_at(parent: SparseAutoencoder, autoencoder: SparseAutoencoder, scale: float) -> None:
     """Start at the parent's entries on the mask, at unit norm, and at its biases in units of training."""
-    assert autoencoder.rows is not None
-    entries = parent.dictionary().columns(torch.arange(parent.n)).gather(1, autoencoder.rows.long())
-    autoencoder.values.copy_(unit_columns(entries))
+    decoder = autoencoder.decoder
+    assert isinstance(decoder, Entries) and decoder.rows is not None
+    entries = parent.dictionary().columns(torch.arange(parent.n)).gather(1, decoder.rows.long())
+    decoder.values.copy_(unit_columns(entries))
     autoencoder.b_enc.copy_(parent.b_enc * scale)
     autoencoder.b_dec.copy_(parent.b_dec * scale)

@@ -133,28 +133,4 @@ def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
     if not (torch.isfinite(weight).all() and weight.sum() > 0):
         return 0
     drawn = torch.multinomial(weight, silent.numel(), replacement=True, generator=state.resampling)
-    drawn = drawn.to(residual.device)
-    direction = _restricted(residual, drawn, silent, autoencoder.rows, autoencoder.valid)
-    norm = direction.norm(dim=1, keepdim=True)
-    # A residual that vanishes on the support gives no direction: the old column stays.
-    usable = (norm > 0).flatten()
-    silent, drawn, direction, norm = silent[usable], drawn[usable], direction[usable], norm[usable]
-    autoencoder.values[silent] = direction / autoencoder.d**0.5
-    if autoencoder.encoder is not None:
-        if autoencoder.encoder_mask is not autoencoder.mask:
-            direction = _restricted(residual, drawn, silent, *autoencoder.encoder_support)
-            norm = direction.norm(dim=1, keepdim=True)
-        aimed = (norm > 0).flatten()
-        autoencoder.encoder[silent[aimed]] = direction[aimed] / norm[aimed]
-    autoencoder.b_enc[silent] = 0
-    return int(silent.numel())
-
-
-def _restricted(
-    residual: Tensor, drawn: Tensor, features: Tensor, rows: Tensor | None, valid: Tensor | None
-) -> Tensor:
-    """Sample drawn[i] of residual [B, m] on the support of features[i]: [S, w], 0 in padding."""
-    if rows is None:
-        return residual[drawn]
-    direction = residual[drawn.unsqueeze(1), rows[features].long()]
-    return direction if valid is None else direction * valid[features]
+    return autoencoder.aim(silent, residual, drawn.to(residual.device))

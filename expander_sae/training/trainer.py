@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.activations.language_model import resolve_device
 from expander_sae.errors import UserError
+from expander_sae.machine.device import resolve_device
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.stages import lineage

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from expander_sae.activations.language_model import LanguageModel, decoder_layers, resolve_device
+from expander_sae.activations.language_model import LanguageModel, decoder_layers
 from expander_sae.errors import UserError
 from tests.tiny_models import ARCHITECTURES, DEPTH, VOCABULARY, WIDTH, tiny_model, tiny_model_json
 
@@ -131,12 +131,6 @@ def test_layer_the_model_does_not_have(model, ids):
         model.residual(ids, [1, 3])
     with pytest.raises(UserError, match="found -1"):
         model.logits_after(torch.zeros(1, 1, WIDTH), -1, ids[:1, :1])
-
-
-@pytest.mark.parametrize("device", ["tpu9", "cuda:99"])
-def test_unknown_device(device):
-    with pytest.raises(UserError, match=rf"compute\.device: found '{device}'"):
-        resolve_device(device)
 
 
 def test_model_without_a_layer_stack_of_that_depth():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from expander_sae.claims.judge import levels
-from expander_sae.claims.kinds import Region, joint_verdict, one_verdict
+from expander_sae.claims.threshold import Region
+from expander_sae.claims.verdicts import Case, joint_verdict, one_verdict
 from tests.claims.world import (
     MONOTONE,
     OMP,
@@ -96,10 +96,16 @@ def test_weights_make_a_difference_of_differences():
 
 
 def test_levels_are_corrected_for_claims_and_comparisons():
-    found = register({}, {"id": "b"}, {"id": "c"}, {"id": "d"}, {"id": "e"})
-    at = levels(found, "toy", 4)
-    assert at.single == pytest.approx(0.99)
-    assert at.family == pytest.approx(0.9975)
+    found = register(
+        {"each": {"layer": [1, 2, 3, 4]}, "where": {"layer": "$layer"}},
+        {"id": "b"},
+        {"id": "c"},
+        {"id": "d"},
+        {"id": "e"},
+    )
+    case = Case(found, found.claims[0], found.settings[0])
+    assert case.level == pytest.approx(0.99)
+    assert case.level_family == pytest.approx(0.9975)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from tests.claims.world import (
     ("change", "message"),
     [
         ({"test": "always"}, r"claims\[0\] \(claim\)\.test: found 'always', expected one of monotone"),
-        ({"tset": "bound"}, r"claims\[0\] \(claim\): unknown key 'tset'"),
-        ({"threshold": {"over": 1}}, r"threshold: unknown key 'over', expected above"),
+        ({"tset": "bound"}, r"claims\[0\] \(claim\)\.tset: unknown key; .*did you mean test\?"),
+        ({"threshold": {"over": 1}}, r"threshold\.over: unknown key; expected one of above"),
         ({"threshold": {"above": "high"}}, r"threshold\.above: found 'high', expected a number"),
         ({"threshold": {"above": 2, "below": 1}}, r"threshold: found 2 to 1"),
         ({"cells": {"a": {"width": 7}, "b": {}}}, r"cells\.a: unknown key 'width'"),
@@ -31,11 +31,13 @@ from tests.claims.world import (
         ({"cells": {"a": {"d": "$low"}, "b": {}}}, r"cells\.a\.d: found \$low in setting 'toy'"),
         ({"cells": {"a": {}}}, r"weights: missing"),
         ({"cells": {"a": {}}, "test": "bound"}, r"cells: found a, expected cell"),
-        ({"settings": ["elsewhere"]}, r"settings: found 'elsewhere', expected one of toy"),
+        ({"settings": ["toy"]}, r"\(claim\)\.settings: unknown key"),
         ({"known_in": ["elsewhere"]}, r"known_in: found 'elsewhere', expected one of toy"),
         ({"sentence": ""}, r"sentence: found '', expected a text"),
         (MONOTONE | {"values": [7]}, r"values: found \[7\], expected a list of two or more"),
-        (OMP | {"of": "quotient"}, r"of: found 'quotient', expected ratio or reduction"),
+        (OMP | {"of": "quotient"}, r"of: found 'quotient', expected one of ratio, reduction"),
+        (OMP | {"weights": {}}, r"weights: found it with test ratio_between, which has no such key"),
+        ({"each": {"d": 7}}, r"each: found {'d': 7}, expected lists of values, or a list of mappings"),
     ],
 )
 def test_mistakes_in_the_file_are_named(change, message):
@@ -48,10 +50,16 @@ def test_a_setting_can_ask_for_some_claims_only():
     data = {"settings": [{"name": "toy", "where": WHERE}, elsewhere], "claims": [CLAIM, CLAIM | {"id": "b"}]}
     found = parse_register(data)
     assert [list(claim.plans) for claim in found.claims] == [["toy"], ["toy", "elsewhere"]]
-    elsewhere["claims"] = ["c"]
+    elsewhere["all_but"] = elsewhere.pop("claims")
+    found = parse_register(data)
+    assert [list(claim.plans) for claim in found.claims] == [["toy", "elsewhere"], ["toy"]]
+    elsewhere["all_but"] = ["c"]
     with pytest.raises(
-        UserError, match=r"settings \(elsewhere\)\.claims: found 'c', expected the id of a claim"
+        UserError, match=r"settings \(elsewhere\)\.all_but: found 'c', expected the id of a claim"
     ):
+        parse_register(data)
+    elsewhere["claims"] = ["b"]
+    with pytest.raises(UserError, match="found both claims and all_but, expected one of them"):
         parse_register(data)
 
 

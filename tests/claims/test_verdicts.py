@@ -69,7 +69,7 @@ def test_a_starved_claim_is_inconclusive_and_says_where_it_points():
     found = verdict(world, RETENTION)
     assert (found["verdict"], found["points_to"], found["descriptive"]) == ("inconclusive", "holds", True)
     assert "4 seeds in common, 5 needed" in found["reason"]
-    found = verdict(world, RETENTION | {"needs_seeds": False})
+    found = verdict(world, RETENTION | {"point": True})
     assert (found["verdict"], found["descriptive"]) == ("holds", False)
 
 
@@ -208,7 +208,7 @@ def test_a_point_is_compared_as_it_stands():
     world.value(BASE, "recovery_largest_difference", 0.12, "omp", "all_cells")
     claim = {
         "metric": "recovery_largest_difference", "inference": "omp", "split": "all_cells", "test": "bound",
-        "cells": {"cell": {"support": "expander"}}, "point": True, "needs_seeds": False,
+        "cells": {"cell": {"support": "expander"}}, "point": True,
     }  # fmt: skip
     assert verdict(world, claim | {"threshold": {"at_most": 0.15}})["verdict"] == "holds"
     assert verdict(world, claim | {"threshold": {"at_most": 0.10}})["verdict"] == "fails"

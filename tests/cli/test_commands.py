@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from expander_sae import evaluate, load, save
+from expander_sae import evaluate, load
 from expander_sae.cli.main import build_parser
 from expander_sae.model.dictionary import SparseCode
 from expander_sae.pursuit.inference import INFERENCES, inferences
@@ -191,7 +191,7 @@ def test_omp_finds_out_first_that_it_cannot_write(command, tmp_path, weights, ac
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_of_16_bits_are_weights_like_others(command, tmp_path, weights, activations, dtype):
     file, _ = activations
-    half = save(load(weights, dtype=dtype), tmp_path / "half.safetensors")
+    half = load(weights, dtype=dtype).save(tmp_path / "half.safetensors")
     wide, narrow = (
         command("eval", path, file, "--inference", "encoder", "omp", "--json").json["inference"]
         for path in (weights, half)

@@ -20,10 +20,10 @@ def complete(script, *words):
     """What bash offers for the last of `words`."""
     line = " ".join(f"'{word}'" for word in words)
     code = (
-        f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _expander_sae; "
+        f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _shtab_expander_sae; "
         'printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True, cwd=script.parent)
     return done.stdout.split()
 
 
@@ -36,7 +36,16 @@ def test_bash_offers_commands_options_and_choices(command, tmp_path):
     assert "--inference" in complete(script, "expander-sae", "eval", "--")
     assert complete(script, "expander-sae", "bench", "--backend", "tri") == ["triton"]
     assert complete(script, "expander-sae", "completion", "") == ["bash", "zsh", "fish"]
-    assert complete(script, "expander-sae", "omp", "w") == []  # bash's own file names follow
+    (tmp_path / "weights.safetensors").touch()
+    for words in (("omp", "w"), ("omp", "a.npy", "w"), ("inspect", "--activations", "w")):
+        assert complete(script, "expander-sae", *words) == ["weights.safetensors"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_are_told_every_command_and_option(command, shell):
+    script = command("completion", shell).out
+    for name in (*COMMANDS, "inference", "prepend-bos", "triton", "dictionary_learning"):
+        assert name in script
 
 
 def test_the_script_as_json(command):

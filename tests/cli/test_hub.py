@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae import load, save
+from expander_sae import load
 from expander_sae.interop import hub
 from tests.cli.conftest import M, N
 
@@ -99,7 +99,7 @@ def test_activations_of_another_width_are_refused_before_anything_is_sent(
 
 def test_weights_of_a_layer_of_no_model_need_its_name(command, tmp_path, weights, stand_in):
     spec = {"layer": 3, "train_tokens": 5, "steps": 1, "recipe": "standard", "seed": 0}
-    file = save(load(weights), tmp_path / "w.safetensors", spec=spec)
+    file = load(weights).save(tmp_path / "w.safetensors", spec=spec)
     done = command("push", file, "me/sae", "--saelens", "none")
     assert done.code == 1 and done.err.startswith("error: --base-model: found none")
     assert command("push", file, "me/sae", "--saelens", "none", "--base-model", "a/b", "--dry-run").code == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae import load, save
+from expander_sae import load
 from expander_sae.activations.language_model import LanguageModel, tokenizer_of
 from expander_sae.activations.pool import Pool
 from expander_sae.activations.weights import read_model
@@ -41,7 +41,7 @@ def dense_code(code):
 @pytest.fixture(scope="module")
 def loaded(run):
     layer = run.parents[2]
-    return SparseAutoencoder.load(run / WEIGHTS)[0], Pool.open(layer / "pool" / "test.json"), layer.parents[1]
+    return SparseAutoencoder.load(run / WEIGHTS), Pool.open(layer / "pool" / "test.json"), layer.parents[1]
 
 
 @pytest.mark.parametrize(("name", "tokens"), [("encoder", TOKENS), ("omp", TOKENS // 2)])
@@ -180,7 +180,7 @@ def test_an_imported_folder_has_a_page_too(data, files):
     saelens.export(load(folder / "w.safetensors"), folder / "imported", say=False)
     code, found = page_of(folder / "imported", "--activations", folder / "h.npy")
     assert code == 0 and found["shape"] == data["shape"]
-    half = save(load(folder / "w.safetensors", dtype=torch.bfloat16), folder / "half.safetensors")
+    half = load(folder / "w.safetensors", dtype=torch.bfloat16).save(folder / "half.safetensors")
     assert page_of(half, "--activations", folder / "h.npy")[0] == 0
 
 

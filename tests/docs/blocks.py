@@ -1,4 +1,4 @@
-"""The fenced blocks of the README and the documentation."""
+"""The fenced blocks of the README and the documentation, and the map of the package."""
 
 import re
 from dataclasses import dataclass
@@ -48,4 +48,25 @@ def commands() -> list[tuple[str, str]]:
             command = re.sub(r"(^|\s)#.*", "", line).strip()
             if command:
                 found.append((block.place, command))
+    return found
+
+
+def package_map() -> dict[str, str]:
+    """The map in docs/design.md: path below expander_sae/ → what it says of it; folders end in a slash."""
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    block = re.search(r"^```\nexpander_sae/\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert block, "docs/design.md has no block that begins with expander_sae/"
+    found: dict[str, str] = {}
+    folder = ""
+    for line in block[1].splitlines():
+        match = re.fullmatch(r"(  |    )([\w.]+/?)\s+(\S.*)", line)
+        assert match, f"not NAME, two spaces, what it is: {line!r}"
+        indent, name, said = match.groups()
+        if len(indent) == 2:
+            folder = name if name.endswith("/") else ""
+            path = name
+        else:
+            path = folder + name
+        assert path not in found, f"{path} is there twice"
+        found[path] = said
     return found

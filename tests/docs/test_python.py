@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from expander_sae import load
-from expander_sae.masks import families
+from expander_sae.masks.supports import SUPPORTS
 from expander_sae.pursuit.inference import INFERENCES
 from tests.cli.conftest import make_weights
 from tests.docs.blocks import ROOT, blocks
@@ -49,9 +49,9 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def registries():
     """What pages register is forgotten afterwards."""
-    known = {id(registry): dict(registry) for registry in (families.FAMILIES, INFERENCES)}
+    known = {id(registry): dict(registry) for registry in (SUPPORTS, INFERENCES)}
     yield
-    for registry in (families.FAMILIES, INFERENCES):
+    for registry in (SUPPORTS, INFERENCES):
         before = known[id(registry)]
         registry.clear()
         registry.update(before)

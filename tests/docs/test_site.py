@@ -44,7 +44,8 @@ def test_every_page_and_command_is_there(site):
     commands = (site / "reference" / "commands.html").read_text(encoding="utf-8")
     assert all(f"usage: expander-sae {name}" in commands for name in COMMANDS)
     library = (site / "reference" / "library.html").read_text(encoding="utf-8")
-    names = ["trainer.Trainer", "dictionary.SparseCode", "interop.load_foreign", "interop.hub.push"]
+    names = ["training.trainer.Trainer", "model.dictionary.SparseCode"]
+    names += ["interop.foreign.load_foreign", "interop.hub.push"]
     names += [f"interop.{part}.export" for part in ("saelens", "sparsify", "dictionary_learning")]
     assert [name for name in names if f'id="expander_sae.{name}"' not in library] == []
 

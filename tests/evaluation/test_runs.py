@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +19,21 @@ from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
 from expander_sae.errors import UserError
 from expander_sae.evaluation.cross_entropy import spliced_sums, write_baseline
-from expander_sae.evaluation.runs import evaluate_run
+from expander_sae.evaluation.runs import DOCUMENTS, METRICS, evaluate_run
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.measurements import tables
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.storage.files import write_json
+from expander_sae.study.recipes import RECIPES
+from expander_sae.study.run import Evaluation
 from tests.tiny_models import VOCABULARY, WIDTH, tiny_model_json
 
 sys.path.append(str(Path(__file__).parents[2] / "workflow" / "scripts"))
 import pending
 
 LAYER, SEQUENCES, LIMIT = 1, 5, 9.0
-SETTINGS: dict[str, Any] = {
-    "inference": ["encoder", "omp"],
-    "cross_entropy": ["encoder", "omp"],
-    "test_tokens": 30,
-    "ce_sequences": SEQUENCES,
-    "train_cross_entropy": True,
-}
+SETTINGS = Evaluation(("encoder", "omp"), ("encoder", "omp"), 30, SEQUENCES, train_cross_entropy=True)
 
 
 def columns(**changes: Any) -> dict[str, Any]:
@@ -85,21 +83,24 @@ def write_run(folder: Path, broken: float | None = None, **changes: Any) -> Spar
     if broken is not None:
         with torch.no_grad():
             made.values[0, 0] = broken
-    about = {"spec": columns(**changes), "fingerprint": "0", "norm_limit": LIMIT, "scale": 1.0}
+    spec = columns(**changes) | {"recipe_settings": asdict(RECIPES["standard"])}
+    about = {"spec": spec, "fingerprint": "0", "norm_limit": LIMIT, "scale": 1.0}
     made.save(folder / "weights.safetensors", **about)
     write_json(folder / "run.json", about)
     return made
 
 
 def evaluated(world: Path, folder: Path, **settings: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    paths = [folder / name for name in ("metrics.parquet", "documents.parquet", "timings.json")]
-    pools = [world / f"{split}.json" for split in ("test", "ce")]
-    train = world / "train.json"
-    baseline = world / "baseline.parquet"
     evaluate_run(
-        folder, SETTINGS | settings, *pools, world / "model.json", baseline, *paths, train_pool=train
+        folder,
+        replace(SETTINGS, **settings),
+        test_pool=world / "test.json",
+        ce_pool=world / "ce.json",
+        train_pool=world / "train.json",
+        model_file=world / "model.json",
+        baseline=world / "baseline.parquet",
     )
-    return tables.read_metrics(paths[0]), tables.read_documents(paths[1])
+    return tables.read_metrics(folder / METRICS), tables.read_documents(folder / DOCUMENTS)
 
 
 def value(frame: pd.DataFrame, split: str, metric: str, inference: str = "encoder") -> float:
@@ -177,7 +178,8 @@ def test_a_run_that_is_not_finite_says_so_and_no_more(world: Path, tmp_path: Pat
 
 def test_a_finite_run_that_diverges_keeps_its_numbers(world: Path, tmp_path: Path) -> None:
     write_run(tmp_path)
-    sae, about = SparseAutoencoder.load(tmp_path / "weights.safetensors")
+    sae = SparseAutoencoder.load(tmp_path / "weights.safetensors")
+    about = sae.about
     with torch.no_grad():
         sae.b_dec += 1000
     sae.save(tmp_path / "weights.safetensors", **about)
@@ -185,27 +187,30 @@ def test_a_finite_run_that_diverges_keeps_its_numbers(world: Path, tmp_path: Pat
     assert value(metrics, "test", "diverged") == 1 and value(metrics, "test", "relative_error") > 1
 
 
+def test_weights_that_no_study_trained_are_refused(world: Path, tmp_path: Path) -> None:
+    made = write_run(tmp_path)
+    made.save(tmp_path / "weights.safetensors", spec={"recipe": "standard"}, norm_limit=None)
+    with pytest.raises(UserError, match=r"weights\.safetensors: spec\.model: missing"):
+        evaluated(world, tmp_path)
+
+
 def test_only_what_is_not_done_is_done(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_json(tmp_path / name / "run.json", {"fingerprint": name})
 
-    def runs(**settings: Any) -> list[tuple[Path, str]]:
-        return [
-            (tmp_path / name, pending.identity_of("evaluation", tmp_path / name, settings, pools=[1]))
-            for name in ("a", "b")
-        ]
-
     done: list[str] = []
+    pool = {"pools": [1]}
 
-    def work(folder: Path) -> dict[str, Any]:
+    def work(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         done.append(folder.name)
         tables.write_metrics([], folder / "metrics.parquet")
         return {"seconds": 1}
 
-    def measure(**settings: Any) -> list[str]:
+    def measure(work: Callable[..., dict[str, Any]] = work, **settings: Any) -> list[str]:
         done.clear()
-        worked = pending.measure(runs(**settings), "r.json", {"metrics.parquet": tables.read_metrics}, work)
-        assert worked == bool(done)
+        spec = {str(tmp_path / name): settings for name in ("a", "b")}
+        read = {"metrics.parquet": tables.read_metrics}
+        assert pending.measure("evaluation", spec, lambda _: pool, "r.json", read, work) == bool(done)
         return list(done)
 
     assert measure(k=1) == ["a", "b"]
@@ -216,11 +221,14 @@ def test_only_what_is_not_done_is_done(tmp_path: Path) -> None:
     (tmp_path / "a" / "metrics.parquet").write_bytes(b"torn")
     assert measure(k=2) == ["a"], "a damaged table"
 
-    def killed(folder: Path) -> dict[str, Any]:
-        work(folder)
+    pool["pools"] = [2]
+    assert measure(k=2) == ["a", "b"], "another pool"
+
+    def killed(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+        work(folder, settings)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pending.measure(runs(k=3), "r.json", {"metrics.parquet": tables.read_metrics}, killed)
+        measure(killed, k=3)
     assert measure(k=2) == ["a"], "its table is no longer the one that was measured under k=2"
     assert measure(k=3) == ["a", "b"], "the one that was under way is done again"

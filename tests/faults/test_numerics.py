@@ -62,7 +62,7 @@ def test_a_loss_that_overflows_ends_the_run_and_is_recorded(tmp_path: Path) -> N
 
 def test_a_run_that_diverges_is_told_by_its_error(tmp_path: Path) -> None:
     assert train(tmp_path, activations(), learning_rate=1e4, learning_rate_end=1e4)["finite"] in (True, False)
-    autoencoder, _ = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors", backend="torch")
+    autoencoder = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors", backend="torch")
     _, found = reconstruct(autoencoder, activations().astype("f4"), INFERENCES["encoder"])
     assert not found.summary()["relative_error"] <= 1, "which is what the table calls diverged"
 
@@ -77,7 +77,7 @@ def test_massive_activations_are_passed_through(tmp_path: Path) -> None:
 def test_constant_activations_train_and_explain_no_variance(tmp_path: Path) -> None:
     values = np.tile(activations()[:1], (TOKENS, 1))
     assert train(tmp_path, values)["finite"]
-    autoencoder, _ = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors", backend="torch")
+    autoencoder = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors", backend="torch")
     summary = reconstruct(autoencoder, values.astype("f4"), INFERENCES["encoder"])[1].summary()
     assert summary.pop("explained_variance") != 1 and all(map(math.isfinite, summary.values()))
 

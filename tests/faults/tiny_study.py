@@ -109,7 +109,7 @@ class TinyStudy:
         planned = subprocess.run(
             command, capture_output=True, text=True, check=False, env=environment, cwd=self.folder
         )
-        found = re.findall(r"\$PYTHON \$SCRIPTS/(\w+\.py)(.*)", planned.stdout + planned.stderr)
+        found = re.findall(r"\$PYTHON \$SCRIPTS/(?!summary)(\w+\.py)(.*)", planned.stdout + planned.stderr)
         if not found:
             raise RuntimeError(planned.stdout + planned.stderr)
         jobs = [

@@ -81,16 +81,16 @@ def reconstructions(sae: expander_sae.SparseAutoencoder, folder: Path, h: Tensor
 
     saelens.export(sae, folder, say=False)
     loaded = sae_lens.SAE.load_from_disk(folder)
-    limit, positive, same, other = sae.about.get("norm_limit"), 0, [], []
-    inside = h if limit is None else h[h.double().norm(dim=1) <= limit]
+    positive, same, other = 0, [], []
+    inside = h[sae.encoded(h)]
     for part in inside.split(512):
-        code = expander_sae.encode(sae, part)
+        code = sae.encode(part)
         kept = (code.value > 0).all(dim=1)
         positive += int(kept.sum())
         theirs = loaded.encode(part)
         selected = torch.zeros_like(theirs, dtype=torch.bool).scatter_(1, code.index, True)
         agree = ((theirs != 0) == selected).all(dim=1)
-        difference = (loaded.decode(theirs) - expander_sae.decode(sae, code)).norm(dim=1) / part.norm(dim=1)
+        difference = (loaded.decode(theirs) - sae.decode(code)).norm(dim=1) / part.norm(dim=1)
         same.append(difference[kept & agree])
         other.append(difference[kept & ~agree])
     return Compared(len(h), len(h) - len(inside), positive, torch.cat(same), torch.cat(other))
@@ -104,19 +104,18 @@ def ours(
     kept = ids != special
     measured = expander_sae.evaluate(sae, hidden[kept], every_token=True)
     spliced = hidden.clone()
-    spliced[kept] = expander_sae.decode(sae, expander_sae.encode(sae, hidden[kept]))
+    spliced[kept] = sae.decode(expander_sae.infer(sae, hidden[kept], "encoder"))
     entropy = {}
     for name, states in (("clean", hidden), ("zero", torch.zeros_like(hidden)), ("sae", spliced)):
         # What the special token at the front predicts is left out: the loss of sequences of two tokens.
         whole, front = (_sums(model, ids[:, :t], states[:, :t], layer) for t in (ids.shape[1], 2))
         entropy[name] = (whole[0] - front[0]) / (whole[1] - front[1])
-    limit = sae.about.get("norm_limit")
     return {
         "ce_loss_score": recovered(entropy["zero"], entropy["sae"], entropy["clean"]),
         "explained_variance": measured["explained_variance"],
         "l0": measured["l0"],
         "cossim": measured["cosine"],
-        "over_norm_limit": 0 if limit is None else int((hidden[kept].norm(dim=1) > limit).sum()),
+        "over_norm_limit": int((~sae.encoded(hidden[kept])).sum()),
     }
 
 

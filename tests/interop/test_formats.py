@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 import expander_sae
 from expander_sae.errors import UserError
 from expander_sae.interop import dictionary_learning, saelens, sparsify
-from expander_sae.interop.dense import fidelity, pruned
+from expander_sae.interop.dense import pruned
+from expander_sae.interop.fidelity import fidelity
 from tests.interop.problems import K, M, N, activations, reference, small
 
 MODULES = (saelens, sparsify, dictionary_learning)
@@ -266,7 +267,7 @@ def test_a_dense_autoencoder_is_pruned_to_its_largest_entries(encoder: str, tmp_
     cut = torch.where(w.abs() >= w.abs().sort(dim=1, descending=True).values[:, 4:5], w, 0.0)
     kept = smaller.dictionary().columns(torch.arange(N))
     assert torch.allclose(kept, cut / cut.norm(dim=1, keepdim=True), atol=1e-6)
-    again = expander_sae.load(expander_sae.save(smaller, tmp_path / "pruned.safetensors"))
+    again = expander_sae.load(smaller.save(tmp_path / "pruned.safetensors"))
     assert torch.equal(again.values, smaller.values) and again.about == sae.about
     saelens.export(smaller, tmp_path / "out", say=False)
     dense = expander_sae.load(tmp_path / "out")

@@ -45,7 +45,7 @@ def rows(spec: dict[str, Any], **measured: float) -> list[dict[str, Any]]:
 def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     sae = small(spec=SPEC, norm_limit=7.5)
-    expander_sae.save(sae, folder / "weights.safetensors")
+    sae.save(folder / "weights.safetensors")
     write_metrics(rows(SPEC, relative_error=0.4321, ce_recovered=0.8765), folder / "metrics.parquet")
     (folder / "secret.txt").write_text("not of the run")
     return folder
@@ -202,7 +202,7 @@ def test_the_card_says_of_the_saelens_folder_what_it_is(measured: bool, run: Pat
 
 
 def test_a_card_of_bare_weights_says_what_is_not_known(tmp_path: Path) -> None:
-    expander_sae.save(small("dense"), tmp_path / "weights.safetensors")
+    small("dense").save(tmp_path / "weights.safetensors")
     card = hub.push(tmp_path, "me/sae", with_saelens=None, dry_run=True).card
     assert "Not recorded in the weights" in card and "No measurements were published" in card
     assert "saelens/" not in card and "license" not in card

@@ -103,7 +103,7 @@ def test_the_card_of_a_published_run_tells_how_saelens_loads_it(
         return str(tmp_path / repo_id / filename)
 
     sae, h = small(norm_limit=4.0), activations()
-    expander_sae.save(sae, tmp_path / "run" / "weights.safetensors")
+    sae.save(tmp_path / "run" / "weights.safetensors")
     card = hub.push(tmp_path / "run", "me/sae", with_saelens=kind, dry_run=True).card
     compact = kind == "compact"
     saelens.export(sae, tmp_path / "me" / "sae" / "saelens", compact=compact, say=False)

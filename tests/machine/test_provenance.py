@@ -1,10 +1,9 @@
 """What made the results is recorded."""
 
 import json
-import runpy
 import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -64,13 +63,9 @@ def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
 def test_the_job_needs_no_record_of_models_that_nothing_was_run_on(tmp_path):
     """A fresh clone whose study has every row: neither model.json nor corpus.json is ever made."""
     tables.write_timings([], tmp_path / "timings.parquet")
-    job = SimpleNamespace(
-        config=config(study={"folder": "studies/mine"}),
-        input=SimpleNamespace(timings=str(tmp_path / "timings.parquet")),
-        output=[str(tmp_path / "results" / "provenance.json")],
-        scriptdir=str(ROOT / "workflow" / "scripts"),
-    )
-    runpy.run_path(str(ROOT / "workflow" / "scripts" / "provenance.py"), {"snakemake": job})
+    job = [sys.executable, ROOT / "workflow/scripts/summary.py", "provenance", "--log", "provenance.log"]
+    asked = ["--config", json.dumps(config(study={"folder": "studies/mine"})), "--timings", "timings.parquet"]
+    subprocess.run([*job, *asked, "--out", "results/provenance.json"], cwd=tmp_path, check=True)
     written = read_json(tmp_path / "results" / "provenance.json")
     assert written["inputs"] == {"smollm2-135m-instruct": {}}
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from expander_sae.errors import UserError
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, MaskRecipe
-from expander_sae.model.autoencoder import ENCODERS, SparseAutoencoder
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.encoders import ENCODERS
 from expander_sae.rng import torch_generator
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from tests import dense_reference
@@ -120,7 +121,8 @@ def test_saved_and_loaded_is_the_same_function(tmp_path: Path, family: str, enco
     h = torch.randn(7, 12, dtype=torch.float64, generator=torch_generator(0, "h"))
     path = tmp_path / "weights.safetensors"
     autoencoder.save(path, note="x", norm_limit=3.5)
-    loaded, about = SparseAutoencoder.load(path, backend="torch")
+    loaded = SparseAutoencoder.load(path, backend="torch")
+    about = loaded.about
     assert about == {"note": "x", "norm_limit": 3.5}
     assert torch.equal(loaded(h)[0], autoencoder(h)[0])
 
@@ -148,7 +150,7 @@ def test_pruning_keeps_the_largest_entries_of_each_column(tmp_path: Path) -> Non
     pruned.save(path)
     tensors, header = load_tensors(path)
     assert tensors["rows"].dtype == torch.uint16
-    loaded, _ = SparseAutoencoder.load(path)
+    loaded = SparseAutoencoder.load(path)
     h = torch.randn(5, 4, dtype=torch.float64, generator=torch_generator(0, "h"))
     assert torch.equal(loaded(h)[0], pruned(h)[0])
     tensors["rows"][1, 1] = 3
@@ -230,7 +232,7 @@ def test_a_claimed_dense_matrix_is_compared_before_it_is_made(
     autoencoder = build(family, 12, 40, 5, 4, encoder, 0)
     path = tmp_path / "w.safetensors"
     autoencoder.save(path)
-    assert SparseAutoencoder.load(path)[0].m == 12
+    assert SparseAutoencoder.load(path).m == 12
     tensors, header = load_tensors(path)
     name = "values" if family == "dense" else "encoder"
     save_tensors(tensors | {name: tensors[name][:1].clone()}, path, header)

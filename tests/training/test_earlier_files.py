@@ -78,12 +78,12 @@ def test_a_record_is_written_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_runs_earlier_checkpoint_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _ = SparseAutoencoder.load(train(tmp_path / "whole"))
+    whole = SparseAutoencoder.load(train(tmp_path / "whole"))
     (tmp_path / "run").mkdir()
     shutil.copy(DATA / "checkpoint.safetensors", tmp_path / "run")
     saved: list[int] = []
     monkeypatch.setattr(Checkpoint, "save", lambda _, state: saved.append(state.step))
-    found, _ = SparseAutoencoder.load(train(tmp_path / "run"))
+    found = SparseAutoencoder.load(train(tmp_path / "run"))
     assert saved == [40, 50], "step 35 is where it goes on"
     assert_equal_weights(found, whole)
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()

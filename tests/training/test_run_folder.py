@@ -66,7 +66,8 @@ def mask(folder: Path, **changes: Any) -> Path:
 
 def test_weights_work_on_the_models_own_activations(pool: Path, tmp_path: Path) -> None:
     assert train(planned(), pool, mask(tmp_path), tmp_path / "run")
-    sae, about = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    sae = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    about = sae.about
     opened = Pool.open(pool)
     scaling = normalisation(opened, TOKENS, RECIPE)
     h = torch.from_numpy(np.array(opened.activations[scaling.kept]))
@@ -225,8 +226,10 @@ def test_a_pruned_run_starts_at_the_largest_entries_of_its_dense_run(pool: Path,
     pruned = planned(support="pruned_retuned", steps=1)
     assert train(pruned, pool, None, tmp_path / "run", parent=parent)
     assert not train(pruned, pool, None, tmp_path / "run", parent=parent)
-    dense, about = SparseAutoencoder.load(parent)
-    found, own = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    dense = SparseAutoencoder.load(parent)
+    about = dense.about
+    found = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    own = found.about
     assert found.mask is not None and found.mask.rows.shape == (N, 4)
     largest = dense.values.detach().abs().topk(4, dim=1).indices.sort(dim=1).values
     assert torch.equal(torch.from_numpy(found.mask.rows).long(), largest)
@@ -263,7 +266,7 @@ def test_encoders_apart_from_the_decoder_are_trained_and_resampled(
     recipe = replace(RECIPE, resample_min_fires=30, resample_max_dead=1.0)
     apart = planned(encoder=encoder, recipe_settings=recipe)
     assert train(apart, pool, mask(tmp_path), tmp_path / "run", checkpoint_every=7)
-    found, _ = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    found = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
     assert found.encoder is not None and torch.isfinite(found.encoder).all()
     assert found.encoder.shape == (N, M if encoder == "full" else 4)
 

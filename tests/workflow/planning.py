@@ -30,7 +30,7 @@ def snakemake(folder, config, *arguments, timeout=600, source=ROOT, snakefile="S
         str(path),
         *arguments,
     ]
-    environment = {**os.environ, "PYTHONPATH": str(source)}
+    environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{ROOT}"}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout, check=False, env=environment, cwd=folder
     )

@@ -7,9 +7,9 @@ rule model:
     log:
         "results/logs/{model}/model.log",
     resources:
-        **asks(lambda w: PLAN.model(model_of(w)), minutes=60),
+        **asks(of(STUDY.models, "model", PLAN.model), minutes=60),
     params:
-        spec=lambda w: canonical_json(model_spec(w)),
+        spec=of(STUDY.models, "model", lambda model: canonical_json(model.spec)),
         lineage=lineage("model"),
     shell:
         "$PYTHON $SCRIPTS/model.py --log {log:q} --memory {resources.peak_mb}"
@@ -25,9 +25,9 @@ rule tokens:
     log:
         "results/logs/{model}/{corpus}/tokens.log",
     resources:
-        **asks(lambda w: PLAN.corpus(model_of(w)), minutes=120),
+        **asks(of(STUDY.models, "model", PLAN.corpus), minutes=120),
     params:
-        spec=lambda w: canonical_json(corpus_spec(w)),
+        spec=of({STUDY.corpus: STUDY.corpus_spec}, "corpus", canonical_json),
         needs=lambda w: canonical_json(STUDY.needs(w.model)),
         lineage=lineage("corpus"),
     shell:
@@ -42,7 +42,7 @@ for MODEL in STUDY.models.values():
 
     rule:
         name:
-            f"extract_{rule_name(MODEL.label)}"
+            f"extract_{re.sub('[^A-Za-z0-9_]', '_', MODEL.label)}"
         input:
             model="results/{model}/model.json",
             tokens=ancient("results/{model}/{corpus}/tokens.parquet"),
@@ -59,7 +59,7 @@ for MODEL in STUDY.models.values():
             model=re.escape(MODEL.label),
         threads: THREADS
         resources:
-            **asks(lambda w: PLAN.extraction(model_of(w))),
+            **asks(of(STUDY.models, "model", PLAN.extraction)),
             gpu=GPUS,
         params:
             spec=lambda w: canonical_json(STUDY.shard_spec(w.model, w.split, int(w.shard))),
@@ -72,7 +72,10 @@ for MODEL in STUDY.models.values():
 
 rule pool:
     input:
-        shards=shard_files,
+        shards=lambda w: [
+            f"results/{w.model}/{w.corpus}/layer{w.layer}/shards/{w.split}-{shard:05d}.parquet"
+            for shard in range(STUDY.shards(w.model)[w.split])
+        ],
         corpus="results/{model}/{corpus}/corpus.json",
     output:
         data="results/{model}/{corpus}/layer{layer}/pool/{split}.f32",
@@ -81,7 +84,7 @@ rule pool:
     log:
         "results/logs/{model}/{corpus}/layer{layer}/pool_{split}.log",
     resources:
-        **asks(lambda w: PLAN.pool(model_of(w), w.split)),
+        **asks(lambda w: PLAN.pool(STUDY.models[w.model], w.split)),
     params:
         spec=lambda w: canonical_json(STUDY.pool_spec(w.model, int(w.layer), w.split)),
         shards=lambda w, input: str(Path(input.shards[0]).parent),

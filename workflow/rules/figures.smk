@@ -1,22 +1,13 @@
-# What a reader looks at.
+# Every figure.
 
-
-rule provenance:
-    input:
-        timings="results/timings.parquet",
-    output:
-        "results/provenance.json",
-    log:
-        "results/logs/provenance.log",
-    script:
-        "../scripts/provenance.py"
+from expander_sae.figures.catalogue import FIGURES
 
 
 rule frontier:
     input:
         metrics="results/metrics.parquet",
         provenance="results/provenance.json",
-        published=BASE / "resources" / "paper_figures.csv",
+        published=SHOWN["published"],
     output:
         pdf="results/frontier.pdf",
         png=report(
@@ -27,5 +18,30 @@ rule frontier:
         ),
     log:
         "results/logs/frontier.log",
-    script:
-        "../scripts/frontier.py"
+    shell:
+        "$PYTHON $SCRIPTS/summary.py frontier --log {log:q} --metrics {input.metrics:q}"
+        " --published {input.published:q} --pdf {output.pdf:q} --png {output.png:q}"
+
+
+# One job for all of them: importing matplotlib takes longer than drawing a figure.
+rule figures:
+    input:
+        **SHOWN,
+    output:
+        pdf=[f"results/figures/{figure.name}.pdf" for figure in FIGURES],
+        column=[f"results/figures/{figure.name}-column.png" for figure in FIGURES],
+        page=[
+            report(
+                f"results/figures/{figure.name}.png",
+                caption="../report/figures.rst",
+                category="Figures",
+                labels={"figure": figure.title},
+            )
+            for figure in FIGURES
+        ],
+    log:
+        "results/logs/figures.log",
+    params:
+        inputs=as_json,
+    shell:
+        "$PYTHON $SCRIPTS/summary.py figures --log {log:q} --inputs {params.inputs:q} --out results/figures"

@@ -9,7 +9,14 @@ rule mask:
     resources:
         **asks(lambda w: PLAN.mask(int(w.n), int(w.d))),
     params:
-        spec=quick(lambda w: canonical_json(mask_spec(w))),
+        spec=quick(
+            lambda w: canonical_json(
+                {
+                    "family": w.family,
+                    **{key: int(getattr(w, key)) for key in ("m", "n", "d", "seed")},
+                }
+            )
+        ),
         lineage=lineage("mask"),
     shell:
         "$PYTHON $SCRIPTS/mask.py --log {log:q} --memory {resources.peak_mb}"

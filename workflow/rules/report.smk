@@ -1,54 +1,9 @@
-# Every figure but the frontier, every table, and one page that holds them all.
-
-from expander_sae.figures.catalogue import FIGURES
-from expander_sae.report.table_names import TABLES
-
-
-# One job for all of them: importing matplotlib takes longer than drawing a figure.
-rule figures:
-    input:
-        unpack(figure_inputs),
-    output:
-        pdf=[f"results/figures/{figure.name}.pdf" for figure in FIGURES],
-        column=[f"results/figures/{figure.name}-column.png" for figure in FIGURES],
-        page=[
-            report(
-                f"results/figures/{figure.name}.png",
-                caption="../report/figures.rst",
-                category="Figures",
-                labels={"figure": figure.title},
-            )
-            for figure in FIGURES
-        ],
-    log:
-        "results/logs/figures.log",
-    script:
-        "../scripts/figures.py"
-
-
-rule tables:
-    input:
-        unpack(figure_inputs),
-    output:
-        [f"results/tables/{name}.{ending}" for name in TABLES for ending in ("md", "tex")],
-        csv=[
-            report(
-                f"results/tables/{name}.csv",
-                caption="../report/tables.rst",
-                category="Tables",
-                labels={"table": name},
-            )
-            for name in TABLES
-        ],
-    log:
-        "results/logs/tables.log",
-    script:
-        "../scripts/tables.py"
+# One page that holds verdicts, figures and tables.
 
 
 rule report:
     input:
-        unpack(figure_inputs),
+        **SHOWN,
         figures=rules.figures.output,
         frontier="results/frontier.png",
         provenance="results/provenance.json",
@@ -61,5 +16,7 @@ rule report:
         ),
     log:
         "results/logs/report.log",
-    script:
-        "../scripts/report.py"
+    params:
+        inputs=as_json,
+    shell:
+        "$PYTHON $SCRIPTS/summary.py report --log {log:q} --inputs {params.inputs:q} --out {output:q}"

@@ -1,7 +1,5 @@
 """Analyse those runs of a cell that are not yet analysed as asked."""
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +8,28 @@ import pending
 
 from expander_sae.storage.seals import read_sealed_json
 
-TABLE, RECORD = "analysis.parquet", "analysis.json"
 
-
-def main(options: argparse.Namespace) -> bool:
+def main(spec: dict[str, Any], test: Path, out: Path) -> bool:
     from expander_sae.evaluation.analysis import analyse_run
     from expander_sae.measurements import tables
+    from expander_sae.study.run import Analysis
 
-    test = Path(options.test)
-    spec = {Path(name): settings for name, settings in json.loads(options.spec).items()}
     shards = read_sealed_json(test, ("shards",), "pool manifest")["shards"]
+    table = "analysis.parquet"
 
-    def reference(settings: dict[str, Any]) -> str | None:
-        if settings["reference"] is None or "novelty" not in settings["analyses"]:
-            return None
-        record = Path(settings["reference"]) / "run.json"
-        return read_sealed_json(record, ("fingerprint",), "run record")["fingerprint"]
+    def inputs(settings: dict[str, Any]) -> dict[str, Any]:
+        compared = settings["reference"] is not None and "novelty" in settings["analyses"]
+        reference = pending.fingerprint(Path(settings["reference"])) if compared else None
+        return {"pools": [shards], "reference": reference}
 
-    def work(folder: Path) -> dict[str, Any]:
-        seconds = analyse_run(folder, spec[folder], test, folder / TABLE, job.device(), job.backend())
-        return {"seconds": seconds}
+    def work(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+        told, out = Analysis.from_json(settings), folder / table
+        return {"seconds": analyse_run(folder, told, test, out, job.device(), job.backend())}
 
-    runs = [
-        (
-            folder,
-            pending.identity_of("analysis", folder, settings, pools=[shards], reference=reference(settings)),
-        )
-        for folder, settings in spec.items()
-    ]
-    worked = pending.measure(runs, RECORD, {TABLE: tables.read_metrics}, work)
-    tables.collect_metrics([folder / TABLE for folder in spec], options.out)
+    worked = pending.measure("analysis", spec, inputs, "analysis.json", {table: tables.read_metrics}, work)
+    tables.collect_metrics([Path(folder) / table for folder in spec], out)
     return worked
 
 
 if __name__ == "__main__":
-    job.run("analysis", main, job.arguments("spec", "test", "out"))
+    job.run(main, "analysis")

@@ -1,61 +1,56 @@
 """Evaluate those runs of a cell that are not yet evaluated as asked."""
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import job
 import pending
 
-from expander_sae.storage.files import read_json, sha256_file
+from expander_sae.storage.files import sha256_file
 from expander_sae.storage.seals import read_sealed_json
 
 
-def main(options: argparse.Namespace) -> bool:
+def main(
+    spec: dict[str, Any],
+    model: Path,
+    test: Path,
+    ce: Path,
+    baseline: Path,
+    metrics: Path,
+    documents: Path,
+    train: Path | None = None,
+) -> bool:
     from expander_sae.evaluation.runs import evaluate_run, training_documents
     from expander_sae.measurements import tables
+    from expander_sae.study.run import Evaluation
 
-    test, ce, baseline = Path(options.test), Path(options.ce), Path(options.baseline)
-    train = options.train[0] if options.train else None
-    spec = {Path(name): settings for name, settings in json.loads(options.spec).items()}
     shards = [read_sealed_json(pool, ("shards",), "pool manifest")["shards"] for pool in (test, ce)]
-    baseline_sha256 = sha256_file(baseline)
+    always = {"pools": shards, "baseline": sha256_file(baseline)}
 
     def inputs(settings: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {"pools": shards, "baseline": baseline_sha256}
-        if settings.get("train_cross_entropy", False):
-            found["train"] = training_documents(train, settings["ce_sequences"])[1]
-        return found
+        if not settings.get("train_cross_entropy", False):
+            return always
+        return always | {"train": training_documents(train, settings["ce_sequences"])[1]}
 
-    def work(folder: Path) -> dict[str, Any]:
-        evaluate_run(
+    def work(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+        return evaluate_run(
             folder,
-            spec[folder],
-            test,
-            ce,
-            Path(options.model),
-            baseline,
-            folder / "metrics.parquet",
-            folder / "documents.parquet",
-            folder / "timings.json",
-            job.device(),
-            job.backend(),
-            train,
+            Evaluation.from_json(settings),
+            test_pool=test,
+            ce_pool=ce,
+            train_pool=train,
+            model_file=model,
+            baseline=baseline,
+            device=job.device(),
+            backend=job.backend(),
         )
-        return read_json(folder / "timings.json")
 
-    runs = [
-        (folder, pending.identity_of("evaluation", folder, settings, **inputs(settings)))
-        for folder, settings in spec.items()
-    ]
     read = {"metrics.parquet": tables.read_metrics, "documents.parquet": tables.read_documents}
-    worked = pending.measure(runs, "timings.json", read, work)
-    tables.collect_metrics([folder / "metrics.parquet" for folder in spec], options.metrics)
-    tables.collect_documents([folder / "documents.parquet" for folder in spec], options.documents)
+    worked = pending.measure("evaluation", spec, inputs, "timings.json", read, work)
+    tables.collect_metrics([Path(folder) / "metrics.parquet" for folder in spec], metrics)
+    tables.collect_documents([Path(folder) / "documents.parquet" for folder in spec], documents)
     return worked
 
 
 if __name__ == "__main__":
-    names = ("spec", "model", "test", "ce", "baseline", "metrics", "documents")
-    job.run("evaluation", main, job.arguments(*names, lists=("train",)))
+    job.run(main, "evaluation")

@@ -1,7 +1,5 @@
 """Extract one shard for those layers of a model that do not have it yet."""
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -28,37 +26,24 @@ def is_done(path: Path, expected: dict[str, Any]) -> bool:
     return all(about.get(key) == value for key, value in expected.items())
 
 
-def main(options: argparse.Namespace) -> bool:
+def main(spec: dict[str, Any], model: Path, tokens: Path, out: list[Path]) -> bool:
     from expander_sae.activations.extraction import extract_shard
     from expander_sae.activations.tokens import TokenTable
 
-    spec = json.loads(options.spec)
-    start = spec["shard"] * spec["shard_tokens"]
-    tokens = TokenTable(Path(options.tokens)).read(spec["split"], start, start + spec["shard_tokens"])
+    split, shard, size = spec["split"], spec["shard"], spec["shard_tokens"]
     expected = {key: spec[key] for key in ("model", "split", "shard", "shard_tokens")}
     expected |= {
-        "model_sha256": read_sealed_json(options.model, ("sha256",), "model record")["sha256"],
-        "tokens_sha256": tokens.sha256,
+        "model_sha256": read_sealed_json(model, ("sha256",), "model record")["sha256"],
+        "tokens_sha256": TokenTable(tokens).read(split, shard * size, (shard + 1) * size).sha256,
         "lineage": lineage("extraction"),
     }
     missing = {
-        layer_of(path): path
-        for path in options.out
-        if not is_done(path, expected | {"layer": layer_of(path)})
+        layer_of(path): path for path in out if not is_done(path, expected | {"layer": layer_of(path)})
     }
     if missing:
-        extract_shard(
-            Path(options.model),
-            Path(options.tokens),
-            spec["split"],
-            spec["shard"],
-            spec["shard_tokens"],
-            missing,
-            job.device(),
-            job.batch_tokens(),
-        )
+        extract_shard(model, tokens, split, shard, size, missing, job.device(), job.batch_tokens())
     return bool(missing)
 
 
 if __name__ == "__main__":
-    job.run("extraction", main, job.arguments("spec", "model", "tokens", lists=("out",)))
+    job.run(main, "extraction")

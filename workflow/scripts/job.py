@@ -1,8 +1,10 @@
-"""What the scripts share: arguments, log file, error messages, threads, and the cost of the job."""
+"""What the scripts share: options, log file, error messages, threads, and the cost of the job."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
+import json
 import os
 import resource
 import shutil
@@ -12,23 +14,23 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
-from expander_sae.errors import UserError, explained
+from expander_sae.errors import explained
 from expander_sae.machine import available_memory
+from expander_sae.machine.device import resolve_device, set_threads
 from expander_sae.storage.files import write_json
+
+LOGS = Path("results/logs")
 
 
 def device() -> str:
     """The device that the configuration asks for; `auto` is CUDA where the job was given a GPU."""
     asked = os.environ.get("EXPANDER_SAE_DEVICE", "cpu")
-    if asked != "auto":
-        return asked
-    if shutil.which("nvidia-smi") is None or os.environ.get("EXPANDER_SAE_GPUS") == "0":
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    no_gpu = shutil.which("nvidia-smi") is None or os.environ.get("EXPANDER_SAE_GPUS") == "0"
+    if asked == "cpu" or (asked == "auto" and no_gpu):
+        return "cpu"  # what many jobs need no torch for
+    return str(resolve_device(asked, "compute.device"))
 
 
 def backend() -> str:
@@ -46,41 +48,38 @@ def threads() -> int:
     return int(os.environ.get("EXPANDER_SAE_THREADS", "1"))
 
 
-def arguments(*names: str, lists: tuple[str, ...] = ()) -> argparse.Namespace:
-    """Parse --log, --memory and the options of these names; those of `lists` take any number of values."""
-    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--memory", type=float, default=0.0, help="megabytes that the job needs")
-    for name in names:
-        parser.add_argument(f"--{name}", required=True)
-    for name in lists:
-        parser.add_argument(f"--{name}", nargs="*", type=Path, default=[])
-    return parser.parse_args()
+def run(main: Callable[..., bool | None], stage: str | None = None) -> None:
+    """Call `main` with its output in the log file and the command line's options as its arguments.
 
-
-def run(stage: str, main: Callable[[argparse.Namespace], bool | None], options: argparse.Namespace) -> None:
-    """Run `main` with its output in the log file; write seconds and peak memory beside the log.
+    Each parameter is an option of its name, required unless its default is None: JSON where it is annotated
+    as a dict, a number where as an int, any number of files where as a list (or @FILE, which holds one a
+    line), else a file. Beside them are --log and --memory.
 
     What the user can mend (`errors.explained`) is also shown on the terminal, as one message;
-    anything else leaves its traceback in the log and says where that is. `main` returns False
-    where it found everything done: the cost of the job that did it is then kept.
+    anything else leaves its traceback in the log and says where that is.
+
+    Args:
+        main: The job. It returns False where it found everything done.
+        stage: The stage of timings.parquet to which the job's cost belongs. Seconds and peak memory are
+            written beside the log, unless everything was done: those of the job that did it are kept.
     """
-    # Numpy and torch read these once, when they are imported.
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = str(threads())
+    set_threads(threads())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "30")
     started = time.perf_counter()
+    options = vars(_parser(main).parse_args())
+    log, memory = options.pop("log"), options.pop("memory")
     terminal = os.dup(2)
     try:
-        _redirect(options.log)
-        available_memory.require(options.memory)
-        _check_device()
-        worked = main(options)
-        if worked is not False:
-            write_json(options.log.with_suffix(".json"), cost(stage, _job_name(options.log), started))
+        _redirect(log)
+        available_memory.require(memory)
+        if stage is not None:
+            device()  # before any work: a GPU that is not there
+        worked = main(**{name: _read(main.__annotations__[name], given) for name, given in options.items()})
+        if stage is not None and worked is not False:
+            write_json(log.with_suffix(".json"), cost(stage, _job_name(log), started))
     except Exception as error:
-        _report(error, options.log, terminal)
+        _report(error, log, terminal)
 
 
 def cost(stage: str, job: str, started: float) -> dict[str, Any]:
@@ -96,12 +95,26 @@ def cost(stage: str, job: str, started: float) -> dict[str, Any]:
     }
 
 
-def _check_device() -> None:
-    if device() == "cuda":
-        import torch
+def _parser(main: Callable[..., Any]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=main.__doc__ or sys.modules["__main__"].__doc__, fromfile_prefix_chars="@"
+    )
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--memory", type=float, default=0.0, help="megabytes that the job needs")
+    for name, parameter in inspect.signature(main).parameters.items():
+        count = "*" if get_origin(parameter.annotation) is list else None
+        parser.add_argument(f"--{name}", nargs=count, required=parameter.default is parameter.empty)
+    return parser
 
-        if not torch.cuda.is_available():
-            raise UserError("compute.device: found 'cuda', expected 'cpu' (torch sees no GPU here)")
+
+def _read(annotation: Any, given: Any) -> Any:
+    """The value of an option, as the job's parameter is annotated."""
+    readers: dict[Any, Callable[[Any], Any]] = {
+        dict: json.loads,
+        int: int,
+        list: lambda files: [*map(Path, files)],
+    }
+    return None if given is None else readers.get(get_origin(annotation) or annotation, Path)(given)
 
 
 def _redirect(log: Path) -> None:
@@ -114,7 +127,7 @@ def _redirect(log: Path) -> None:
 
 
 def _job_name(log: Path) -> str:
-    return log.with_suffix("").as_posix().removeprefix("results/logs/")
+    return log.with_suffix("").as_posix().removeprefix(f"{LOGS}/")
 
 
 def _report(error: Exception, log: Path, terminal: int) -> NoReturn:

@@ -1,17 +1,16 @@
 """Generate a mask and record its checksum."""
 
-import argparse
-import json
 from pathlib import Path
+from typing import Any
 
 import job
 
 
-def main(options: argparse.Namespace) -> None:
+def main(spec: dict[str, Any], out: Path) -> None:
     from expander_sae.masks.recipe import write_mask
 
-    write_mask(json.loads(options.spec), Path(options.out))
+    write_mask(spec, out)
 
 
 if __name__ == "__main__":
-    job.run("mask", main, job.arguments("spec", "out"))
+    job.run(main, "mask")

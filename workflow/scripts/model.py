@@ -1,18 +1,16 @@
 """Put a model's weights where later jobs load them, and describe them."""
 
-import argparse
-import json
 from pathlib import Path
+from typing import Any
 
 import job
 
 
-def main(options: argparse.Namespace) -> None:
+def main(spec: dict[str, Any], out: Path) -> None:
     from expander_sae.activations.language_model import materialise
 
-    out = Path(options.out)
-    materialise(json.loads(options.spec), out.parent / "weights", out)
+    materialise(spec, out.parent / "weights", out)
 
 
 if __name__ == "__main__":
-    job.run("model", main, job.arguments("spec", "out"))
+    job.run(main, "model")

@@ -1,17 +1,16 @@
 """Recover planted codes by OMP at one d."""
 
-import argparse
-import json
 from pathlib import Path
+from typing import Any
 
 import job
 
 
-def main(options: argparse.Namespace) -> None:
+def main(spec: dict[str, Any], metrics: Path, documents: Path) -> None:
     from expander_sae.evaluation.synthetic_tables import write_synthetic
 
-    write_synthetic(json.loads(options.spec), Path(options.metrics), Path(options.documents))
+    write_synthetic(spec, metrics, documents)
 
 
 if __name__ == "__main__":
-    job.run("synthetic", main, job.arguments("spec", "metrics", "documents"))
+    job.run(main, "synthetic")

@@ -1,18 +1,16 @@
 """Draw a corpus and tokenise it."""
 
-import argparse
-import json
 from pathlib import Path
+from typing import Any
 
 import job
 
 
-def main(options: argparse.Namespace) -> None:
+def main(spec: dict[str, Any], needs: dict[str, Any], model: Path, out: Path, record: Path) -> None:
     from expander_sae.activations.corpus import write_tokens
 
-    spec, needs = json.loads(options.spec), json.loads(options.needs)
-    write_tokens(spec, needs, Path(options.model), Path(options.out), Path(options.record))
+    write_tokens(spec, needs, model, out, record)
 
 
 if __name__ == "__main__":
-    job.run("corpus", main, job.arguments("spec", "needs", "model", "out", "record"))
+    job.run(main, "corpus")

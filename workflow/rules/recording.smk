@@ -1,15 +1,15 @@
 # The rows that a study keeps of what is finished. Rows that are there when this is read have no rule: they
 # are files like any other, and what made them need not exist.
 
-RUNS_TO_RECORD = missing_rows(STUDY.run_rows) if STUDY.rows else []
-OTHERS_TO_RECORD = missing_rows(STUDY.other_rows) if STUDY.rows else []
+RUNS_TO_RECORD = targets.unrecorded(STUDY, STUDY.run_rows)
+OTHERS_TO_RECORD = targets.unrecorded(STUDY, STUDY.other_rows)
 
 
 if RUNS_TO_RECORD:
 
     rule record_run:
         input:
-            unpack(run_row_inputs),
+            unpack(of(STUDY.run_rows, "row", lambda run: targets.for_run_row(STUDY, run))),
         output:
             row_files(STUDY.rows, "{row}", RUN_TABLES),
         log:
@@ -18,7 +18,7 @@ if RUNS_TO_RECORD:
             row=one_of(map(stem, RUNS_TO_RECORD)) + "-[0-9a-f]{12}",
         localrule: True
         params:
-            run=quick(lambda w, output: run_of_row(w).path),
+            run=untriggered(of(STUDY.run_rows, "row", lambda run: run.path)),
         shell:
             "$PYTHON $SCRIPTS/record.py --log {log:q} --run {params.run:q} --metrics {input.metrics:q}"
             " --documents {input.documents:q} --history {input.history:q} --out {output:q}"
@@ -28,7 +28,7 @@ if OTHERS_TO_RECORD:
 
     rule record_other:
         input:
-            unpack(other_row_inputs),
+            unpack(of(STUDY.other_rows, "row", lambda folder: targets.for_other_row(STUDY, folder))),
         output:
             row_files(STUDY.rows, "{row}", OTHER_TABLES),
         log:

@@ -1,0 +1,159 @@
+"""The files that a study's jobs read, and those that its tables are put together from.
+
+The tables come from what the jobs wrote or, where the study keeps rows of its finished runs, from
+these rows. Imports neither torch, numpy nor pandas: the workflow plans thousands of jobs with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from expander_sae.storage.files import digest
+from expander_sae.study.jobs import Job
+from expander_sae.study.kept_tables import OTHER_TABLES
+from expander_sae.study.run import RESULTS, Run
+from expander_sae.study.study import Study
+
+Files = dict[str, str | list[str]]
+"""Names of a rule's inputs → their files."""
+
+
+def trainings(study: Study) -> dict[tuple[int, ...], dict[str, Job]]:
+    """Seeds → cell name → the runs of these seeds, which share a job."""
+    found: dict[tuple[int, ...], dict[str, Job]] = {}
+    for job in study.trainings:
+        found.setdefault(job.seeds, {})[job.name] = job
+    return found
+
+
+def seeds_name(seeds: Sequence[int]) -> str:
+    """Seeds as part of a rule's name: 0, 0_3, or 0to4 for all of 0, 1, …, 4."""
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}to{seeds[-1]}"
+    return "_".join(map(str, seeds))
+
+
+def training_spec(cell: Job) -> dict[str, dict[str, Any]]:
+    """What a training job is told: run folder → its spec, its mask, the weights that it starts from."""
+    parents = {run.path: weights(run.parent.path) if run.parent else None for run in cell.runs}
+    return {r.path: {"spec": r.spec, "mask": r.mask, "parent": parents[r.path]} for r in cell.runs}
+
+
+def for_training(cell: Job) -> Files:
+    """What the training of a cell's runs reads."""
+    return {
+        "pool": _pool(cell.runs[0], "train"),
+        "masks": [run.mask for run in cell.runs if run.mask],
+        "parents": [weights(run.parent.path) for run in cell.runs if run.parent],
+    }
+
+
+def for_evaluation(study: Study, cell: Job) -> Files:
+    """What the evaluation of a cell's runs reads; their training pool only if they are measured on it."""
+    run, leak = cell.runs[0], any(run.evaluation.train_cross_entropy for run in cell.runs)
+    return {
+        **({"train": _pool(run, "train")} if leak else {}),
+        "weights": [weights(run.path) for run in cell.runs],
+        "model": f"{RESULTS}/{run.model}/model.json",
+        "test": _pool(run, "test"),
+        "ce": _pool(run, "ce"),
+        "baseline": f"{study.baseline(run).folder}/metrics.parquet",
+    }
+
+
+def for_analysis(study: Study, cell: Job) -> Files:
+    """What the analysis of a cell's runs reads. `references`: the dense runs that they are compared with."""
+    spec = study.analyses[cell.name].spec
+    references = {settings["reference"] for settings in spec.values()} - {None}
+    return {
+        "weights": list(map(weights, spec)),
+        "references": list(map(weights, sorted(references))),
+        "test": _pool(cell.runs[0], "test"),
+    }
+
+
+def for_run_row(study: Study, run: Run) -> Files:
+    """What the rows of a run are taken from; through the pools Snakemake plans what is missing."""
+    cell = run.cell.name
+    measured = study.evaluations[cell].folder
+    analysed = [f"{study.analyses[cell].folder}/analysis.parquet"] if run.analysis.analyses else []
+    return {
+        "metrics": [f"{measured}/metrics.parquet", *analysed],
+        "documents": f"{measured}/documents.parquet",
+        "history": f"{run.path}/training.csv",
+        "pools": [_pool(run, split) for split in study.shards(run.model)],
+    }
+
+
+def for_other_row(study: Study, folder: str) -> Files:
+    """What rows are taken from that belong to no run: tables of a baseline or of synthetic trials."""
+    layer, splits = PurePosixPath(folder).parents[1], () if folder in study.synthetic else ("train", "ce")
+    pools = [f"{layer}/pool/{split}.json" for split in splits]
+    return {**{name: f"{folder}/{name}.parquet" for name in OTHER_TABLES}, "pools": pools}
+
+
+def unrecorded(study: Study, names: Iterable[str]) -> list[str]:
+    """Those of these names of rows that the study keeps and does not have yet."""
+    return [name for name in names if study.rows and not study.is_recorded(name)]
+
+
+def tables(study: Study, name: str) -> list[str]:
+    """The table `name` of every cell, of every baseline and of all synthetic trials."""
+    if study.rows:
+        return _kept(study, [*study.run_rows, *study.other_rows], name)
+    baselines = {study.baseline(cell.runs[0]).folder for cell in study.cells.values()}
+    cells = [task.folder for task in study.evaluations.values()]
+    folders = [*cells, *sorted(baselines), *study.synthetic]
+    return [f"{folder}/{name}.parquet" for folder in folders]
+
+
+def analyses(study: Study) -> list[str]:
+    """What the analyses found; none where the study keeps rows, whose metrics hold it."""
+    return [] if study.rows else [f"{task.folder}/analysis.parquet" for task in study.analyses.values()]
+
+
+def synthetic(study: Study) -> list[str]:
+    """What the synthetic trials found, one table a dictionary."""
+    if study.rows:
+        rows = study.other_rows.items()
+        return _kept(study, [name for name, folder in rows if folder in study.synthetic], "metrics")
+    return [f"{folder}/metrics.parquet" for folder in study.synthetic]
+
+
+def agreement(study: Study) -> list[str]:
+    """How the synthetic trials, if any, agree with the published ones; named by what they are."""
+    parts = list(study.synthetic)
+    return [f"{RESULTS}/synthetic/agreement-{digest(parts)[:12]}/metrics.parquet"] if parts else []
+
+
+def curves(study: Study) -> list[str]:
+    """The learning curve of every run."""
+    if study.rows:
+        return _kept(study, study.run_rows, "curve")
+    return [f"{run.path}/training.csv" for run in study.runs]
+
+
+def pools(study: Study) -> list[str]:
+    """The manifest of every pool; none where the study keeps rows, which need no activations."""
+    return [
+        f"{RESULTS}/{model.label}/{study.corpus}/layer{layer}/pool/{split}.json"
+        for model in study.models.values()
+        for layer in model.layers
+        for split in study.shards(model.label)
+        if not study.rows
+    ]
+
+
+def weights(folder: str) -> str:
+    """What training leaves in a run's folder."""
+    return f"{folder}/weights.safetensors"
+
+
+def _pool(run: Run, split: str) -> str:
+    return f"{RESULTS}/{run.model}/{run.corpus}/layer{run.layer}/pool/{split}.json"
+
+
+def _kept(study: Study, names: Iterable[str], table: str) -> list[str]:
+    return [f"{study.rows}/{name}.{table}.parquet" for name in names]

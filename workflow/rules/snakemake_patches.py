@@ -1,0 +1,104 @@
+"""Where Snakemake is slow, content too early or silent: what is patched, and why.
+
+Lies beside the rules because Snakemake lets them import modules of their own folder.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import snakemake.resources
+from snakemake.common import overwrite_function_params
+from snakemake.exceptions import WorkflowError
+
+from expander_sae.machine import folder_owner
+
+_LOOKS = ("--unlock", "--lint", "--list-rules", "--list-target-rules", "--summary", "--dag")
+"""Options under which the workflow is looked at and nothing of it runs."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def quick(function: _Function) -> _Function:
+    """`function` with its parameters worked out once.
+
+    Snakemake inspects the signature of every function several times a job: a sixteenth of the planning of
+    5,100 runs (9.27; no issue reports it, github.com/snakemake/snakemake/issues/1575 asks for speed in
+    general). `overwrite_function_params` is its own means for functions that take others' parameters.
+    """
+    overwrite_function_params(function, inspect.signature(function).parameters)
+    return function
+
+
+def plan_quickly() -> None:
+    """Spare the planning of thousands of jobs two things that take time and change nothing.
+
+    The graph is millions of objects that stay: looking through them for garbage every few hundred
+    allocations takes a tenth of the time. And the method by which Snakemake works out each resource of
+    each job gets the same treatment as our own functions; versions before 9.13 have no such method.
+    """
+    gc.set_threshold(1_000_000, 10, 10)
+    if hasattr(snakemake.resources, "Resource"):
+        quick(snakemake.resources.Resource.evaluate)
+
+
+def own_folder(workflow: Any) -> None:
+    """Record that this process works in the folder: Snakemake's lock does not say whose it is.
+
+    Called while the workflow is read and not by onstart, which comes after the lock. The record is
+    removed as the process ends, in whatever way but a kill: onsuccess is not called where nothing was to
+    be done. What only looks leaves no record: `make` holds them while it calls --unlock.
+
+    Raises:
+        UserError: psutil is not installed.
+    """
+    if not workflow.is_main_process:
+        return
+    # By this a later run finds the jobs of one that was killed.
+    os.environ[folder_owner.VARIABLE] = folder_owner.Owner.this_process().name
+    if not workflow.output_settings.dryrun and not set(_LOOKS) & set(sys.argv):
+        folder_owner.write()
+        atexit.register(folder_owner.remove, Path.cwd())
+
+
+def require_targets(workflow: Any) -> None:
+    """Raise where a file that was asked for is still missing after a success.
+
+    Snakemake leaves out what is missing behind an ancient input that is itself made again, and calls
+    that success (github.com/snakemake/snakemake/issues/4166). Nothing is checked where only a part of
+    the files was asked for, or where they lie elsewhere.
+
+    Raises:
+        WorkflowError: names the first missing file and how many more there are.
+    """
+    settings = workflow.dag_settings
+    partial = settings.until or settings.omit_from or settings.batch or workflow.touch
+    later = workflow.remote_execution_settings.immediate_submit
+    if partial or later or workflow.storage_settings.default_storage_provider:
+        return
+    asked = _files_of(workflow, settings.targets or [workflow.default_target])
+    missing = [file for file in asked if not os.path.exists(file)]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise WorkflowError(
+            f"{missing[0]}{more}: not made, since what it is made from was itself made again; the "
+            "same command makes it now"
+        )
+
+
+def _files_of(workflow: Any, targets: Any) -> Iterator[str]:
+    """Files that the targets name, or that the rules that they name state without wildcards."""
+    for target in targets:
+        if workflow.is_rule(target):
+            rule = workflow.get_rule(target)
+            stated = [str(file) for file in [*rule.input, *rule.output] if isinstance(file, str)]
+            yield from (file for file in stated if "{" not in file)
+        else:
+            yield target

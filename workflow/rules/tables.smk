@@ -1,0 +1,25 @@
+# Every table for a reader.
+
+from expander_sae.report.table_names import TABLES
+
+
+rule tables:
+    input:
+        **SHOWN,
+    output:
+        [f"results/tables/{name}.{ending}" for name in TABLES for ending in ("md", "tex")],
+        csv=[
+            report(
+                f"results/tables/{name}.csv",
+                caption="../report/tables.rst",
+                category="Tables",
+                labels={"table": name},
+            )
+            for name in TABLES
+        ],
+    log:
+        "results/logs/tables.log",
+    params:
+        inputs=as_json,
+    shell:
+        "$PYTHON $SCRIPTS/summary.py tables --log {log:q} --inputs {params.inputs:q} --out results/tables"

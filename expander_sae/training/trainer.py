@@ -19,11 +19,9 @@ from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study.recipes import resolve
 from expander_sae.training.checkpoint import Checkpoint
-from expander_sae.training.kept_tokens import KeptTokens
 from expander_sae.training.loggers import Logger, Report
-from expander_sae.training.normalisation import normalisation
+from expander_sae.training.normalisation import KeptTokens, normalisation
 from expander_sae.training.session import Cadence, Session
-from expander_sae.training.step import LOG_COLUMNS
 from expander_sae.training.tensor_pool import TensorPool
 
 
@@ -136,15 +134,15 @@ class Trainer:
         """
         steps = _whole("steps", steps, 1)
         autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.mask, self.encoder, self.backend)
-        tokens = KeptTokens(self.pool.tensor, self.scaling, self.device)
+        tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
         session = Session(tokens, self.recipe, steps, self.cadence)
         spec = self.spec(steps)
-        training = session.start(autoencoder, self.seed, self._checkpoint(spec), report=self._report)
+        training = session.start(autoencoder, self.seed, self._checkpoint(spec), report=self.on_log)
         state = training.state
-        self.log = [dict(zip(LOG_COLUMNS, row, strict=True)) for row in state.log]
-        if isinstance(self.on_log, Logger) and self.log:
-            self.on_log.resume(self.log)
+        if isinstance(self.on_log, Logger) and state.rows:
+            self.on_log.resume(state.rows)
         session.train([training])
+        self.log = state.rows
         if not state.finite:
             raise UserError(
                 f"training: the loss was not finite at step {state.step}, expected a number; a smaller "
@@ -169,11 +167,6 @@ class Trainer:
             "steps": steps,
             "seed": self.seed,
         }
-
-    def _report(self, row: dict[str, float]) -> None:
-        self.log.append(row)
-        if self.on_log is not None:
-            self.on_log(row)
 
     def _checkpoint(self, spec: dict[str, Any]) -> Checkpoint | None:
         if self.checkpoint is None:

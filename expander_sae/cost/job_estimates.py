@@ -12,6 +12,7 @@ from functools import cache
 from expander_sae.activations.splits import SPLITS
 from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, LOGIT_BYTES, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine, Shape
+from expander_sae.masks.supports import support_of
 from expander_sae.study.study import Job, Model, Run, Study
 
 _TOKEN_BYTES = 10  # document, position and token id of a shard's row
@@ -140,7 +141,7 @@ class Plan:
     def training_seconds(self, run: Run) -> float:
         """Of `training`."""
         jobs, shape = self.machine.jobs, Shape(run.m, run.n, run.d, run.k, self.recipe.batch_size)
-        backend = DENSE if run.support == "dense" else self.backend
+        backend = DENSE if support_of(run.support).full else self.backend
         step = self._call("train_step", backend, shape)
         encode = self._call("encode_topk", backend, shape)
         if run.encoder != "tied":  # gradients and Adam of the encoder's own columns
@@ -180,7 +181,7 @@ class Plan:
     def _inference(self, run: Run, name: str, tokens: int) -> float:
         """Codes and reconstructions of that many tokens."""
         shape = Shape(run.m, run.n, run.d, run.k, _EVALUATED)
-        backend = DENSE if run.support == "dense" else self.backend
+        backend = DENSE if support_of(run.support).full else self.backend
         task = "omp" if name == "omp" else "encode_topk"
         return tokens / _EVALUATED * self._call(task, backend, shape) / self.threads
 

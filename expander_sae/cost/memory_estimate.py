@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from expander_sae.masks.supports import support_of
 from expander_sae.study.study import Model, Run, Study
 
 VOCABULARIES = {
@@ -135,7 +136,8 @@ class Memory:
 
 
 def _dense(run: Run) -> bool:
-    return run.support in ("dense", "pruned_retuned")
+    known = support_of(run.support)
+    return known.full or known.parent is not None
 
 
 def _values(run: Run) -> int:

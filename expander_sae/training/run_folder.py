@@ -7,6 +7,7 @@ its last checkpoint and ends with the weights of an undisturbed run, bit for bit
 from __future__ import annotations
 
 import csv
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
 from expander_sae.kernels.autograd import unit_columns
 from expander_sae.masks.learned import prune
-from expander_sae.masks.recipe import Mask, read_mask
+from expander_sae.masks.recipe import Mask, MaskRecipe, read_mask
 from expander_sae.masks.supports import support_of
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
@@ -31,7 +32,9 @@ from expander_sae.training.normalisation import Normalisation, normalisation
 WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.json", "checkpoint.safetensors"
 
 
-def fingerprint(spec: dict[str, Any], pool: Pool, mask: Mask | None, parent: str | None = None) -> str:
+def fingerprint(
+    spec: dict[str, Any], pool: Pool, mask: Mask | MaskRecipe | None, parent: str | None = None
+) -> str:
     """What the weights depend on: settings, the activations used, the mask, the stage versions; and the
     fingerprint of the run that they start from, if any."""
     return digest(
@@ -72,16 +75,16 @@ def _start_pruned(
         autoencoder.b_dec.copy_(dense.b_dec * scale)
 
 
-def _read_mask(spec: dict[str, Any], path: Path | None) -> Mask | None:
+def _read_support(spec: dict[str, Any], path: Path | None) -> Mask | MaskRecipe:
+    asked = tuple(spec[key] for key in ("support", "m", "n", "d", "seed"))
     if support_of(spec["support"]).make is None:
-        return None
+        return MaskRecipe(*asked)
     if path is None:
         raise UserError(f"support {spec['support']}: a mask file is needed")
     mask = read_mask(path)
-    found = (mask.recipe.family, mask.recipe.m, mask.recipe.n, mask.recipe.d, mask.recipe.seed)
-    expected = tuple(spec[key] for key in ("support", "m", "n", "d", "seed"))
-    if found != expected:
-        raise UserError(f"{path}: mask (family, m, n, d, seed) = {found}, expected {expected}")
+    found = astuple(mask.recipe)
+    if found != asked:
+        raise UserError(f"{path}: mask (family, m, n, d, seed) = {found}, expected {asked}")
     return mask
 
 
@@ -112,7 +115,8 @@ def train_run(
         raise UserError(f"{train_pool}: {pool.tokens} tokens, expected at least {spec['train_tokens']}")
     dense = _read_parent(spec, parent)
     if dense is None:
-        mask, kept, origin = _read_mask(spec, mask_file), None, None
+        mask: Mask | MaskRecipe = _read_support(spec, mask_file)
+        kept, origin = None, None
     else:
         mask, kept = prune(dense.dictionary().columns(torch.arange(dense.n)), spec["d"], spec["seed"])
         origin = dense.about["fingerprint"]
@@ -190,7 +194,7 @@ def _write_results(
     identity: str,
     scaling: Normalisation,
     finite: bool,
-    mask: Mask | None,
+    mask: Mask | MaskRecipe,
 ) -> None:
     about = {"spec": spec, "fingerprint": identity, "norm_limit": scaling.norm_limit, "scale": scaling.scale}
     with (
@@ -207,7 +211,7 @@ def _write_results(
             "finite": finite,
             "log_sha256": sha256_file(folder / LOG),
             "kept_tokens": len(scaling.kept),
-            "mask_sha256": None if mask is None else mask.sha256,
+            "mask_sha256": mask.sha256,
             "lineage": lineage("training"),
             "torch": torch.__version__,
             "device": str(state.fired.device),

@@ -39,10 +39,10 @@ from expander_sae.training import run_folder
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.study.recipes import RECIPES
-from expander_sae.training.loop import TrainingState, train_step
+from expander_sae.training.step import TrainingState, train_step
 model = SparseAutoencoder(64, 256, 8, MaskRecipe("expander", 64, 256, 4, 0).generate())
 model.initialise(torch.Generator().manual_seed(0))
-train_step(TrainingState.start(model, RECIPES["standard"], 0), torch.randn(64, 64), 10, RECIPES["standard"])
+train_step(TrainingState.start(model, RECIPES["standard"], 0), torch.randn(64, 64), RECIPES["standard"])
 """
 _START_MODEL = """
 from transformers import AutoModelForCausalLM

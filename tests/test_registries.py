@@ -30,7 +30,7 @@ from expander_sae.rng import Integers, torch_generator
 from expander_sae.study.config import load_config
 from expander_sae.study.run import Run
 from expander_sae.study.study import Study
-from expander_sae.training.run_folder import WEIGHTS, train_run
+from expander_sae.training.run_folder import WEIGHTS, RunFiles, train_runs
 from tests.evaluation.pools import write_pool
 
 M, N, D, K = 16, 64, 4, 4
@@ -110,7 +110,7 @@ def trained(run: Run, folder: Path) -> SparseAutoencoder:
     if run.mask is not None:
         mask = folder / "mask.json"
         write_mask({"family": run.support, "m": M, "n": N, "d": D, "seed": run.seed}, mask)
-    assert train_run(run.spec, pool, mask, folder / "run")
+    assert train_runs([RunFiles(run, folder / "run", mask)], pool, backend="torch")
     return SparseAutoencoder.load(folder / "run" / WEIGHTS, backend="torch")
 
 

@@ -77,7 +77,11 @@ class LanguageModel:
 
     @classmethod
     def load(cls, model_json: str | Path, device: str | torch.device = "cpu") -> LanguageModel:
-        """Load what `materialise` described; `UserError` when it cannot be read or has another shape."""
+        """Load what `materialise` described.
+
+        Raises:
+            UserError: it cannot be read or has another shape, or there is no such device.
+        """
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 

@@ -33,9 +33,11 @@ class Activations(Protocol):
 class Normalisation:
     """What a recipe does to the activations before the autoencoder sees them.
 
-    limit: tokens of a larger norm are passed through, not encoded (inf keeps every token);
-    scale: factor from model units to the autoencoder's; mean float32[m]: mean kept activation in
-    model units; kept int64[K]: rows of the kept tokens.
+    Args:
+        limit: tokens of a larger norm are passed through, not encoded (inf keeps every token).
+        scale: factor from model units to the autoencoder's.
+        mean: float32[m], mean kept activation in model units.
+        kept: int64[K], rows of the kept tokens.
     """
 
     limit: float

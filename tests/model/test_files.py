@@ -1,4 +1,4 @@
-"""Weights files and checkpoints keep their bytes: what a release wrote, later ones read and write."""
+"""Weights files and checkpoints keep their bytes: later releases read and write what one wrote."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.study.recipes import Recipe
-from expander_sae.training.loop import TrainingState
+from expander_sae.training.step import TrainingState
 
 M, N, D, K = 12, 40, 5, 4
 

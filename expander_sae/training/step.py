@@ -1,4 +1,4 @@
-"""The training loop: published schedule, clipping and resampling, with exact resume.
+"""One training step and one resampling, and the state that they change.
 
 Every tensor here is O(d·n) or O(B·k·w); see `expander_sae.kernels.autograd`.
 """
@@ -6,14 +6,11 @@ Every tensor here is O(d·n) or O(B·k·w); see `expander_sae.kernels.autograd`.
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
@@ -21,18 +18,6 @@ from expander_sae.study.recipes import Recipe
 
 FIRING_THRESHOLD = 1e-6
 LOG_COLUMNS = ("step", "loss", "relative_error", "silent_share", "learning_rate")
-
-Draw = Callable[[Tensor], Tensor]
-"""Batch of activations [B, m] at int64 positions [B]."""
-
-Report = Callable[[dict[str, float]], None]
-"""Told each logged row as {column: value}, as soon as it is known."""
-
-
-def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
-    """Cosine from `learning_rate` at step 0 towards `learning_rate_end` at step `steps`."""
-    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return recipe.learning_rate_end + (recipe.learning_rate - recipe.learning_rate_end) * cosine
 
 
 @dataclass
@@ -46,6 +31,7 @@ class TrainingState:
     fired: Tensor
     step: int = 0
     log: list[list[float]] = field(default_factory=list)
+    """Rows of LOG_COLUMNS."""
 
     @classmethod
     def start(cls, autoencoder: SparseAutoencoder, recipe: Recipe, seed: int) -> TrainingState:
@@ -61,6 +47,27 @@ class TrainingState:
             torch_generator(seed, "resampling"),
             fired,
         )
+
+    @property
+    def finite(self) -> bool:
+        """Whether the last logged loss is a number."""
+        return not self.log or math.isfinite(self.log[-1][LOG_COLUMNS.index("loss")])
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Let the following steps have this rate."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+
+    def log_step(self, batch: Tensor, reconstruction: Tensor, rate: float) -> None:
+        """Log the step that was just made, at this rate, on `batch` with this ĥ, both [B, m].
+
+        silent_share is the share of features that have not fired since the last resampling.
+        """
+        loss = (reconstruction - batch).square().sum(dim=1).mean()
+        norms = batch.norm(dim=1).clamp(min=torch.finfo(batch.dtype).tiny)
+        error: Any = ((reconstruction - batch).norm(dim=1) / norms).mean()
+        silent: Any = (self.fired == 0).double().mean()
+        self.log.append([self.step, float(loss), float(error), float(silent), rate])
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, for a checkpoint."""
@@ -96,12 +103,14 @@ class TrainingState:
         self.step = int(stored["step"])
 
 
-def train_step(state: TrainingState, batch: Tensor, steps: int, recipe: Recipe) -> Tensor:
-    """One update on batch [B, m]; returns ĥ [B, m] as it was before. Does not resample."""
+def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
+    """One update on batch [B, m]; returns ĥ [B, m] as it was before.
+
+    Nothing here depends on the step's number, and nothing returns to the host: the same operations, each
+    time. What depends on it is `training.session`'s: the learning rate, the log, resampling, checkpoints.
+    """
     autoencoder = state.autoencoder
     with autoencoder.undisturbed(batch):
-        for group in state.optimiser.param_groups:
-            group["lr"] = learning_rate(state.step, steps, recipe)
         reconstruction, code = autoencoder.set_gradients(batch)
         torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), recipe.clip_norm)
         state.optimiser.step()
@@ -109,7 +118,6 @@ def train_step(state: TrainingState, batch: Tensor, steps: int, recipe: Recipe) 
             code = autoencoder.encode(batch)
         fires = (code.value.abs() > FIRING_THRESHOLD).to(torch.int64)
         state.fired.scatter_add_(0, code.index.flatten(), fires.flatten())
-    state.step += 1
     return reconstruction
 
 
@@ -134,102 +142,3 @@ def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
         return 0
     drawn = torch.multinomial(weight, silent.numel(), replacement=True, generator=state.resampling)
     return autoencoder.aim(silent, residual, drawn.to(residual.device))
-
-
-@dataclass(frozen=True)
-class Cadence:
-    """How often a run logs and checkpoints, in steps; 0 is never. Neither changes a result."""
-
-    log_every: int = 50
-    checkpoint_every: int = 0
-
-
-def train(
-    state: TrainingState,
-    draw: Draw,
-    pool_size: int,
-    steps: int,
-    recipe: Recipe,
-    cadence: Cadence = Cadence(),
-    checkpoint: Callable[[TrainingState], None] | None = None,
-    label: str = "training",
-    report: Report | None = None,
-) -> bool:
-    """Run from `state.step` to `steps`; returns False where the loss stopped being finite.
-
-    Batches are drawn with replacement from `pool_size` positions through `draw`. Each row of
-    `state.log` holds LOG_COLUMNS, silent_share being the share of features that have not fired
-    since the last resampling; `report` is told it too.
-    """
-    return train_together([state], draw, pool_size, steps, recipe, cadence, checkpoint, label, report)[0]
-
-
-def train_together(
-    states: Sequence[TrainingState],
-    draw: Draw,
-    pool_size: int,
-    steps: int,
-    recipe: Recipe,
-    cadence: Cadence = Cadence(),
-    checkpoint: Callable[[TrainingState], None] | None = None,
-    label: str = "training",
-    report: Report | None = None,
-) -> list[bool]:
-    """`train` several autoencoders side by side: those of one seed share each batch that is read.
-
-    Every one ends as it would alone, bit for bit, since each draws its positions from its own
-    stream. States may stand at different steps.
-    """
-    finite = [True] * len(states)
-    total, done = steps * len(states), sum(state.step for state in states)
-    with tqdm(total=total, initial=done, desc=label, unit="step", disable=not sys.stderr.isatty()) as bar:
-        while running := [i for i, state in enumerate(states) if finite[i] and state.step < steps]:
-            read: dict[bytes, Tensor] = {}
-            for i in running:
-                positions = torch.randint(pool_size, (recipe.batch_size,), generator=states[i].batches)
-                key = positions.numpy().tobytes()
-                if key not in read:
-                    read[key] = draw(positions)
-                finite[i] = _advance(states[i], read[key], steps, recipe, cadence, checkpoint, report)
-                bar.update()
-    return finite
-
-
-def _advance(
-    state: TrainingState,
-    batch: Tensor,
-    steps: int,
-    recipe: Recipe,
-    cadence: Cadence,
-    checkpoint: Callable[[TrainingState], None] | None,
-    report: Report | None,
-) -> bool:
-    """One step with all that hangs on its number; False where a logged loss is not finite."""
-    reconstruction = train_step(state, batch, steps, recipe)
-    last, finite = state.step == steps, True
-    if last or (cadence.log_every and state.step % cadence.log_every == 0):
-        state.log.append(_log_row(state, batch, reconstruction, steps, recipe))
-        finite = math.isfinite(state.log[-1][LOG_COLUMNS.index("loss")])
-        if report:
-            report(dict(zip(LOG_COLUMNS, state.log[-1], strict=True)))
-    if state.step % recipe.resample_every == 0 and (recipe.resample_at_end or not last):
-        resample(state, batch, recipe)
-    if checkpoint and cadence.checkpoint_every and state.step % cadence.checkpoint_every == 0 and not last:
-        checkpoint(state)
-    return finite
-
-
-def _log_row(
-    state: TrainingState, batch: Tensor, reconstruction: Tensor, steps: int, recipe: Recipe
-) -> list[float]:
-    loss = (reconstruction - batch).square().sum(dim=1).mean()
-    norms = batch.norm(dim=1).clamp(min=torch.finfo(batch.dtype).tiny)
-    error: Any = ((reconstruction - batch).norm(dim=1) / norms).mean()
-    silent: Any = (state.fired == 0).double().mean()
-    return [
-        state.step,
-        float(loss),
-        float(error),
-        float(silent),
-        learning_rate(state.step - 1, steps, recipe),
-    ]

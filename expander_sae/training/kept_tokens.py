@@ -17,8 +17,9 @@ from expander_sae.training.normalisation import Normalisation
 class KeptTokens:
     """The kept tokens of some activations [N, m], in units of training.
 
-    activations: of any floating dtype and device; read where they lie, a batch at a time.
-    device, dtype: those of the batches.
+    Args:
+        activations: of any floating dtype and device; read where they lie, a batch at a time.
+        device, dtype: those of the batches.
     """
 
     activations: Tensor

@@ -45,7 +45,8 @@ class Cadence:
 class Training:
     """One autoencoder in a session, and who is told of it.
 
-    done: told the state when it is over; the weights are then those of activations in their own units.
+    Args:
+        done: told the state when it is over; the weights are then those of activations in their own units.
     """
 
     state: TrainingState
@@ -58,8 +59,10 @@ class Training:
 class Session:
     """What autoencoders share that are trained together: tokens, recipe, number of steps, cadence.
 
-    side_by_side: how many are advanced at once. Each ends as it would alone, bit for bit, since it draws
-    its batches from its own stream; those of one seed share each batch that is read. Memory grows with it.
+    Args:
+        side_by_side: how many are advanced at once. Each ends as it would alone, bit for bit, since it draws
+            its batches from its own stream; those of one seed share each batch that is read. Memory grows
+            with it.
     """
 
     tokens: KeptTokens
@@ -79,8 +82,10 @@ class Session:
     ) -> Training:
         """A new autoencoder on the session's device, at its first step or where its checkpoint left it.
 
-        seed: of the first weights, the batches and the resampling. parent: a dense autoencoder of
-        activations in their own units, from whose entries on the mask and biases this one starts.
+        Args:
+            seed: of the first weights, the batches and the resampling.
+            parent: a dense autoencoder of activations in their own units, from whose entries on the mask and
+                biases this one starts.
         """
         scaling = self.tokens.normalisation
         autoencoder.initialise(torch_generator(seed, "initialisation"))
@@ -97,8 +102,9 @@ class Session:
     def train(self, trainings: Iterable[Training]) -> int:
         """Train each to the last step, or until a logged loss is not finite; returns how many there were.
 
-        trainings: taken only when there is room for the next, and let go of when they are over; where
-        they are made as they are taken, no more than `side_by_side` exist at a time.
+        Args:
+            trainings: taken only when there is room for the next, and let go of when they are over; where
+                they are made as they are taken, no more than `side_by_side` exist at a time.
         """
         waiting, finished = iter(trainings), 0
         running: list[Training] = []

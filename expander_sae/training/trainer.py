@@ -46,7 +46,7 @@ class Trainer:
         n, k: features, active features per token.
         d: nonzeros of each decoder column; needed unless the support is dense.
         support: a mask family (`expander_sae.MaskRecipe`), ``dense``, or a `Mask` of your own recipe.
-        encoder: ``tied``, ``warm_tied`` or ``independent`` (`SparseAutoencoder`).
+        encoder: ``tied`` or another kind of `SparseAutoencoder`.
         recipe: ``standard`` or ``paper`` (`expander_sae.study.recipes`).
         seed: of the mask, the first weights, the batches and the resampling.
         device: ``auto`` takes CUDA where there is one.
@@ -64,6 +64,14 @@ class Trainer:
 
     Raises:
         UserError: naming the argument, what was found and what was expected.
+
+    Examples:
+        >>> h = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+        >>> trainer = Trainer(h, n=32, d=2, k=4, log_every=5)
+        >>> trainer.fit(steps=10).values.shape  # d learned values for each of n columns
+        torch.Size([32, 2])
+        >>> [row["step"] for row in trainer.log]
+        [5, 10]
     """
 
     def __init__(
@@ -118,9 +126,10 @@ class Trainer:
     def fit(self, steps: int) -> SparseAutoencoder:
         """Train from the start (or from the checkpoint) to `steps`.
 
-        Returns an autoencoder of the activations in their own units, on the device of training; its
-        `encode` takes activations of any device. Its `about`, kept by `save`,
-        holds the settings and the norm limit.
+        Returns:
+            An autoencoder of the activations in their own units, on the device of training; its `encode`
+            takes activations of any device. Its `about`, kept by `save`, holds the settings and the norm
+            limit.
 
         Raises:
             UserError: steps < 1, a checkpoint of another training, or a loss that is not finite.

@@ -49,8 +49,10 @@ def write_report(
 ) -> None:
     """Write the page.
 
-    figures: the folder of the drawn figures. frontier: the PNG of its first page, if drawn.
-    provenance: the content of provenance.json; empty where it was not recorded.
+    Args:
+        figures: the folder of the drawn figures.
+        frontier: the PNG of its first page, if drawn.
+        provenance: the content of provenance.json; empty where it was not recorded.
     """
     jinja2 = template_engine()
     environment = jinja2.Environment(

@@ -30,11 +30,12 @@ __all__ = ["Job", "Model", "Run", "Study", "Task", "load_config"]
 class Study:
     """The runs of a configuration that `load_config` has checked.
 
-    recorded: names of the files in `rows`. Runs whose rows are among them are done: `pending` has the
-    others, and so have `cells`, `trained` and `trainings`.
+    Attribute `runs`: those that are measured; `left_out`: what the configuration names and the study does
+    not hold, with the reason.
 
-    runs: those that are measured. left_out: what the configuration names and the study does not
-    hold, with the reason.
+    Args:
+        recorded: names of the files in `rows`. Runs whose rows are among them are done: `pending` has
+            the others, and so have `cells`, `trained` and `trainings`.
     """
 
     def __init__(self, config: Config, recorded: Collection[str] = frozenset()) -> None:
@@ -146,7 +147,7 @@ class Study:
     def evaluations(self) -> dict[str, Task]:
         """Cell name → its evaluation: each pending run's folder and `Evaluation`."""
         specs = {
-            name: {run.path: asdict(run.evaluation) for run in job.runs} for name, job in self.cells.items()
+            name: {run.path: run.evaluation.json for run in job.runs} for name, job in self.cells.items()
         }
         return _tasks(specs, "evaluation")
 
@@ -154,7 +155,7 @@ class Study:
     def analyses(self) -> dict[str, Task]:
         """Cell name → its analysis, where some run is analysed: each such run's folder and `Analysis`."""
         specs = {
-            name: {run.path: asdict(run.analysis) for run in job.runs if run.analysis.analyses}
+            name: {run.path: run.analysis.json for run in job.runs if run.analysis.analyses}
             for name, job in self.cells.items()
         }
         return _tasks({name: spec for name, spec in specs.items() if spec}, "analysis")

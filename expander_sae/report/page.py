@@ -69,7 +69,7 @@ def write_report(
     text = environment.get_template(TEMPLATE).render(
         places=[str(view.place) for view in sources.views],
         settings=settings,
-        counts=Counter(claim["verdict"] for claim in settings[0]["claims"]) if settings else Counter(),
+        counts=Counter(_first_verdicts(settings).values()),
         verdicts=list(VERDICTS),
         figures=_figures(sources, Path(figures), frontier),
         tables=all_tables(sources),
@@ -103,6 +103,11 @@ def _settings(sources: Sources) -> list[dict[str, Any]]:
         {"name": name, "claims": [_claim(record) for record in groups[name]], "ran": _decided(groups[name])}
         for name in ordered
     ]
+
+
+def _first_verdicts(settings: list[dict[str, Any]]) -> dict[str, str]:
+    """Claim → its verdict, each counted once: in the first setting that judges it."""
+    return {claim["id"]: claim["verdict"] for one in reversed(settings) for claim in one["claims"]}
 
 
 def _decided(records: list[dict[str, Any]]) -> int:

@@ -17,10 +17,11 @@ import torch
 
 from benchmarks import extraction
 from expander_sae.activations.batching import batches
-from expander_sae.activations.language_model import LanguageModel, read_model
+from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.activations.tokens import TokenTable
+from expander_sae.activations.weights import read_model
 from expander_sae.cost.time_model import CPU_FILE
 from expander_sae.evaluation.cross_entropy import spliced_sums
 from expander_sae.machine.device import THREAD_VARIABLES
@@ -39,10 +40,10 @@ from expander_sae.training import run_folder
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.study.recipes import RECIPES
-from expander_sae.training.loop import TrainingState, train_step
+from expander_sae.training.step import TrainingState, train_step
 model = SparseAutoencoder(64, 256, 8, MaskRecipe("expander", 64, 256, 4, 0).generate())
 model.initialise(torch.Generator().manual_seed(0))
-train_step(TrainingState.start(model, RECIPES["standard"], 0), torch.randn(64, 64), 10, RECIPES["standard"])
+train_step(TrainingState.start(model, RECIPES["standard"], 0), torch.randn(64, 64), RECIPES["standard"])
 """
 _START_MODEL = """
 from transformers import AutoModelForCausalLM

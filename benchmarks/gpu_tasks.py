@@ -29,7 +29,7 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, SparseDictionary
 from expander_sae.pursuit.omp import omp
 from expander_sae.study.recipes import RECIPES
-from expander_sae.training.loop import TrainingState, train_step
+from expander_sae.training.step import TrainingState, train_step
 
 Following = Callable[[], Tensor]
 PRECISIONS = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}
@@ -215,7 +215,7 @@ def train(shape: Shape, widths: list[int], dtype: str, device: str, names: list[
 
         def call() -> object:
             with torch.autocast(device, torch.bfloat16, enabled=narrow and name is None):
-                return train_step(state, following(), 1_000_000, recipe)
+                return train_step(state, following(), recipe)
 
         return call
 

@@ -21,7 +21,7 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseDictionary
 from expander_sae.pursuit.omp import omp
 from expander_sae.study.recipes import RECIPES
-from expander_sae.training.loop import TrainingState, train_step
+from expander_sae.training.step import TrainingState, train_step
 
 _FLOAT = 4
 _ADAM_PASSES = 7  # read parameter, gradient and two moments; write parameter and moments
@@ -112,7 +112,7 @@ def train(shape: Shape, emulate: bool = True) -> list[Variant]:
         autoencoder.initialise(torch.Generator().manual_seed(0))
         recipe = RECIPES["standard"]
         state, following = TrainingState.start(autoencoder, recipe, 0), batches(shape)
-        return lambda: train_step(state, following(), 1_000_000, recipe)
+        return lambda: train_step(state, following(), recipe)
 
     return [
         *([Variant("dense_emulation", emulation, 6.0 * m * n * batch, cost(0, 0, m)[1])] if emulate else []),

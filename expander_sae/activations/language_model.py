@@ -14,11 +14,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from expander_sae.activations.weights import check_shape, materialise, read_model, verify_weights
+from expander_sae.activations.weights import check_shape, read_model, verify_weights
 from expander_sae.errors import UserError, first_line
 from expander_sae.machine.device import resolve_device
-
-__all__ = ["LanguageModel", "decoder_layers", "materialise", "read_model", "tokenizer_of"]
 
 
 class _Reached(Exception):
@@ -77,7 +75,11 @@ class LanguageModel:
 
     @classmethod
     def load(cls, model_json: str | Path, device: str | torch.device = "cpu") -> LanguageModel:
-        """Load what `materialise` described; `UserError` when it cannot be read or has another shape."""
+        """Load what `materialise` described.
+
+        Raises:
+            UserError: it cannot be read or has another shape, or there is no such device.
+        """
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 

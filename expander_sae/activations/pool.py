@@ -117,7 +117,11 @@ def _check_shard(shard: Shard, split: str, number: int, earlier: list[dict[str, 
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
-    """The record of a pool, its seal and lineage checked; `UserError` naming the file."""
+    """The record of a pool, its seal and lineage checked.
+
+    Raises:
+        UserError: no such file, or not a whole manifest of this version; the message names it.
+    """
     record = read_sealed_json(path, _MANIFEST, "pool manifest")
     if record["lineage"] != lineage("pool"):
         found = record["lineage"]
@@ -167,11 +171,14 @@ class Pool:
 
     @classmethod
     def open(cls, manifest: str | Path, verify: bool = True) -> Pool:
-        """Open a pool by its manifest.
+        """Open a pool by its manifest, whose seal, lineage and sizes are always checked.
 
         The manifest's seal, lineage and sizes are always checked; `verify` also checks the sha256 of
         the raw file and of the token columns, every byte (a second for 1.5 GB; a job opens a pool once
-        and reads all of it). Raises `UserError` naming the file.
+        and reads all of it).
+
+        Raises:
+            UserError: a file that is missing or altered, by name.
         """
         manifest = Path(manifest)
         record = read_manifest(manifest)

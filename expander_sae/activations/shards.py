@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from expander_sae.errors import UserError, first_line
-from expander_sae.storage.files import AGAIN, atomic_path
-from expander_sae.storage.seals import KEY, UNSEALED, agree, check_seal, seal
+from expander_sae.machine.piece_sizes import ROW_GROUP
+from expander_sae.storage.files import AGAIN
+from expander_sae.storage.parquet_files import open_sealed, sealed_writer
 
-_ROW_GROUP = 4096
 _KEY = b"expander_sae"
 _ABOUT = {"m": int, "tokens": int, "sha256": str}
 
@@ -47,7 +46,7 @@ def write_shard(path: Path, rows: Rows, about: dict[str, Any]) -> None:
     """
     m = rows.activation.shape[1]
     checksum = _Checksum()
-    for start in range(0, len(rows), _ROW_GROUP):
+    for start in range(0, len(rows), ROW_GROUP):
         part = _slice(rows, start)
         _require_finite(part.activation, path)
         checksum.update(part)
@@ -60,19 +59,13 @@ def write_shard(path: Path, rows: Rows, about: dict[str, Any]) -> None:
             ("activation", pa.list_(pa.float32(), m)),
         ]
     ).with_metadata({_KEY: json.dumps(record, sort_keys=True)})
-    with atomic_path(path) as temporary:
-        with pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False) as writer:
-            for start in range(0, len(rows), _ROW_GROUP):
-                part = _slice(rows, start)
-                flat = pa.array(np.ascontiguousarray(part.activation).reshape(-1), pa.float32())
-                activation = pa.FixedSizeListArray.from_arrays(flat, m)
-                writer.write_table(
-                    pa.table([part.document, part.position, part.token_id, activation], schema=schema),
-                    row_group_size=_ROW_GROUP,
-                )
-            # Beside the schema, which is stored twice, once encoded.
-            writer.add_key_value_metadata({KEY: UNSEALED})
-        seal(temporary)
+    with sealed_writer(path, schema, compression="none", use_dictionary=False) as writer:
+        for start in range(0, len(rows), ROW_GROUP):
+            part = _slice(rows, start)
+            flat = pa.array(np.ascontiguousarray(part.activation).reshape(-1), pa.float32())
+            activation = pa.FixedSizeListArray.from_arrays(flat, m)
+            table = pa.table([part.document, part.position, part.token_id, activation], schema=schema)
+            writer.write_table(table, row_group_size=ROW_GROUP)
 
 
 def _require_finite(activation: np.ndarray, path: Path) -> None:
@@ -81,7 +74,7 @@ def _require_finite(activation: np.ndarray, path: Path) -> None:
 
 
 def _slice(rows: Rows, start: int) -> Rows:
-    part = slice(start, start + _ROW_GROUP)
+    part = slice(start, start + ROW_GROUP)
     return Rows(rows.document[part], rows.position[part], rows.token_id[part], rows.activation[part])
 
 
@@ -93,11 +86,8 @@ class Shard:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        sealed = check_seal(path)
         try:
-            self._file = pq.ParquetFile(self.path)
-            if not agree(sealed, self._file.metadata.metadata or {}):
-                raise ValueError("its seal is damaged")
+            self._file = open_sealed(path)
             self.about: dict[str, Any] = json.loads((self._file.schema_arrow.metadata or {})[_KEY])
             _check_about(self.about)
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
@@ -109,7 +99,11 @@ class Shard:
             raise UserError(f"{path}: found {found} tokens, expected {self.tokens}; {AGAIN}")
 
     def row_groups(self) -> Iterator[Rows]:
-        """The rows, some thousands at a time; `UserError` at the end if they are not what was written."""
+        """The rows, some thousands at a time.
+
+        Raises:
+            UserError: unreadable, or, at the end, not the rows that were written.
+        """
         checksum = _Checksum()
         for group in range(self._file.metadata.num_row_groups):
             try:

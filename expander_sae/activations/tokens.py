@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from expander_sae.activations.splits import SPLITS
 from expander_sae.errors import UserError
-from expander_sae.storage.files import AGAIN, atomic_path
-from expander_sae.storage.seals import KEY, UNSEALED, agree, check_seal, seal
+from expander_sae.storage.files import AGAIN
+from expander_sae.storage.parquet_files import open_sealed, sealed_writer
 
 _SCHEMA = pa.schema(
     [
@@ -46,13 +45,10 @@ def write_token_table(path: Path, documents: dict[str, list[TokenizedDocument]])
         starts[split] = (row, count)
         row += count
     schema = _SCHEMA.with_metadata({"splits": json.dumps(starts)})
-    with atomic_path(path) as temporary:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for split in SPLITS:
-                for chunk in _chunks(documents[split]):
-                    writer.write_table(_table(split, chunk, schema), row_group_size=_ROW_GROUP)
-            writer.add_key_value_metadata({KEY: UNSEALED})
-        seal(temporary)
+    with sealed_writer(path, schema, compression="zstd") as writer:
+        for split in SPLITS:
+            for chunk in _chunks(documents[split]):
+                writer.write_table(_table(split, chunk, schema), row_group_size=_ROW_GROUP)
 
 
 def _chunks(
@@ -110,11 +106,8 @@ class TokenTable:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        sealed = check_seal(path)
         try:
-            self._file = pq.ParquetFile(self.path)
-            if not agree(sealed, self._file.metadata.metadata or {}):
-                raise ValueError("its seal is damaged")
+            self._file = open_sealed(path)
             self._splits = _checked_splits(
                 json.loads(self._file.schema_arrow.metadata[b"splits"]), self._file.metadata.num_rows
             )

@@ -43,8 +43,10 @@ def materialise(spec: dict[str, Any], weights_folder: Path, out_json: Path) -> N
 
     package: the GGUF file inside an installed package is rewritten as safetensors into
     `weights_folder`; hub: a snapshot of the pinned revision in the Hub's own cache; folder: the
-    path as it is. Raises `UserError` naming the config key when the model cannot be had or its
-    width or depth is not what the config says.
+    path as it is.
+
+    Raises:
+        UserError: the model cannot be had, or its width or depth is not what the config says; names the key.
     """
     key = f"models[{spec['name']}]"
     if spec["dtype"] not in DTYPES:
@@ -95,7 +97,11 @@ def check_shape(config: Any, spec: dict[str, Any], key: str) -> None:
 
 
 def read_model(model_json: str | Path) -> dict[str, Any]:
-    """`model.json` with `path` made absolute; `UserError` when it or the files are missing or stale."""
+    """`model.json` with `path` made absolute.
+
+    Raises:
+        UserError: it or the model's files are missing or stale.
+    """
     model_json = Path(model_json)
     record = read_sealed_json(model_json, _RECORD, "model record")
     if record["lineage"] != lineage("model"):

@@ -48,7 +48,7 @@ def add_activations(
 
 
 def add_compute(parser: argparse.ArgumentParser, device: str = "cpu") -> None:
-    """device: the default; ``auto`` is CUDA where there is one."""
+    """`--device`, of this default (``auto`` is CUDA where there is one), and `--backend`."""
     parser.add_argument("--device", default=device, help="cpu, cuda, auto, … (default: %(default)s)")
     parser.add_argument(
         "--backend",

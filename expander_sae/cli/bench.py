@@ -94,7 +94,7 @@ def _tasks(model: SparseAutoencoder, options: argparse.Namespace) -> dict[str, C
 
     from expander_sae.pursuit.inference import INFERENCES
     from expander_sae.study.recipes import RECIPES
-    from expander_sae.training.loop import TrainingState, train_step
+    from expander_sae.training.step import TrainingState, train_step
 
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(options.batch, options.m, generator=generator).to(model.b_dec.device)
@@ -103,7 +103,7 @@ def _tasks(model: SparseAutoencoder, options: argparse.Namespace) -> dict[str, C
     state = TrainingState.start(model, recipe, seed=0)
     return {
         "encode": lambda: model.encode(batch),
-        "training step": lambda: train_step(state, batch, 1_000_000, recipe),
+        "training step": lambda: train_step(state, batch, recipe),
         "omp": lambda: INFERENCES["omp"](model, target),
     }
 

@@ -21,7 +21,6 @@ from expander_sae.machine.device import resolve_device
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.inference import Inference, inferences
 from expander_sae.storage.files import file_sizes
-from expander_sae.storage.seals import agree, check_seal
 from expander_sae.training.run_folder import WEIGHTS
 
 _PIECE = 65536
@@ -224,19 +223,17 @@ def _parquet(path: Path, column: str, split: str, tokens: int | None) -> np.ndar
 def _parquet_rows(file: Path, column: str) -> int:
     """Rows of a file whose seal, where it has one, holds, and which has the column."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    sealed = check_seal(file)
+    from expander_sae.storage.parquet_files import open_sealed
+
     try:
-        stored = pq.read_metadata(file)
-        if not agree(sealed, stored.metadata or {}):
-            raise OSError("its seal is damaged")
-        found = stored.schema.to_arrow_schema().names
+        with open_sealed(file) as stored:
+            found, rows = stored.schema_arrow.names, stored.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: not a readable Parquet file ({first_line(error)})") from None
     if column not in found:
         raise UserError(f"{file}: no column {column!r}, found {', '.join(found)}; say --column")
-    return int(stored.num_rows)
+    return int(rows)
 
 
 def _parquet_parts(file: Path, column: str) -> Iterator[np.ndarray]:

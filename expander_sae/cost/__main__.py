@@ -116,8 +116,9 @@ def text(found: dict[str, Any], name: str) -> str:
 def against(found: dict[str, Any], timings: Path) -> str:
     """Seconds and memory of each stage's jobs as predicted on one core, beside those of a finished run.
 
-    timings: its results/timings.parquet. Means over jobs, so that a run that was continued can be
-    compared; ratio is predicted to measured.
+    Args:
+        timings: its results/timings.parquet. Means over jobs, so that a run that was continued can be
+            compared; ratio is predicted to measured.
     """
     import pandas as pd
 

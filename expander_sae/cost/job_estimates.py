@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from expander_sae.activations.splits import SPLITS
-from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, LOGIT_BYTES, Memory, ModelSize
+from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine, Shape
+from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS
 from expander_sae.study.study import Job, Model, Run, Study
 
 _TOKEN_BYTES = 10  # document, position and token id of a shard's row
-_EVALUATED = 512  # tokens in one call of an inference
 _BASELINES = 3  # passes over the cross-entropy sequences without an autoencoder; two more are nearly free
 
 
@@ -76,11 +76,7 @@ class Plan:
             _stage("pool", (self.pool(m, split) for m in models for split in SPLITS for _ in m.layers)),
             _stage("mask", (self.mask(n, d) for n, d in masks.values())),
             _stage("training", (self.trainings(job.runs) for job in self.study.trainings), self.gpu),
-            _stage(
-                "baseline",
-                (self.baseline(m, layer) for m, layer in baselines),
-                self.gpu,
-            ),
+            _stage("baseline", (self.baseline(m, layer) for m, layer in baselines), self.gpu),
             _stage("evaluation", map(self.evaluation, self.study.cells.values()), self.gpu),
             Stage("tables, figure", (self.other.jobs["tables"] * len(runs) + 10,), self.memory.tables),
         ]
@@ -135,10 +131,6 @@ class Plan:
 
     def training(self, run: Run) -> Need:
         """One run: start, checks of the pool, and the steps."""
-        return Need(self.training_seconds(run), self.memory.training(run))
-
-    def training_seconds(self, run: Run) -> float:
-        """Of `training`."""
         jobs, shape = self.machine.jobs, Shape(run.m, run.n, run.d, run.k, self.recipe.batch_size)
         backend = DENSE if run.support == "dense" else self.backend
         step = self._call("train_step", backend, shape)
@@ -148,7 +140,8 @@ class Plan:
         if self.recipe.count_after_update:
             step += encode
         pool = self.memory.train_tokens[run.model] * run.m * FLOAT
-        return jobs["start"] + pool / self.other.jobs["read_bytes"] + run.steps * step / self.threads
+        seconds = jobs["start"] + pool / self.other.jobs["read_bytes"] + run.steps * step / self.threads
+        return Need(seconds, self.memory.training(run))
 
     def baseline(self, model: Model, layer: int) -> Need:
         """The cross-entropies of the model itself; it takes the memory of an evaluation."""
@@ -161,11 +154,8 @@ class Plan:
 
     def evaluation(self, cell: Job) -> Need:
         """The seeds of a setting, one after the other in one process."""
-        return Need(self.evaluation_seconds(cell), max(map(self.memory.evaluation, cell.runs)))
-
-    def evaluation_seconds(self, cell: Job) -> float:
-        """Of `evaluation`."""
-        return self.machine.jobs["start_model"] + sum(map(self._run_evaluation, cell.runs))
+        seconds = self.machine.jobs["start_model"] + sum(map(self._run_evaluation, cell.runs))
+        return Need(seconds, max(map(self.memory.evaluation, cell.runs)))
 
     def _run_evaluation(self, run: Run) -> float:
         size, asked = self.sizes[run.model], run.evaluation
@@ -179,15 +169,19 @@ class Plan:
 
     def _inference(self, run: Run, name: str, tokens: int) -> float:
         """Codes and reconstructions of that many tokens."""
-        shape = Shape(run.m, run.n, run.d, run.k, _EVALUATED)
         backend = DENSE if run.support == "dense" else self.backend
         task = "omp" if name == "omp" else "encode_topk"
-        return tokens / _EVALUATED * self._call(task, backend, shape) / self.threads
+        calls, rest = divmod(tokens, EVALUATED_TOKENS)
+        seconds = 0.0
+        for count, batch in ((calls, EVALUATED_TOKENS), (1, rest)):
+            if count and batch:
+                seconds += count * self._call(task, backend, Shape(run.m, run.n, run.d, run.k, batch))
+        return seconds / self.threads
 
     def _splice(self, size: ModelSize, layer: int) -> float:
         """The layers above `layer`, head and losses, for all cross-entropy sequences."""
         tokens = self.memory.sequence_tokens
-        batch = max(1, (LOGIT_BYTES // 4) // size.vocabulary)
+        batch = max(1, LOGITS // size.vocabulary)
         logits = tokens * size.vocabulary / self.machine.jobs["logits"]
         return (self._forward(size, tokens, batch, size.depth - 1 - layer) + logits) / self.threads
 

@@ -9,6 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from expander_sae.machine.piece_sizes import (
+    EVALUATED_TOKENS,
+    GRAM_BYTES,
+    LOGITS,
+    ROW_GROUP,
+    SCORED_FEATURES,
+)
 from expander_sae.study.study import Model, Run, Study
 
 VOCABULARIES = {
@@ -21,9 +28,6 @@ VOCABULARIES = {
 _VOCABULARY = 50_000  # of any other model
 FLOAT = 4
 INDEX_BYTES = 18  # document, position, token id and norm beside a pool
-_EVALUATED = 4096  # tokens inferred at once: evaluation/reconstruction.py
-_GRAM_BYTES = 1 << 30  # products of columns held at most: kernels/dense_omp.py
-LOGIT_BYTES = 4 << 26  # logits held at once
 _MB = 1e6
 
 # Resident megabytes of a process before its data: imports, and compiled kernels.
@@ -108,7 +112,7 @@ class Memory:
     def pool(self, model: Model, tokens: int) -> float:
         """A row group in a few copies, and the columns of the index in two."""
         row = self.sizes[model.label].width * FLOAT
-        return _BASE["pool"] + (6 * 4096 * row + 2 * INDEX_BYTES * tokens) / _MB
+        return _BASE["pool"] + (6 * ROW_GROUP * row + 2 * INDEX_BYTES * tokens) / _MB
 
     def mask(self, n: int, d: int) -> float:
         return _BASE["plain"] + 40 * n * d / _MB
@@ -116,7 +120,7 @@ class Memory:
     def training(self, run: Run) -> float:
         """Parameters, gradients, both moments, unit columns and one intermediate of each; row indices."""
         state = (_values(run) * 6 + run.n * run.d) * FLOAT
-        scores = self._batch_size * (run.n if _dense(run) else 8192) * FLOAT
+        scores = self._batch_size * (run.n if run.mask is None else SCORED_FEATURES) * FLOAT
         resampled = 0.1 * run.n * run.m * FLOAT  # directions of the tenth that is silent, say
         pool = self.train_tokens[run.model] * (run.m * FLOAT + 2 * INDEX_BYTES)
         return _BASE["training"] + self._gpu + (state + scores + resampled + pool) / _MB
@@ -124,22 +128,18 @@ class Memory:
     def evaluation(self, run: Run) -> float:
         """The language model with its logits, the columns, and both pools; seeds follow one another."""
         size, asked = self.sizes[run.model], run.evaluation
-        logits = min(LOGIT_BYTES, 4 * self.sequence_tokens * size.vocabulary)
+        logits = FLOAT * min(LOGITS, self.sequence_tokens * size.vocabulary)
         columns = 2 * _values(run) * FLOAT
-        if _dense(run):
-            columns += 2 * _EVALUATED * run.n * FLOAT
+        if run.mask is None:
+            columns += 2 * EVALUATED_TOKENS * run.n * FLOAT
             if "omp" in asked.inference:
-                columns += min(FLOAT * run.n**2, _GRAM_BYTES)
+                columns += min(FLOAT * run.n**2, GRAM_BYTES)
         pools = (asked.test_tokens + 2 * self.sequence_tokens) * run.m * FLOAT
         return _BASE["evaluation"] + self._gpu + (size.bytes + logits + columns + pools) / _MB
 
 
-def _dense(run: Run) -> bool:
-    return run.support in ("dense", "pruned_retuned")
-
-
 def _values(run: Run) -> int:
-    """Learned values of decoder and encoder; a run that is pruned begins as a dense one."""
-    decoder = run.n * (run.m if _dense(run) else run.d)
+    """Learned values of decoder and encoder; a run without a mask is dense, or begins so and is pruned."""
+    decoder = run.n * (run.m if run.mask is None else run.d)
     own = {"tied": 0, "full": run.n * run.m}
     return decoder + own.get(run.encoder, decoder)

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from expander_sae.errors import UserError
+from expander_sae.machine.piece_sizes import GEMM_COMBINES, GEMM_CORRELATES, LANES
 from expander_sae.storage.files import read_json
 
 TASKS = ("encode_topk", "train_step", "omp")
 COEFFICIENTS = ("a", "b", "c", "e", "f", "g", "h", "p")
 _OPTIONAL = ("f", "g", "h", "p")  # 0 where a file does not say
-_TILE = {"numba": 64}
+_TILE = {"numba": LANES}
 DENSE = "dense"
 """The name under which dense dictionaries stand among the backends."""
 
@@ -55,7 +56,7 @@ def terms(task: str, shape: Shape, backend: str = "torch") -> tuple[float, ...]:
     scored = rounds * n * (-(-batch // tile) * tile)
     passes, gathers, values = 1.0, rounds * batch * k * d, rounds * n * d
     if d == m and task == "train_step":
-        whole = (n <= 96 * k) + 3 * (n <= 16 * k)
+        whole = (n <= GEMM_CORRELATES * k) + 3 * (n <= GEMM_COMBINES * k)
         passes, gathers = 1.0 + whole, gathers * (4 - whole)
     elif d == m and task == "omp":
         gathers, values = float(n) * batch * k * k, float(n) * m * (n + batch)
@@ -67,8 +68,10 @@ def terms(task: str, shape: Shape, backend: str = "torch") -> tuple[float, ...]:
 class Machine:
     """One kind of hardware: fitted coefficients of the tasks, and what the rest of a job costs.
 
-    tasks: task → backend → {a, b, c, e} in seconds. jobs: the constants named in `JOB_CONSTANTS`.
-    measured: False where the numbers come from a roofline.
+    Args:
+        measured: False where the numbers come from a roofline.
+        tasks: task → backend → {a, b, c, e} in seconds.
+        jobs: the constants named in `JOB_CONSTANTS`.
     """
 
     device: str

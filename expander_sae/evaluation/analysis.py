@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,15 +31,16 @@ from expander_sae.evaluation.features import (
     random_signs,
     token_entropy,
 )
-from expander_sae.evaluation.reconstruction import BATCH, reconstruct
-from expander_sae.evaluation.runs import is_finite
+from expander_sae.evaluation.reconstruction import reconstruct
+from expander_sae.evaluation.trained import is_finite, load_trained
+from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode
 from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
-from expander_sae.training.run_folder import WEIGHTS
+from expander_sae.study.run import Analysis, Run
 
 FIRST_TOKENS = 1024
 """Smallest size of the test set at which dead features are counted; then twice as many, and so on."""
@@ -50,9 +50,11 @@ FIRST_TOKENS = 1024
 class Subject:
     """A run under analysis.
 
-    activations: float32 [N, m], the encoded ones of the first `test_tokens` test tokens; token_id,
-    place: int64 [N], their ids and places among the test tokens. settings: see `analyse_run`.
-    reference: the dense run that features are compared with, if there is one.
+    Args:
+        activations: float32 [N, m], the encoded ones of the first `test_tokens` test tokens.
+        token_id, place: int64 [N], their ids and places among the test tokens.
+        settings: what is analysed.
+        reference: the dense run that features are compared with, if there is one.
     """
 
     autoencoder: SparseAutoencoder
@@ -60,7 +62,7 @@ class Subject:
     token_id: np.ndarray
     place: np.ndarray
     seed: int
-    settings: dict[str, Any]
+    settings: Analysis
     reference: SparseAutoencoder | None = None
 
     @cached_property
@@ -88,16 +90,16 @@ class Subject:
 def encoded(autoencoder: SparseAutoencoder, activations: np.ndarray) -> SparseCode:
     """The encoder's code of activations [N, m], on the CPU."""
     parts = []
-    for start in range(0, len(activations), BATCH):
-        h = torch.from_numpy(np.ascontiguousarray(activations[start : start + BATCH]))
+    for start in range(0, len(activations), EVALUATED_TOKENS):
+        h = torch.from_numpy(np.ascontiguousarray(activations[start : start + EVALUATED_TOKENS]))
         parts.append(autoencoder.encode(h.to(autoencoder.b_dec.device)))
     return SparseCode(torch.cat([p.index for p in parts]).cpu(), torch.cat([p.value for p in parts]).cpu())
 
 
 def pursuit_rows(subject: Subject, rows: Rows) -> None:
     """How well each pursuit decodes the same few tokens; the encoder and OMP always stand beside."""
-    few = subject.activations[evenly(len(subject.activations), subject.settings["pursuit_tokens"])]
-    for name in dict.fromkeys(["encoder", "omp", *subject.settings["pursuits"]]):
+    few = subject.activations[evenly(len(subject.activations), subject.settings.pursuit_tokens)]
+    for name in dict.fromkeys(["encoder", "omp", *subject.settings.pursuits]):
         summary = reconstruct(subject.autoencoder, few, inferences(name))[1].summary()
         rows.add(name, "pursuit", {key: summary[key] for key in ("relative_error", "explained_variance")})
 
@@ -111,7 +113,7 @@ def dead_feature_sizes(tokens: int) -> list[int]:
 def feature_rows(subject: Subject, rows: Rows) -> None:
     """Dead features by size of the test set, and what features fire on."""
     values = {"live_features": float(subject.live.sum())}
-    for tokens in dead_feature_sizes(subject.settings["test_tokens"]):
+    for tokens in dead_feature_sizes(subject.settings.test_tokens):
         # Of so many test tokens, those that are encoded.
         size = int(np.searchsorted(subject.place, tokens))
         if size:
@@ -191,7 +193,7 @@ def check_analyses(names: Sequence[str]) -> None:
 
 def analyse_run(
     folder: Path,
-    settings: dict[str, Any],
+    settings: Analysis,
     test_pool: Path,
     out: Path,
     device: str = "cpu",
@@ -199,27 +201,24 @@ def analyse_run(
 ) -> dict[str, float]:
     """Write the rows of the analyses of the run in `folder`; returns the seconds that each took.
 
-    settings: analyses (names), test_tokens, pursuits (names of inferences), pursuit_tokens, reference
-    (folder of a dense run of the same activations, or None: no novelty then). A run with a parameter
-    that is not finite has no rows, and none is compared with such a reference.
+    A run with a parameter that is not finite has no rows, and none is compared with such a reference.
 
     Raises:
         UserError: an unknown analysis or pursuit, too few test tokens or none that is encoded, a
             reference of another width.
     """
-    check_analyses(settings["analyses"])
-    for name in settings["pursuits"]:
+    check_analyses(settings.analyses)
+    for name in settings.pursuits:
         inferences(name)
-    autoencoder = SparseAutoencoder.load(folder / WEIGHTS, device, backend)
-    about = autoencoder.about
-    rows = Rows({column: about["spec"][column] for column in tables.RUN_COLUMNS})
+    autoencoder, run = load_trained(folder, device, backend)
+    rows = Rows(run.columns)
     seconds: dict[str, float] = {}
     if is_finite(autoencoder):
-        subject = _subject(autoencoder, about, settings, Pool.open(test_pool))
-        if "novelty" in settings["analyses"] and settings["reference"] is not None:
-            subject.reference = _reference(Path(settings["reference"]), autoencoder, device, backend)
+        subject = _subject(autoencoder, run, settings, Pool.open(test_pool))
+        if "novelty" in settings.analyses and settings.reference is not None:
+            subject.reference = _reference(Path(settings.reference), run, device, backend)
         for name in ANALYSES:
-            if name in settings["analyses"]:
+            if name in settings.analyses:
                 began = time.perf_counter()
                 ANALYSES[name](subject, rows)
                 seconds[name] = time.perf_counter() - began
@@ -227,27 +226,16 @@ def analyse_run(
     return seconds
 
 
-def _subject(
-    autoencoder: SparseAutoencoder, about: dict[str, Any], settings: dict[str, Any], pool: Pool
-) -> Subject:
-    tokens = settings["test_tokens"]
+def _subject(autoencoder: SparseAutoencoder, run: Run, settings: Analysis, pool: Pool) -> Subject:
+    tokens = settings.test_tokens
     if pool.tokens < tokens:
         raise UserError(f"{pool.path}: {pool.tokens} tokens, expected at least {tokens}")
     place = encoded_rows(autoencoder, pool.activations[:tokens], pool.path, pool.norms[:tokens])
-    return Subject(
-        autoencoder,
-        pool.activations[place],
-        pool.token_id[place],
-        place,
-        about["spec"]["seed"],
-        settings,
-    )
+    return Subject(autoencoder, pool.activations[place], pool.token_id[place], place, run.seed, settings)
 
 
-def _reference(
-    folder: Path, autoencoder: SparseAutoencoder, device: str, backend: str
-) -> SparseAutoencoder | None:
-    reference = SparseAutoencoder.load(folder / WEIGHTS, device, backend)
-    if reference.m != autoencoder.m:
-        raise UserError(f"{folder}: width {reference.m}, expected that of the run, {autoencoder.m}")
-    return reference if is_finite(reference) else None
+def _reference(folder: Path, of: Run, device: str, backend: str) -> SparseAutoencoder | None:
+    found, run = load_trained(folder, device, backend)
+    if run.m != of.m:
+        raise UserError(f"{folder}: width {run.m}, expected that of the run, {of.m}")
+    return found if is_finite(found) else None

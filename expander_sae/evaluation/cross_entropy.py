@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +13,16 @@ from expander_sae.activations.batching import batches, document_starts
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
+from expander_sae.machine.piece_sizes import LOGITS
 from expander_sae.machine.progress import Progress
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
-from expander_sae.study.recipes import Recipe
+from expander_sae.study.run import Run
 from expander_sae.training.normalisation import normalisation
 
 TRAIN_BASELINES = ("ce_clean", "ce_zero")
 """What is known of the model itself on documents of the training pool."""
 
-# Logits held at once: 2²⁶ values are 256 MB in float32.
-_LOGITS = 1 << 26
 _ROWS = 512
 
 Replacement = Tensor | Callable[[Tensor], Tensor]
@@ -77,7 +75,7 @@ def _losses(
     """Loss float64[N] of what follows each token."""
     losses = np.zeros(len(ids), np.float64)
     with Progress(label, len(ids), "token") as progress:
-        for batch in batches(document, ids, max(1, _LOGITS // model.vocabulary)):
+        for batch in batches(document, ids, max(1, LOGITS // model.vocabulary)):
             hidden = torch.zeros(batch.ids.numel(), replacement.shape[1], dtype=replacement.dtype)
             place = torch.from_numpy(batch.place)
             hidden[place] = replacement[torch.from_numpy(batch.rows)].to(hidden.device)
@@ -159,39 +157,38 @@ def baseline_replacements(
 
 
 def write_baseline(
-    spec: dict[str, Any],
-    model_json: Path,
-    ce_pool_json: Path,
-    train_pool_json: Path,
+    run: Run,
+    sequences: int,
+    *,
+    model_file: Path,
+    ce_pool: Path,
+    train_pool: Path,
     out_metrics: Path,
     out_documents: Path,
+    train_cross_entropy: bool = False,
     device: str = "cpu",
 ) -> None:
     """Write the model's own cross-entropies: rows of metrics.parquet and of documents.parquet.
 
     Args:
-        spec: `columns`, the rows' values of `tables.RUN_COLUMNS`; `layer`, whose output is replaced;
-            `sequences`, how many documents are read; `tokens` and `recipe_settings`: norm limit and mean are
-            those of so many training tokens under this recipe; `train_cross_entropy`, False where it is left
-            out: whether `ce_clean` and `ce_zero` are measured also on documents of the training pool, on
-            split ``ce_train``.
+        run: stands in the rows for the model (see `Run.unaided`). The norm limit and the mean are those
+            of its training tokens under its recipe.
+        sequences: documents of the ce pool.
+        train_cross_entropy: also write `ce_clean` and `ce_zero` of as many documents of the training
+            pool, on split ``ce_train``.
     """
-    model = LanguageModel.load(model_json, device)
-    train_pool = Pool.open(train_pool_json)
-    training = normalisation(train_pool, spec["tokens"], Recipe(**spec["recipe_settings"]))
-    rows = Rows(spec["columns"])
-    layer, sequences = spec["layer"], spec["sequences"]
-    splits = {"ce": Pool.open(ce_pool_json)}
-    if spec.get("train_cross_entropy"):
-        splits["ce_train"] = train_pool
+    model = LanguageModel.load(model_file, device)
+    seen = Pool.open(train_pool)
+    training = normalisation(seen, run.train_tokens, run.recipe_settings)
+    rows = Rows(run.columns)
+    splits = {"ce": Pool.open(ce_pool)} | ({"ce_train": seen} if train_cross_entropy else {})
     for split, pool in splits.items():
         count = int(sequence_edges(pool, sequences)[-1])
         activations = torch.from_numpy(np.array(pool.activations[:count]))
         replacements = baseline_replacements(activations, pool.norms[:count], training.mean, training.limit)
-        for metric in replacements if split == "ce" else TRAIN_BASELINES:
-            documents, sums, counts = spliced_sums(
-                model, pool, replacements[metric], layer, sequences, metric
-            )
+        wanted = replacements if split == "ce" else {name: replacements[name] for name in TRAIN_BASELINES}
+        for metric, replacement in wanted.items():
+            documents, sums, counts = spliced_sums(model, pool, replacement, run.layer, sequences, metric)
             rows.add("none", split, {metric: float(sums.sum() / counts.sum())})
             rows.add_document_sums("none", split, metric, zip(documents, sums, counts, strict=True))
     tables.write_metrics(rows.metrics, out_metrics)

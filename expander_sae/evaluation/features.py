@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from expander_sae.errors import UserError
-from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
+from expander_sae.model.dictionary import Dictionary, SparseCode
 from expander_sae.rng import Integers
 
 JACCARD_THRESHOLD = 0.1
@@ -189,11 +189,7 @@ def random_signs(dictionary: Dictionary, seed: int) -> Dictionary:
         signs = Integers(seed, "features/signs").below(2, entries.numel()).reshape(entries.shape) * 2 - 1
         return entries.detach() * torch.from_numpy(signs).to(entries)
 
-    if isinstance(dictionary, SparseDictionary):
-        return SparseDictionary(changed(dictionary.values), dictionary.rows, dictionary.m, dictionary.backend)
-    if isinstance(dictionary, DenseDictionary):
-        return DenseDictionary(changed(dictionary.weight))
-    raise TypeError(f"random signs of a {type(dictionary).__name__}: expected a sparse or a dense dictionary")
+    return dictionary.changed(changed)
 
 
 def token_entropy(sets: FiringSets, token_id: np.ndarray) -> np.ndarray:

@@ -9,20 +9,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.model.autoencoder import SparseAutoencoder
-from expander_sae.pursuit.inference import Inference
+from expander_sae.model.dictionary import SparseCode
 from expander_sae.storage.arrays import HALF, as_tensor, widened
 
-BATCH = 4096
 """Tokens inferred at once: enough that a pursuit's product of all columns is spread over many."""
+
+Infer = Callable[[SparseAutoencoder, Tensor], SparseCode]
+"""An inference of the table, or any function of (autoencoder, activations [B, m])."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
     """Per-token sums of one inference on encoded tokens h (float64 arrays [N]).
 
-    squared_error: ‖h − ĥ‖². squared_norm: ‖h‖². squared_deviation: ‖h − h̄‖², h̄ the mean of
-    the tokens given. active: non-zero code entries. ever_fired: bool [n].
+    Args:
+        squared_error: ‖h − ĥ‖².
+        squared_norm: ‖h‖².
+        squared_deviation: ‖h − h̄‖², h̄ the mean of the tokens given.
+        active: non-zero code entries.
+        ever_fired: bool [n].
     """
 
     squared_error: np.ndarray
@@ -52,7 +59,7 @@ class Reconstruction:
 
 @torch.no_grad()
 def reconstruct(
-    autoencoder: SparseAutoencoder, activations: np.ndarray, inference: Inference
+    autoencoder: SparseAutoencoder, activations: np.ndarray, inference: Infer
 ) -> tuple[np.ndarray, Reconstruction]:
     """(ĥ float32 [N, m], its sums) for activations [N, m] in the model's units."""
     rebuilt = np.empty((len(activations), autoencoder.m), dtype=np.float32)
@@ -72,14 +79,17 @@ def reconstruct(
 def measure(
     autoencoder: SparseAutoencoder,
     activations: Tensor | np.ndarray,
-    inference: Inference,
+    inference: Infer,
     rows: np.ndarray | None = None,
 ) -> tuple[Reconstruction, float]:
     """(sums, mean cosine of h and ĥ; a row of zeros counts as 0), without holding ĥ or a copy of activations.
 
-    activations: [N, m], of any device and dtype, read BATCH rows at a time, so that a mapped file stays on
-    disk. rows: which of them; None is all. An autoencoder of 16 bits encodes in its own type; errors are
-    those against activations in float32.
+    An autoencoder of 16 bits encodes in its own type; errors are those against activations in float32.
+
+    Args:
+        activations: [N, m], of any device and dtype, read a piece at a time, so that a mapped file stays on
+            disk.
+        rows: which of them; None is all.
     """
     tensor = as_tensor(activations).detach()
     count = len(tensor) if rows is None else len(rows)
@@ -91,8 +101,8 @@ def measure(
         return chosen.to(of.device, dtype)
 
     total = torch.zeros(autoencoder.m, dtype=torch.float64, device=of.device)
-    for start in range(0, count, BATCH):
-        total += read(slice(start, min(start + BATCH, count))).sum(dim=0, dtype=torch.float64)
+    for start in range(0, count, EVALUATED_TOKENS):
+        total += read(slice(start, min(start + EVALUATED_TOKENS, count))).sum(dim=0, dtype=torch.float64)
     inner, length = np.zeros(count), np.zeros(count)
 
     def compare(part: slice, h: Tensor, output: Tensor) -> None:
@@ -110,14 +120,14 @@ def _sums(
     tokens: int,
     mean: Tensor,
     read: Callable[[slice], Tensor],
-    inference: Inference,
+    inference: Infer,
     told: Callable[[slice, Tensor, Tensor], None],
 ) -> Reconstruction:
     """The sums over `read(part)` of all parts, whose (part, h, ĥ) `told` hears of; mean: float64 [m]."""
     squared_error, squared_norm, deviation, active = (np.zeros(tokens) for _ in range(4))
     fired = torch.zeros(autoencoder.n, dtype=torch.bool)
-    for start in range(0, tokens, BATCH):
-        part = slice(start, min(start + BATCH, tokens))
+    for start in range(0, tokens, EVALUATED_TOKENS):
+        part = slice(start, min(start + EVALUATED_TOKENS, tokens))
         h = read(part)
         code = inference(autoencoder, h)
         output = autoencoder.decode(code)

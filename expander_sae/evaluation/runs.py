@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from expander_sae.errors import UserError
 from expander_sae.evaluation.cross_entropy import TRAIN_BASELINES, recovered, sequence_edges, spliced_sums
 from expander_sae.evaluation.reconstruction import reconstruct
 from expander_sae.evaluation.storage import storage
+from expander_sae.evaluation.trained import is_finite, load_trained
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
-from expander_sae.storage.files import write_json
-from expander_sae.training.run_folder import WEIGHTS
+from expander_sae.study.run import Evaluation, Run
+
+METRICS, DOCUMENTS = "metrics.parquet", "documents.parquet"
 
 BASELINES = {
     "ce_recovered": "ce_zero",
@@ -49,73 +52,117 @@ def _baselines(path: Path, splits: list[str]) -> dict[str, dict[str, float]]:
 
 def evaluate_run(
     folder: Path,
-    settings: dict[str, Any],
+    settings: Evaluation,
+    *,
     test_pool: Path,
     ce_pool: Path,
     model_file: Path,
     baseline: Path,
-    out_metrics: Path,
-    out_documents: Path,
-    out_timings: Path,
+    train_pool: Path | None = None,
     device: str = "cpu",
     backend: str = "auto",
-    train_pool: Path | None = None,
-) -> None:
-    """Evaluate the run in `folder` on held-out tokens and write its three files.
+) -> dict[str, Any]:
+    """Evaluate the run in `folder` on held-out tokens; its tables METRICS and DOCUMENTS are written there.
 
-    settings: inference (names), cross_entropy (the names among them whose reconstruction is
-    spliced into the model), test_tokens, ce_sequences; with train_cross_entropy the encoder's
-    reconstruction is also spliced in on the first ce_sequences documents of `train_pool`.
+    With `settings.train_cross_entropy` the encoder's reconstruction is also spliced in on the first
+    documents of `train_pool`, as many as of the ce pool.
 
     Metrics of reconstruction are over the tokens that the autoencoder encodes, those whose norm
     is at most its `norm_limit`; `encoded_share` tells how many these are. A run with a parameter
     that is not finite gets its storage and `diverged` = 1, and nothing else.
 
+    Returns:
+        The run's fingerprint, and the seconds that each measurement took.
+
     Raises:
         UserError: an unknown inference, a pool with too few tokens, a baseline without its rows.
     """
-    for name in settings["inference"]:
+    for name in settings.inference:
         inferences(name)
-    autoencoder = SparseAutoencoder.load(folder / WEIGHTS, device, backend)
-    about = autoencoder.about
-    rows = Rows({column: about["spec"][column] for column in tables.RUN_COLUMNS})
+    autoencoder, run = load_trained(folder, device, backend)
     test = Pool.open(test_pool)
-    if test.tokens < settings["test_tokens"]:
-        raise UserError(f"{test_pool}: {test.tokens} tokens, expected at least {settings['test_tokens']}")
+    if test.tokens < settings.test_tokens:
+        raise UserError(f"{test_pool}: {test.tokens} tokens, expected at least {settings.test_tokens}")
     texts = {"ce": Pool.open(ce_pool)}
-    if settings.get("train_cross_entropy", False):
-        texts["ce_train"] = _seen_in_training(train_pool, about["spec"], settings["ce_sequences"])
+    if settings.train_cross_entropy:
+        texts["ce_train"] = _seen_in_training(train_pool, run, settings.ce_sequences)
     reference = _baselines(baseline, list(texts))
-    seconds: dict[str, float] = {}
-    rows.add("none", "none", dict(storage(autoencoder)))
-    uncovered = 0 if autoencoder.mask is None else autoencoder.mask.uncovered_rows()
-    rows.add("none", "none", {"uncovered_rows": uncovered})
-    diverged = not is_finite(autoencoder)
-    broken = diverged
+    measured = _Measured(autoencoder, run, settings, is_finite(autoencoder))
+    measured.storage()
     # The encoder first: what it diverges on is diverged for every other inference too.
-    for name in sorted(settings["inference"], key=lambda name: name != "encoder"):
-        began = time.perf_counter()
-        if not broken:
-            summary = _reconstruction_rows(rows, autoencoder, test, settings["test_tokens"], name)
-            diverged |= not summary["relative_error"] <= 1
-        rows.add(name, "test", {"diverged": float(diverged)})
-        seconds[f"reconstruction_{name}"] = time.perf_counter() - began
-    spliced = [("ce", name) for name in settings["cross_entropy"]]
+    for name in sorted(settings.inference, key=lambda name: name != "encoder"):
+        measured.reconstruction(test, name)
+    spliced = [("ce", name) for name in settings.cross_entropy]
     spliced += [(split, "encoder") for split in texts if split != "ce"]
     model = LanguageModel.load(model_file, device)
-    for split, name in spliced if not broken else []:
+    for split, name in spliced if measured.finite else []:
+        measured.cross_entropy(model, texts[split], split, name, reference[split])
+    tables.write_metrics(measured.rows.metrics, folder / METRICS)
+    tables.write_documents(measured.rows.documents, folder / DOCUMENTS)
+    return {"fingerprint": autoencoder.about["fingerprint"], "seconds": measured.seconds}
+
+
+@dataclass
+class _Measured:
+    """A run under evaluation, its rows so far, and the seconds that they took."""
+
+    autoencoder: SparseAutoencoder
+    run: Run
+    settings: Evaluation
+    finite: bool
+
+    def __post_init__(self) -> None:
+        self.rows = Rows(self.run.columns)
+        self.diverged = not self.finite
+        self.seconds: dict[str, float] = {}
+
+    def storage(self) -> None:
+        """Bytes and values, which need no tokens."""
+        mask = self.autoencoder.mask
+        uncovered = 0 if mask is None else mask.uncovered_rows()
+        self.rows.add("none", "none", {**storage(self.autoencoder), "uncovered_rows": uncovered})
+
+    def reconstruction(self, pool: Pool, name: str) -> None:
+        """How well codes of this inference rebuild the test tokens, and whether it diverged."""
         began = time.perf_counter()
-        sequences = settings["ce_sequences"]
-        _cross_entropy_rows(rows, autoencoder, model, texts[split], sequences, name, split, reference[split])
-        seconds[f"cross_entropy_{name}{split.removeprefix('ce')}"] = time.perf_counter() - began
-    tables.write_metrics(rows.metrics, out_metrics)
-    tables.write_documents(rows.documents, out_documents)
-    write_json(out_timings, {"fingerprint": about["fingerprint"], "seconds": seconds})
+        if self.finite:
+            tokens, of = self.settings.test_tokens, self.autoencoder
+            encoded = encoded_rows(of, pool.activations[:tokens], pool.path, pool.norms[:tokens])
+            _, sums = reconstruct(of, pool.activations[encoded], inferences(name))
+            summary = sums.summary()
+            self.rows.add(name, "test", summary | {"encoded_share": encoded.size / tokens})
+            documents = pool.document[encoded]
+            for metric, values in (
+                ("relative_error", sums.token_relative_error),
+                ("squared_error", sums.squared_error),
+                ("squared_deviation", sums.squared_deviation),
+            ):
+                self.rows.add_documents(name, "test", metric, documents, values)
+            self.diverged |= not summary["relative_error"] <= 1
+        self.rows.add(name, "test", {"diverged": float(self.diverged)})
+        self.seconds[f"reconstruction_{name}"] = time.perf_counter() - began
 
-
-def is_finite(autoencoder: SparseAutoencoder) -> bool:
-    """Whether every parameter is finite."""
-    return all(bool(torch.isfinite(parameter).all()) for parameter in autoencoder.parameters())
+    def cross_entropy(
+        self, model: LanguageModel, pool: Pool, split: str, name: str, reference: dict[str, float]
+    ) -> None:
+        """What the model predicts of these documents with the reconstructions of this inference."""
+        began = time.perf_counter()
+        sequences = self.settings.ce_sequences
+        tokens = int(sequence_edges(pool, sequences)[-1])
+        spliced = np.array(pool.activations[:tokens])
+        encoded = self.autoencoder.encoded(spliced, pool.norms[:tokens]).numpy()
+        spliced[encoded], _ = reconstruct(self.autoencoder, spliced[encoded], inferences(name))
+        replacement = torch.from_numpy(spliced)
+        documents, sums, counts = spliced_sums(model, pool, replacement, self.run.layer, sequences)
+        entropy = float(sums.sum() / counts.sum())
+        recoveries = {
+            metric: recovered(reference[ablated], entropy, reference["ce_clean"])
+            for metric, ablated in BASELINES.items()
+            if ablated in reference
+        }
+        self.rows.add(name, split, {"ce": entropy} | recoveries)
+        self.rows.add_document_sums(name, split, "ce", zip(documents, sums, counts, strict=True))
+        self.seconds[f"cross_entropy_{name}{split.removeprefix('ce')}"] = time.perf_counter() - began
 
 
 def training_documents(train_pool: Path | None, sequences: int) -> tuple[Pool, str]:
@@ -132,53 +179,13 @@ def training_documents(train_pool: Path | None, sequences: int) -> tuple[Pool, s
     return pool, pool.prefix_digest(int(sequence_edges(pool, sequences)[-1]))
 
 
-def _seen_in_training(train_pool: Path | None, spec: dict[str, Any], sequences: int) -> Pool:
+def _seen_in_training(train_pool: Path | None, run: Run, sequences: int) -> Pool:
     pool, _ = training_documents(train_pool, sequences)
     tokens = int(sequence_edges(pool, sequences)[-1])
-    if tokens > spec["train_tokens"]:
+    if tokens > run.train_tokens:
         raise UserError(
             f"evaluation.train_cross_entropy: the first {sequences} documents of {pool.path} have {tokens} "
-            f"tokens, expected at most train_tokens = {spec['train_tokens']}"
+            f"tokens, expected at most train_tokens = {run.train_tokens}"
         )
     pool.verify()
     return pool
-
-
-def _reconstruction_rows(
-    rows: Rows, autoencoder: SparseAutoencoder, pool: Pool, tokens: int, name: str
-) -> dict[str, float]:
-    encoded = encoded_rows(autoencoder, pool.activations[:tokens], pool.path, pool.norms[:tokens])
-    _, sums = reconstruct(autoencoder, pool.activations[encoded], inferences(name))
-    summary = sums.summary()
-    rows.add(name, "test", summary | {"encoded_share": encoded.size / tokens})
-    documents = pool.document[encoded]
-    rows.add_documents(name, "test", "relative_error", documents, sums.token_relative_error)
-    rows.add_documents(name, "test", "squared_error", documents, sums.squared_error)
-    rows.add_documents(name, "test", "squared_deviation", documents, sums.squared_deviation)
-    return summary
-
-
-def _cross_entropy_rows(
-    rows: Rows,
-    autoencoder: SparseAutoencoder,
-    model: LanguageModel,
-    pool: Pool,
-    sequences: int,
-    name: str,
-    split: str,
-    reference: dict[str, float],
-) -> None:
-    tokens = int(sequence_edges(pool, sequences)[-1])
-    spliced = np.array(pool.activations[:tokens])
-    encoded = autoencoder.encoded(spliced, pool.norms[:tokens]).numpy()
-    spliced[encoded], _ = reconstruct(autoencoder, spliced[encoded], inferences(name))
-    layer = int(rows.columns["layer"])
-    documents, sums, counts = spliced_sums(model, pool, torch.from_numpy(spliced), layer, sequences)
-    entropy = float(sums.sum() / counts.sum())
-    clean = reference["ce_clean"]
-    values = {"ce": entropy}
-    for metric, ablated in BASELINES.items():
-        if ablated in reference:
-            values[metric] = recovered(reference[ablated], entropy, clean)
-    rows.add(name, split, values)
-    rows.add_document_sums(name, split, "ce", zip(documents, sums, counts, strict=True))

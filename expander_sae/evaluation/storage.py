@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from expander_sae.masks.recipe import describe
 from expander_sae.model.autoencoder import SparseAutoencoder
-from expander_sae.storage.files import canonical_json
 
 BYTES_PER_VALUE = 4
 """Weights are float32."""
-
-
-def row_index_bytes(m: int) -> int:
-    """Bytes of one row index: 2 up to m = 65,536."""
-    return 2 if m <= 1 << 16 else 4
 
 
 def storage(autoencoder: SparseAutoencoder) -> dict[str, int]:
@@ -26,26 +19,16 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, int]:
     storage_mask_recipe_bytes: the recipe that regenerates the rows; of a learned mask, which none
     does, the rows themselves.
     """
-    mask, own = autoencoder.mask, autoencoder.encoder_mask
-    everywhere = autoencoder.m * autoencoder.n
-    values = everywhere if mask is None else mask.edges
-    encoder = 0 if autoencoder.encoder is None else everywhere if own is None else own.edges
-    if mask is None:
-        rows_bytes = recipe_bytes = 0
-    else:
-        degree_bytes = 0 if mask.regular else autoencoder.n * row_index_bytes(autoencoder.m)
-        rows_bytes = mask.edges * row_index_bytes(autoencoder.m) + degree_bytes
-        recipe_bytes = len(canonical_json(describe(mask)).encode())
-        if mask.learned:
-            recipe_bytes += mask.edges * row_index_bytes(autoencoder.m)
-    values_bytes = values * BYTES_PER_VALUE
-    encoder_bytes = (encoder + autoencoder.n + autoencoder.m) * BYTES_PER_VALUE
+    decoder, free = autoencoder.decoder, autoencoder.free
+    encoder_values = 0 if free is None else free.count
+    values_bytes = decoder.count * BYTES_PER_VALUE
+    encoder_bytes = (encoder_values + autoencoder.n + autoencoder.m) * BYTES_PER_VALUE
     return {
-        "decoder_values": values,
-        "encoder_values": encoder,
+        "decoder_values": decoder.count,
+        "encoder_values": encoder_values,
         "storage_values_bytes": values_bytes,
-        "storage_values_rows_bytes": values_bytes + rows_bytes,
+        "storage_values_rows_bytes": values_bytes + decoder.row_bytes,
         "storage_encoder_bytes": encoder_bytes,
-        "storage_mask_recipe_bytes": recipe_bytes,
-        "storage_total_bytes": values_bytes + encoder_bytes + recipe_bytes,
+        "storage_mask_recipe_bytes": decoder.record_bytes,
+        "storage_total_bytes": values_bytes + encoder_bytes + decoder.record_bytes,
     }

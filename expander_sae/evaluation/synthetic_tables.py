@@ -47,8 +47,9 @@ def write_synthetic(
 ) -> None:
     """Recover planted codes by OMP with absolute selection at one d, and write the rows.
 
-    spec: m, n, d, k and sigma (lists), masks (seeds 0, 1, …) and trials on each. Metrics are
-    `exact_recovery` and `support_overlap`; the noiseless trials are documents of the former.
+    Args:
+        spec: m, n, d, k and sigma (lists), masks (seeds 0, 1, …) and trials on each. Metrics are
+            `exact_recovery` and `support_overlap`; the noiseless trials are documents of the former.
     """
     from expander_sae.evaluation.synthetic import Cell, recovery  # torch, which comparing does without
 

@@ -25,16 +25,17 @@ from expander_sae.storage.arrays import as_tensor
 class Fidelity:
     """How far another library's ReLU and its missing norm limit change an autoencoder.
 
-    tokens: on how many this was measured.
-    encoded_share: share of the tokens that the recipe encodes; it passes the others through, other
-        libraries encode them, too.
-    exact_share: share of the encoded tokens whose k kept values are all positive; for these the
-        export is exact up to rounding.
-    nonpositive_share: share of the kept values of encoded tokens that are 0 or less.
-    near_tie_share: share of the encoded tokens whose k-th and next pre-activations are equal up to
-        rounding, so that arithmetic in another order may select the other one.
-    relu: whether the other library sets kept values of 0 or less to 0. SAELens with our plug-in does not,
-        and its `forward` knows the norm limit.
+    Args:
+        tokens: on how many this was measured.
+        encoded_share: share of the tokens that the recipe encodes; it passes the others through, other
+            libraries encode them, too.
+        exact_share: share of the encoded tokens whose k kept values are all positive; for these the export is
+            exact up to rounding.
+        nonpositive_share: share of the kept values of encoded tokens that are 0 or less.
+        near_tie_share: share of the encoded tokens whose k-th and next pre-activations are equal up to
+            rounding, so that arithmetic in another order may select the other one.
+        relu: whether the other library sets kept values of 0 or less to 0. SAELens with our plug-in does not,
+            and its `forward` knows the norm limit.
     """
 
     tokens: int

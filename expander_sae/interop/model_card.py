@@ -39,10 +39,11 @@ def model_card(
 ) -> str:
     """Markdown with YAML front matter for the run in `folder` (weights and, if there, metrics.parquet).
 
-    licence, base_model, dataset: identifiers of the Hub, for the front matter.
-    table: a study's metrics.parquet; the settings beside this one become the frontier.
-    saelens: what the folder `saelens/` holds, ``dense`` or ``compact``; None where there is none.
-    fidelity: what was measured of that folder, if anything.
+    Args:
+        licence, base_model, dataset: identifiers of the Hub, for the front matter.
+        table: a study's metrics.parquet; the cells beside this one become the frontier.
+        saelens: what the folder `saelens/` holds, ``dense`` or ``compact``; None where there is none.
+        fidelity: what was measured of that folder, if anything.
 
     Raises:
         UserError: no weights, or an unreadable table.

@@ -31,8 +31,9 @@ _UNFOLDABLE = ("constant_norm_rescale", "layer_norm", "covariance_whitening")
 class ExpanderSAEConfig(SAEConfig):
     """k active features; the mask's recipe and checksum; ``tied``, ``warm_tied`` or ``independent``.
 
-    norm_limit: tokens above it were left out of training. `forward` passes them through; `encode` does not
-    know them from others.
+    Args:
+        norm_limit: tokens above it were left out of training. `forward` passes them through; `encode` does
+            not know them from others.
     """
 
     k: int = 100

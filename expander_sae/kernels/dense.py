@@ -12,13 +12,9 @@ from torch import Tensor
 
 from expander_sae.kernels.exact_topk import topk_of_columns
 from expander_sae.kernels.reference import BATCH_TILE, by_feature, summed_by_feature, tiles
+from expander_sae.machine.piece_sizes import GEMM_COMBINES, GEMM_CORRELATES
 
 _ELEMENTS = 1 << 23
-
-_GEMM_CORRELATES = 96
-_GEMM_COMBINES = 16
-"""Up to this many features per kept one, a matrix product over all features beats gathering the
-kept columns, which moves B·k·m numbers through memory (measured at m = 576, k = 64 on one core)."""
 
 
 def correlate(weight: Tensor, residual: Tensor) -> Tensor:
@@ -45,7 +41,7 @@ def correlate_at(weight: Tensor, residual: Tensor, index: Tensor) -> Tensor:
     """⟨w_j, residual[b]⟩ for j = index[b, s]: residual [B, m], index [B, k] -> [B, k]; 0 where j = -1."""
     batch, k = index.shape
     out = residual.new_empty(batch, k)
-    if weight.shape[0] <= _GEMM_CORRELATES * k:
+    if weight.shape[0] <= GEMM_CORRELATES * k:
         for tile in tiles(batch, BATCH_TILE):
             out[tile] = correlate(weight, residual[tile]).gather(1, index[tile].clamp(min=0))
         return out.masked_fill_(index < 0, 0)
@@ -66,7 +62,7 @@ def synthesize(weight: Tensor, index: Tensor, value: Tensor) -> Tensor:
     if index.shape[0] == 0 or index.shape[1] == 0:
         return value.new_zeros(index.shape[0], weight.shape[1])
     coefficient = value.masked_fill(index < 0, 0)
-    if weight.shape[0] <= _GEMM_COMBINES * index.shape[1]:
+    if weight.shape[0] <= GEMM_COMBINES * index.shape[1]:
         return _written_out(weight.shape[0], index, coefficient) @ weight
     return F.embedding_bag(index.clamp(min=0), weight, per_sample_weights=coefficient, mode="sum")
 
@@ -75,7 +71,7 @@ def scatter_outer(n: int, index: Tensor, coefficient: Tensor, residual: Tensor) 
     """Σ_b Σ_{s: index[b, s] = j} coefficient[b, s] · residual[b] as [n, m], zero where never picked."""
     if index.numel() == 0:
         return residual.new_zeros(n, residual.shape[1])
-    if n <= _GEMM_COMBINES * index.shape[1]:
+    if n <= GEMM_COMBINES * index.shape[1]:
         return _written_out(n, index, coefficient.masked_fill(index < 0, 0)).t() @ residual
     order, starts = by_feature(index, n)
     sample = torch.div(order, index.shape[1], rounding_mode="floor")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from expander_sae.kernels import threads
+from expander_sae.machine.piece_sizes import GRAM_BYTES
 
-_GRAM_BYTES = 1 << 30
 _SCORE_BYTES = 1 << 28
 
 
@@ -25,7 +25,7 @@ def serves(weight: Tensor, batch: int, k: int) -> bool:
     if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.float64) or not _has_numba():
         return False
     # Correlating anew would cost batch·k·n·m.
-    return n * n * weight.element_size() <= _GRAM_BYTES and 2 * batch * k >= n
+    return n * n * weight.element_size() <= GRAM_BYTES and 2 * batch * k >= n
 
 
 def omp(weight: Tensor, target: Tensor, limit: Tensor, k: int, absolute: bool) -> tuple[Tensor, Tensor]:

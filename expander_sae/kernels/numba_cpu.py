@@ -22,10 +22,7 @@ from expander_sae.kernels import numba_gathers as gathers
 from expander_sae.kernels import numba_loops as loops
 from expander_sae.kernels import numba_tied as tied
 from expander_sae.kernels import threads
-from expander_sae.kernels.numba_vectors import LANES
-
-_CHUNK = 8192
-"""Features scored at a time, so that 64 lanes of scores stay in a near cache."""
+from expander_sae.machine.piece_sizes import LANES, SCORED_FEATURES
 
 _scratch = threading.local()
 
@@ -92,7 +89,7 @@ def _topk_tiles(
     start: int,
     stop: int,
 ) -> None:
-    scores = _kept_scratch(min(rows.shape[0], _CHUNK), values.dtype)
+    scores = _kept_scratch(min(rows.shape[0], SCORED_FEATURES), values.dtype)
     loops.correlate_topk(values, rows, residual, bias, index, value, scores, start, stop)
 
 

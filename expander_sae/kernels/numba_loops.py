@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from expander_sae.kernels.numba_vectors import LANES, lanes_reaching, lowest_bit, score_block
+from expander_sae.kernels.numba_vectors import lanes_reaching, lowest_bit, score_block
+from expander_sae.machine.piece_sizes import LANES
 
 _compiled = njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
 _exact = njit(cache=True, nogil=True)

@@ -13,7 +13,8 @@ import numpy as np
 from numba import njit
 
 from expander_sae.kernels.numba_loops import load_panel
-from expander_sae.kernels.numba_vectors import LANES, best_columns
+from expander_sae.kernels.numba_vectors import best_columns
+from expander_sae.machine.piece_sizes import LANES
 
 _compiled = njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
 

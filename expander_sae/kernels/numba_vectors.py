@@ -16,7 +16,8 @@ from numba.core import cgutils
 from numba.core.typing import Signature
 from numba.extending import intrinsic
 
-LANES = 64
+from expander_sae.machine.piece_sizes import LANES
+
 _VECTOR_BYTES = 64
 _CONTRACT = ("contract",)
 _INT64 = ir.IntType(64)

@@ -123,7 +123,8 @@ def grouped_outer_kernel(
 ):  # fmt: skip
     """The sums of `outer_kernel`, one feature a program: in a fixed order, without atomics.
 
-    order: places b · k + s in order of feature; those of feature j are starts[j] to starts[j + 1].
+    Args:
+        order: places b · k + s in order of feature; those of feature j are starts[j] to starts[j + 1].
     """
     column = tl.program_id(0).to(tl.int64)
     entry = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)

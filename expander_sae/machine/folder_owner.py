@@ -4,6 +4,9 @@ Snakemake locks a folder but does not say for whom, and its lock outlives a kill
 keeps a record of its process from before it locks until it ends. While one of these processes, or a
 job that it started, is alive, the folder is taken. Snakemake called by hand lets runs side by side that
 make different files: there is a record for each.
+
+The lock between processes is the kernel's, by `fcntl`: the library filelock would replace two lines here, and
+neither the records nor the search for jobs, which are what a lock cannot tell.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from expander_sae.errors import UserError
-from expander_sae.masks.recipe import Mask, MaskRecipe, regenerate
-from expander_sae.masks.supports import learned
+from expander_sae.masks.recipe import Mask, MaskRecipe, row_index_bytes
 
 SUPPORT = "pruned_retuned"
 
@@ -39,7 +38,7 @@ def prune(columns: Tensor, d: int, seed: int) -> tuple[Mask, Tensor]:
 
 def packed(mask: Mask) -> Tensor:
     """The rows [n, d] of a learned mask: uint16 up to m = 65,536, int32 above."""
-    kind = torch.uint16 if mask.recipe.m <= 1 << 16 else torch.int32
+    kind = torch.uint16 if row_index_bytes(mask.recipe.m) == 2 else torch.int32
     return torch.from_numpy(mask.rows.astype(np.int64)).to(kind)
 
 
@@ -66,30 +65,3 @@ def unpacked(record: dict[str, Any], rows: Tensor, origin: str | Path) -> Mask:
             f"{origin}: rows have sha256 {mask.sha256}, expected {record['sha256']}; was the file altered?"
         )
     return mask
-
-
-def stored_mask(header: dict[str, Any], tensors: dict[str, Tensor], origin: str | Path) -> Mask | None:
-    """The mask of a weights file with this header and these tensors; None where its decoder is dense.
-
-    What the header says is compared with the tensors before anything of that size is made.
-
-    Raises:
-        UserError: the mask is malformed, of another size than the tensors, or not the recorded one.
-        KeyError, TypeError: header or tensors lack something.
-    """
-    shape, record = header["shape"], header["mask"]
-    if not all(type(shape[key]) is int for key in ("m", "n", "k")):
-        raise UserError(f"{origin}: shape {shape!r}, expected whole numbers m, n and k")
-    m, n, values = (tensors[name].numel() for name in ("b_dec", "b_enc", "values"))
-    if (shape["m"], shape["n"]) != (m, n):
-        raise UserError(
-            f"{origin}: m = {shape['m']}, n = {shape['n']} beside biases of {m} and {n}; was it altered?"
-        )
-    for name, dense in (("values", record is None), ("encoder", header["encoder"] == "full")):
-        if dense and tensors[name].numel() != m * n:
-            raise UserError(f"{origin}: {tensors[name].numel()} {name}, expected {m}·{n}; was it altered?")
-    if record is None:
-        return None
-    if learned(record["recipe"]["family"]):
-        return unpacked(record, tensors["rows"], origin)
-    return regenerate(record["recipe"], record["sha256"], origin, (m, n, values))

@@ -126,11 +126,21 @@ class Mask:
         return int((self.row_degrees() == 0).sum())
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of explicit row indices, and of column degrees where these differ."""
+        return (self.edges + (0 if self.regular else self.recipe.n)) * row_index_bytes(self.recipe.m)
+
+    @property
     def sha256(self) -> str:
         """Checksum of the degrees and the true rows, as little-endian int32."""
         content = hashlib.sha256(self.degrees.astype("<i4").tobytes())
         content.update(self.rows[self.valid()].astype("<i4").tobytes())
         return content.hexdigest()
+
+
+def row_index_bytes(m: int) -> int:
+    """Bytes of one row index: 2 up to m = 65,536."""
+    return 2 if m <= 1 << 16 else 4
 
 
 def write_mask(spec: dict[str, Any], path: str | Path) -> None:

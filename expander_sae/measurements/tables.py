@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from expander_sae.errors import UserError
-from expander_sae.storage.files import AGAIN, atomic_path
-from expander_sae.storage.seals import KEY, UNSEALED, agree, check_recorded, check_seal, seal
+from expander_sae.storage.files import AGAIN
+from expander_sae.storage.parquet_files import open_sealed, sealed_writer
+from expander_sae.storage.seals import check_recorded
 from expander_sae.study import run
 
 _ARROW = {str: pa.string(), int: pa.int64()}
@@ -73,16 +74,13 @@ def _key(columns: Mapping[str, pa.DataType]) -> list[str]:
 def _write(
     rows: pa.Table, columns: Mapping[str, pa.DataType], path: str | Path, about: str | None = None
 ) -> None:
-    """about: text kept in the file. With it the file is made small, since it is to be kept for good."""
+    """Write a table; with `about`, text kept in the file, as small as can be, since it is kept for good."""
     rows = rows.sort_by([(name, "ascending") for name in _key(columns)])
     options: dict[str, Any] = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
     if about is not None:
         options |= {"compression_level": 19, "write_statistics": False}
-    with atomic_path(path) as temporary:
-        with pq.ParquetWriter(temporary, rows.schema, **options) as writer:
-            writer.write_table(rows)
-            writer.add_key_value_metadata({KEY: UNSEALED} | ({} if about is None else {ABOUT: about}))
-        seal(temporary)
+    with sealed_writer(path, rows.schema, {} if about is None else {ABOUT: about}, **options) as writer:
+        writer.write_table(rows)
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, pa.DataType]) -> pa.Table:
@@ -111,12 +109,8 @@ def write_timings(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
 
 
 def _read(path: str | Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
-    sealed = check_seal(path)
     try:
-        # ParquetFile, not read_table: the folders' names are no columns.
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if not agree(sealed, file.metadata.metadata or {}):
-                raise OSError("its seal is damaged")
+        with open_sealed(path, page_checksum_verification=True) as file:
             table = file.read()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet table ({error}); {AGAIN}") from None
@@ -214,7 +208,8 @@ def _curve(path: Path, columns: Mapping[str, Any]) -> pa.Table:
 def record(parts: Iterable[str | Path], table: str, seed: int | None, about: str, out: str | Path) -> None:
     """Keep the rows of one seed, or all, of some `metrics` or `documents` tables.
 
-    about: what the rows come from, kept in the file.
+    Args:
+        about: what the rows come from, kept in the file.
     """
     columns = {"metrics": METRICS, "documents": DOCUMENTS}[table]
     rows = pa.concat_tables([_read(part, columns) for part in parts])

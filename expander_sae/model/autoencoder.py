@@ -8,10 +8,8 @@ with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,46 +17,45 @@ import torch
 from torch import Tensor, nn
 
 from expander_sae.errors import UserError
-from expander_sae.kernels import backends
-from expander_sae.kernels.autograd import columns_and_inverse, through_unit_columns, unit_columns
-from expander_sae.kernels.tied import tied_reconstruction, tied_step
-from expander_sae.masks.learned import packed, stored_mask
-from expander_sae.masks.recipe import Mask, describe
-from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
+from expander_sae.masks.recipe import Mask, MaskRecipe
+from expander_sae.masks.supports import described
+from expander_sae.model.columns import Columns
+from expander_sae.model.dense import check_size, dense_recipe
+from expander_sae.model.dictionary import Dictionary, SparseCode
+from expander_sae.model.encoders import ENCODERS
 from expander_sae.storage.arrays import as_tensor, norms_of
 from expander_sae.storage.files import canonical_json
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 
-ENCODERS = ("tied", "warm_tied", "independent", "own_support", "full")
 FORMAT = "expander-sae/1"
 
 
 class SparseAutoencoder(nn.Module):
-    """A TopK autoencoder with parameters O(d·n).
+    """A TopK autoencoder, sparse with parameters O(d·n).
 
-    Parameters: values V [n, w] (dense: [n, m]), encoder E on a support of its own or of V's shape
-    unless tied, b_enc [n], b_dec [m].
+    Parameters: those of the decoder's columns, such as values V [n, w] (dense: [n, m]); those of a free
+    encoder, such as `encoder`, of V's shape or on a support of its own; b_enc [n]; b_dec [m].
 
     Args:
         m, n, k: residual width, features, active features per token.
-        mask: support of the columns; None is a dense dictionary.
-        encoder: ``tied``; ``warm_tied``, free but started at W; ``independent``, free and random; for
-            sparse decoders also ``own_support``, free and random on an independent mask of the same
-            family, and ``full``, free, random and dense.
+        mask: support of the columns, or the recipe of a support; None is a dense dictionary.
+        encoder: one of `ENCODERS`: ``tied``; ``warm_tied``, free but started at W; ``independent``, free and
+            random; for sparse decoders also ``own_support``, free and random on an independent mask of the
+            same family, and ``full``, free, random and dense.
         backend: kernels of a sparse dictionary, see `expander_sae.kernels.backends.select`.
 
-    Attribute `about`: JSON values that travel with the weights, such as `norm_limit`, the norm above
-    which tokens are passed through and not encoded.
+    Attributes:
+        decoder: the columns of W, see model/columns.py.
+        free: those of a free encoder; None where it is tied.
+        about: JSON values that travel with the weights, such as `norm_limit`, the norm above which tokens
+            are passed through and not encoded.
 
     Raises:
         UserError: k > n, an unknown encoder, an encoder that needs a mask and has none, or a mask of
             another shape.
     """
 
-    rows: Tensor | None
-    valid: Tensor | None
-    encoder_rows: Tensor | None
-    encoder_valid: Tensor | None
+    values: nn.Parameter
     encoder: nn.Parameter | None
 
     def __init__(
@@ -66,7 +63,7 @@ class SparseAutoencoder(nn.Module):
         m: int,
         n: int,
         k: int,
-        mask: Mask | None = None,
+        mask: Mask | MaskRecipe | None = None,
         encoder: str = "tied",
         backend: str = "auto",
         dtype: torch.dtype = torch.float32,
@@ -76,39 +73,46 @@ class SparseAutoencoder(nn.Module):
             raise UserError(f"k: found {k}, expected 1 to n = {n}")
         if encoder not in ENCODERS:
             raise UserError(f"encoder: found {encoder!r}, expected one of {', '.join(ENCODERS)}")
-        if mask is not None and (mask.recipe.m, mask.recipe.n) != (m, n):
-            raise UserError(f"mask: found {mask.recipe.m}×{mask.recipe.n}, expected m×n = {m}×{n}")
-        self.m, self.n, self.k = m, n, k
-        self.mask, self.encoder_kind, self.backend = mask, encoder, backend
+        support = dense_recipe(m, n) if mask is None else mask
+        recipe = support.recipe if isinstance(support, Mask) else support
+        if (recipe.m, recipe.n) != (m, n):
+            raise UserError(f"mask: found {recipe.m}×{recipe.n}, expected m×n = {m}×{n}")
+        self.m, self.n, self.d, self.k = m, n, recipe.d, k
+        self.encoder_kind, self.backend = encoder, backend
         self.about: dict[str, Any] = {}
-        self.encoder_mask = self._support_of_encoder()
-        self.values = nn.Parameter(torch.zeros(n, _width(mask, m), dtype=dtype))
-        encoder_width = _width(self.encoder_mask, m)
-        self.encoder = None if encoder == "tied" else nn.Parameter(torch.zeros(n, encoder_width, dtype=dtype))
+        decoder: Columns = described(recipe.family).columns()(support, backend, dtype)
+        # In a tuple, so that torch takes neither for a submodule: its parameters would get longer names.
+        self._columns = decoder, decoder.encoder(encoder)
+        for name, parameter in decoder.named_parameters():
+            self.register_parameter(name, parameter)
+        self.register_parameter("encoder", None)
+        for name, parameter in self.free.named_parameters() if self.free else ():
+            self.register_parameter(_of_encoder(name), parameter)
         self.b_enc = nn.Parameter(torch.zeros(n, dtype=dtype))
         self.b_dec = nn.Parameter(torch.zeros(m, dtype=dtype))
-        apart = self.encoder_mask if self.encoder_mask is not mask else None
-        for prefix, support in (("", mask), ("encoder_", apart)):
-            rows = None if support is None else torch.from_numpy(support.rows)
-            valid = None if support is None or support.regular else torch.from_numpy(support.valid())
-            self.register_buffer(f"{prefix}rows", rows, persistent=False)
-            self.register_buffer(f"{prefix}valid", valid, persistent=False)
-
-    def _support_of_encoder(self) -> Mask | None:
-        """Where E may be nonzero; None is everywhere."""
-        if self.encoder_kind not in ("own_support", "full"):
-            return self.mask
-        if self.mask is None:
-            raise UserError(
-                f"encoder: found {self.encoder_kind!r} for a dense dictionary, expected tied, warm_tied or "
-                "independent"
-            )
-        return None if self.encoder_kind == "full" else self.mask.recipe.generate("encoder_mask")
 
     @property
-    def d(self) -> int:
-        """Nonzeros a column: the recipe's d; m for a dense dictionary."""
-        return self.m if self.mask is None else self.mask.recipe.d
+    def decoder(self) -> Columns:
+        return self._columns[0]
+
+    @property
+    def free(self) -> Columns | None:
+        return self._columns[1]
+
+    @property
+    def mask(self) -> Mask | None:
+        """Where W may be nonzero; None where no mask says so."""
+        return self.decoder.mask
+
+    @property
+    def encoder_mask(self) -> Mask | None:
+        """Where E may be nonzero; None is everywhere."""
+        return self.mask if self.free is None else self.free.mask
+
+    def _apply(self, fn: Any, recurse: bool = True) -> SparseAutoencoder:
+        for columns in filter(None, self._columns):
+            columns._apply(fn)
+        return super()._apply(fn, recurse)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -116,54 +120,22 @@ class SparseAutoencoder(nn.Module):
 
         A full encoder is N(0, 1)/√m.
         """
-
-        def draw(parameter: Tensor, d: int) -> Tensor:
-            # Drawn in float32 on the CPU, so that every dtype and device starts from one point.
-            return torch.randn(parameter.shape, generator=generator) / d**0.5
-
-        self.values.copy_(draw(self.values, self.d))
+        self.decoder.initialise(generator)
         self.b_enc.zero_()
         self.b_dec.zero_()
-        if self.encoder is not None:
-            if self.encoder_kind == "warm_tied":
-                self.encoder.copy_(self._columns())
-            else:
-                self.encoder.copy_(draw(self.encoder, self.m if self.encoder_kind == "full" else self.d))
-
-    def _on_support(self, values: Tensor) -> Tensor:
-        return values if self.valid is None else values * self.valid
-
-    def _columns(self) -> Tensor:
-        return unit_columns(self._on_support(self.values))
-
-    def _as_dictionary(self, columns: Tensor, rows: Tensor | None) -> Dictionary:
-        if rows is None:
-            return DenseDictionary(columns)
-        return SparseDictionary(columns, rows, self.m, self._kernels(columns.shape[1]))
-
-    def _kernels(self, width: int) -> ModuleType:
-        return backends.select(self.backend, self.b_dec.device, self.m, width, self.b_dec.dtype)
-
-    def _backend(self) -> ModuleType | None:
-        """Kernels of the decoder; none of its own where it is dense."""
-        return None if self.rows is None else self._kernels(self.values.shape[1])
+        if self.free is None:
+            return
+        if self.encoder_kind == "warm_tied":
+            self.free.start_at(self.decoder)
+        else:
+            self.free.initialise(generator)
 
     def dictionary(self) -> Dictionary:
-        """The decoder W, unit-norm columns; differentiable in V."""
-        return self._as_dictionary(self._columns(), self.rows)
-
-    @property
-    def encoder_support(self) -> tuple[Tensor | None, Tensor | None]:
-        """(rows, valid places) of E; None is everywhere."""
-        if self.encoder_mask is self.mask:
-            return self.rows, self.valid
-        return self.encoder_rows, self.encoder_valid
+        """The decoder W, unit-norm columns; differentiable in its parameters."""
+        return self.decoder.dictionary()
 
     def _encoder_on(self, decoder: Dictionary) -> Dictionary:
-        if self.encoder is None:
-            return decoder
-        rows, valid = self.encoder_support
-        return self._as_dictionary(self.encoder if valid is None else self.encoder * valid, rows)
+        return decoder if self.free is None else self.free.dictionary()
 
     def own(self, values: Tensor | np.ndarray) -> Tensor:
         """A tensor or an array as a tensor of the autoencoder's device and dtype."""
@@ -241,11 +213,10 @@ class SparseAutoencoder(nn.Module):
         starts from: it costs O(B·k·w), not O(B·n·w). Raises `UserError` for another shape.
         """
         self._check_rows(activations)
-        if self.encoder is None:
-            rebuilt, index, value = tied_reconstruction(
-                self._columns(), self.b_enc, self.b_dec, activations, self.k, self.rows, self._backend()
-            )
-            return rebuilt, SparseCode(index, value)
+        if self.free is None:
+            fused = self.decoder.tied(self.b_enc, self.b_dec, activations, self.k)
+            if fused is not None:
+                return fused[0], SparseCode(*fused[1:])
         decoder = self.dictionary()
         encoder = self._encoder_on(decoder)
         centred = activations - self.b_dec
@@ -260,25 +231,35 @@ class SparseAutoencoder(nn.Module):
         The same numbers as autograd gives, but faster where the encoder is tied: to the last bit in float32
         and float64 on a CPU. Parameters that need no gradient get none. Hooks are not called.
         """
-        if self.encoder is not None:
+        tied = self.free is None
+        step = self.decoder.tied_step(self.b_enc, self.b_dec, activations, self.k) if tied else None
+        if step is None:
             self.zero_grad(set_to_none=True)
             rebuilt, code = self(activations)
             (rebuilt - activations).square().sum(dim=1).mean().backward()
             return rebuilt.detach(), SparseCode(code.index, code.value.detach())
-        with torch.no_grad():
-            columns, inverse = columns_and_inverse(self._on_support(self.values))
-            step = tied_step(columns, self.b_enc, self.b_dec, activations, self.k, self.rows, self._backend())
-            d_values = self._on_support(through_unit_columns(step.d_columns, columns, inverse))
-        parameters = (self.values, self.b_enc, self.b_dec)
-        for parameter, gradient in zip(parameters, (d_values, step.d_enc, step.d_dec), strict=True):
+        for parameter, gradient in ((self.b_enc, step.d_enc), (self.b_dec, step.d_dec)):
             parameter.grad = gradient if parameter.requires_grad else None
         return step.rebuilt, SparseCode(step.index, step.value)
 
     def undisturbed(self, activations: Tensor) -> AbstractContextManager[None]:
         """For a training step on these: see `kernels.threads.undisturbed`, where the backend wants it."""
-        own = getattr(self._backend(), "undisturbed", None)
+        own = getattr(self.decoder.kernels(), "undisturbed", None)
         largest = max(activations.numel(), *(parameter.numel() for parameter in self.parameters()))
         return nullcontext() if own is None else own(largest)
+
+    @torch.no_grad()
+    def aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> int:
+        """Turn features[i], decoder and free encoder, to residual[drawn[i]] and set its b_enc to 0.
+
+        One whose sample vanishes on its support stays as it is. Returns how many were turned.
+        """
+        usable = self.decoder.aim(features, residual, drawn)
+        features, drawn = features[usable], drawn[usable]
+        if self.free is not None:
+            self.free.aim(features, residual, drawn)
+        self.b_enc[features] = 0
+        return int(features.numel())
 
     @torch.no_grad()
     def rescale(self, factor: float) -> None:
@@ -288,12 +269,6 @@ class SparseAutoencoder(nn.Module):
         """
         self.b_enc.div_(factor)
         self.b_dec.div_(factor)
-
-    def _on_edges(self) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-        """(name, parameter, its true places or None for all) of what lies on a support."""
-        yield "values", self.values, self.valid
-        if self.encoder is not None:
-            yield "encoder", self.encoder, self.encoder_support[1]
 
     def save(self, path: str | Path, **metadata: Any) -> Path:
         """Write one safetensors file, true values only, biases, and the mask as a recipe; returns its path.
@@ -313,23 +288,29 @@ class SparseAutoencoder(nn.Module):
                 canonical_json(value)
             except (TypeError, ValueError, RecursionError):
                 raise UserError(f"{key}: found {type(value).__name__}, expected a JSON value") from None
-        tensors = {"b_enc": self.b_enc.detach(), "b_dec": self.b_dec.detach()}
-        for name, parameter, valid in self._on_edges():
-            kept = parameter.detach()
-            tensors[name] = kept if valid is None else kept[valid]
-        if self.mask is not None and self.mask.learned:
-            tensors["rows"] = packed(self.mask)
+        tensors = {"b_enc": self.b_enc.detach(), "b_dec": self.b_dec.detach(), **self.decoder.tensors()}
+        if self.free is not None:
+            tensors |= {_of_encoder(name): tensor for name, tensor in self.free.tensors().items()}
         header: dict[str, Any] = {
             "format": FORMAT,
             "shape": {"m": self.m, "n": self.n, "k": self.k},
             "encoder": self.encoder_kind,
-            "mask": None if self.mask is None else describe(self.mask),
+            "mask": self.decoder.record(),
             "about": self.about | metadata,
         }
         if self.encoder_mask is not None and self.encoder_mask is not self.mask:
             header["encoder_mask"] = {"sha256": self.encoder_mask.sha256}
         save_tensors(tensors, path, header)
         return path
+
+    @torch.no_grad()
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        self.decoder.restore(tensors)
+        if self.free is not None:
+            names = {_of_encoder(name): name for name, _ in self.free.named_parameters()}
+            self.free.restore({names[name]: tensor for name, tensor in tensors.items() if name in names})
+        for bias, stored in ((self.b_enc, tensors["b_enc"]), (self.b_dec, tensors["b_dec"])):
+            bias.copy_(stored)
 
     @classmethod
     def load(
@@ -344,32 +325,46 @@ class SparseAutoencoder(nn.Module):
         if header.get("format") != FORMAT:
             raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}")
         try:
-            mask = stored_mask(header, tensors, path)
             loaded = cls(
                 **header["shape"],
-                mask=mask,
+                mask=_recorded_support(header, tensors, path),
                 encoder=header["encoder"],
                 backend=backend,
                 dtype=tensors["b_enc"].dtype,
             )
             _verify_encoder(loaded, header.get("encoder_mask"), path)
-            places = {name: valid for name, _, valid in loaded._on_edges()}
-            with torch.no_grad():
-                for name, parameter in loaded.named_parameters():
-                    if (valid := places.get(name)) is not None:
-                        parameter[valid] = tensors[name]
-                    elif parameter.shape != tensors[name].shape:
-                        raise ValueError(f"{name} has shape {list(tensors[name].shape)}")
-                    else:
-                        parameter.copy_(tensors[name])
+            loaded._restore(tensors)
             loaded.about = header["about"]
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(f"{path}: damaged weights ({error})") from None
         return loaded.to(device)
 
 
-def _width(mask: Mask | None, m: int) -> int:
-    return m if mask is None else mask.width
+def _of_encoder(name: str) -> str:
+    """What a free encoder's parameter is called beside the decoder's."""
+    return "encoder" if name == "values" else f"encoder_{name}"
+
+
+def _recorded_support(
+    header: dict[str, Any], tensors: dict[str, Tensor], origin: str | Path
+) -> Mask | MaskRecipe | None:
+    """The support that a weights file records; None where its decoder is dense.
+
+    What the header says is compared with the tensors before anything of that size is made.
+    """
+    shape, record = header["shape"], header["mask"]
+    if not all(type(shape[key]) is int for key in ("m", "n", "k")):
+        raise UserError(f"{origin}: shape {shape!r}, expected whole numbers m, n and k")
+    m, n = (tensors[name].numel() for name in ("b_dec", "b_enc"))
+    if (shape["m"], shape["n"]) != (m, n):
+        raise UserError(
+            f"{origin}: m = {shape['m']}, n = {shape['n']} beside biases of {m} and {n}; was it altered?"
+        )
+    if header["encoder"] == "full":
+        check_size("encoder", tensors, origin)
+    family = "dense" if record is None else record["recipe"]["family"]
+    kind: type[Columns] = described(family).columns()
+    return kind.recorded(record, tensors, origin)
 
 
 def _verify_encoder(loaded: SparseAutoencoder, record: dict[str, Any] | None, path: str | Path) -> None:

@@ -6,6 +6,7 @@ and metrics run on either without knowing which.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
@@ -20,7 +21,14 @@ from expander_sae.kernels import autograd, backends, dense
 class SparseCode:
     """At most k features a sample.
 
-    index: int64 [B, k]; −1 marks an empty place. value: [B, k]; 0 in an empty place.
+    Args:
+        index: int64 [B, k]; −1 marks an empty place.
+        value: [B, k]; 0 in an empty place.
+
+    Examples:
+        >>> code = SparseCode(torch.tensor([[3, 0], [3, -1]]), torch.tensor([[2.0, -0.5], [1.0, 0.0]]))
+        >>> code.counts(n=4)  # feature 3 fires twice, feature 0 once
+        tensor([1, 0, 0, 2])
     """
 
     index: Tensor
@@ -60,7 +68,8 @@ class Dictionary(Protocol):
     ) -> Tensor:
         """Entries of Wᵀr + bias at index [B, k]: [B, k]; 0 where index is −1.
 
-        known: these entries where `correlate_topk` has just computed them.
+        Args:
+            known: these entries where `correlate_topk` has just computed them.
         """
         ...
 
@@ -78,6 +87,10 @@ class Dictionary(Protocol):
 
     def norms(self) -> Tensor:
         """Euclidean norm of each column: [n]."""
+        ...
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Dictionary:
+        """The dictionary of these columns after `change` of their stored entries, to any dtype."""
         ...
 
 
@@ -105,6 +118,7 @@ class SparseDictionary:
         self.values = values
         self.rows = rows
         self.m = m
+        self._asked = backend
         if isinstance(backend, str):
             backend = backends.select(backend, values.device, m, values.shape[1], values.dtype)
         self.backend = backend
@@ -148,6 +162,9 @@ class SparseDictionary:
 
     def norms(self) -> Tensor:
         return self.values.detach().norm(dim=1)
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> SparseDictionary:
+        return SparseDictionary(change(self.values), self.rows, self.m, self._asked)
 
 
 class DenseDictionary:
@@ -195,3 +212,6 @@ class DenseDictionary:
 
     def norms(self) -> Tensor:
         return self.weight.detach().norm(dim=1)
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> DenseDictionary:
+        return DenseDictionary(change(self.weight))

@@ -1,69 +1,104 @@
-"""Inference: anything that maps activations to a sparse code. Evaluation does not know which one it runs.
+"""The one table of inferences: whatever maps activations to a sparse code. Evaluation asks not which.
 
 All pursuits select by signed correlation, as the encoder's top-k does, decode h − b_dec on the same
 frozen decoder and keep at most k features.
+
+The table names code as ``module:name`` and imports it when it is used, so that configurations are checked
+with it without torch.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from functools import partial
-
-from torch import Tensor
+from dataclasses import dataclass, replace
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 from expander_sae.errors import UserError
-from expander_sae.model.autoencoder import SparseAutoencoder
-from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
-from expander_sae.pursuit.block_omp import block_omp
-from expander_sae.pursuit.cosamp import cosamp
-from expander_sae.pursuit.niht import niht
-from expander_sae.pursuit.omp import omp
-from expander_sae.storage.arrays import HALF
 
-Inference = Callable[[SparseAutoencoder, Tensor], SparseCode]
-Pursuit = Callable[..., SparseCode]
-"""(dictionary, target [B, m], k, selection=...) -> code."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from expander_sae.model.autoencoder import SparseAutoencoder
+    from expander_sae.model.dictionary import SparseCode
 
 
-def _encoder(autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
-    return autoencoder.encode(activations)
+@dataclass(frozen=True)
+class Inference:
+    """One inference, called as (autoencoder, activations [B, m]) -> code.
+
+    Args:
+        name: in configurations, tables and commands.
+        function: what is called.
+        counts: what the whole number behind the name counts, such as the 4 of ``block_omp_4``; "" for none.
+        everywhere: a configuration may measure all of a run with it (`evaluation.inference`), and not only
+            compare pursuits (`evaluation.pursuits`).
+        label: in figures and tables.
+        look: how figures draw it: colour, marker, line, its width, marker size.
+        number: of one that counts, once its name is read; given to `function` as `number`.
+    """
+
+    name: str
+    function: str | Callable[..., SparseCode]
+    counts: str = ""
+    everywhere: bool = False
+    label: str = ""
+    look: tuple[str, str, str, float, float] | None = None
+    number: int | None = None
+
+    def __call__(self, autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
+        return self._call(autoencoder, activations)
+
+    def _call(self, *arguments: Any, **keywords: Any) -> SparseCode:
+        function: Any = resolve_name(self.function) if isinstance(self.function, str) else self.function
+        return function(*arguments, **keywords, **({} if self.number is None else {"number": self.number}))
+
+    @property
+    def shown(self) -> str:
+        """The name as an error message lists it."""
+        return f"{self.name}_L with L {self.counts}" if self.counts else self.name
 
 
-def _pursued(pursuit: Pursuit, autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
-    dtype = autoencoder.b_dec.dtype
-    if dtype in HALF:
+class Pursuit(Inference):
+    """A pursuit on the decoder; its function is (dictionary, target [B, m], k, selection=...) -> code."""
+
+    def __call__(self, autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
+        dictionary, offset = autoencoder.dictionary(), autoencoder.b_dec.detach()
+        if offset.element_size() > 2:
+            return self._call(dictionary, activations - offset, autoencoder.k, selection="signed")
         # Least squares and the rules to stop need more digits than 16 bits have.
-        centred = activations.float() - autoencoder.b_dec.detach().float()
-        code = pursuit(_in_float32(autoencoder), centred, autoencoder.k, selection="signed")
-        return SparseCode(code.index, code.value.to(dtype))
-    centred = activations - autoencoder.b_dec.detach()
-    return pursuit(autoencoder.dictionary(), centred, autoencoder.k, selection="signed")
-
-
-def _in_float32(autoencoder: SparseAutoencoder) -> Dictionary:
-    """The decoder of an autoencoder of 16 bits, its columns as they are."""
-    decoder = autoencoder.dictionary()
-    if isinstance(decoder, SparseDictionary):
-        return SparseDictionary(decoder.values.detach().float(), decoder.rows, decoder.m, autoencoder.backend)
-    assert isinstance(decoder, DenseDictionary)
-    return DenseDictionary(decoder.weight.detach().float())
-
-
-def _block_omp(block: int, autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
-    """`block` columns a round; no round can take more than the k that there is room for."""
-    # One column a round is OMP, for which a backend may have a faster pursuit of its own.
-    pursuit = omp if block == 1 else partial(block_omp, block=min(block, autoencoder.k))
-    return _pursued(pursuit, autoencoder, activations)
+        wide = dictionary.changed(lambda entries: entries.detach().float())
+        code = self._call(wide, activations.float() - offset.float(), autoencoder.k, selection="signed")
+        return replace(code, value=code.value.to(offset.dtype))
 
 
 INFERENCES: dict[str, Inference] = {
-    "encoder": _encoder,
-    "omp": partial(_pursued, omp),
-    "niht": partial(_pursued, niht),
-    "cosamp": partial(_pursued, cosamp),
-}
-"""Those without a parameter; `inferences` also knows `block_omp_{L}`."""
+    one.name: one
+    for one in (
+        Inference("encoder", "expander_sae.model.autoencoder:SparseAutoencoder.encode", everywhere=True,
+                  label="trained encoder", look=("blue", "o", "-", 1.2, 5.0)),
+        Pursuit("omp", "expander_sae.pursuit.omp:omp", everywhere=True,
+                label="OMP", look=("vermillion", "^", "-", 1.2, 5.4)),
+        Pursuit("niht", "expander_sae.pursuit.niht:niht",
+                label="NIHT", look=("green", "s", "--", 1.0, 4.4)),
+        Pursuit("cosamp", "expander_sae.pursuit.cosamp:cosamp",
+                label="CoSaMP", look=("purple", "D", "--", 1.0, 4.2)),
+        Pursuit("block_omp", "expander_sae.pursuit.omp:omp_in_rounds", counts="columns a round",
+                label="block OMP"),
+    )
+}  # fmt: skip
+"""Name → inference, in the order of results and messages."""
+
+
+def find(name: str) -> Inference | None:
+    """The inference of this name, ``block_omp_4`` being `block_omp` with the number 4; None: no such."""
+    if name in INFERENCES and not INFERENCES[name].counts:
+        return INFERENCES[name]
+    kind, _, digits = name.rpartition("_")
+    known = INFERENCES.get(kind)
+    if known is None or not known.counts or not digits.isdecimal() or digits[0] == "0":
+        return None
+    return replace(known, name=name, number=int(digits))
 
 
 def inferences(name: str) -> Inference:
@@ -72,9 +107,24 @@ def inferences(name: str) -> Inference:
     Raises:
         UserError: there is no such inference.
     """
-    if match := re.fullmatch(r"block_omp_([1-9]\d*)", name):
-        return partial(_block_omp, int(match[1]))
-    if name not in INFERENCES:
-        known = ", ".join([*INFERENCES, "block_omp_L with L from 1"])
-        raise UserError(f"inference: found {name!r}, expected one of {known}")
-    return INFERENCES[name]
+    known = find(name)
+    if known is None:
+        listed = ", ".join(one.shown for one in INFERENCES.values())
+        raise UserError(f"inference: found {name!r}, expected one of {listed}")
+    return known
+
+
+def register(new: Inference) -> None:
+    """Add an inference, as a line of `INFERENCES` does.
+
+    Raises:
+        UserError: the name is taken.
+    """
+    if find(new.name) or new.name in INFERENCES:
+        raise UserError(f"inference: found {new.name!r}, expected a new name")
+    INFERENCES[new.name] = new
+
+
+def everywhere() -> tuple[str, ...]:
+    """Names of those that may measure all of a run."""
+    return tuple(name for name, known in INFERENCES.items() if known.everywhere)

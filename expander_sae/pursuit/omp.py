@@ -50,6 +50,18 @@ def omp(
     return SparseCode(index, value * scale[index.clamp(min=0)])
 
 
+def omp_in_rounds(
+    dictionary: Dictionary, target: Tensor, k: int, selection: str = "signed", number: int = 1
+) -> SparseCode:
+    """`block_omp` with `number` columns a round; no round can take more than the k that there is room for.
+
+    One column a round is OMP, for which a backend may have a faster pursuit of its own.
+    """
+    if number == 1:
+        return omp(dictionary, target, k, selection)
+    return block_omp(dictionary, target, k, min(number, k), selection)
+
+
 def early_stops(code: SparseCode) -> int:
     """Number of samples that hold fewer columns than there are places."""
     return int((code.index < 0).any(dim=1).sum())

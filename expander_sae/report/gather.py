@@ -39,7 +39,9 @@ class Inputs:
 def gather(folder: str | Path, out: str | Path, published: str | Path = PUBLISHED) -> Inputs:
     """The tables of `folder`; those of a study's rows are put together in `out`.
 
-    published: the table of synthetic recovery that synthetic rows are compared with, as the workflow does.
+    Args:
+        published: the table of synthetic recovery that synthetic rows are compared with, as the workflow
+            does.
 
     Raises:
         UserError: the folder holds neither metrics.parquet nor rows/; two files hold the same row; a file

@@ -53,7 +53,11 @@ def seal(path: str | Path) -> None:
 
 
 def check_seal(path: str | Path) -> bool:
-    """Whether the file is sealed; `UserError` where its bytes are not those that were sealed."""
+    """Whether the file is sealed.
+
+    Raises:
+        UserError: its bytes are not those that were sealed, or it is no file.
+    """
     try:
         with open(path, "rb") as stream:
             if not stream.read(1):

@@ -8,11 +8,11 @@ from itertools import product
 from typing import Any
 
 from expander_sae.masks.supports import support_of
+from expander_sae.pursuit.inference import everywhere
 from expander_sae.study.blocks import AXES, Config, as_list, blocks, sizes
 from expander_sae.study.recipes import Recipe
 from expander_sae.study.run import Analysis, Evaluation, Run
 
-INFERENCES = ("encoder", "omp")
 ANALYSES = ("pursuits", "features", "collisions", "certificates", "novelty")
 
 
@@ -82,8 +82,8 @@ def _measured(config: Config, block: dict[str, Any]) -> tuple[Evaluation, Analys
     """How a block's runs are measured. What an analysis is not asked for names no result."""
     tokens, pursuits = config["tokens"], "pursuits" in block["analyses"]
     evaluation = Evaluation(
-        inference=in_order(block["inference"], INFERENCES),
-        cross_entropy=in_order(block["cross_entropy"], INFERENCES),
+        inference=in_order(block["inference"], everywhere()),
+        cross_entropy=in_order(block["cross_entropy"], everywhere()),
         test_tokens=tokens["test"],
         ce_sequences=tokens["ce_sequences"],
         train_cross_entropy=block["train_cross_entropy"],
@@ -109,8 +109,8 @@ def _merge(known: Run, again: Run) -> Run:
     one, other = known.evaluation, again.evaluation
     evaluation = replace(
         one,
-        inference=in_order(one.inference + other.inference, INFERENCES),
-        cross_entropy=in_order(one.cross_entropy + other.cross_entropy, INFERENCES),
+        inference=in_order(one.inference + other.inference, everywhere()),
+        cross_entropy=in_order(one.cross_entropy + other.cross_entropy, everywhere()),
         train_cross_entropy=one.train_cross_entropy or other.train_cross_entropy,
     )
     first, second = known.analysis, again.analysis

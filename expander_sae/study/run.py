@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, get_type_hints
 
 from expander_sae.masks.supports import support_of
-from expander_sae.study.json_objects import object_with, record, typed
+from expander_sae.study.json_objects import record
 from expander_sae.study.recipes import Recipe
 
 RESULTS = "results"
@@ -22,9 +22,10 @@ RESULTS = "results"
 class Evaluation:
     """How well a run rebuilds: what is measured, and on how much; nothing unless something is named.
 
-    inference: how codes are found, each measured on the test tokens. cross_entropy: those of them whose
-    reconstructions are spliced into the language model. train_cross_entropy: whether the encoder's are
-    also spliced in on documents of the training pool.
+    Args:
+        inference: how codes are found, each measured on the test tokens.
+        cross_entropy: those of them whose reconstructions are spliced into the language model.
+        train_cross_entropy: whether the encoder's are also spliced in on documents of the training pool.
     """
 
     inference: tuple[str, ...] = ()
@@ -43,8 +44,9 @@ class Evaluation:
 class Analysis:
     """What else is measured of a run; nothing unless an analysis is named.
 
-    pursuits: what is compared beside the encoder and OMP, on `pursuit_tokens` test tokens. reference:
-    folder of the dense run that novelty is measured against, if there is one.
+    Args:
+        pursuits: what is compared beside the encoder and OMP, on `pursuit_tokens` test tokens.
+        reference: folder of the dense run that novelty is measured against, if there is one.
     """
 
     analyses: tuple[str, ...] = ()
@@ -105,9 +107,7 @@ class Run(Cell):
         Raises:
             UserError: no JSON object, a key is missing or unknown, or a value has another type.
         """
-        found = object_with((*RUN_COLUMNS, "recipe_settings"), spec, "spec")
-        columns = {name: typed(kind, found[name], f"spec.{name}") for name, kind in RUN_COLUMNS.items()}
-        return cls(**columns, recipe_settings=Recipe.from_json(found["recipe_settings"]))
+        return record(cls, spec, "spec", (*RUN_COLUMNS, "recipe_settings"))
 
     @property
     def columns(self) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Recipes, the training loop, and a run on disk."""
+"""Training: a step, a session of many, a trainer on tensors, and runs on disk."""

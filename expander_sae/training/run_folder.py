@@ -1,4 +1,4 @@
-"""One training run on disk: from a spec, a pool and a mask to weights, log and run.json.
+"""Training runs on disk: from runs, a pool and masks to weights, log and run.json of each.
 
 A run is finished when its weights carry its fingerprint; a run that was killed continues from
 its last checkpoint and ends with the weights of an undisturbed run, bit for bit on one machine.
@@ -7,37 +7,53 @@ its last checkpoint and ends with the weights of an undisturbed run, bit for bit
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from warnings import catch_warnings
 
 import torch
 
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
-from expander_sae.kernels.autograd import unit_columns
 from expander_sae.masks.learned import prune
-from expander_sae.masks.recipe import Mask, read_mask
+from expander_sae.masks.recipe import Mask, MaskRecipe, read_mask
 from expander_sae.masks.supports import support_of
 from expander_sae.model.autoencoder import SparseAutoencoder
-from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
 from expander_sae.storage.files import atomic_path, digest, sha256_file
-from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from expander_sae.storage.seals import check_recorded, write_sealed_json
-from expander_sae.study.recipes import Recipe
-from expander_sae.training.loop import LOG_COLUMNS, Cadence, TrainingState, train
-from expander_sae.training.normalisation import Normalisation, normalisation
+from expander_sae.study.run import Run
+from expander_sae.training.checkpoint import Checkpoint
+from expander_sae.training.normalisation import KeptTokens, Normalisation, normalisation
+from expander_sae.training.session import Cadence, Session, Training
+from expander_sae.training.step import LOG_COLUMNS, TrainingState
 
 WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.json", "checkpoint.safetensors"
 
 
-def fingerprint(spec: dict[str, Any], pool: Pool, mask: Mask | None, parent: str | None = None) -> str:
+@dataclass(frozen=True)
+class RunFiles:
+    """A run to train, where to, and what from.
+
+    mask: its file, where a recipe generates the mask. parent: weights of the dense run that a run of
+    support `pruned_retuned` is pruned from.
+    """
+
+    run: Run
+    folder: Path
+    mask: Path | None = None
+    parent: Path | None = None
+
+
+def fingerprint(run: Run, pool: Pool, mask: Mask | None, parent: str | None = None) -> str:
     """What the weights depend on: settings, the activations used, the mask, the stage versions; and the
     fingerprint of the run that they start from, if any."""
     return digest(
         {
-            "spec": spec,
-            "pool": pool.prefix_digest(spec["train_tokens"]),
+            "spec": run.spec,
+            "pool": pool.prefix_digest(run.train_tokens),
             "mask": None if mask is None else mask.sha256,
             "lineage": lineage("training"),
         }
@@ -45,117 +61,84 @@ def fingerprint(spec: dict[str, Any], pool: Pool, mask: Mask | None, parent: str
     )
 
 
-def _read_parent(spec: dict[str, Any], path: Path | None) -> SparseAutoencoder | None:
+def train_runs(
+    runs: Sequence[RunFiles],
+    train_pool: Path,
+    device: str = "cpu",
+    backend: str = "auto",
+    checkpoint_every: int = 500,
+    side_by_side: int = 1,
+) -> bool:
+    """Train those of the runs whose weights are not there yet; returns False where all were.
+
+    The runs share a pool, its tokens, a recipe and a number of steps; `side_by_side` of them are trained
+    at once (`training.session.Session`). A saved autoencoder works on activations in the model's own
+    units: the recipe's scaling is folded into the biases. `about` in the weights holds the spec, the
+    fingerprint and the norm above which tokens are passed through.
+
+    Raises:
+        UserError: a pool of another width or with too few tokens, a mask or a parent that does not fit.
+        ValueError: the runs do not share a session.
+    """
+    pool = Pool.open(train_pool)
+    for run in (files.run for files in runs):
+        if pool.m != run.m:
+            raise UserError(f"{train_pool}: activations of width {pool.m}, expected m = {run.m}")
+    shared = {(files.run.train_tokens, files.run.steps, files.run.recipe_settings) for files in runs}
+    if len(shared) != 1:
+        raise ValueError(f"runs of {len(shared)} sessions, expected one: {shared}")
+    ((count, steps, recipe),) = shared
+    with catch_warnings(action="ignore"):  # that the file must not be written to: nobody does
+        activations = torch.from_numpy(pool.activations)
+    tokens = KeptTokens(activations, normalisation(pool, count, recipe), device)
+    session = Session(tokens, recipe, steps, Cadence(checkpoint_every=checkpoint_every), side_by_side)
+    return session.train(filter(None, map(partial(_start, session, pool, backend), runs))) > 0
+
+
+def _start(session: Session, pool: Pool, backend: str, files: RunFiles) -> Training | None:
+    """The training of a run; None where it is finished."""
+    run, folder = files.run, files.folder
+    dense = _read_parent(run, files.parent)
+    if dense is None:
+        mask, origin = _read_mask(run, files.mask), None
+    else:
+        mask, _ = prune(dense.dictionary().columns(torch.arange(dense.n)), run.d, run.seed)
+        origin = dense.about["fingerprint"]
+    identity = fingerprint(run, pool, mask, origin)
+    checkpoint = Checkpoint(folder / CHECKPOINT, identity, temporary=True)
+    if _finished(folder, identity):
+        checkpoint.path.unlink(missing_ok=True)  # of a run that was killed after its last file
+        return None
+    autoencoder = SparseAutoencoder(run.m, run.n, run.k, mask, run.encoder, backend)
+    done = partial(_write_results, run, folder, identity, session.tokens.normalisation)
+    return session.start(autoencoder, run.seed, checkpoint, dense, done=done)
+
+
+def _read_parent(run: Run, path: Path | None) -> SparseAutoencoder | None:
     """The dense autoencoder that a run with a learned mask is pruned from."""
-    known = support_of(spec["support"])
+    known = support_of(run.support)
     if known.parent is None:
         return None
     if path is None:
         raise UserError(f"support {known.name}: the weights of a {known.parent} run are needed")
     dense = SparseAutoencoder.load(path)
-    about = dense.about
-    expected = {**spec, "support": known.parent, "encoder": "tied", "d": spec["m"]}
-    if about.get("spec") != expected:
-        found = about.get("spec") or {}
+    expected, found = run.dense.spec, dense.about.get("spec") or {}
+    if found != expected:
         wrong = next((key for key in expected if found.get(key) != expected[key]), "spec")
         raise UserError(f"{path}: {wrong} = {found.get(wrong)!r}, expected {expected.get(wrong)!r}")
     return dense
 
 
-def _start_pruned(
-    autoencoder: SparseAutoencoder, dense: SparseAutoencoder, kept: torch.Tensor, scale: float
-) -> None:
-    """Start at the kept entries with unit-norm columns, and at the dense biases in units of training."""
-    with torch.no_grad():
-        autoencoder.values.copy_(unit_columns(kept))
-        autoencoder.b_enc.copy_(dense.b_enc * scale)
-        autoencoder.b_dec.copy_(dense.b_dec * scale)
-
-
-def _read_mask(spec: dict[str, Any], path: Path | None) -> Mask | None:
-    if support_of(spec["support"]).make is None:
+def _read_mask(run: Run, path: Path | None) -> Mask | None:
+    if support_of(run.support).make is None:
         return None
     if path is None:
-        raise UserError(f"support {spec['support']}: a mask file is needed")
+        raise UserError(f"support {run.support}: a mask file is needed")
     mask = read_mask(path)
-    found = (mask.recipe.family, mask.recipe.m, mask.recipe.n, mask.recipe.d, mask.recipe.seed)
-    expected = tuple(spec[key] for key in ("support", "m", "n", "d", "seed"))
-    if found != expected:
-        raise UserError(f"{path}: mask (family, m, n, d, seed) = {found}, expected {expected}")
+    expected = MaskRecipe(run.support, run.m, run.n, run.d, run.seed)
+    if mask.recipe != expected:
+        raise UserError(f"{path}: found {mask.recipe}, expected {expected}")
     return mask
-
-
-def train_run(
-    spec: dict[str, Any],
-    train_pool: Path,
-    mask_file: Path | None,
-    folder: Path,
-    device: str = "cpu",
-    backend: str = "auto",
-    checkpoint_every: int = 500,
-    parent: Path | None = None,
-) -> bool:
-    """Train the run of `spec` into `folder`; returns False where its weights were already there.
-
-    The saved autoencoder works on activations in the model's own units: the recipe's scaling is
-    folded into the biases. `about` in the weights holds the spec, the fingerprint and the norm
-    above which tokens are passed through. parent: weights of the dense run that a run of support
-    `pruned_retuned` is pruned from.
-
-    Raises:
-        UserError: a pool of another width or with too few tokens, a mask or a parent that does not fit.
-    """
-    pool = Pool.open(train_pool)
-    if pool.m != spec["m"]:
-        raise UserError(f"{train_pool}: activations of width {pool.m}, expected m = {spec['m']}")
-    if pool.tokens < spec["train_tokens"]:
-        raise UserError(f"{train_pool}: {pool.tokens} tokens, expected at least {spec['train_tokens']}")
-    dense = _read_parent(spec, parent)
-    if dense is None:
-        mask, kept, origin = _read_mask(spec, mask_file), None, None
-    else:
-        mask, kept = prune(dense.dictionary().columns(torch.arange(dense.n)), spec["d"], spec["seed"])
-        origin = dense.about["fingerprint"]
-    identity = fingerprint(spec, pool, mask, origin)
-    if _finished(folder, identity):
-        (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed after its last file
-        return False
-    recipe = Recipe(**spec["recipe_settings"])
-    scaling = normalisation(pool, spec["train_tokens"], recipe)
-    autoencoder = SparseAutoencoder(spec["m"], spec["n"], spec["k"], mask, spec["encoder"], backend)
-    autoencoder.initialise(torch_generator(spec["seed"], "initialisation"))
-    if dense is not None and kept is not None:
-        _start_pruned(autoencoder, dense, kept, scaling.scale)
-    elif recipe.start_at_mean:
-        with torch.no_grad():
-            autoencoder.b_dec.copy_(torch.from_numpy(scaling.mean) * scaling.scale)
-    autoencoder.to(device)
-    state = TrainingState.start(autoencoder, recipe, spec["seed"])
-    _resume(state, folder / CHECKPOINT, identity)
-    finite = train(
-        state,
-        _drawer(pool, scaling, device),
-        len(scaling.kept),
-        spec["steps"],
-        recipe,
-        Cadence(checkpoint_every=checkpoint_every),
-        checkpoint=lambda now: _save_checkpoint(now, folder / CHECKPOINT, identity),
-        label="{support}-{encoder} n{n} d{d} k{k} seed{seed}".format(**spec),
-    )
-    autoencoder.rescale(scaling.scale)
-    _write_results(folder, state, spec, identity, scaling, finite, mask)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    return True
-
-
-def _drawer(pool: Pool, scaling: Normalisation, device: str) -> Any:
-    kept = torch.from_numpy(scaling.kept)
-
-    def draw(positions: torch.Tensor) -> torch.Tensor:
-        batch = torch.from_numpy(pool.activations[kept[positions].numpy()])
-        return (batch * scaling.scale).to(device)
-
-    return draw
 
 
 def _finished(folder: Path, identity: str) -> bool:
@@ -169,30 +152,15 @@ def _finished(folder: Path, identity: str) -> bool:
     return about.get("fingerprint") == identity
 
 
-def _save_checkpoint(state: TrainingState, path: Path, identity: str) -> None:
-    save_tensors(state.tensors(), path, {"fingerprint": identity})
-
-
-def _resume(state: TrainingState, path: Path, identity: str) -> None:
-    """Continue from a checkpoint of this very run; another run's or a damaged one is ignored."""
-    try:
-        stored, about = load_tensors(path)
-    except UserError:
-        return
-    if about.get("fingerprint") == identity:
-        state.restore(stored)
-
-
 def _write_results(
-    folder: Path,
-    state: TrainingState,
-    spec: dict[str, Any],
-    identity: str,
-    scaling: Normalisation,
-    finite: bool,
-    mask: Mask | None,
+    run: Run, folder: Path, identity: str, scaling: Normalisation, state: TrainingState
 ) -> None:
-    about = {"spec": spec, "fingerprint": identity, "norm_limit": scaling.norm_limit, "scale": scaling.scale}
+    about = {
+        "spec": run.spec,
+        "fingerprint": identity,
+        "norm_limit": scaling.norm_limit,
+        "scale": scaling.scale,
+    }
     with (
         atomic_path(folder / LOG) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as stream,
@@ -200,11 +168,12 @@ def _write_results(
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(LOG_COLUMNS)
         writer.writerows([int(row[0]), *(f"{value:.6g}" for value in row[1:])] for row in state.log)
+    mask = state.autoencoder.mask
     write_sealed_json(
         folder / RECORD,
         about
         | {
-            "finite": finite,
+            "finite": state.finite,
             "log_sha256": sha256_file(folder / LOG),
             "kept_tokens": len(scaling.kept),
             "mask_sha256": None if mask is None else mask.sha256,
@@ -215,6 +184,7 @@ def _write_results(
         },
     )
     state.autoencoder.save(folder / WEIGHTS, **about)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _backend_name(autoencoder: SparseAutoencoder) -> str:

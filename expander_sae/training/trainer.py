@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
@@ -16,77 +15,14 @@ from expander_sae.errors import UserError
 from expander_sae.machine.device import resolve_device
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
-from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
-from expander_sae.storage.arrays import as_tensor
 from expander_sae.storage.files import digest
-from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from expander_sae.study.recipes import resolve
-from expander_sae.training.loggers import Logger
-from expander_sae.training.loop import LOG_COLUMNS, Cadence, Report, TrainingState, train
-from expander_sae.training.normalisation import Normalisation, normalisation
-
-_CHUNK = 8192
-
-
-class _Rows:
-    """A tensor whose slices are float32 arrays, so that bfloat16 and CUDA tensors are read in pieces."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return self._tensor[rows].detach().float().cpu().numpy()
-
-
-class TensorPool:
-    """A user's activations [N, m] as training reads them. Nothing is copied but what torch cannot read.
-
-    Raises:
-        UserError: not two axes, not floating point, no token, or a value that is not finite.
-    """
-
-    path = "activations"
-
-    def __init__(self, activations: Tensor | np.ndarray) -> None:
-        tensor = as_tensor(activations)
-        if tensor.ndim != 2 or not tensor.is_floating_point():
-            found = f"{list(tensor.shape)} of {tensor.dtype}"
-            raise UserError(f"activations: found {found}, expected a floating-point tensor [N, m]")
-        if not tensor.shape[0]:
-            raise UserError("activations: found no token, expected one or more")
-        self.tensor = tensor.detach()
-        self.tokens, self.m = tensor.shape
-        self.activations = _Rows(self.tensor)
-        pieces = [
-            np.linalg.norm(self.activations[slice(start, start + _CHUNK)].astype(np.float64), axis=1)
-            for start in range(0, self.tokens, _CHUNK)
-        ]
-        self.norms = np.concatenate(pieces)
-        wrong = np.flatnonzero(~np.isfinite(self.norms))
-        if wrong.size:
-            raise UserError(f"activations: found a value that is not finite in row {wrong[0]}, expected none")
-
-    def check_tokens(self, tokens: int) -> None:
-        if not 0 < tokens <= self.tokens:
-            raise UserError(f"activations: found {self.tokens} tokens, expected {tokens}")
-
-    def digest(self) -> str:
-        """sha256 of the values as float32: about a second for a gigabyte."""
-        content = hashlib.sha256()
-        for start in range(0, self.tokens, _CHUNK):
-            content.update(np.ascontiguousarray(self.activations[slice(start, start + _CHUNK)]).data)
-        return content.hexdigest()
-
-    def drawer(self, scaling: Normalisation, device: torch.device) -> Any:
-        """Batches of the kept tokens, scaled, float32 on the device."""
-        kept = torch.from_numpy(scaling.kept)
-
-        def draw(positions: Tensor) -> Tensor:
-            rows = self.tensor[kept[positions].to(self.tensor.device)]
-            return (rows.float() * scaling.scale).to(device)
-
-        return draw
+from expander_sae.training.checkpoint import Checkpoint
+from expander_sae.training.loggers import Logger, Report
+from expander_sae.training.normalisation import KeptTokens, normalisation
+from expander_sae.training.session import Cadence, Session
+from expander_sae.training.tensor_pool import TensorPool
 
 
 def _whole(name: str, value: Any, least: int | None = None) -> int:
@@ -108,7 +44,7 @@ class Trainer:
         n, k: features, active features per token.
         d: nonzeros of each decoder column; needed unless the support is dense.
         support: a mask family (`expander_sae.MaskRecipe`), ``dense``, or a `Mask` of your own recipe.
-        encoder: ``tied``, ``warm_tied`` or ``independent`` (`SparseAutoencoder`).
+        encoder: ``tied`` or another kind of `SparseAutoencoder`.
         recipe: ``standard`` or ``paper`` (`expander_sae.study.recipes`).
         seed: of the mask, the first weights, the batches and the resampling.
         device: ``auto`` takes CUDA where there is one.
@@ -126,6 +62,14 @@ class Trainer:
 
     Raises:
         UserError: naming the argument, what was found and what was expected.
+
+    Examples:
+        >>> h = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+        >>> trainer = Trainer(h, n=32, d=2, k=4, log_every=5)
+        >>> trainer.fit(steps=10).values.shape  # d learned values for each of n columns
+        torch.Size([32, 2])
+        >>> [row["step"] for row in trainer.log]
+        [5, 10]
     """
 
     def __init__(
@@ -158,7 +102,7 @@ class Trainer:
         self.n, self.k, self.encoder, self.seed = n, k, encoder, seed
         self.device = resolve_device(device)
         self.backend = backend
-        self.cadence = Cadence(log_every, checkpoint_every if checkpoint is not None else 0)
+        self.cadence = Cadence(log_every, checkpoint_every, checkpoint_last=True)
         self.on_log, self.checkpoint = on_log, checkpoint
         self.mask = self._mask(support, d)
         self.scaling = normalisation(self.pool, self.pool.tokens, self.recipe)
@@ -180,41 +124,30 @@ class Trainer:
     def fit(self, steps: int) -> SparseAutoencoder:
         """Train from the start (or from the checkpoint) to `steps`.
 
-        Returns an autoencoder of the activations in their own units, on the device of training; its
-        `encode` takes activations of any device. Its `about`, kept by `save`,
-        holds the settings and the norm limit.
+        Returns:
+            An autoencoder of the activations in their own units, on the device of training; its `encode`
+            takes activations of any device. Its `about`, kept by `save`, holds the settings and the norm
+            limit.
 
         Raises:
             UserError: steps < 1, a checkpoint of another training, or a loss that is not finite.
         """
         steps = _whole("steps", steps, 1)
         autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.mask, self.encoder, self.backend)
-        autoencoder.initialise(torch_generator(self.seed, "initialisation"))
-        if self.recipe.start_at_mean:
-            with torch.no_grad():
-                autoencoder.b_dec.copy_(torch.from_numpy(self.scaling.mean) * self.scale)
-        autoencoder.to(self.device)
-        state = TrainingState.start(autoencoder, self.recipe, self.seed)
+        tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
+        session = Session(tokens, self.recipe, steps, self.cadence)
         spec = self.spec(steps)
-        identity = self._resume(state, spec)
-        finite = train(
-            state,
-            self.pool.drawer(self.scaling, self.device),
-            len(self.scaling.kept),
-            steps,
-            self.recipe,
-            self.cadence,
-            checkpoint=lambda now: self._save(now, identity),
-            report=self._report,
-        )
-        if not finite:
+        training = session.start(autoencoder, self.seed, self._checkpoint(spec), report=self.on_log)
+        state = training.state
+        if isinstance(self.on_log, Logger) and state.rows:
+            self.on_log.resume(state.rows)
+        session.train([training])
+        self.log = state.rows
+        if not state.finite:
             raise UserError(
                 f"training: the loss was not finite at step {state.step}, expected a number; a smaller "
                 "learning_rate may help"
             )
-        if self.checkpoint is not None:
-            self._save(state, identity)
-        autoencoder.rescale(self.scale)
         autoencoder.about = {"spec": spec, "norm_limit": self.norm_limit, "scale": self.scale}
         return autoencoder
 
@@ -235,38 +168,13 @@ class Trainer:
             "seed": self.seed,
         }
 
-    def _report(self, row: dict[str, float]) -> None:
-        self.log.append(row)
-        if self.on_log is not None:
-            self.on_log(row)
-
-    def _resume(self, state: TrainingState, spec: dict[str, Any]) -> str:
-        """Take over the checkpoint, where there is one; returns what tells this training from others."""
-        self.log = []
+    def _checkpoint(self, spec: dict[str, Any]) -> Checkpoint | None:
         if self.checkpoint is None:
-            return ""
-        mask = None if self.mask is None else self.mask.sha256
-        identity = digest(
-            {
-                "spec": spec,
-                "mask": mask,
-                "activations": self.pool.digest(),
-                "stage": lineage("training"),
-            }
-        )
-        if Path(self.checkpoint).exists():
-            stored, about = load_tensors(self.checkpoint)
-            if about.get("fingerprint") != identity:
-                raise UserError(
-                    f"{self.checkpoint}: a checkpoint of other settings or activations, expected one of this "
-                    "training; remove it or name another file"
-                )
-            state.restore(stored)
-            self.log = [dict(zip(LOG_COLUMNS, row, strict=True)) for row in state.log]
-            if isinstance(self.on_log, Logger) and self.log:
-                self.on_log.resume(self.log)
-        return identity
-
-    def _save(self, state: TrainingState, identity: str) -> None:
-        assert self.checkpoint is not None
-        save_tensors(state.tensors(), self.checkpoint, {"fingerprint": identity})
+            return None
+        told_apart_by = {
+            "spec": spec,
+            "mask": None if self.mask is None else self.mask.sha256,
+            "activations": self.pool.digest(),
+            "stage": lineage("training"),
+        }
+        return Checkpoint(Path(self.checkpoint), digest(told_apart_by))

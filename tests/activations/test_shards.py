@@ -20,7 +20,7 @@ def rows(count=20, m=3):
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "_ROW_GROUP", 8)
+    monkeypatch.setattr(shards, "ROW_GROUP", 8)
     write_shard(tmp_path / "train-00000.parquet", rows(), {"model": "tiny", "layer": 1})
     return tmp_path / "train-00000.parquet"
 

@@ -7,7 +7,7 @@ import torch
 
 import expander_sae
 from expander_sae.training.loggers import CsvLogger
-from expander_sae.training.loop import Cadence
+from expander_sae.training.session import Cadence
 from expander_sae.training.trainer import Trainer
 from tests.cli.conftest import TOKENS, M
 
@@ -112,7 +112,7 @@ def test_a_training_that_goes_on_has_all_rows_in_its_log(command, tmp_path, acti
     arguments += ("--checkpoint", checkpoint, "--log-every", 2)
     from expander_sae.training import trainer
 
-    monkeypatch.setattr(trainer, "Cadence", lambda log_every, _: Cadence(log_every, 3))
+    monkeypatch.setattr(trainer, "Cadence", lambda log_every, _, **last: Cadence(log_every, 3, **last))
 
     class Stopped(Exception):
         pass

@@ -16,6 +16,7 @@ from expander_sae.cost.job_estimates import Plan, disk
 from expander_sae.cost.memory_estimate import ModelSize
 from expander_sae.cost.time_model import CPU_FILE, GPU_FILE, JOB_CONSTANTS, Machine, Shape, terms
 from expander_sae.errors import UserError
+from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.study.study import Study, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,8 +88,17 @@ def test_stages_count_jobs_and_calls():
         "tables, figure": 1,
     }
     assert found["training"].seconds == (10.0,) * 4
-    # A seed: 2 batches of test and 2 of cross-entropy tokens, 1 s by the encoder and 4 · 0.5 s by OMP.
-    assert found["evaluation"].seconds == (2 * (4 * 1 + 4 * 2),) * 2
+    # A seed: a call for the test tokens and one for those of cross-entropy, 1 s by the encoder and 4 · 0.5 s
+    # by OMP.
+    assert found["evaluation"].seconds == (2 * (2 * 1 + 2 * 2),) * 2
+
+
+def test_tokens_are_inferred_in_the_pieces_of_the_job():
+    """Another price of a call shows how many there are: EVALUATED_TOKENS each, and the rest."""
+    few = study(tokens={"train": 1000, "test": EVALUATED_TOKENS, "ce_sequences": 8, "shard": 512})
+    more = study(tokens={"train": 1000, "test": 2 * EVALUATED_TOKENS + 1, "ce_sequences": 8, "shard": 512})
+    slow, fast = (sum(stages(one, machine())["evaluation"].seconds) for one in (more, few))
+    assert slow - fast == 4 * 2 * (1 + 2)
 
 
 def test_recipe_and_encoder_change_the_step():

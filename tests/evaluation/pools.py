@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 from expander_sae.activations.pool import build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.masks.recipe import MaskRecipe
-from expander_sae.measurements import tables
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
 from expander_sae.storage.files import write_json
+from expander_sae.study.recipes import RECIPES
 
 M, N, K, TOKENS, LIMIT = 16, 64, 4, 300, 100.0
 
@@ -49,7 +50,7 @@ def write_run(folder: Path, family: str = "expander", seed: int = 0, **broken: f
     spec: dict[str, Any] = {"model": "tiny", "corpus": "text", "layer": 1, "recipe": "standard"}
     spec |= {"support": family, "encoder": "tied", "m": M, "n": N, "d": made.d, "k": K}
     spec |= {"train_tokens": TOKENS, "steps": 1, "seed": seed}
-    assert list(spec) == list(tables.RUN_COLUMNS)
+    spec |= {"recipe_settings": asdict(RECIPES["standard"])}
     about = {
         "spec": spec,
         "fingerprint": f"{family}{seed}{sorted(broken)}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,15 @@ from expander_sae.evaluation.features import FiringSets, random_sets, random_sig
 from expander_sae.measurements import tables
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.inference import inferences
+from expander_sae.study.run import Analysis
 from expander_sae.theory import certificates
 from tests.evaluation.pools import LIMIT, K, N, write_pool, write_run
 
-SETTINGS: dict[str, Any] = {
-    "analyses": list(ANALYSES),
-    "test_tokens": 280,
-    "pursuits": ["block_omp_2", "niht", "cosamp"],
-    "pursuit_tokens": 30,
-    "reference": None,
-}
+SETTINGS = Analysis(tuple(ANALYSES), 280, ("block_omp_2", "niht", "cosamp"), pursuit_tokens=30)
 
 
 def analysed(folder: Path, pool: Path, **settings: Any) -> pd.DataFrame:
-    analyse_run(folder, SETTINGS | settings, pool, folder / "analysis.parquet", backend="torch")
+    analyse_run(folder, replace(SETTINGS, **settings), pool, folder / "analysis.parquet", backend="torch")
     return tables.read_metrics(folder / "analysis.parquet")
 
 
@@ -124,7 +120,7 @@ def test_rows_of_a_sparse_run(pool: Path, tmp_path: Path, family: str) -> None:
 @pytest.mark.parametrize("family", ["expander", "bernoulli", "dense"])
 def test_certificates_of_columns_and_of_supports(pool: Path, tmp_path: Path, family: str) -> None:
     sae = write_run(tmp_path / "run", family)
-    frame = analysed(tmp_path / "run", pool, analyses=["certificates"])
+    frame = analysed(tmp_path / "run", pool, analyses=("certificates",))
     h, _ = tokens_of(pool)
     columns = sae.dictionary().columns(torch.arange(N)).detach().double()
     overlap = (columns @ columns.T).abs().fill_diagonal_(0)
@@ -159,11 +155,11 @@ def test_certificates_of_columns_and_of_supports(pool: Path, tmp_path: Path, fam
 
 def test_only_what_is_asked_for_is_measured(pool: Path, tmp_path: Path) -> None:
     write_run(tmp_path / "run")
-    metrics = set(analysed(tmp_path / "run", pool, analyses=["collisions"])["metric"])
+    metrics = set(analysed(tmp_path / "run", pool, analyses=("collisions",))["metric"])
     assert metrics and all(name.startswith("collision_") for name in metrics)
-    assert analysed(tmp_path / "run", pool, analyses=["novelty"]).empty, "without a reference"
+    assert analysed(tmp_path / "run", pool, analyses=("novelty",)).empty, "without a reference"
     write_run(tmp_path / "dense", "dense")
-    assert analysed(tmp_path / "dense", pool, analyses=["collisions"]).empty, "a dense run has none"
+    assert analysed(tmp_path / "dense", pool, analyses=("collisions",)).empty, "a dense run has none"
 
 
 def test_a_run_that_is_not_finite_has_no_rows(pool: Path, tmp_path: Path) -> None:
@@ -203,8 +199,8 @@ def test_sizes_of_the_test_set() -> None:
 def test_mistakes_are_named(pool: Path, tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     with pytest.raises(UserError, match=r"evaluation\.analyses: found 'colisions'"):
-        analysed(tmp_path / "run", pool, analyses=["colisions"])
+        analysed(tmp_path / "run", pool, analyses=("colisions",))
     with pytest.raises(UserError, match="inference: found 'lars'"):
-        analysed(tmp_path / "run", pool, pursuits=["lars"])
+        analysed(tmp_path / "run", pool, pursuits=("lars",))
     with pytest.raises(UserError, match="300 tokens, expected at least 400"):
         analysed(tmp_path / "run", pool, test_tokens=400)

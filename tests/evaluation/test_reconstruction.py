@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae.evaluation.reconstruction import BATCH, measure, reconstruct
+from expander_sae.evaluation.reconstruction import measure, reconstruct
+from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode
@@ -26,7 +27,7 @@ def autoencoder() -> SparseAutoencoder:
 @pytest.mark.parametrize("name", ["encoder", "omp"])
 def test_metrics_are_their_definitions(name: str) -> None:
     sae = autoencoder()
-    tokens = BATCH + 37
+    tokens = EVALUATED_TOKENS + 37
     h = torch.randn(tokens, 16, generator=torch_generator(1, "h")) + 2
     rebuilt, sums = reconstruct(sae, h.numpy(), inferences(name))
     code = inferences(name)(sae, h)
@@ -76,7 +77,7 @@ def test_empty_places_do_not_fire() -> None:
 @pytest.mark.parametrize("name", ["encoder", "omp"])
 def test_measuring_chosen_rows_is_rebuilding_them(name: str) -> None:
     sae = autoencoder()
-    h = torch.randn(2 * BATCH + 5, 16, generator=torch_generator(1, "h")).numpy() + 2
+    h = torch.randn(2 * EVALUATED_TOKENS + 5, 16, generator=torch_generator(1, "h")).numpy() + 2
     rows = np.flatnonzero(np.arange(len(h)) % 3)
     h[rows[4]] = 0
     rebuilt, expected = reconstruct(sae, h[rows], inferences(name))

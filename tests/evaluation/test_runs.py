@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,21 @@ from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
 from expander_sae.errors import UserError
 from expander_sae.evaluation.cross_entropy import spliced_sums, write_baseline
-from expander_sae.evaluation.runs import evaluate_run
+from expander_sae.evaluation.runs import DOCUMENTS, METRICS, evaluate_run
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.measurements import tables
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.storage.files import write_json
+from expander_sae.study.recipes import RECIPES, Recipe
+from expander_sae.study.run import Evaluation, Run
 from tests.tiny_models import VOCABULARY, WIDTH, tiny_model_json
 
 sys.path.append(str(Path(__file__).parents[2] / "workflow" / "scripts"))
 import pending
 
 LAYER, SEQUENCES, LIMIT = 1, 5, 9.0
-SETTINGS: dict[str, Any] = {
-    "inference": ["encoder", "omp"],
-    "cross_entropy": ["encoder", "omp"],
-    "test_tokens": 30,
-    "ce_sequences": SEQUENCES,
-    "train_cross_entropy": True,
-}
+SETTINGS = Evaluation(("encoder", "omp"), ("encoder", "omp"), 30, SEQUENCES, train_cross_entropy=True)
 
 
 def columns(**changes: Any) -> dict[str, Any]:
@@ -63,17 +60,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shard = folder / f"{split}-00000.parquet"
         extract_shard(model, folder / "tokens.parquet", split, 0, 64, {LAYER: shard})
         build_pool([shard], split, folder / f"{split}.f32", folder / f"{split}.json")
+    recipe = Recipe(norm_limit=None, scale_to_sqrt_m=False)
     for name, seen in (("baseline", True), ("unseen", False)):
-        spec = {
-            "layer": LAYER,
-            "columns": columns(support="none", encoder="none", n=0, d=0, k=0, steps=0),
-            "recipe_settings": {"norm_limit": None, "scale_to_sqrt_m": False},
-            "tokens": 40,
-            "sequences": SEQUENCES,
-            "train_cross_entropy": seen,
-        }
-        outs = (folder / f"{name}.parquet", folder / f"{name}-documents.parquet")
-        write_baseline(spec, model, folder / "ce.json", folder / "train.json", *outs)
+        write_baseline(
+            Run(**columns(support="none", encoder="none", n=0, d=0, k=0, steps=0), recipe_settings=recipe),
+            SEQUENCES,
+            model_file=model,
+            ce_pool=folder / "ce.json",
+            train_pool=folder / "train.json",
+            out_metrics=folder / f"{name}.parquet",
+            out_documents=folder / f"{name}-documents.parquet",
+            train_cross_entropy=seen,
+        )
     return folder
 
 
@@ -83,21 +81,24 @@ def write_run(folder: Path, broken: float | None = None, **changes: Any) -> Spar
     if broken is not None:
         with torch.no_grad():
             made.values[0, 0] = broken
-    about = {"spec": columns(**changes), "fingerprint": "0", "norm_limit": LIMIT, "scale": 1.0}
+    spec = columns(**changes) | {"recipe_settings": asdict(RECIPES["standard"])}
+    about = {"spec": spec, "fingerprint": "0", "norm_limit": LIMIT, "scale": 1.0}
     made.save(folder / "weights.safetensors", **about)
     write_json(folder / "run.json", about)
     return made
 
 
 def evaluated(world: Path, folder: Path, **settings: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    paths = [folder / name for name in ("metrics.parquet", "documents.parquet", "timings.json")]
-    pools = [world / f"{split}.json" for split in ("test", "ce")]
-    train = world / "train.json"
-    baseline = world / "baseline.parquet"
     evaluate_run(
-        folder, SETTINGS | settings, *pools, world / "model.json", baseline, *paths, train_pool=train
+        folder,
+        replace(SETTINGS, **settings),
+        test_pool=world / "test.json",
+        ce_pool=world / "ce.json",
+        train_pool=world / "train.json",
+        model_file=world / "model.json",
+        baseline=world / "baseline.parquet",
     )
-    return tables.read_metrics(paths[0]), tables.read_documents(paths[1])
+    return tables.read_metrics(folder / METRICS), tables.read_documents(folder / DOCUMENTS)
 
 
 def value(frame: pd.DataFrame, split: str, metric: str, inference: str = "encoder") -> float:
@@ -182,6 +183,13 @@ def test_a_finite_run_that_diverges_keeps_its_numbers(world: Path, tmp_path: Pat
     sae.save(tmp_path / "weights.safetensors", **about)
     metrics, _ = evaluated(world, tmp_path, train_cross_entropy=False)
     assert value(metrics, "test", "diverged") == 1 and value(metrics, "test", "relative_error") > 1
+
+
+def test_weights_that_no_study_trained_are_refused(world: Path, tmp_path: Path) -> None:
+    made = write_run(tmp_path)
+    made.save(tmp_path / "weights.safetensors", spec={"recipe": "standard"}, norm_limit=None)
+    with pytest.raises(UserError, match=r"weights\.safetensors: spec\.model: missing"):
+        evaluated(world, tmp_path)
 
 
 def test_only_what_is_not_done_is_done(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def _write_checkpoint(path: Path) -> None:
     from expander_sae.model.autoencoder import SparseAutoencoder
     from expander_sae.storage.safetensors_files import save_tensors
     from expander_sae.study.recipes import RECIPES
-    from expander_sae.training.loop import TrainingState
+    from expander_sae.training.step import TrainingState
 
     state = TrainingState.start(SparseAutoencoder(8, 12, 2), RECIPES["standard"], 0)
     state.log = torch.rand(2, 5).tolist()

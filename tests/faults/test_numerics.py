@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from expander_sae.pursuit.inference import INFERENCES
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
 from expander_sae.study.recipes import RECIPES
-from expander_sae.training import run_folder
+from expander_sae.study.run import Run
+from expander_sae.training.run_folder import RunFiles, train_runs
 
 M, N, D, K, TOKENS = 12, 48, 4, 3, 200
 
@@ -44,11 +45,11 @@ def train(folder: Path, values: np.ndarray, **changes: Any) -> dict[str, Any]:
     write_shard(folder / "shard.parquet", rows(values), about)
     build_pool([folder / "shard.parquet"], "train", folder / "train.f32", folder / "train.json", {})
     write_mask({"family": "expander", "m": M, "n": N, "d": D, "seed": 0}, folder / "mask.json")
-    settings = asdict(replace(RECIPES["standard"], batch_size=16, **changes))
-    spec = {"model": "tiny", "corpus": "text", "layer": 1, "recipe": "standard", "recipe_settings": settings}
-    spec |= {"support": "expander", "encoder": "tied", "m": M, "n": N, "d": D, "k": K}
-    spec |= {"train_tokens": len(values), "steps": 60, "seed": 0}
-    run_folder.train_run(spec, folder / "train.json", folder / "mask.json", folder / "run", backend="torch")
+    recipe = replace(RECIPES["standard"], batch_size=16, **changes)
+    shape = ("expander", "tied", M, N, D, K)
+    run = Run("tiny", "text", 1, "standard", *shape, len(values), 60, 0, recipe)
+    files = RunFiles(run, folder / "run", folder / "mask.json")
+    train_runs([files], folder / "train.json", backend="torch")
     return json.loads((folder / "run" / "run.json").read_text())
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +128,7 @@ class TinyStudy:
             from expander_sae.training import run_folder
 
             os.environ.update(ENVIRONMENT)
-            defaults = list(run_folder.train_run.__defaults__ or ())
-            names = list(
-                run_folder.train_run.__code__.co_varnames[: run_folder.train_run.__code__.co_argcount]
-            )
-            defaults[names.index("checkpoint_every") - len(names)] = CHECKPOINT_EVERY
-            run_folder.train_run.__defaults__ = tuple(defaults)
+            run_folder.train_runs = partial(run_folder.train_runs, checkpoint_every=CHECKPOINT_EVERY)
             inner()
 
         return work

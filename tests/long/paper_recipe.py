@@ -24,7 +24,8 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.storage.files import write_json
 from expander_sae.study.recipes import RECIPES
-from expander_sae.training.loop import TrainingState, train
+from expander_sae.training.normalisation import KeptTokens, normalisation
+from expander_sae.training.session import Session
 from tests import dense_reference
 
 
@@ -40,10 +41,8 @@ class Batches:
     def __iter__(self) -> Iterator[torch.Tensor]:
         order = torch_generator(0, "batches")
         for _ in range(self.steps):
-            yield self.take(torch.randint(len(self.activations), (self.size,), generator=order))
-
-    def take(self, positions: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(self.activations[positions.numpy()]).double()
+            positions = torch.randint(len(self.activations), (self.size,), generator=order)
+            yield torch.from_numpy(self.activations[positions.numpy()]).double()
 
 
 def relative_error(rebuilt: torch.Tensor, h: torch.Tensor) -> float:
@@ -54,13 +53,15 @@ def compare(pool: Pool, d: int, n: int, k: int, steps: int) -> dict[str, Any]:
     recipe = RECIPES["paper"]
     mask = MaskRecipe("expander", pool.m, n, d, 0).generate()
     autoencoder = SparseAutoencoder(pool.m, n, k, mask, "tied", dtype=torch.float64)
-    autoencoder.initialise(torch_generator(0, "initialisation"))
+    scaling = normalisation(pool, pool.tokens, recipe)
+    tokens = KeptTokens(torch.from_numpy(pool.activations), scaling, dtype=torch.float64)
+    session = Session(tokens, recipe, steps)
+    training = session.start(autoencoder, seed=0)
     support = dense_reference.dense_mask(mask.rows, mask.degrees, pool.m)
     v = dense_reference.to_dense(autoencoder.values.detach(), mask.rows, mask.degrees, pool.m)
     batches = Batches(pool.activations, steps, recipe.batch_size)
     began = time.perf_counter()
-    state = TrainingState.start(autoencoder, recipe, seed=0)
-    finite = train(state, batches.take, pool.tokens, steps, recipe)
+    session.train([training])
     sparse_seconds = time.perf_counter() - began
     began = time.perf_counter()
     expected = dense_reference.train(
@@ -86,7 +87,7 @@ def compare(pool: Pool, d: int, n: int, k: int, steps: int) -> dict[str, Any]:
         "d": d,
         "k": k,
         "steps": steps,
-        "finite": finite,
+        "finite": training.state.finite,
         "largest_difference": {
             "values": float((got - support * expected["v"]).abs().max()),
             "b_enc": float((autoencoder.b_enc.detach() - expected["b_enc"]).abs().max()),

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from expander_sae.errors import UserError
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, MaskRecipe
-from expander_sae.model.autoencoder import ENCODERS, SparseAutoencoder
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.encoders import ENCODERS
 from expander_sae.rng import torch_generator
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from tests import dense_reference

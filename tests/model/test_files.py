@@ -1,4 +1,4 @@
-"""Weights files and checkpoints keep their bytes: what one release writes, every later one reads and writes."""
+"""Weights files and checkpoints keep their bytes: later releases read and write what one wrote."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.study.recipes import Recipe
-from expander_sae.training.loop import TrainingState
+from expander_sae.training.step import TrainingState
 
 M, N, D, K = 12, 40, 5, 4
 
@@ -51,8 +51,8 @@ def test_files_are_byte_for_byte_those_of_the_first_release(
     made.about = {"norm_limit": 2.5}
     made.save(path, note="ä")
     assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] == WRITTEN[support, encoder]
-    loaded, about = SparseAutoencoder.load(path, backend="torch")
-    assert about == {"norm_limit": 2.5, "note": "ä"}
+    loaded = SparseAutoencoder.load(path, backend="torch")
+    assert loaded.about == {"norm_limit": 2.5, "note": "ä"}
     loaded.save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
 

@@ -15,9 +15,11 @@ from expander_sae.masks.recipe import MaskRecipe, write_mask
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from expander_sae.study.recipes import RECIPES
-from expander_sae.training import run_folder
+from expander_sae.study.run import Run
+from expander_sae.training.checkpoint import Checkpoint
+from expander_sae.training.run_folder import RunFiles, train_runs
 from expander_sae.training.trainer import Trainer
-from tests.training import small_pool
+from tests.training import small_data
 
 DATA = Path(__file__).with_name("data")
 SETTINGS: dict[str, Any] = {"batch_size": 16, "resample_every": 20}
@@ -27,19 +29,18 @@ TRAINER_FINGERPRINT = "5414bafd59d53ab0c8f2f2fcf68de4cacc22cc8975a9a83cf0060f24d
 def train(folder: Path) -> Path:
     """Train the run of data/run.json into `folder`, which may hold a checkpoint."""
     mask = folder.with_name("mask.json")
-    write_mask(asdict(MaskRecipe("expander", small_pool.M, 24, 3, 0)), mask)
-    spec = {"model": "tiny", "corpus": "text", "layer": 1, "recipe": "standard"}
-    spec |= {"recipe_settings": asdict(replace(RECIPES["standard"], **SETTINGS))}
-    spec |= {"support": "expander", "encoder": "tied", "m": small_pool.M, "n": 24, "d": 3, "k": 3}
-    spec |= {"train_tokens": small_pool.TOKENS, "steps": 60, "seed": 0}
-    pool = small_pool.write_pool(folder.parent)
-    assert run_folder.train_run(spec, pool, mask, folder, backend="torch", checkpoint_every=35)
+    write_mask(asdict(MaskRecipe("expander", small_data.M, 24, 3, 0)), mask)
+    shape = ("expander", "tied", small_data.M, 24, 3, 3)
+    recipe = replace(RECIPES["standard"], **SETTINGS)
+    run = Run("tiny", "text", 1, "standard", *shape, small_data.TOKENS, 60, 0, recipe)
+    pool = small_data.write_pool(folder.parent)
+    assert train_runs([RunFiles(run, folder, mask)], pool, backend="torch", checkpoint_every=10)
     return folder / "weights.safetensors"
 
 
 def trainer(checkpoint: Path | None) -> Trainer:
     """A trainer of the same run."""
-    activations = torch.from_numpy(small_pool.activations())
+    activations = torch.from_numpy(small_data.activations())
     return Trainer(
         activations,
         n=24,
@@ -76,11 +77,14 @@ def test_a_record_is_written_as_it_was(tmp_path: Path) -> None:
     assert all(about[key] == found[key] for key in about)
 
 
-def test_a_runs_earlier_checkpoint_goes_on(tmp_path: Path) -> None:
-    whole, _ = SparseAutoencoder.load(train(tmp_path / "whole"))
+def test_a_runs_earlier_checkpoint_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = SparseAutoencoder.load(train(tmp_path / "whole"))
     (tmp_path / "run").mkdir()
     shutil.copy(DATA / "checkpoint.safetensors", tmp_path / "run")
-    found, _ = SparseAutoencoder.load(train(tmp_path / "run"))
+    saved: list[int] = []
+    monkeypatch.setattr(Checkpoint, "save", lambda _, state: saved.append(state.step))
+    found = SparseAutoencoder.load(train(tmp_path / "run"))
+    assert saved == [40, 50], "step 35 is where it goes on"
     assert_equal_weights(found, whole)
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 

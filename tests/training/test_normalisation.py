@@ -10,7 +10,7 @@ import pytest
 from expander_sae.errors import UserError
 from expander_sae.study.recipes import RECIPES, Recipe
 from expander_sae.training.normalisation import normalisation
-from expander_sae.training.trainer import TensorPool
+from expander_sae.training.tensor_pool import TensorPool
 
 M, TOKENS = 5, 70
 STANDARD = Recipe(norm_limit=3.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
-from expander_sae.study.recipes import RECIPES, Recipe
-from expander_sae.training import run_folder
+from expander_sae.study.recipes import RECIPES
+from expander_sae.study.run import Run
+from expander_sae.training.checkpoint import Checkpoint
 from expander_sae.training.normalisation import normalisation
+from expander_sae.training.run_folder import RunFiles, fingerprint, train_runs
+from expander_sae.training.step import TrainingState
 
 M, N, TOKENS = 12, 48, 400
-RECIPE = asdict(replace(RECIPES["standard"], batch_size=16, resample_every=20))
+RECIPE = replace(RECIPES["standard"], batch_size=16, resample_every=20)
 
 
 @pytest.fixture
@@ -42,10 +45,17 @@ def pool(tmp_path: Path) -> Path:
     return tmp_path / "train.json"
 
 
-def spec(**changes: Any) -> dict[str, Any]:
-    base = {"model": "tiny", "corpus": "text", "layer": 1, "recipe": "standard", "recipe_settings": RECIPE}
-    base |= {"support": "expander", "encoder": "tied", "m": M, "n": N, "d": 4, "k": 3}
-    return base | {"train_tokens": TOKENS, "steps": 60, "seed": 0} | changes
+PLANNED = Run("tiny", "text", 1, "standard", "expander", "tied", M, N, 4, 3, TOKENS, 60, 0, RECIPE)
+
+
+def planned(**changes: Any) -> Run:
+    return replace(PLANNED, **changes)
+
+
+def train(
+    run: Run, pool: Path, mask: Path | None, folder: Path, parent: Path | None = None, **how: Any
+) -> bool:
+    return train_runs([RunFiles(run, folder, mask, parent)], pool, **how)
 
 
 def mask(folder: Path, **changes: Any) -> Path:
@@ -55,11 +65,11 @@ def mask(folder: Path, **changes: Any) -> Path:
 
 
 def test_weights_work_on_the_models_own_activations(pool: Path, tmp_path: Path) -> None:
-    assert run_folder.train_run(spec(), pool, mask(tmp_path), tmp_path / "run")
+    assert train(planned(), pool, mask(tmp_path), tmp_path / "run")
     sae = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
     about = sae.about
     opened = Pool.open(pool)
-    scaling = normalisation(opened, TOKENS, Recipe(**RECIPE))
+    scaling = normalisation(opened, TOKENS, RECIPE)
     h = torch.from_numpy(np.array(opened.activations[scaling.kept]))
     error = float(((h - sae.decode(sae.encode(h))).norm(dim=1) / h.norm(dim=1)).mean())
     last = (tmp_path / "run" / "training.csv").read_text().splitlines()[-1].split(",")
@@ -70,79 +80,121 @@ def test_weights_work_on_the_models_own_activations(pool: Path, tmp_path: Path) 
 
 def test_a_killed_run_ends_as_an_undisturbed_one(pool: Path, tmp_path: Path, monkeypatch: Any) -> None:
     masked = mask(tmp_path)
-    run_folder.train_run(spec(), pool, masked, tmp_path / "whole", checkpoint_every=7)
+    train(planned(), pool, masked, tmp_path / "whole", checkpoint_every=7)
     saves = 0
 
     class Killed(Exception):
         pass
 
-    genuine = run_folder._save_checkpoint
+    genuine = Checkpoint.save
 
-    def save_and_die(*arguments: Any) -> None:
+    def save_and_die(checkpoint: Checkpoint, state: TrainingState) -> None:
         nonlocal saves
-        genuine(*arguments)
+        genuine(checkpoint, state)
         saves += 1
         if saves in (2, 4):
             raise Killed
 
-    monkeypatch.setattr(run_folder, "_save_checkpoint", save_and_die)
+    monkeypatch.setattr(Checkpoint, "save", save_and_die)
     for _ in range(2):
         with pytest.raises(Killed):
-            run_folder.train_run(spec(), pool, masked, tmp_path / "killed", checkpoint_every=7)
+            train(planned(), pool, masked, tmp_path / "killed", checkpoint_every=7)
         assert not (tmp_path / "killed" / "weights.safetensors").exists()
-    assert run_folder.train_run(spec(), pool, masked, tmp_path / "killed", checkpoint_every=7)
+    assert train(planned(), pool, masked, tmp_path / "killed", checkpoint_every=7)
     assert saves == 8, "60 steps have eight checkpoints, none of them made twice"
     for name in ("weights.safetensors", "training.csv", "run.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "killed" / "checkpoint.safetensors").exists()
 
 
+def test_seeds_side_by_side_write_what_each_writes_alone(
+    pool: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    masks = {seed: mask(tmp_path, seed=seed) for seed in range(3)}
+
+    def files(folder: str) -> list[RunFiles]:
+        return [RunFiles(planned(seed=seed), tmp_path / folder / str(seed), masks[seed]) for seed in masks]
+
+    assert train_runs(files("alone"), pool, checkpoint_every=7)
+    genuine, saves = Checkpoint.save, 0
+
+    class Killed(Exception):
+        pass
+
+    def save_and_die(checkpoint: Checkpoint, state: TrainingState) -> None:
+        nonlocal saves
+        genuine(checkpoint, state)
+        saves += 1
+        if saves == 8:
+            raise Killed  # between the checkpoints of one step: the runs go on from different ones
+
+    assert train_runs(files("together")[1:2], pool), "one is there already"
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Checkpoint, "save", save_and_die)
+        train_runs(files("killed"), pool, checkpoint_every=7, side_by_side=3)
+    for folder in ("together", "killed"):
+        assert train_runs(files(folder), pool, checkpoint_every=7, side_by_side=3)
+        assert not train_runs(files(folder), pool)
+        for seed in masks:
+            alone = sorted((tmp_path / "alone" / str(seed)).iterdir())
+            assert [file.name for file in alone] == ["run.json", "training.csv", "weights.safetensors"]
+            for file in alone:
+                found = tmp_path / folder / str(seed) / file.name
+                assert found.read_bytes() == file.read_bytes(), found
+
+
+def test_runs_of_one_session_share_its_recipe_and_steps(pool: Path, tmp_path: Path) -> None:
+    runs = [RunFiles(planned(support="dense", d=M, steps=steps), tmp_path / "run") for steps in (5, 6)]
+    with pytest.raises(ValueError, match="runs of 2 sessions, expected one"):
+        train_runs(runs, pool)
+
+
 def test_a_finished_run_is_kept_and_any_other_is_made_again(pool: Path, tmp_path: Path) -> None:
     folder, masked = tmp_path / "run", mask(tmp_path)
-    assert run_folder.train_run(spec(), pool, masked, folder)
-    assert not run_folder.train_run(spec(), pool, masked, folder)
-    assert run_folder.train_run(spec(steps=61), pool, masked, folder)
-    assert run_folder.train_run(spec(), pool, masked, folder)
+    assert train(planned(), pool, masked, folder)
+    assert not train(planned(), pool, masked, folder)
+    assert train(planned(steps=61), pool, masked, folder)
+    assert train(planned(), pool, masked, folder)
     weights = folder / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
-    assert run_folder.train_run(spec(), pool, masked, folder), "truncated weights are not a finished run"
+    assert train(planned(), pool, masked, folder), "truncated weights are not a finished run"
 
 
 def test_a_checkpoint_that_outlived_its_run_is_removed(pool: Path, tmp_path: Path) -> None:
     """A kill can fall between the last of a run's files and the end of its checkpoint."""
     masked, folder = mask(tmp_path), tmp_path / "run"
-    assert run_folder.train_run(spec(), pool, masked, folder)
+    assert train(planned(), pool, masked, folder)
     files = sorted(folder.iterdir())
     (folder / "checkpoint.safetensors").write_bytes(b"left behind")
-    assert not run_folder.train_run(spec(), pool, masked, folder)
+    assert not train(planned(), pool, masked, folder)
     assert sorted(folder.iterdir()) == files
 
 
 def test_a_damaged_log_is_made_again(pool: Path, tmp_path: Path) -> None:
     folder, masked = tmp_path / "run", mask(tmp_path)
-    run_folder.train_run(spec(), pool, masked, folder)
+    train(planned(), pool, masked, folder)
     log = folder / "training.csv"
     whole = log.read_bytes()
     log.write_bytes(whole.replace(b"0", b"1", 1))
-    assert run_folder.train_run(spec(), pool, masked, folder)
+    assert train(planned(), pool, masked, folder)
     assert log.read_bytes() == whole
 
 
 def test_another_runs_or_a_damaged_checkpoint_is_ignored(pool: Path, tmp_path: Path) -> None:
     masked = mask(tmp_path)
-    run_folder.train_run(spec(), pool, masked, tmp_path / "whole")
+    train(planned(), pool, masked, tmp_path / "whole")
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "checkpoint.safetensors").write_bytes(b"nothing of the kind")
-    run_folder.train_run(spec(), pool, masked, folder)
+    train(planned(), pool, masked, folder)
     whole = (tmp_path / "whole" / "weights.safetensors").read_bytes()
     assert (folder / "weights.safetensors").read_bytes() == whole
 
 
 def test_recipe_paper_has_no_limit_and_valid_json(pool: Path, tmp_path: Path) -> None:
-    settings = asdict(replace(RECIPES["paper"], batch_size=16, resample_every=20))
-    paper = spec(recipe="paper", recipe_settings=settings, support="dense", d=M)
-    run_folder.train_run(paper, pool, None, tmp_path / "run")
+    settings = replace(RECIPES["paper"], batch_size=16, resample_every=20)
+    paper = planned(recipe="paper", recipe_settings=settings, support="dense", d=M)
+    train(paper, pool, None, tmp_path / "run")
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
@@ -153,27 +205,27 @@ def test_recipe_paper_has_no_limit_and_valid_json(pool: Path, tmp_path: Path) ->
 
 def test_what_does_not_fit_is_named(pool: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="activations of width 12, expected m = 13"):
-        run_folder.train_run(spec(m=13), pool, mask(tmp_path), tmp_path / "run")
-    with pytest.raises(UserError, match="400 tokens, expected at least 401"):
-        run_folder.train_run(spec(train_tokens=401), pool, mask(tmp_path), tmp_path / "run")
-    with pytest.raises(UserError, match=r"mask\d\.json: mask \(family, m, n, d, seed\)"):
+        train(planned(m=13), pool, mask(tmp_path), tmp_path / "run")
+    with pytest.raises(UserError, match="found 400 tokens, expected 401"):
+        train(planned(train_tokens=401), pool, mask(tmp_path), tmp_path / "run")
+    with pytest.raises(UserError, match=r"mask\d\.json: found MaskRecipe\(.* seed=1\), expected .* seed=0\)"):
         mask(tmp_path)
-        run_folder.train_run(spec(), pool, mask(tmp_path, seed=1), tmp_path / "run")
+        train(planned(), pool, mask(tmp_path, seed=1), tmp_path / "run")
     with pytest.raises(UserError, match="a mask file is needed"):
-        run_folder.train_run(spec(), pool, None, tmp_path / "run")
+        train(planned(), pool, None, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def dense_parent(pool: Path, folder: Path, **changes: Any) -> Path:
-    run_folder.train_run(spec(support="dense", d=M, **changes), pool, None, folder)
+    train(planned(support="dense", d=M, **changes), pool, None, folder)
     return folder / "weights.safetensors"
 
 
 def test_a_pruned_run_starts_at_the_largest_entries_of_its_dense_run(pool: Path, tmp_path: Path) -> None:
     parent = dense_parent(pool, tmp_path / "dense", steps=1)
-    pruned = spec(support="pruned_retuned", steps=1)
-    assert run_folder.train_run(pruned, pool, None, tmp_path / "run", parent=parent)
-    assert not run_folder.train_run(pruned, pool, None, tmp_path / "run", parent=parent)
+    pruned = planned(support="pruned_retuned", steps=1)
+    assert train(pruned, pool, None, tmp_path / "run", parent=parent)
+    assert not train(pruned, pool, None, tmp_path / "run", parent=parent)
     dense = SparseAutoencoder.load(parent)
     about = dense.about
     found = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
@@ -194,26 +246,26 @@ def test_a_pruned_run_starts_at_the_largest_entries_of_its_dense_run(pool: Path,
 
 
 def test_another_dense_run_is_another_pruned_run(pool: Path, tmp_path: Path) -> None:
-    pruned = spec(support="pruned_retuned", steps=3)
+    pruned = planned(support="pruned_retuned", steps=3)
     first = dense_parent(pool, tmp_path / "dense", steps=3)
-    run_folder.train_run(pruned, pool, None, tmp_path / "run", parent=first)
+    train(pruned, pool, None, tmp_path / "run", parent=first)
     tensors, header = load_tensors(first)
     header["about"]["fingerprint"] = "of other stages"
     save_tensors(tensors, first, header)
-    assert run_folder.train_run(pruned, pool, None, tmp_path / "run", parent=first), "its parent has changed"
+    assert train(pruned, pool, None, tmp_path / "run", parent=first), "its parent has changed"
     with pytest.raises(UserError, match=r"weights\.safetensors: seed = 0, expected 1"):
-        run_folder.train_run(pruned | {"seed": 1}, pool, None, tmp_path / "run", parent=first)
+        train(replace(pruned, seed=1), pool, None, tmp_path / "run", parent=first)
     with pytest.raises(UserError, match="the weights of a dense run are needed"):
-        run_folder.train_run(pruned, pool, None, tmp_path / "run")
+        train(pruned, pool, None, tmp_path / "run")
 
 
 @pytest.mark.parametrize("encoder", ["own_support", "full"])
 def test_encoders_apart_from_the_decoder_are_trained_and_resampled(
     pool: Path, tmp_path: Path, encoder: str
 ) -> None:
-    recipe = RECIPE | {"resample_min_fires": 30, "resample_max_dead": 1.0}
-    apart = spec(encoder=encoder, recipe_settings=recipe)
-    assert run_folder.train_run(apart, pool, mask(tmp_path), tmp_path / "run", checkpoint_every=7)
+    recipe = replace(RECIPE, resample_min_fires=30, resample_max_dead=1.0)
+    apart = planned(encoder=encoder, recipe_settings=recipe)
+    assert train(apart, pool, mask(tmp_path), tmp_path / "run", checkpoint_every=7)
     found = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
     assert found.encoder is not None and torch.isfinite(found.encoder).all()
     assert found.encoder.shape == (N, M if encoder == "full" else 4)
@@ -221,11 +273,11 @@ def test_encoders_apart_from_the_decoder_are_trained_and_resampled(
 
 def test_fingerprints_of_runs_without_a_parent_are_as_they_were(pool: Path) -> None:
     opened = Pool.open(pool)
-    asked = spec(support="dense", d=M)
+    asked = planned(support="dense", d=M)
     old = {
-        "spec": asked,
+        "spec": asked.spec,
         "pool": opened.prefix_digest(TOKENS),
         "mask": None,
         "lineage": lineage("training"),
     }
-    assert run_folder.fingerprint(asked, opened, None) == digest(old)
+    assert fingerprint(asked, opened, None) == digest(old)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.masks.recipe import write_mask
 from expander_sae.stages import lineage
 from expander_sae.study.recipes import RECIPES
-from expander_sae.training import run_folder
-from expander_sae.training.loop import LOG_COLUMNS
+from expander_sae.study.run import Run
+from expander_sae.training.run_folder import RunFiles, train_runs
+from expander_sae.training.step import LOG_COLUMNS
 from tests.users import SMALL, TOKENS, M, N, made_up_activations, parameters, trainer
 
 
@@ -42,11 +43,10 @@ def test_the_trainer_ends_with_the_weights_of_the_workflows_run(
     build_pool([tmp_path / "0.parquet"], "train", tmp_path / "p.f32", tmp_path / "p.json", {})
     write_mask({"family": "expander", "m": M, "n": N, "d": 4, "seed": 5}, tmp_path / "mask.json")
     d = M if support == "dense" else 4
-    spec = {"recipe": "standard", "recipe_settings": asdict(replace(RECIPES["standard"], **SMALL))}
-    spec |= {"support": support, "encoder": "tied", "m": M, "n": N, "d": d, "k": 3}
-    spec |= {"train_tokens": TOKENS, "steps": 60, "seed": 5}
+    recipe = replace(RECIPES["standard"], **SMALL)
+    run = Run("tiny", "text", 1, "standard", support, "tied", M, N, d, 3, TOKENS, 60, 5, recipe)
     mask = None if support == "dense" else tmp_path / "mask.json"
-    run_folder.train_run(spec, tmp_path / "p.json", mask, tmp_path / "run")
+    train_runs([RunFiles(run, tmp_path / "run", mask)], tmp_path / "p.json")
 
     told: list[dict[str, float]] = []
     mine = trainer(activations, support=support, d=d, seed=5, on_log=told.append, log_every=20)
@@ -54,9 +54,8 @@ def test_the_trainer_ends_with_the_weights_of_the_workflows_run(
     theirs = expander_sae.load(tmp_path / "run")
     assert all(torch.equal(a, b) for a, b in zip(parameters(trained), parameters(theirs), strict=True))
     assert trained.about["norm_limit"] == theirs.about["norm_limit"] == mine.norm_limit
-    assert trained.about["spec"] | {"recipe": "standard"} == theirs.about["spec"] | {"recipe": "standard"}, (
-        "the settings are recorded under the workflow's names"
-    )
+    of_a_study = {"model": "tiny", "corpus": "text", "layer": 1, "recipe": "standard"}
+    assert trained.about["spec"] | of_a_study == theirs.about["spec"], "recorded under the workflow's names"
     assert [row["step"] for row in told] == [20, 40, 60] and told == mine.log
     assert set(told[0]) == set(LOG_COLUMNS)
 

@@ -12,6 +12,7 @@ from expander_sae.storage.seals import read_sealed_json
 def main(spec: dict[str, Any], test: Path, out: Path) -> bool:
     from expander_sae.evaluation.analysis import analyse_run
     from expander_sae.measurements import tables
+    from expander_sae.study.run import Analysis
 
     shards = read_sealed_json(test, ("shards",), "pool manifest")["shards"]
     table = "analysis.parquet"
@@ -22,7 +23,8 @@ def main(spec: dict[str, Any], test: Path, out: Path) -> bool:
         return {"pools": [shards], "reference": reference}
 
     def work(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-        return {"seconds": analyse_run(folder, settings, test, folder / table, job.device(), job.backend())}
+        told, out = Analysis.from_json(settings), folder / table
+        return {"seconds": analyse_run(folder, told, test, out, job.device(), job.backend())}
 
     worked = pending.measure("analysis", spec, inputs, "analysis.json", {table: tables.read_metrics}, work)
     tables.collect_metrics([Path(folder) / table for folder in spec], out)

@@ -6,7 +6,7 @@ from typing import Any
 import job
 import pending
 
-from expander_sae.storage.files import read_json, sha256_file
+from expander_sae.storage.files import sha256_file
 from expander_sae.storage.seals import read_sealed_json
 
 
@@ -22,6 +22,7 @@ def main(
 ) -> bool:
     from expander_sae.evaluation.runs import evaluate_run, training_documents
     from expander_sae.measurements import tables
+    from expander_sae.study.run import Evaluation
 
     shards = [read_sealed_json(pool, ("shards",), "pool manifest")["shards"] for pool in (test, ce)]
     always = {"pools": shards, "baseline": sha256_file(baseline)}
@@ -32,21 +33,17 @@ def main(
         return always | {"train": training_documents(train, settings["ce_sequences"])[1]}
 
     def work(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-        evaluate_run(
+        return evaluate_run(
             folder,
-            settings,
-            test,
-            ce,
-            model,
-            baseline,
-            folder / "metrics.parquet",
-            folder / "documents.parquet",
-            folder / "timings.json",
-            job.device(),
-            job.backend(),
-            train,
+            Evaluation.from_json(settings),
+            test_pool=test,
+            ce_pool=ce,
+            train_pool=train,
+            model_file=model,
+            baseline=baseline,
+            device=job.device(),
+            backend=job.backend(),
         )
-        return read_json(folder / "timings.json")
 
     read = {"metrics.parquet": tables.read_metrics, "documents.parquet": tables.read_documents}
     worked = pending.measure("evaluation", spec, inputs, "timings.json", read, work)

@@ -8,15 +8,16 @@ import job
 
 def main(spec: dict[str, Any], pool: Path) -> bool:
     from expander_sae.machine.allocator import keep_freed_memory
-    from expander_sae.training.run_folder import train_run
+    from expander_sae.study.run import Run
+    from expander_sae.training.run_folder import RunFiles, train_runs
+
+    def files(folder: str, told: dict[str, Any]) -> RunFiles:
+        mask, parent = (Path(told[key]) if told[key] else None for key in ("mask", "parent"))
+        return RunFiles(Run.from_spec(told["spec"]), Path(folder), mask, parent)
 
     keep_freed_memory()
-    worked = False
-    for folder, told in spec.items():
-        mask, parent = (Path(told[key]) if told[key] else None for key in ("mask", "parent"))
-        device, backend = job.device(), job.backend()
-        worked |= train_run(told["spec"], pool, mask, Path(folder), device, backend, parent=parent)
-    return worked
+    runs = [files(folder, told) for folder, told in spec.items()]
+    return train_runs(runs, pool, job.device(), job.backend())
 
 
 if __name__ == "__main__":

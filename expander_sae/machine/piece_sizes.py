@@ -1,0 +1,27 @@
+"""In what pieces jobs compute: the pieces bound a job's memory and its time, so that planning reads them.
+
+Imports nothing, since planning imports no torch.
+"""
+
+EVALUATED_TOKENS = 4096
+"""Tokens in one call of an inference when a run is measured."""
+
+LOGITS = 1 << 26
+"""Logits held at once, in float32 256 MB."""
+
+ROW_GROUP = 4096
+"""Tokens that are read, written and joined at a time in shards and pools."""
+
+GRAM_BYTES = 1 << 30
+"""Products of all columns of a dense dictionary that a pursuit holds at most."""
+
+LANES = 64
+"""Samples that the numba kernels score at a time."""
+
+SCORED_FEATURES = 8192
+"""Features that the numba kernels score at a time, so that their scores stay in a near cache."""
+
+GEMM_CORRELATES, GEMM_COMBINES = 96, 16
+"""Up to this many features per kept one, a matrix product over all features of a dense dictionary beats
+gathering the kept columns, which moves B·k·m numbers through memory (measured at m = 576, k = 64 on one
+core): when scores are taken again, and when columns are added up."""

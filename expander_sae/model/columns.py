@@ -1,0 +1,212 @@
+"""What an autoencoder asks of its decoder's columns, whatever these are made of.
+
+A kind of decoder is one module with a class of `Columns`, and a line of masks/supports.py that names it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expander_sae.errors import UserError
+from expander_sae.kernels.autograd import columns_and_inverse, through_unit_columns, unit_columns
+from expander_sae.kernels.tied import TiedStep, tied_reconstruction, tied_step
+from expander_sae.masks.recipe import Mask, MaskRecipe
+from expander_sae.model.dictionary import Dictionary
+from expander_sae.storage.files import canonical_json
+
+
+class Columns(nn.Module, ABC):
+    """n columns in R^m: those of a decoder at unit norm, or those of a free encoder as they are.
+
+    A kind registers its parameters in `__init__`; files and checkpoints hold them under their names.
+
+    Args:
+        support: family, m, n, d and seed, and of a kind on a mask the mask.
+        backend: kernels of sparse columns, see `expander_sae.kernels.backends.select`.
+        free: columns of an encoder. There `values` is called ``encoder``, another name ``encoder_`` name.
+    """
+
+    def __init__(
+        self,
+        support: Mask | MaskRecipe,
+        backend: str = "auto",
+        dtype: torch.dtype = torch.float32,
+        free: bool = False,
+    ) -> None:
+        super().__init__()
+        self.mask = support if isinstance(support, Mask) else None
+        self.recipe = support.recipe if isinstance(support, Mask) else support
+        self.m, self.n, self.d = self.recipe.m, self.recipe.n, self.recipe.d
+        self.backend, self.dtype, self.free = backend, dtype, free
+
+    @abstractmethod
+    def initialise(self, generator: torch.Generator) -> None:
+        """Start at random, drawn in float32 on the CPU: every dtype and device starts from one point."""
+
+    @abstractmethod
+    def dictionary(self) -> Dictionary:
+        """The columns, differentiable in the parameters; of unit norm but for a free encoder."""
+
+    @abstractmethod
+    def aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> Tensor:
+        """Turn column features[i] to residual[drawn[i]], as far as its support allows; residual [B, m].
+
+        Returns bool [S]: which could be turned. A column whose sample vanishes on its support stays.
+        """
+
+    def encoder(self, name: str) -> Columns | None:
+        """The columns of an encoder of this name, see `ENCODERS`; None where it is the decoder's own."""
+        if name == "tied":
+            return None
+        if name in ("warm_tied", "independent"):
+            return type(self)(self.mask or self.recipe, self.backend, self.dtype, free=True)
+        raise UserError(
+            f"encoder: found {name!r} for a {self.recipe.family} dictionary, expected tied, warm_tied or "
+            "independent"
+        )
+
+    def start_at(self, decoder: Columns) -> None:
+        """Start a free encoder at a decoder of the same kind and support."""
+        raise UserError(f"encoder: found 'warm_tied' for support {self.recipe.family}, expected another")
+
+    def kernels(self) -> ModuleType | None:
+        """The backend of the columns, where they have one."""
+        return None
+
+    def tied(self, b_enc: Tensor, b_dec: Tensor, h: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor] | None:
+        """(ĥ, index, value) of a tied autoencoder at once, as of `tied_reconstruction`; None: no such way."""
+        return None
+
+    def tied_step(self, b_enc: Tensor, b_dec: Tensor, h: Tensor, k: int) -> TiedStep | None:
+        """A training step of a tied autoencoder without autograd, which sets the gradients of the parameters.
+
+        None where there is no such way: gradients then come through `dictionary`.
+        """
+        return None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a weights file holds of the columns."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take over `tensors`. Raises `KeyError`, `ValueError` or `RuntimeError` where they do not fit."""
+        for name, parameter in self.named_parameters():
+            if parameter.shape != tensors[name].shape:
+                raise ValueError(f"{name} has shape {list(tensors[name].shape)}")
+            parameter.copy_(tensors[name])
+
+    def record(self) -> dict[str, Any] | None:
+        """What a weights file says of the support."""
+        return {"recipe": asdict(self.recipe)}
+
+    @classmethod
+    def recorded(
+        cls, record: dict[str, Any] | None, tensors: dict[str, Tensor], origin: str | Path
+    ) -> Mask | MaskRecipe | None:
+        """The support of a weights file that has this `record`.
+
+        What is recorded is compared with the tensors before anything of that size is made.
+
+        Raises:
+            UserError: it is malformed, of another size than the tensors, or altered.
+            KeyError, TypeError: record or tensors lack something.
+        """
+        recipe = MaskRecipe(**(record or {})["recipe"])
+        size = tensors["b_dec"].numel(), tensors["b_enc"].numel()
+        if (recipe.m, recipe.n) != size:
+            raise UserError(
+                f"{origin}: a support of m = {recipe.m}, n = {recipe.n} beside biases of {size[0]} and "
+                f"{size[1]}; was the file altered?"
+            )
+        return recipe
+
+    @property
+    def count(self) -> int:
+        """Number of learned values."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of explicit row indices, and of column degrees where these differ."""
+        return 0 if self.mask is None else self.mask.row_bytes
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of the record, and of the rows where they are stored with the weights."""
+        record = self.record()
+        size = 0 if record is None else len(canonical_json(record).encode())
+        return size + (self.row_bytes if self.mask is not None and self.mask.learned else 0)
+
+
+class Entries(Columns):
+    """Columns whose one parameter is their entries: values [n, w].
+
+    rows: int32 [n, w], the place of each entry; None: w = m. valid: bool [n, w], which entries are no
+    padding of an irregular mask; None: all.
+    """
+
+    @property
+    def rows(self) -> Tensor | None:
+        return None
+
+    @property
+    def valid(self) -> Tensor | None:
+        return None
+
+    def _register(self, width: int) -> None:
+        self.values = nn.Parameter(torch.zeros(self.n, width, dtype=self.dtype))
+
+    @abstractmethod
+    def _dictionary(self, entries: Tensor) -> Dictionary:
+        """A dictionary of these entries [n, w]."""
+
+    @abstractmethod
+    def _restricted(self, residual: Tensor, drawn: Tensor, features: Tensor) -> Tensor:
+        """Sample drawn[i] of residual [B, m] on the support of features[i]: [S, w], 0 in padding."""
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """N(0, 1)/√d on the support."""
+        self.values.copy_(torch.randn(self.values.shape, generator=generator) / self.d**0.5)
+
+    @torch.no_grad()
+    def start_at(self, decoder: Columns) -> None:
+        assert isinstance(decoder, Entries)
+        self.values.copy_(unit_columns(decoder._on_support(decoder.values)))
+
+    def _on_support(self, values: Tensor) -> Tensor:
+        return values if self.valid is None else values * self.valid
+
+    def dictionary(self) -> Dictionary:
+        entries = self._on_support(self.values)
+        return self._dictionary(entries if self.free else unit_columns(entries))
+
+    def tied(self, b_enc: Tensor, b_dec: Tensor, h: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        columns = unit_columns(self._on_support(self.values))
+        return tied_reconstruction(columns, b_enc, b_dec, h, k, self.rows, self.kernels())
+
+    @torch.no_grad()
+    def tied_step(self, b_enc: Tensor, b_dec: Tensor, h: Tensor, k: int) -> TiedStep:
+        columns, inverse = columns_and_inverse(self._on_support(self.values))
+        step = tied_step(columns, b_enc, b_dec, h, k, self.rows, self.kernels())
+        gradient = self._on_support(through_unit_columns(step.d_columns, columns, inverse))
+        self.values.grad = gradient if self.values.requires_grad else None
+        return step
+
+    @torch.no_grad()
+    def aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> Tensor:
+        """A decoder's column gets the sample divided by √d, an encoder's the sample at unit norm."""
+        direction = self._restricted(residual, drawn, features)
+        norm = direction.norm(dim=1, keepdim=True)
+        usable = (norm > 0).flatten()
+        length = norm[usable] if self.free else self.d**0.5
+        self.values[features[usable]] = direction[usable] / length
+        return usable

@@ -1,0 +1,62 @@
+"""What the schema of configurations leaves to the tables: names of supports, encoders and inferences.
+
+Where the schema says ``table: supports``, the names of that table are filled in when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from expander_sae.masks import supports
+from expander_sae.model.encoders import ENCODERS
+from expander_sae.pursuit import inference
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def counts(self) -> str: ...
+    @property
+    def shown(self) -> str: ...
+
+
+def filled(rules: Any) -> Any:
+    """A copy of a schema with the names of the tables in it."""
+    if isinstance(rules, list):
+        return [filled(item) for item in rules]
+    if not isinstance(rules, dict):
+        return rules
+    copied = {key: filled(value) for key, value in rules.items() if key != "table"}
+    return copied | (_TABLES[rules["table"]]() if isinstance(rules.get("table"), str) else {})
+
+
+def _names(known: Iterable[_Named], words: str, join: str, digits: int) -> dict[str, Any]:
+    """A pattern of these names. join: between a name and its number, which has at most so many digits."""
+    known = list(known)
+    number = rf"{join}[1-9][0-9]{{0,{digits - 1}}}"
+    return {
+        "pattern": rf"^({'|'.join(one.name + (number if one.counts else '') for one in known)})$",
+        "description": words,
+        "examples": [one.name + (f"{join}64" if one.counts else "") for one in known],
+    }
+
+
+def _supports() -> dict[str, Any]:
+    known = supports.configurable()
+    return _names(known, "one of " + ", ".join(one.shown for one in known), "", 10)
+
+
+def _pursuits() -> dict[str, Any]:
+    known = [one for one in inference.INFERENCES.values() if not one.everywhere]
+    *first, last = [one.shown for one in known]
+    return _names(known, f"{', '.join(first)}, or {last}", "_", 6)
+
+
+_TABLES: dict[str, Callable[[], dict[str, Any]]] = {
+    "supports": _supports,
+    "encoders": lambda: {"enum": [*ENCODERS]},
+    "inferences": lambda: {"enum": [*inference.everywhere()]},
+    "pursuits": _pursuits,
+}

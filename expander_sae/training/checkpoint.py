@@ -1,0 +1,50 @@
+"""A training's state in a file, from which it goes on exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from expander_sae.errors import UserError
+from expander_sae.storage.safetensors_files import load_tensors, save_tensors
+from expander_sae.training.step import TrainingState
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where one training keeps its state.
+
+    Args:
+        fingerprint: what tells the training from others.
+        temporary: the file is the job's own, so that one of another training, or a damaged one, is ignored.
+            One that a user names is not.
+    """
+
+    path: Path
+    fingerprint: str
+    temporary: bool = False
+
+    def save(self, state: TrainingState) -> None:
+        """Write the state."""
+        save_tensors(state.tensors(), self.path, {"fingerprint": self.fingerprint})
+
+    def resume(self, state: TrainingState) -> None:
+        """Take over what was saved, if anything was.
+
+        Raises:
+            UserError: the file is damaged or another training's, unless it is `temporary`.
+        """
+        if not self.path.exists():
+            return
+        try:
+            stored, about = load_tensors(self.path)
+            if about.get("fingerprint") != self.fingerprint:
+                raise UserError(
+                    f"{self.path}: a checkpoint of other settings or activations, expected one of this "
+                    "training; remove it or name another file"
+                )
+        except UserError:
+            if self.temporary:
+                return
+            raise
+        state.restore(stored)

@@ -1,0 +1,188 @@
+"""Training sessions: the one loop, for one autoencoder or for many that share tokens and a recipe."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from expander_sae.kernels.autograd import unit_columns
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.columns import Entries
+from expander_sae.rng import torch_generator
+from expander_sae.study.recipes import Recipe
+from expander_sae.training.checkpoint import Checkpoint
+from expander_sae.training.loggers import Report
+from expander_sae.training.normalisation import KeptTokens
+from expander_sae.training.step import TrainingState, resample, train_step
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """Cosine from `learning_rate` at step 0 towards `learning_rate_end` at step `steps`."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return recipe.learning_rate_end + (recipe.learning_rate - recipe.learning_rate_end) * cosine
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often a training logs and checkpoints, in steps; 0 is never. Nothing of it changes a result.
+
+    The last step is logged always, and kept in the checkpoint where `checkpoint_last` asks for it.
+    """
+
+    log_every: int = 50
+    checkpoint_every: int = 0
+    checkpoint_last: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """One autoencoder in a session, and who is told of it.
+
+    Args:
+        done: told the state when it is over; the weights are then those of activations in their own units.
+    """
+
+    state: TrainingState
+    checkpoint: Checkpoint | None = None
+    report: Report | None = None
+    done: Callable[[TrainingState], None] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """What autoencoders share that are trained together: tokens, recipe, number of steps, cadence.
+
+    Args:
+        side_by_side: how many are advanced at once. Each ends as it would alone, bit for bit, since it draws
+            its batches from its own stream; those of one seed share each batch that is read. Memory grows
+            with it.
+    """
+
+    tokens: KeptTokens
+    recipe: Recipe
+    steps: int
+    cadence: Cadence = Cadence()
+    side_by_side: int = 1
+
+    def start(
+        self,
+        autoencoder: SparseAutoencoder,
+        seed: int,
+        checkpoint: Checkpoint | None = None,
+        parent: SparseAutoencoder | None = None,
+        report: Report | None = None,
+        done: Callable[[TrainingState], None] | None = None,
+    ) -> Training:
+        """A new autoencoder on the session's device, at its first step or where its checkpoint left it.
+
+        Args:
+            seed: of the first weights, the batches and the resampling.
+            parent: a dense autoencoder of activations in their own units, from whose entries on the mask and
+                biases this one starts.
+        """
+        scaling = self.tokens.normalisation
+        autoencoder.initialise(torch_generator(seed, "initialisation"))
+        with torch.no_grad():
+            if parent is not None:
+                _start_at(parent, autoencoder, scaling.scale)
+            elif self.recipe.start_at_mean:
+                autoencoder.b_dec.copy_(torch.from_numpy(scaling.mean) * scaling.scale)
+        state = TrainingState.start(autoencoder.to(self.tokens.device), self.recipe, seed)
+        if checkpoint is not None:
+            checkpoint.resume(state)
+        return Training(state, checkpoint, report, done)
+
+    def train(self, trainings: Iterable[Training]) -> int:
+        """Train each to the last step, or until a logged loss is not finite; returns how many there were.
+
+        Args:
+            trainings: taken only when there is room for the next, and let go of when they are over; where
+                they are made as they are taken, no more than `side_by_side` exist at a time.
+        """
+        waiting, finished = iter(trainings), 0
+        running: list[Training] = []
+        with tqdm(desc="training", unit="step", disable=not sys.stderr.isatty()) as bar:
+            while running := running + list(islice(waiting, self.side_by_side - len(running))):
+                going = [training for training in running if not self._over(training)]
+                finished += len(running) - len(going)
+                running = going
+                bar.total = bar.n + sum(self.steps - training.state.step for training in running)
+                self._advance(running)
+                bar.update(len(running))
+        return finished
+
+    def _over(self, training: Training) -> bool:
+        """Whether it has come to its end, to which it is then brought."""
+        state = training.state
+        if state.step < self.steps and state.finite:
+            return False
+        state.autoencoder.rescale(self.tokens.normalisation.scale)
+        if training.done is not None:
+            training.done(state)
+        return True
+
+    def _advance(self, running: list[Training]) -> None:
+        """One step of each.
+
+        What precedes the steps, the steps, and what hangs on their numbers, each for all: so that a device
+        can be given all the steps at once.
+        """
+        batches = self._batches(running)
+        for training in running:
+            rate = learning_rate(training.state.step, self.steps, self.recipe)
+            training.state.optimiser.param_groups[0]["lr"] = rate
+        pairs = list(zip(running, batches, strict=True))
+        rebuilt = [train_step(training.state, batch, self.recipe) for training, batch in pairs]
+        for (training, batch), reconstruction in zip(pairs, rebuilt, strict=True):
+            training.state.step += 1
+            self._after_step(training, batch, reconstruction)
+
+    def _batches(self, running: list[Training]) -> list[Tensor]:
+        """The next batch [B, m] of each; equal positions are read once."""
+        read: dict[bytes, Tensor] = {}
+        batches = []
+        for training in running:
+            stream = training.state.batches
+            positions = torch.randint(len(self.tokens), (self.recipe.batch_size,), generator=stream)
+            key = positions.numpy().tobytes()
+            if key not in read:
+                read[key] = self.tokens.batch(positions)
+            batches.append(read[key])
+        return batches
+
+    def _after_step(self, training: Training, batch: Tensor, reconstruction: Tensor) -> None:
+        """Log, resample and checkpoint where the step that was just made is one for that."""
+        state, recipe, cadence = training.state, self.recipe, self.cadence
+        last = state.step == self.steps
+        if last or _due(cadence.log_every, state.step):
+            state.log_step(batch, reconstruction)
+            if training.report is not None:
+                training.report(state.rows[-1])
+        if _due(recipe.resample_every, state.step) and (recipe.resample_at_end or not last):
+            resample(state, batch, recipe)
+        keep = _due(cadence.checkpoint_every, state.step)
+        if last:
+            keep = cadence.checkpoint_last and state.finite
+        if keep and training.checkpoint is not None:
+            training.checkpoint.save(state)
+
+
+def _due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _start_at(parent: SparseAutoencoder, autoencoder: SparseAutoencoder, scale: float) -> None:
+    """Start at the parent's entries on the mask, at unit norm, and at its biases in units of training."""
+    decoder = autoencoder.decoder
+    assert isinstance(decoder, Entries) and decoder.rows is not None
+    entries = parent.dictionary().columns(torch.arange(parent.n)).gather(1, decoder.rows.long())
+    decoder.values.copy_(unit_columns(entries))
+    autoencoder.b_enc.copy_(parent.b_enc * scale)
+    autoencoder.b_dec.copy_(parent.b_dec * scale)

@@ -1,0 +1,136 @@
+"""One training step and one resampling, and the state that they change.
+
+Every tensor here is O(d·n) or O(B·k·w); see `expander_sae.kernels.autograd`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.rng import torch_generator
+from expander_sae.study.recipes import Recipe
+
+FIRING_THRESHOLD = 1e-6
+LOG_COLUMNS = ("step", "loss", "relative_error", "silent_share", "learning_rate")
+
+
+@dataclass
+class TrainingState:
+    """Everything that the next step depends on, beside the data."""
+
+    autoencoder: SparseAutoencoder
+    optimiser: torch.optim.Adam
+    batches: torch.Generator
+    resampling: torch.Generator
+    fired: Tensor
+    step: int = 0
+    log: list[list[float]] = field(default_factory=list)
+    """Rows of LOG_COLUMNS."""
+
+    @classmethod
+    def start(cls, autoencoder: SparseAutoencoder, recipe: Recipe, seed: int) -> TrainingState:
+        """Fresh state: streams (seed, batches) and (seed, resampling), Adam at zero."""
+        optimiser = torch.optim.Adam(
+            autoencoder.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
+        )
+        batches, resampling = (torch_generator(seed, purpose) for purpose in ("batches", "resampling"))
+        fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=autoencoder.b_enc.device)
+        return cls(autoencoder, optimiser, batches, resampling, fired)
+
+    @property
+    def finite(self) -> bool:
+        """Whether the last logged loss is a number."""
+        return not self.log or math.isfinite(self.log[-1][LOG_COLUMNS.index("loss")])
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The log as {column: value}."""
+        return [dict(zip(LOG_COLUMNS, row, strict=True)) for row in self.log]
+
+    def log_step(self, batch: Tensor, reconstruction: Tensor) -> None:
+        """Log the step that was just made on `batch` with this ĥ, both [B, m].
+
+        silent_share is the share of features that have not fired since the last resampling.
+        """
+        loss = (reconstruction - batch).square().sum(dim=1).mean()
+        norms = batch.norm(dim=1).clamp(min=torch.finfo(batch.dtype).tiny)
+        error: Any = ((reconstruction - batch).norm(dim=1) / norms).mean()
+        silent: Any = (self.fired == 0).double().mean()
+        rate = self.optimiser.param_groups[0]["lr"]
+        self.log.append([self.step, float(loss), float(error), float(silent), float(rate)])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state as named tensors, for a checkpoint."""
+        stored = {f"parameter.{name}": p.detach() for name, p in self.autoencoder.named_parameters()}
+        for name, parameter in self.autoencoder.named_parameters():
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                stored[f"adam.{name}.{key}"] = value
+        stored["generator.batches"] = self.batches.get_state()
+        stored["generator.resampling"] = self.resampling.get_state()
+        stored["fired"] = self.fired
+        stored["log"] = torch.tensor(self.log, dtype=torch.float64).reshape(-1, len(LOG_COLUMNS))
+        stored["step"] = torch.tensor([self.step])
+        return stored
+
+    @torch.no_grad()
+    def restore(self, stored: dict[str, Tensor]) -> None:
+        """Take over the tensors of `tensors()`."""
+        moments: dict[int, dict[str, Tensor]] = {}
+        for number, (name, parameter) in enumerate(self.autoencoder.named_parameters()):
+            parameter.copy_(stored[f"parameter.{name}"])
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                if (value := stored.get(f"adam.{name}.{key}")) is not None:
+                    moments.setdefault(number, {})[key] = value.clone()
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        self.batches.set_state(stored["generator.batches"])
+        self.resampling.set_state(stored["generator.resampling"])
+        self.fired.copy_(stored["fired"])
+        self.log = stored["log"].tolist()
+        self.step = int(stored["step"])
+
+
+def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
+    """One update on batch [B, m]; returns ĥ [B, m] as it was before.
+
+    Nothing here depends on the step's number, and nothing returns to the host: the same operations, each
+    time. What depends on it is `training.session`'s: the learning rate, the log, resampling, checkpoints.
+    """
+    autoencoder = state.autoencoder
+    with autoencoder.undisturbed(batch):
+        reconstruction, code = autoencoder.set_gradients(batch)
+        torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), recipe.clip_norm)
+        state.optimiser.step()
+        if recipe.count_after_update:
+            code = autoencoder.encode(batch)
+        fires = (code.value.abs() > FIRING_THRESHOLD).to(torch.int64)
+        state.fired.scatter_add_(0, code.index.flatten(), fires.flatten())
+    return reconstruction
+
+
+@torch.no_grad()
+def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
+    """Re-aim silent features at badly reconstructed samples; returns how many.
+
+    A feature that fired fewer than `resample_min_fires` times since the last call takes the
+    residual of a sample of `batch`, drawn with probability proportional to its squared error,
+    restricted to its support and divided by √d; its b_enc becomes 0; Adam's moments are kept.
+    A free encoder takes the same sample, on its own support, at unit norm. Nothing is done where more than
+    `resample_max_dead` of the features are silent or the errors are not finite.
+    """
+    autoencoder = state.autoencoder
+    silent = torch.nonzero(state.fired < recipe.resample_min_fires).flatten()
+    state.fired.zero_()
+    if silent.numel() == 0 or silent.numel() > recipe.resample_max_dead * autoencoder.n:
+        return 0
+    residual = batch - autoencoder.decode(autoencoder.encode(batch))
+    weight = residual.double().square().sum(dim=1).cpu()
+    if not (torch.isfinite(weight).all() and weight.sum() > 0):
+        return 0
+    drawn = torch.multinomial(weight, silent.numel(), replacement=True, generator=state.resampling)
+    return autoencoder.aim(silent, residual, drawn.to(residual.device))

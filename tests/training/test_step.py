@@ -1,0 +1,101 @@
+"""One step: gradients, firing counts, resampling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.rng import torch_generator
+from expander_sae.study.recipes import RECIPES, Recipe
+from expander_sae.training.step import TrainingState, resample, train_step
+from tests.training.small_data import few_directions as pool
+
+M, N, K = 24, 192, 4
+
+
+def start(family: str, d: int, recipe: Recipe, dtype: torch.dtype) -> TrainingState:
+    mask = MaskRecipe(family, M, N, d, 0).generate()
+    autoencoder = SparseAutoencoder(M, N, K, mask, "tied", "torch", dtype)
+    autoencoder.initialise(torch_generator(0, "initialisation"))
+    return TrainingState.start(autoencoder, recipe, seed=0)
+
+
+def test_resampling_aims_at_residuals_on_the_support() -> None:
+    recipe = replace(RECIPES["standard"], resample_max_dead=1.0)
+    state = start("expander", 5, recipe, torch.float64)
+    data = pool()[:32]
+    autoencoder = state.autoencoder
+    before = autoencoder.values.detach().clone()
+    residual = data - autoencoder.decode(autoencoder.encode(data))
+    state.fired[:] = 5
+    state.fired[[2, 9]] = 4
+    with torch.no_grad():
+        autoencoder.b_enc.fill_(0.3)
+    residual = data - autoencoder.decode(autoencoder.encode(data))
+    assert resample(state, data, recipe) == 2
+    rows = autoencoder.decoder.rows
+    for feature in range(N):
+        now = autoencoder.values.detach()[feature]
+        if feature in (2, 9):
+            candidates = residual[:, rows[feature].long()] / math.sqrt(5)
+            assert (candidates - now).norm(dim=1).min() < 1e-12
+            assert autoencoder.b_enc[feature] == 0
+        else:
+            assert torch.equal(now, before[feature])
+    assert not state.fired.any()
+
+
+def test_resampling_is_skipped_when_too_much_is_dead() -> None:
+    recipe = RECIPES["paper"]
+    state = start("expander", 5, recipe, torch.float64)
+    before = state.autoencoder.values.detach().clone()
+    assert resample(state, pool()[:32], recipe) == 0
+    assert torch.equal(state.autoencoder.values.detach(), before)
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+@pytest.mark.parametrize(
+    ("family", "d", "encoder"),
+    [("expander", 3, "tied"), ("bernoulli", 5, "tied"), (None, M, "tied"), ("expander", 3, "own_support")],
+)
+def test_gradients_of_a_step_are_those_of_autograd_to_the_last_bit(
+    backend: str, family: str | None, d: int, encoder: str
+) -> None:
+    mask = MaskRecipe(family, M, N, d, 0).generate() if family else None
+    autoencoder = SparseAutoencoder(M, N, K, mask, encoder, backend)
+    autoencoder.initialise(torch_generator(0, "initialisation"))
+    batch = pool(torch.float32)[:100]
+    rebuilt, code = autoencoder(batch)
+    (rebuilt - batch).square().sum(dim=1).mean().backward()
+    expected = {name: p.grad for name, p in autoencoder.named_parameters()}
+
+    found, found_code = autoencoder.set_gradients(batch)
+    assert torch.equal(found, rebuilt) and torch.equal(found_code.index, code.index)
+    assert not found.requires_grad and not found_code.value.requires_grad
+    for name, parameter in autoencoder.named_parameters():
+        assert expected[name] is not None and parameter.grad is not None
+        assert torch.equal(parameter.grad, expected[name]), name
+
+
+def test_a_step_counts_what_fired() -> None:
+    recipe = RECIPES["standard"]
+    state = start("expander", 3, recipe, torch.float32)
+    batch = pool(torch.float32)[:100]
+    code = state.autoencoder.encode(batch)
+    train_step(state, batch, recipe)
+    assert torch.equal(state.fired, torch.bincount(code.index[code.value.abs() > 1e-6], minlength=N))
+
+
+def test_a_parameter_that_needs_no_gradient_stays_as_it_is() -> None:
+    recipe = RECIPES["standard"]
+    state = start("expander", 3, recipe, torch.float32)
+    state.autoencoder.b_dec.requires_grad_(False)
+    before = state.autoencoder.b_dec.clone()
+    train_step(state, pool(torch.float32)[:100] + 1, recipe)
+    assert torch.equal(state.autoencoder.b_dec, before)
+    assert state.autoencoder.b_dec.grad is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from expander_sae.machine.piece_sizes import LOGITS
 from expander_sae.machine.progress import Progress
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
-from expander_sae.study.recipes import Recipe
+from expander_sae.study.run import Run
 from expander_sae.training.normalisation import normalisation
 
 TRAIN_BASELINES = ("ce_clean", "ce_zero")
@@ -39,14 +38,21 @@ def spliced_sums(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cross-entropy sums of each document when the output of `layer` is replaced.
 
-    ce_pool: activations after `layer` of the ce split; its first `sequences` documents are used.
-    replacement: float32[N,m] for the N tokens of these documents, or a function that gives it from
-    their activations float32[N,m]. Layers up to `layer` are not run: their output is in the pool.
-    Where it is one vector at every token, all documents have the same logits, and they are computed
-    for one document only.
+    Layers up to `layer` are not run: their output is in the pool.
 
-    Returns (document int32[S], sums float64[S] in nats, counts int64[S]): a document of T tokens
-    has T − 1 next tokens.
+    Args:
+        ce_pool: activations after `layer` of the ce split; its first `sequences` documents are used.
+        replacement: float32[N,m] for the N tokens of these documents, or a function that gives it from
+            their activations float32[N,m]. Where it is one vector at every token, all documents have the
+            same logits, and they are computed for one document only.
+        label: what the progress bar says.
+
+    Returns:
+        (document int32[S], sums float64[S] in nats, counts int64[S]): a document of T tokens has T − 1
+        next tokens.
+
+    Raises:
+        UserError: the pool has fewer documents.
     """
     edges = sequence_edges(ce_pool, sequences)
     rows = int(edges[-1])
@@ -96,7 +102,11 @@ def _constant_losses(
 
 
 def sequence_edges(ce_pool: Pool, sequences: int) -> np.ndarray:
-    """First rows of the first `sequences` documents of the ce pool, and the row after the last."""
+    """First rows of the first `sequences` documents of the ce pool, and the row after the last.
+
+    Raises:
+        UserError: the pool has fewer documents.
+    """
     edges = document_starts(ce_pool.document)
     if len(edges) - 1 < sequences:
         found = f"found {len(edges) - 1} documents in {ce_pool.path}"
@@ -147,38 +157,38 @@ def baseline_replacements(
 
 
 def write_baseline(
-    model_json: Path,
-    ce_pool_json: Path,
-    train_pool_json: Path,
-    layer: int,
-    columns: dict[str, Any],
-    recipe_settings: dict[str, Any],
-    tokens: int,
+    run: Run,
     sequences: int,
+    *,
+    model_file: Path,
+    ce_pool: Path,
+    train_pool: Path,
     out_metrics: Path,
     out_documents: Path,
-    device: str = "cpu",
     train_cross_entropy: bool = False,
+    device: str = "cpu",
 ) -> None:
     """Write the model's own cross-entropies: rows of metrics.parquet and of documents.parquet.
 
-    columns: the rows' values of `tables.RUN_COLUMNS`. The norm limit and the mean
-    are those of the first `tokens` training tokens under `recipe_settings`. With
-    `train_cross_entropy` also `ce_clean` and `ce_zero` of the first `sequences` documents of the
-    training pool, on split ``ce_train``.
+    Args:
+        run: stands in the rows for the model (see `Run.unaided`). The norm limit and the mean are those
+            of its training tokens under its recipe.
+        sequences: documents of the ce pool.
+        train_cross_entropy: also write `ce_clean` and `ce_zero` of as many documents of the training
+            pool, on split ``ce_train``.
     """
-    model = LanguageModel.load(model_json, device)
-    train_pool = Pool.open(train_pool_json)
-    training = normalisation(train_pool, tokens, Recipe(**recipe_settings))
-    rows = Rows(columns)
-    splits = {"ce": Pool.open(ce_pool_json)} | ({"ce_train": train_pool} if train_cross_entropy else {})
+    model = LanguageModel.load(model_file, device)
+    seen = Pool.open(train_pool)
+    training = normalisation(seen, run.train_tokens, run.recipe_settings)
+    rows = Rows(run.columns)
+    splits = {"ce": Pool.open(ce_pool)} | ({"ce_train": seen} if train_cross_entropy else {})
     for split, pool in splits.items():
         count = int(sequence_edges(pool, sequences)[-1])
         activations = torch.from_numpy(np.array(pool.activations[:count]))
         replacements = baseline_replacements(activations, pool.norms[:count], training.mean, training.limit)
         wanted = replacements if split == "ce" else {name: replacements[name] for name in TRAIN_BASELINES}
         for metric, replacement in wanted.items():
-            documents, sums, counts = spliced_sums(model, pool, replacement, layer, sequences, metric)
+            documents, sums, counts = spliced_sums(model, pool, replacement, run.layer, sequences, metric)
             rows.add("none", split, {metric: float(sums.sum() / counts.sum())})
             rows.add_document_sums("none", split, metric, zip(documents, sums, counts, strict=True))
     tables.write_metrics(rows.metrics, out_metrics)

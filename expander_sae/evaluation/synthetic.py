@@ -42,7 +42,11 @@ class Cell:
     sigma: float
 
     def validate(self) -> None:
-        """Raise `UserError` for a cell that no trial can have."""
+        """Check that a trial can have such a code.
+
+        Raises:
+            UserError: k or sigma is out of range.
+        """
         if not 1 <= self.k <= self.n:
             raise UserError(f"synthetic k: found {self.k}, expected 1 to n = {self.n}")
         if not (math.isfinite(self.sigma) and self.sigma >= 0):
@@ -51,10 +55,12 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Recovery:
-    """Trials of a cell, one row a mask: recovered bool, the others float64.
+    """Trials of a cell, [masks, trials]: recovered bool, the others float64.
 
-    overlap: |S ∩ Ŝ|/k of the planted and the found support. code_error: ‖x − x̂‖/‖x‖.
-    reconstruction_error: ‖Wx − Wx̂‖/‖Wx‖, against the noiseless signal. All [masks, trials].
+    Args:
+        overlap: |S ∩ Ŝ|/k of the planted and the found support.
+        code_error: ‖x − x̂‖/‖x‖.
+        reconstruction_error: ‖Wx − Wx̂‖/‖Wx‖, against the noiseless signal.
     """
 
     cell: Cell

@@ -29,8 +29,12 @@ SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.
 def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCHEMA) -> Config:
     """A checked copy of a configuration with every default filled in.
 
-    source: the mapping, or the path of a YAML file that holds it. Scalars that stand for a list
-    stay as they are; `Study` reads both. Raises `UserError` with one line for each mistake.
+    Args:
+        source: the mapping, or the path of a YAML file that holds it. Scalars that stand for a list
+            stay as they are; `Study` reads both.
+
+    Raises:
+        UserError: one line for each mistake.
     """
     if isinstance(source, str | Path):
         source = _read_yaml(Path(source))
@@ -50,8 +54,7 @@ def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCH
     errors = sorted(set(schema_errors(config, rules)), key=lambda error: error[0])
     if errors:
         raise UserError("\n".join(f"config: {text}" for _, text in errors))
-    _fill_defaults(config, rules, rules)
-    _whole_numbers(config, rules, rules)
+    _completed(config, rules, rules)
     found = list(dict.fromkeys(semantic_errors(config)))
     if found:
         raise UserError("\n".join(f"config: {text}" for text in found))
@@ -114,7 +117,9 @@ def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
     return {**_resolve(target, root), **{key: value for key, value in schema.items() if key != "$ref"}}
 
 
-def _fill_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> None:
+def _completed(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    """The value with every default, and with numbers as the schema asks for them, so that equal configs
+    hash equal: 1500 for 1500.0 where it says integer, and the other way round."""
     schema = _resolve(schema, root)
     if isinstance(value, dict):
         for key, rule in schema.get("properties", {}).items():
@@ -122,21 +127,9 @@ def _fill_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> 
             if key not in value and "default" in rule:
                 value[key] = copy.deepcopy(rule["default"])
             if key in value:
-                _fill_defaults(value[key], rule, root)
+                value[key] = _completed(value[key], rule, root)
     elif isinstance(value, list) and "items" in schema:
-        for item in value:
-            _fill_defaults(item, schema["items"], root)
-
-
-def _whole_numbers(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
-    """Turn 1500.0 into 1500 where the schema asks for an integer, so that equal configs hash equal."""
-    schema = _resolve(schema, root)
-    if isinstance(value, dict):
-        for key, rule in schema.get("properties", {}).items():
-            if key in value:
-                value[key] = _whole_numbers(value[key], rule, root)
-    elif isinstance(value, list) and "items" in schema:
-        value[:] = [_whole_numbers(item, schema["items"], root) for item in value]
+        value[:] = [_completed(item, schema["items"], root) for item in value]
     elif isinstance(value, float) and value.is_integer() and "number" not in _types(schema):
         return int(value)
     elif isinstance(value, int) and not isinstance(value, bool) and "number" in _types(schema):

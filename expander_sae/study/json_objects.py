@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from expander_sae.errors import UserError
@@ -10,55 +11,49 @@ from expander_sae.errors import UserError
 Record = TypeVar("Record")
 
 
-def object_with(keys: Collection[str], value: Any, where: str) -> dict[str, Any]:
-    """`value`, which must have exactly these keys. where: what a message calls it.
+def record(kind: type[Record], value: Any, where: str, keys: Collection[str] = ()) -> Record:
+    """The dataclass `kind` from a JSON object of all its fields, or of those that `keys` names.
 
     Raises:
-        UserError: it is no JSON object, or a key is missing or unknown.
+        UserError: no JSON object, a key is missing or unknown, or a value has another type; the message
+            begins with `where` and the key.
     """
+    hints = get_type_hints(kind)
+    types = {key: hints[key] for key in keys or hints}
     if not isinstance(value, dict):
         raise UserError(f"{where}: found {type(value).__name__}, expected a JSON object")
-    for key in keys:
+    for key in [*types, *value]:
         if key not in value:
             raise UserError(f"{where}.{key}: missing")
-    for key in value:
-        if key not in keys:
-            raise UserError(f"{where}.{key}: unknown key, expected one of {', '.join(keys)}")
-    return value
+        if key not in types:
+            raise UserError(f"{where}.{key}: unknown key, expected one of {', '.join(types)}")
+    return kind(**{key: _typed(types[key], value[key], f"{where}.{key}") for key in types})
 
 
-def typed(kind: Any, value: Any, where: str) -> Any:
-    """`value` as one of type `kind`, which is one of `_KINDS`; a list becomes a tuple.
-
-    Raises:
-        UserError: it has another type.
-    """
+def _typed(kind: Any, value: Any, where: str) -> Any:
+    if is_dataclass(kind):
+        return record(kind, value, where)  # type: ignore[arg-type]
     expected, fits = _KINDS[kind]
     if not fits(value):
         raise UserError(f"{where}: found {value!r}, expected {expected}")
     return tuple(value) if isinstance(value, list) else value
 
 
-def record(kind: type[Record], value: Any, where: str) -> Record:
-    """The dataclass `kind` from a JSON object of its fields.
-
-    Raises:
-        UserError: no JSON object, a key is missing or unknown, or a value has another type.
-    """
-    types = get_type_hints(kind)
-    found = object_with(types, value, where)
-    return kind(**{name: typed(types[name], found[name], f"{where}.{name}") for name in types})
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+def _is_a(*kinds: type) -> Callable[[Any], bool]:
+    """True and False are whole numbers to Python alone."""
+    return lambda value: isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
 _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    str: ("text", lambda value: isinstance(value, str)),
-    str | None: ("text or null", lambda value: value is None or isinstance(value, str)),
-    int: ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-    tuple[str, ...]: ("a list of names", _texts),
+    str: ("text", _is_a(str)),
+    str | None: ("text or null", _is_a(str, type(None))),
+    int: ("a whole number", _is_a(int)),
+    float: ("a number", _is_a(int, float)),
+    float | None: ("a number or null", _is_a(int, float, type(None))),
+    bool: ("true or false", _is_a(bool)),
+    tuple[str, ...]: (
+        "a list of names",
+        lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) for name in value),
+    ),
 }
 """Type of a field → what a message expects, and whether a JSON value fits it."""

@@ -17,6 +17,17 @@ DOCSTRING_VERSIONS = {
 }
 """The packages of the corpus `docstrings`, at the versions of requirements.lock."""
 
+
+def _on_hub(location: str, revision: str, width: int, depth: int, dtype: str = "float32") -> dict[str, Any]:
+    entry = {"source": "hub", "location": location, "revision": revision, "width": width, "depth": depth}
+    return entry | {"dtype": dtype, "trust_remote_code": False}
+
+
+_PYTHIA_70M = "e93a9faa9c77e5d09219f6c868bfc7a1bd65593c"
+_PYTHIA_160M = "50f5173d932e8e61f858120bcb800b97af589f46"
+_QWEN = "3aab1f1954e9cc14eb9509a215f9e5ca08227a9b"
+_LLAMA = "4e20de362430cd3b72f300e6b0f18e50e7166e08"
+
 MODELS: dict[str, dict[str, Any]] = {
     "smollm2-135m-instruct": {
         "source": "package",
@@ -27,42 +38,10 @@ MODELS: dict[str, dict[str, Any]] = {
         "dtype": "float32",
         "trust_remote_code": False,
     },
-    "pythia-70m-deduped": {
-        "source": "hub",
-        "location": "EleutherAI/pythia-70m-deduped",
-        "revision": "e93a9faa9c77e5d09219f6c868bfc7a1bd65593c",
-        "width": 512,
-        "depth": 6,
-        "dtype": "float32",
-        "trust_remote_code": False,
-    },
-    "pythia-160m": {
-        "source": "hub",
-        "location": "EleutherAI/pythia-160m",
-        "revision": "50f5173d932e8e61f858120bcb800b97af589f46",
-        "width": 768,
-        "depth": 12,
-        "dtype": "float32",
-        "trust_remote_code": False,
-    },
-    "qwen2.5-3b": {
-        "source": "hub",
-        "location": "Qwen/Qwen2.5-3B",
-        "revision": "3aab1f1954e9cc14eb9509a215f9e5ca08227a9b",
-        "width": 2048,
-        "depth": 36,
-        "dtype": "bfloat16",
-        "trust_remote_code": False,
-    },
-    "llama-3.2-1b": {
-        "source": "hub",
-        "location": "meta-llama/Llama-3.2-1B",
-        "revision": "4e20de362430cd3b72f300e6b0f18e50e7166e08",
-        "width": 2048,
-        "depth": 16,
-        "dtype": "bfloat16",
-        "trust_remote_code": False,
-    },
+    "pythia-70m-deduped": _on_hub("EleutherAI/pythia-70m-deduped", _PYTHIA_70M, 512, 6),
+    "pythia-160m": _on_hub("EleutherAI/pythia-160m", _PYTHIA_160M, 768, 12),
+    "qwen2.5-3b": _on_hub("Qwen/Qwen2.5-3B", _QWEN, 2048, 36, "bfloat16"),
+    "llama-3.2-1b": _on_hub("meta-llama/Llama-3.2-1B", _LLAMA, 2048, 16, "bfloat16"),
 }
 
 _CORPUS_DEFAULTS: dict[str, Any] = {

@@ -8,7 +8,6 @@ from typing import Any
 
 from expander_sae.errors import UserError
 from expander_sae.storage.files import digest
-from expander_sae.study.json_objects import object_with
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,6 @@ class Recipe:
     learning_rate: float = 3e-4
     learning_rate_end: float = 1e-5
     clip_norm: float = 1.0
-
-    @classmethod
-    def from_json(cls, settings: Any) -> Recipe:
-        """The recipe that a job or weights were told.
-
-        Raises:
-            UserError: no JSON object, a key is missing or unknown, or a value is not allowed.
-        """
-        names = [field.name for field in fields(cls)]
-        return cls(**_allowed(object_with(names, settings, "recipe_settings"), "recipe_settings"))
 
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -84,17 +73,12 @@ def resolve(name: str, overrides: dict[str, Any] | None = None) -> tuple[str, Re
     unknown = sorted(set(overrides or {}) - known)
     if unknown:
         raise UserError(f"training.{unknown[0]}: unknown key, expected one of {', '.join(sorted(known))}")
-    recipe = replace(RECIPES[name], **_allowed(overrides or {}, "training"))
+    for key, value in (overrides or {}).items():
+        if (expected := _expected(key, value)) is not None:
+            raise UserError(f"training.{key}: found {value!r}, expected {expected}")
+    recipe = replace(RECIPES[name], **(overrides or {}))
     label = name if recipe == RECIPES[name] else f"{name}-{digest(asdict(recipe))[:6]}"
     return label, recipe
-
-
-def _allowed(settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """The settings; `UserError` names the first that a recipe cannot have."""
-    for key, value in settings.items():
-        if (expected := _expected(key, value)) is not None:
-            raise UserError(f"{where}.{key}: found {value!r}, expected {expected}")
-    return settings
 
 
 def _expected(key: str, value: Any) -> str | None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, get_type_hints
 
 from expander_sae.masks.supports import support_of
-from expander_sae.study.json_objects import object_with, record, typed
+from expander_sae.study.json_objects import record
 from expander_sae.study.recipes import Recipe
 
 RESULTS = "results"
@@ -107,9 +107,7 @@ class Run(Cell):
         Raises:
             UserError: no JSON object, a key is missing or unknown, or a value has another type.
         """
-        found = object_with((*RUN_COLUMNS, "recipe_settings"), spec, "spec")
-        columns = {name: typed(kind, found[name], f"spec.{name}") for name, kind in RUN_COLUMNS.items()}
-        return cls(**columns, recipe_settings=Recipe.from_json(found["recipe_settings"]))
+        return record(cls, spec, "spec", (*RUN_COLUMNS, "recipe_settings"))
 
     @property
     def columns(self) -> dict[str, Any]:

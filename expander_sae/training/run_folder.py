@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from warnings import catch_warnings
 
 import torch
 
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
 from expander_sae.masks.learned import prune
-from expander_sae.masks.recipe import Mask, read_mask
+from expander_sae.masks.recipe import Mask, MaskRecipe, read_mask
 from expander_sae.masks.supports import support_of
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.stages import lineage
@@ -25,8 +26,7 @@ from expander_sae.storage.files import atomic_path, digest, sha256_file
 from expander_sae.storage.seals import check_recorded, write_sealed_json
 from expander_sae.study.run import Run
 from expander_sae.training.checkpoint import Checkpoint
-from expander_sae.training.kept_tokens import KeptTokens
-from expander_sae.training.normalisation import Normalisation, normalisation
+from expander_sae.training.normalisation import KeptTokens, Normalisation, normalisation
 from expander_sae.training.session import Cadence, Session, Training
 from expander_sae.training.step import LOG_COLUMNS, TrainingState
 
@@ -47,14 +47,14 @@ class RunFiles:
     parent: Path | None = None
 
 
-def fingerprint(run: Run, pool: Pool, mask: Mask | None, parent: str | None = None) -> str:
+def fingerprint(run: Run, pool: Pool, support: Mask | MaskRecipe, parent: str | None = None) -> str:
     """What the weights depend on: settings, the activations used, the mask, the stage versions; and the
     fingerprint of the run that they start from, if any."""
     return digest(
         {
             "spec": run.spec,
             "pool": pool.prefix_digest(run.train_tokens),
-            "mask": None if mask is None else mask.sha256,
+            "mask": support.sha256,
             "lineage": lineage("training"),
         }
         | ({} if parent is None else {"parent": parent})
@@ -84,13 +84,13 @@ def train_runs(
     for run in (files.run for files in runs):
         if pool.m != run.m:
             raise UserError(f"{train_pool}: activations of width {pool.m}, expected m = {run.m}")
-        if pool.tokens < run.train_tokens:
-            raise UserError(f"{train_pool}: {pool.tokens} tokens, expected at least {run.train_tokens}")
     shared = {(files.run.train_tokens, files.run.steps, files.run.recipe_settings) for files in runs}
     if len(shared) != 1:
         raise ValueError(f"runs of {len(shared)} sessions, expected one: {shared}")
     ((count, steps, recipe),) = shared
-    tokens = KeptTokens.of_file(pool.activations, normalisation(pool, count, recipe), device)
+    with catch_warnings(action="ignore"):  # that the file must not be written to: nobody does
+        activations = torch.from_numpy(pool.activations)
+    tokens = KeptTokens(activations, normalisation(pool, count, recipe), device)
     session = Session(tokens, recipe, steps, Cadence(checkpoint_every=checkpoint_every), side_by_side)
     return session.train(filter(None, map(partial(_start, session, pool, backend), runs))) > 0
 
@@ -100,16 +100,16 @@ def _start(session: Session, pool: Pool, backend: str, files: RunFiles) -> Train
     run, folder = files.run, files.folder
     dense = _read_parent(run, files.parent)
     if dense is None:
-        mask, origin = _read_mask(run, files.mask), None
+        support, origin = _read_support(run, files.mask), None
     else:
-        mask, _ = prune(dense.dictionary().columns(torch.arange(dense.n)), run.d, run.seed)
+        support, _ = prune(dense.dictionary().columns(torch.arange(dense.n)), run.d, run.seed)
         origin = dense.about["fingerprint"]
-    identity = fingerprint(run, pool, mask, origin)
+    identity = fingerprint(run, pool, support, origin)
     checkpoint = Checkpoint(folder / CHECKPOINT, identity, temporary=True)
     if _finished(folder, identity):
         checkpoint.path.unlink(missing_ok=True)  # of a run that was killed after its last file
         return None
-    autoencoder = SparseAutoencoder(run.m, run.n, run.k, mask, run.encoder, backend)
+    autoencoder = SparseAutoencoder(run.m, run.n, run.k, support, run.encoder, backend)
     done = partial(_write_results, run, folder, identity, session.tokens.normalisation)
     return session.start(autoencoder, run.seed, checkpoint, dense, done=done)
 
@@ -129,16 +129,15 @@ def _read_parent(run: Run, path: Path | None) -> SparseAutoencoder | None:
     return dense
 
 
-def _read_mask(run: Run, path: Path | None) -> Mask | None:
+def _read_support(run: Run, path: Path | None) -> Mask | MaskRecipe:
+    asked = MaskRecipe(run.support, run.m, run.n, run.d, run.seed)
     if support_of(run.support).make is None:
-        return None
+        return asked
     if path is None:
         raise UserError(f"support {run.support}: a mask file is needed")
     mask = read_mask(path)
-    found = (mask.recipe.family, mask.recipe.m, mask.recipe.n, mask.recipe.d, mask.recipe.seed)
-    expected = (run.support, run.m, run.n, run.d, run.seed)
-    if found != expected:
-        raise UserError(f"{path}: mask (family, m, n, d, seed) = {found}, expected {expected}")
+    if mask.recipe != asked:
+        raise UserError(f"{path}: found {mask.recipe}, expected {asked}")
     return mask
 
 

@@ -14,16 +14,15 @@ from torch import Tensor
 from expander_sae.errors import UserError
 from expander_sae.machine.device import resolve_device
 from expander_sae.masks.recipe import Mask, MaskRecipe
+from expander_sae.masks.supports import find
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study.recipes import resolve
 from expander_sae.training.checkpoint import Checkpoint
-from expander_sae.training.kept_tokens import KeptTokens
 from expander_sae.training.loggers import Logger, Report
-from expander_sae.training.normalisation import normalisation
+from expander_sae.training.normalisation import KeptTokens, normalisation
 from expander_sae.training.session import Cadence, Session
-from expander_sae.training.step import LOG_COLUMNS
 from expander_sae.training.tensor_pool import TensorPool
 
 
@@ -46,7 +45,7 @@ class Trainer:
         n, k: features, active features per token.
         d: nonzeros of each decoder column; needed unless the support is dense.
         support: a mask family (`expander_sae.MaskRecipe`), ``dense``, or a `Mask` of your own recipe.
-        encoder: ``tied``, ``warm_tied`` or ``independent`` (`SparseAutoencoder`).
+        encoder: ``tied`` or another kind of `SparseAutoencoder`.
         recipe: ``standard`` or ``paper`` (`expander_sae.study.recipes`).
         seed: of the mask, the first weights, the batches and the resampling.
         device: ``auto`` takes CUDA where there is one.
@@ -64,6 +63,14 @@ class Trainer:
 
     Raises:
         UserError: naming the argument, what was found and what was expected.
+
+    Examples:
+        >>> h = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+        >>> trainer = Trainer(h, n=32, d=2, k=4, log_every=5)
+        >>> trainer.fit(steps=10).values.shape  # d learned values for each of n columns
+        torch.Size([32, 2])
+        >>> [row["step"] for row in trainer.log]
+        [5, 10]
     """
 
     def __init__(
@@ -98,44 +105,47 @@ class Trainer:
         self.backend = backend
         self.cadence = Cadence(log_every, checkpoint_every, checkpoint_last=True)
         self.on_log, self.checkpoint = on_log, checkpoint
-        self.mask = self._mask(support, d)
+        self.support = self._support(support, d)
         self.scaling = normalisation(self.pool, self.pool.tokens, self.recipe)
         self.norm_limit = self.scaling.norm_limit
         self.scale = self.scaling.scale
         self.log: list[dict[str, float]] = []
 
-    def _mask(self, support: str | Mask, d: int | None) -> Mask | None:
+    def _support(self, support: str | Mask, d: int | None) -> Mask | MaskRecipe:
         if isinstance(support, Mask):
             return support
-        if support == "dense":
-            if d not in (None, self.pool.m):
-                raise UserError(f"d: found {d}, expected none, or m = {self.pool.m}, for a dense support")
-            return None
+        m, known = self.pool.m, find(support)
+        if known is not None and known.full:
+            if d not in (None, m):
+                raise UserError(f"d: found {d}, expected none, or m = {m}, for a {support} support")
+            d = m
         if d is None:
-            raise UserError(f"d: found none, expected 1 to m = {self.pool.m} for the support {support!r}")
-        return MaskRecipe(support, self.pool.m, self.n, d, self.seed).generate()
+            raise UserError(f"d: found none, expected 1 to m = {m} for the support {support!r}")
+        recipe = MaskRecipe(support, m, self.n, d, self.seed)
+        return recipe if known is not None and known.make is None else recipe.generate()
 
     def fit(self, steps: int) -> SparseAutoencoder:
         """Train from the start (or from the checkpoint) to `steps`.
 
-        Returns an autoencoder of the activations in their own units, on the device of training; its
-        `encode` takes activations of any device. Its `about`, kept by `save`,
-        holds the settings and the norm limit.
+        Returns:
+            An autoencoder of the activations in their own units, on the device of training; its `encode`
+            takes activations of any device. Its `about`, kept by `save`, holds the settings and the norm
+            limit.
 
         Raises:
             UserError: steps < 1, a checkpoint of another training, or a loss that is not finite.
         """
         steps = _whole("steps", steps, 1)
-        autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.mask, self.encoder, self.backend)
-        tokens = KeptTokens(self.pool.tensor, self.scaling, self.device)
+        autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.support, self.encoder, self.backend)
+        tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
         session = Session(tokens, self.recipe, steps, self.cadence)
         spec = self.spec(steps)
-        training = session.start(autoencoder, self.seed, self._checkpoint(spec), report=self._report)
+        training = session.start(autoencoder, self.seed, self._checkpoint(spec), report=self.on_log)
         state = training.state
-        self.log = [dict(zip(LOG_COLUMNS, row, strict=True)) for row in state.log]
-        if isinstance(self.on_log, Logger) and self.log:
-            self.on_log.resume(self.log)
+        if isinstance(self.on_log, Logger) and state.rows:
+            self.on_log.resume(state.rows)
         session.train([training])
+        self.log = state.rows
         if not state.finite:
             raise UserError(
                 f"training: the loss was not finite at step {state.step}, expected a number; a smaller "
@@ -146,32 +156,27 @@ class Trainer:
 
     def spec(self, steps: int) -> dict[str, Any]:
         """The settings as JSON values, under the names of the workflow's tables."""
-        recipe = None if self.mask is None else self.mask.recipe
+        recipe = self.support.recipe
         return {
             "recipe": self.recipe_name,
             "recipe_settings": asdict(self.recipe),
-            "support": "dense" if recipe is None else recipe.family,
+            "support": recipe.family,
             "encoder": self.encoder,
             "m": self.pool.m,
             "n": self.n,
-            "d": self.pool.m if recipe is None else recipe.d,
+            "d": recipe.d,
             "k": self.k,
             "train_tokens": self.pool.tokens,
             "steps": steps,
             "seed": self.seed,
         }
 
-    def _report(self, row: dict[str, float]) -> None:
-        self.log.append(row)
-        if self.on_log is not None:
-            self.on_log(row)
-
     def _checkpoint(self, spec: dict[str, Any]) -> Checkpoint | None:
         if self.checkpoint is None:
             return None
         told_apart_by = {
             "spec": spec,
-            "mask": None if self.mask is None else self.mask.sha256,
+            "mask": self.support.sha256,
             "activations": self.pool.digest(),
             "stage": lineage("training"),
         }

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,16 +15,30 @@ from expander_sae.errors import UserError
 from expander_sae.evaluation import cross_entropy
 from expander_sae.evaluation.cross_entropy import recovered, spliced_sums, write_baseline
 from expander_sae.study.recipes import Recipe
+from expander_sae.study.run import RUN_COLUMNS, Run
 from expander_sae.training.normalisation import normalisation
 from tests.tiny_models import ARCHITECTURES, DEPTH, VOCABULARY, WIDTH, tiny_model, tiny_model_json
 
 LAYER, SEQUENCES = 1, 5
-COLUMNS = {
+RUN = Run(
     **dict.fromkeys(("corpus", "recipe", "support", "encoder"), "none"),
-    **dict.fromkeys(("n", "d", "k", "train_tokens", "steps", "seed"), 0),
-    **{"model": "tiny", "layer": LAYER, "m": WIDTH},
-}
-RECIPE = {"norm_limit": 1.2, "scale_to_sqrt_m": True}
+    **dict.fromkeys(("n", "d", "k", "steps", "seed"), 0),
+    **{"model": "tiny", "layer": LAYER, "m": WIDTH, "train_tokens": 20},
+    recipe_settings=Recipe(norm_limit=1.2),
+)
+
+
+def measure(run, folder, out):
+    """Write the baseline of a `make`d model into `out`."""
+    write_baseline(
+        run,
+        SEQUENCES,
+        model_file=folder / "model.json",
+        ce_pool=folder / "ce.json",
+        train_pool=folder / "train.json",
+        out_metrics=out / "metrics.parquet",
+        out_documents=out / "documents.parquet",
+    )
 
 
 def make(folder, architecture):
@@ -72,7 +87,7 @@ def losses_one_by_one(plain, documents, replacement):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("logits_at_once", [1, 20 * VOCABULARY, 1 << 26])
 def test_sums_equal_a_full_forward_pass(tmp_path, monkeypatch, architecture, logits_at_once):
-    monkeypatch.setattr(cross_entropy, "_LOGITS", logits_at_once)
+    monkeypatch.setattr(cross_entropy, "LOGITS", logits_at_once)
     monkeypatch.setattr(cross_entropy, "_ROWS", 4)
     folder, documents = make(tmp_path, architecture)
     model, pool = LanguageModel.load(folder / "model.json"), Pool.open(folder / "ce.json")
@@ -141,30 +156,18 @@ def test_more_sequences_than_the_pool_has(llama):
 def test_baseline_rows(llama, tmp_path):
     folder, documents = llama
     metrics, sums = tmp_path / "metrics.parquet", tmp_path / "documents.parquet"
-    tokens = 20
-    write_baseline(
-        folder / "model.json",
-        folder / "ce.json",
-        folder / "train.json",
-        LAYER,
-        COLUMNS,
-        RECIPE,
-        tokens,
-        SEQUENCES,
-        metrics,
-        sums,
-    )
+    measure(RUN, folder, tmp_path)
     table, by_document = pq.read_table(metrics).to_pandas(), pq.read_table(sums).to_pandas()
     names = ["ce_clean", "ce_zero", "ce_mean", "ce_zero_kept", "ce_mean_kept"]
     assert sorted(table.metric) == sorted(names)
-    assert table[list(COLUMNS)].drop_duplicates().to_dict("records") == [COLUMNS]
+    assert table[list(RUN_COLUMNS)].drop_duplicates().to_dict("records") == [RUN.columns]
     assert by_document.document.tolist() == [document.number for document in documents] * len(names)
     assert set(table.inference) == {"none"} and set(table.split) == {"ce"}
 
     pool = Pool.open(folder / "ce.json")
     rows = sum(len(document.token_ids) for document in documents)
     truth = torch.from_numpy(np.array(pool.activations[:rows]))
-    found = normalisation(Pool.open(folder / "train.json"), tokens, Recipe(**RECIPE))
+    found = normalisation(Pool.open(folder / "train.json"), RUN.train_tokens, RUN.recipe_settings)
     mean = torch.from_numpy(found.mean).expand_as(truth)
     passed = torch.from_numpy(pool.norms[:rows] > found.limit)[:, None]
     assert 0 < passed.sum() < rows
@@ -185,21 +188,9 @@ def test_baseline_rows(llama, tmp_path):
 
 def test_without_a_norm_limit_nothing_passes(llama, tmp_path):
     folder, _ = llama
-    recipe = {"norm_limit": None, "scale_to_sqrt_m": False}
-    out = tmp_path / "metrics.parquet"
-    pools = (folder / "ce.json", folder / "train.json")
-    write_baseline(
-        folder / "model.json",
-        *pools,
-        LAYER,
-        COLUMNS,
-        recipe,
-        20,
-        SEQUENCES,
-        out,
-        tmp_path / "documents.parquet",
-    )
-    value = pq.read_table(out).to_pandas().set_index("metric").value
+    recipe = Recipe(norm_limit=None, scale_to_sqrt_m=False)
+    measure(replace(RUN, recipe_settings=recipe), folder, tmp_path)
+    value = pq.read_table(tmp_path / "metrics.parquet").to_pandas().set_index("metric").value
     assert value.ce_zero == value.ce_zero_kept
     assert value.ce_mean == value.ce_mean_kept
 

@@ -25,8 +25,8 @@ from expander_sae.measurements import tables
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.storage.files import write_json
-from expander_sae.study.recipes import RECIPES
-from expander_sae.study.run import Evaluation
+from expander_sae.study.recipes import RECIPES, Recipe
+from expander_sae.study.run import Evaluation, Run
 from tests.tiny_models import VOCABULARY, WIDTH, tiny_model_json
 
 sys.path.append(str(Path(__file__).parents[2] / "workflow" / "scripts"))
@@ -60,18 +60,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shard = folder / f"{split}-00000.parquet"
         extract_shard(model, folder / "tokens.parquet", split, 0, 64, {LAYER: shard})
         build_pool([shard], split, folder / f"{split}.f32", folder / f"{split}.json")
+    recipe = Recipe(norm_limit=None, scale_to_sqrt_m=False)
     for name, seen in (("baseline", True), ("unseen", False)):
         write_baseline(
-            model,
-            folder / "ce.json",
-            folder / "train.json",
-            LAYER,
-            columns(support="none", encoder="none", n=0, d=0, k=0, steps=0),
-            {"norm_limit": None, "scale_to_sqrt_m": False},
-            40,
+            Run(**columns(support="none", encoder="none", n=0, d=0, k=0, steps=0), recipe_settings=recipe),
             SEQUENCES,
-            folder / f"{name}.parquet",
-            folder / f"{name}-documents.parquet",
+            model_file=model,
+            ce_pool=folder / "ce.json",
+            train_pool=folder / "train.json",
+            out_metrics=folder / f"{name}.parquet",
+            out_documents=folder / f"{name}-documents.parquet",
             train_cross_entropy=seen,
         )
     return folder

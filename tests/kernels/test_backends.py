@@ -114,7 +114,7 @@ def test_topk_across_chunks(kind: str, k: int, monkeypatch: pytest.MonkeyPatch) 
     numba_cpu = pytest.importorskip(
         "expander_sae.kernels.numba_cpu", reason="the numba extra is not installed"
     )
-    monkeypatch.setattr(numba_cpu, "_CHUNK", 37)
+    monkeypatch.setattr(numba_cpu, "SCORED_FEATURES", 37)
     scores = torch.randn(300, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     if kind == "ties":
         scores = (2 * scores).round()

@@ -58,12 +58,12 @@ def test_a_spec_gives_the_run_again():
         (lambda spec: spec.update(k="3"), "spec.k: found '3', expected a whole number"),
         (lambda spec: spec.update(k=True), "spec.k: found True, expected a whole number"),
         (lambda spec: spec.update(model=None), "spec.model: found None, expected text"),
-        (lambda spec: spec["recipe_settings"].pop("clip_norm"), "recipe_settings.clip_norm: missing"),
+        (lambda spec: spec["recipe_settings"].pop("clip_norm"), "spec.recipe_settings.clip_norm: missing"),
         (
-            lambda spec: spec["recipe_settings"].update(batch_size=0),
-            "recipe_settings.batch_size: found 0, expected a whole number of at least 1",
+            lambda spec: spec["recipe_settings"].update(norm_limit="10"),
+            "spec.recipe_settings.norm_limit: found '10', expected a number or null",
         ),
-        (lambda spec: spec.update(recipe_settings=[]), "recipe_settings: found list, expected a JSON object"),
+        (lambda spec: spec.update(recipe_settings=[]), "spec.recipe_settings: found list, expected a JSON"),
     ],
 )
 def test_a_malformed_spec_is_refused(change, message):

@@ -8,20 +8,18 @@ import job
 
 def main(spec: dict[str, Any], model: Path, ce: Path, train: Path, metrics: Path, documents: Path) -> None:
     from expander_sae.evaluation.cross_entropy import write_baseline
+    from expander_sae.study.run import Run
 
     write_baseline(
-        model,
-        ce,
-        train,
-        spec["layer"],
-        spec["columns"],
-        spec["recipe_settings"],
-        spec["tokens"],
+        Run.from_spec({**spec["columns"], "recipe_settings": spec["recipe_settings"]}),
         spec["sequences"],
-        metrics,
-        documents,
-        job.device(),
-        spec.get("train_cross_entropy", False),
+        model_file=model,
+        ce_pool=ce,
+        train_pool=train,
+        out_metrics=metrics,
+        out_documents=documents,
+        train_cross_entropy=spec.get("train_cross_entropy", False),
+        device=job.device(),
     )
 
 

@@ -13,6 +13,7 @@ from expander_sae.activations.splits import SPLITS
 from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine, Shape
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS
+from expander_sae.masks.supports import support_of
 from expander_sae.study.study import Job, Model, Run, Study
 
 _TOKEN_BYTES = 10  # document, position and token id of a shard's row
@@ -132,7 +133,7 @@ class Plan:
     def training(self, run: Run) -> Need:
         """One run: start, checks of the pool, and the steps."""
         jobs, shape = self.machine.jobs, Shape(run.m, run.n, run.d, run.k, self.recipe.batch_size)
-        backend = DENSE if run.support == "dense" else self.backend
+        backend = DENSE if support_of(run.support).full else self.backend
         step = self._call("train_step", backend, shape)
         encode = self._call("encode_topk", backend, shape)
         if run.encoder != "tied":  # gradients and Adam of the encoder's own columns
@@ -169,7 +170,7 @@ class Plan:
 
     def _inference(self, run: Run, name: str, tokens: int) -> float:
         """Codes and reconstructions of that many tokens."""
-        backend = DENSE if run.support == "dense" else self.backend
+        backend = DENSE if support_of(run.support).full else self.backend
         task = "omp" if name == "omp" else "encode_topk"
         calls, rest = divmod(tokens, EVALUATED_TOKENS)
         seconds = 0.0

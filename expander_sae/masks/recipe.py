@@ -38,6 +38,16 @@ class MaskRecipe:
     d: int
     seed: int
 
+    @property
+    def recipe(self) -> MaskRecipe:
+        """Of a support without a mask, which is told by its recipe alone."""
+        return self
+
+    @property
+    def sha256(self) -> None:
+        """There is no mask to check."""
+        return None
+
     def generate(self, purpose: str = "mask") -> Mask:
         """Build the mask. O(d·n) memory.
 

@@ -74,7 +74,7 @@ class SparseAutoencoder(nn.Module):
         if encoder not in ENCODERS:
             raise UserError(f"encoder: found {encoder!r}, expected one of {', '.join(ENCODERS)}")
         support = dense_recipe(m, n) if mask is None else mask
-        recipe = support.recipe if isinstance(support, Mask) else support
+        recipe = support.recipe
         if (recipe.m, recipe.n) != (m, n):
             raise UserError(f"mask: found {recipe.m}×{recipe.n}, expected m×n = {m}×{n}")
         self.m, self.n, self.d, self.k = m, n, recipe.d, k

@@ -42,7 +42,7 @@ class Columns(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.mask = support if isinstance(support, Mask) else None
-        self.recipe = support.recipe if isinstance(support, Mask) else support
+        self.recipe = support.recipe
         self.m, self.n, self.d = self.recipe.m, self.recipe.n, self.recipe.d
         self.backend, self.dtype, self.free = backend, dtype, free
 

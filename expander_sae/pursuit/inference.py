@@ -23,9 +23,13 @@ if TYPE_CHECKING:
     from expander_sae.model.dictionary import SparseCode
 
 
+Inference = Callable[["SparseAutoencoder", "Tensor"], "SparseCode"]
+"""(autoencoder, activations [B, m]) -> code."""
+
+
 @dataclass(frozen=True)
-class Inference:
-    """One inference, called as (autoencoder, activations [B, m]) -> code.
+class Method:
+    """A line of the table: an `Inference` and what is said of it.
 
     Args:
         name: in configurations, tables and commands.
@@ -59,7 +63,7 @@ class Inference:
         return f"{self.name}_L with L {self.counts}" if self.counts else self.name
 
 
-class Pursuit(Inference):
+class Pursuit(Method):
     """A pursuit on the decoder; its function is (dictionary, target [B, m], k, selection=...) -> code."""
 
     def __call__(self, autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
@@ -72,10 +76,10 @@ class Pursuit(Inference):
         return replace(code, value=code.value.to(offset.dtype))
 
 
-INFERENCES: dict[str, Inference] = {
+INFERENCES: dict[str, Method] = {
     one.name: one
     for one in (
-        Inference("encoder", "expander_sae.model.autoencoder:SparseAutoencoder.encode", everywhere=True,
+        Method("encoder", "expander_sae.model.autoencoder:SparseAutoencoder.encode", everywhere=True,
                   label="trained encoder", look=("blue", "o", "-", 1.2, 5.0)),
         Pursuit("omp", "expander_sae.pursuit.omp:omp", everywhere=True,
                 label="OMP", look=("vermillion", "^", "-", 1.2, 5.4)),
@@ -90,7 +94,7 @@ INFERENCES: dict[str, Inference] = {
 """Name → inference, in the order of results and messages."""
 
 
-def find(name: str) -> Inference | None:
+def find(name: str) -> Method | None:
     """The inference of this name, ``block_omp_4`` being `block_omp` with the number 4; None: no such."""
     if name in INFERENCES and not INFERENCES[name].counts:
         return INFERENCES[name]
@@ -101,7 +105,7 @@ def find(name: str) -> Inference | None:
     return replace(known, name=name, number=int(digits))
 
 
-def inferences(name: str) -> Inference:
+def inferences(name: str) -> Method:
     """The inference of this name: ``encoder``, ``omp``, ``niht``, ``cosamp`` or ``block_omp_{L}``, L ≥ 1.
 
     Raises:
@@ -114,7 +118,7 @@ def inferences(name: str) -> Inference:
     return known
 
 
-def register(new: Inference) -> None:
+def register(new: Method) -> None:
     """Add an inference, as a line of `INFERENCES` does.
 
     Raises:

@@ -48,14 +48,14 @@ class RunFiles:
     parent: Path | None = None
 
 
-def fingerprint(run: Run, pool: Pool, mask: Mask | None, parent: str | None = None) -> str:
+def fingerprint(run: Run, pool: Pool, support: Mask | MaskRecipe, parent: str | None = None) -> str:
     """What the weights depend on: settings, the activations used, the mask, the stage versions; and the
     fingerprint of the run that they start from, if any."""
     return digest(
         {
             "spec": run.spec,
             "pool": pool.prefix_digest(run.train_tokens),
-            "mask": None if mask is None else mask.sha256,
+            "mask": support.sha256,
             "lineage": lineage("training"),
         }
         | ({} if parent is None else {"parent": parent})
@@ -101,16 +101,16 @@ def _start(session: Session, pool: Pool, backend: str, files: RunFiles) -> Train
     run, folder = files.run, files.folder
     dense = _read_parent(run, files.parent)
     if dense is None:
-        mask, origin = _read_mask(run, files.mask), None
+        support, origin = _read_support(run, files.mask), None
     else:
-        mask, _ = prune(dense.dictionary().columns(torch.arange(dense.n)), run.d, run.seed)
+        support, _ = prune(dense.dictionary().columns(torch.arange(dense.n)), run.d, run.seed)
         origin = dense.about["fingerprint"]
-    identity = fingerprint(run, pool, mask, origin)
+    identity = fingerprint(run, pool, support, origin)
     checkpoint = Checkpoint(folder / CHECKPOINT, identity, temporary=True)
     if _finished(folder, identity):
         checkpoint.path.unlink(missing_ok=True)  # of a run that was killed after its last file
         return None
-    autoencoder = SparseAutoencoder(run.m, run.n, run.k, mask, run.encoder, backend)
+    autoencoder = SparseAutoencoder(run.m, run.n, run.k, support, run.encoder, backend)
     done = partial(_write_results, run, folder, identity, session.tokens.normalisation)
     return session.start(autoencoder, run.seed, checkpoint, dense, done=done)
 
@@ -130,15 +130,15 @@ def _read_parent(run: Run, path: Path | None) -> SparseAutoencoder | None:
     return dense
 
 
-def _read_mask(run: Run, path: Path | None) -> Mask | None:
+def _read_support(run: Run, path: Path | None) -> Mask | MaskRecipe:
+    asked = MaskRecipe(run.support, run.m, run.n, run.d, run.seed)
     if support_of(run.support).make is None:
-        return None
+        return asked
     if path is None:
         raise UserError(f"support {run.support}: a mask file is needed")
     mask = read_mask(path)
-    expected = MaskRecipe(run.support, run.m, run.n, run.d, run.seed)
-    if mask.recipe != expected:
-        raise UserError(f"{path}: found {mask.recipe}, expected {expected}")
+    if mask.recipe != asked:
+        raise UserError(f"{path}: found {mask.recipe}, expected {asked}")
     return mask
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from expander_sae.errors import UserError
 from expander_sae.machine.device import resolve_device
 from expander_sae.masks.recipe import Mask, MaskRecipe
+from expander_sae.masks.supports import find
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
@@ -104,22 +105,24 @@ class Trainer:
         self.backend = backend
         self.cadence = Cadence(log_every, checkpoint_every, checkpoint_last=True)
         self.on_log, self.checkpoint = on_log, checkpoint
-        self.mask = self._mask(support, d)
+        self.support = self._support(support, d)
         self.scaling = normalisation(self.pool, self.pool.tokens, self.recipe)
         self.norm_limit = self.scaling.norm_limit
         self.scale = self.scaling.scale
         self.log: list[dict[str, float]] = []
 
-    def _mask(self, support: str | Mask, d: int | None) -> Mask | None:
+    def _support(self, support: str | Mask, d: int | None) -> Mask | MaskRecipe:
         if isinstance(support, Mask):
             return support
-        if support == "dense":
-            if d not in (None, self.pool.m):
-                raise UserError(f"d: found {d}, expected none, or m = {self.pool.m}, for a dense support")
-            return None
+        m, known = self.pool.m, find(support)
+        if known is not None and known.full:
+            if d not in (None, m):
+                raise UserError(f"d: found {d}, expected none, or m = {m}, for a {support} support")
+            d = m
         if d is None:
-            raise UserError(f"d: found none, expected 1 to m = {self.pool.m} for the support {support!r}")
-        return MaskRecipe(support, self.pool.m, self.n, d, self.seed).generate()
+            raise UserError(f"d: found none, expected 1 to m = {m} for the support {support!r}")
+        recipe = MaskRecipe(support, m, self.n, d, self.seed)
+        return recipe if known is not None and known.make is None else recipe.generate()
 
     def fit(self, steps: int) -> SparseAutoencoder:
         """Train from the start (or from the checkpoint) to `steps`.
@@ -133,7 +136,7 @@ class Trainer:
             UserError: steps < 1, a checkpoint of another training, or a loss that is not finite.
         """
         steps = _whole("steps", steps, 1)
-        autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.mask, self.encoder, self.backend)
+        autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.support, self.encoder, self.backend)
         tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
         session = Session(tokens, self.recipe, steps, self.cadence)
         spec = self.spec(steps)
@@ -153,15 +156,15 @@ class Trainer:
 
     def spec(self, steps: int) -> dict[str, Any]:
         """The settings as JSON values, under the names of the workflow's tables."""
-        recipe = None if self.mask is None else self.mask.recipe
+        recipe = self.support.recipe
         return {
             "recipe": self.recipe_name,
             "recipe_settings": asdict(self.recipe),
-            "support": "dense" if recipe is None else recipe.family,
+            "support": recipe.family,
             "encoder": self.encoder,
             "m": self.pool.m,
             "n": self.n,
-            "d": self.pool.m if recipe is None else recipe.d,
+            "d": recipe.d,
             "k": self.k,
             "train_tokens": self.pool.tokens,
             "steps": steps,
@@ -173,7 +176,7 @@ class Trainer:
             return None
         told_apart_by = {
             "spec": spec,
-            "mask": None if self.mask is None else self.mask.sha256,
+            "mask": self.support.sha256,
             "activations": self.pool.digest(),
             "stage": lineage("training"),
         }

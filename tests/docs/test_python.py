@@ -68,6 +68,7 @@ def test_python_of_the_pages_runs(block, folders, registries, monkeypatch):
     # What a page has made earlier.
     names = {
         "__name__": "__main__",
+        "activations": np.load("activations.npy"),
         "h": torch.load("activations.pt", weights_only=True),
         "sae": load("sae.safetensors"),
     }

@@ -14,7 +14,7 @@ import torch
 from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.errors import UserError
-from expander_sae.masks.recipe import write_mask
+from expander_sae.masks.recipe import MaskRecipe, write_mask
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.stages import lineage
@@ -280,4 +280,4 @@ def test_fingerprints_of_runs_without_a_parent_are_as_they_were(pool: Path) -> N
         "mask": None,
         "lineage": lineage("training"),
     }
-    assert fingerprint(asked, opened, None) == digest(old)
+    assert fingerprint(asked, opened, MaskRecipe(asked.support, asked.m, asked.n, asked.d, 0)) == digest(old)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Register:
-    """Every claim, and how it is decided. The first setting is always judged."""
+    """Every claim, and how it is decided. The first setting and its parts are always judged."""
 
     confidence: float
     minimum_seeds: int
@@ -68,9 +68,10 @@ def parse_register(data: Any, name: str = "claims.yaml") -> Register:
     errors = dict.fromkeys(text for _, text in schema_errors(data, parsed(SCHEMA.read_text("utf-8"))))
     if errors:
         raise UserError("\n".join(f"{name}: {_with_id(text, data)}" for text in errors))
-    settings = tuple(
-        Setting.of(entry, f"{name}: settings[{place}]") for place, entry in enumerate(data["settings"])
-    )
+    settings: list[Setting] = []
+    for place, entry in enumerate(data["settings"]):
+        wholes = {setting.name: setting for setting in settings if setting.part_of is None}
+        settings.append(Setting.of(entry, wholes, f"{name}: settings[{place}]"))
     claims = tuple(
         _claim(entry, settings, f"{name}: {_with_id(f'claims[{place}]', data)}")
         for place, entry in enumerate(data["claims"])
@@ -84,7 +85,11 @@ def parse_register(data: Any, name: str = "claims.yaml") -> Register:
         for key, those in (("claims", setting.claims or ()), ("all_but", setting.all_but)):
             _each_in(those, ids, f"{name}: settings ({setting.name}).{key}", "the id of a claim")
     return Register(
-        data.get("confidence", 0.95), data.get("minimum_seeds", 5), data.get("draws", 2000), settings, claims
+        data.get("confidence", 0.95),
+        data.get("minimum_seeds", 5),
+        data.get("draws", 2000),
+        tuple(settings),
+        claims,
     )
 
 
@@ -105,7 +110,7 @@ def _each_in(found: Iterable[str], known: Collection[str], key: str, expected: s
             raise UserError(f"{key}: found {one!r}, expected {expected or 'one of ' + ', '.join(known)}")
 
 
-def _claim(entry: dict[str, Any], settings: tuple[Setting, ...], key: str) -> Claim:
+def _claim(entry: dict[str, Any], settings: Sequence[Setting], key: str) -> Claim:
     _each_in([entry["test"]], KINDS, f"{key}.test")
     kind, cells = KINDS[entry["test"]], entry["cells"]
     if not cells or (kind.cells is not None and set(cells) != set(kind.cells)):
@@ -114,7 +119,8 @@ def _claim(entry: dict[str, Any], settings: tuple[Setting, ...], key: str) -> Cl
     others = {option for other in KINDS.values() for option in other.options if option not in kind.options}
     for name in others.intersection(entry):
         raise UserError(f"{key}.{name}: found it with test {entry['test']}, which has no such key")
-    _each_in(entry.get("known_in", []), [setting.name for setting in settings], f"{key}.known_in")
+    wholes = [setting.name for setting in settings if setting.part_of is None]
+    _each_in(entry.get("known_in", []), wholes, f"{key}.known_in")
     return Claim(
         entry["id"],
         " ".join(entry["sentence"].split()),

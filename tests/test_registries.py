@@ -190,3 +190,12 @@ def test_a_pursuit_is_called_with_the_decoder_and_centred_activations() -> None:
     assert torch.equal(inference.inferences("omp")(sae, h).value, omp(sae.dictionary(), h - 0.5, K).value)
     code = inference.inferences("threshold")(sae, h)
     assert torch.equal(code.index, threshold(sae.dictionary(), h - 0.5, K).index)
+
+
+def test_weights_of_a_kind_that_is_not_registered_are_named(registered: None, tmp_path: Path) -> None:
+    path = low_rank("tied").save(tmp_path / "w.safetensors")
+    del supports.SUPPORTS["low_rank"]
+    with pytest.raises(
+        UserError, match=r"w\.safetensors: support 'low_rank', expected one that is registered"
+    ):
+        SparseAutoencoder.load(path)

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from expander_sae.claims.comparisons import Planned, plan
 from expander_sae.claims.kinds import KINDS
 from expander_sae.claims.settings import Setting
 from expander_sae.claims.threshold import Region, region
 from expander_sae.errors import UserError
-from expander_sae.study.config import schema_errors
+from expander_sae.study.config import parsed, read_yaml, schema_errors
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "claims.schema.yaml"
 """The form of the file; it lies in a checkout, as the claims do."""
@@ -65,18 +63,12 @@ def read_register(path: str | Path) -> Register:
         UserError: there is no such file, or it holds mistakes, each named by its key.
     """
     path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected the list of claims") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    return parse_register(data, path.name)
+    return parse_register(read_yaml(path, "no such file, expected the list of claims"), path.name)
 
 
 def parse_register(data: Any, name: str = "claims.yaml") -> Register:
     """The same from the file's content; `name` is the file's name in messages."""
-    errors = dict.fromkeys(text for _, text in schema_errors(data, yaml.safe_load(SCHEMA.read_text("utf-8"))))
+    errors = dict.fromkeys(text for _, text in schema_errors(data, parsed(SCHEMA.read_text("utf-8"))))
     if errors:
         raise UserError("\n".join(f"{name}: {_with_id(text, data)}" for text in errors))
     settings: list[Setting] = []

@@ -19,15 +19,12 @@ from torch import Tensor, nn
 from expander_sae.errors import UserError
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.masks.supports import described
+from expander_sae.model import weights_file
 from expander_sae.model.columns import Columns
-from expander_sae.model.dense import check_size, dense_recipe
+from expander_sae.model.dense import dense_recipe
 from expander_sae.model.dictionary import Dictionary, SparseCode
 from expander_sae.model.encoders import ENCODERS
 from expander_sae.storage.arrays import as_tensor, norms_of
-from expander_sae.storage.files import canonical_json
-from expander_sae.storage.safetensors_files import load_tensors, save_tensors
-
-FORMAT = "expander-sae/1"
 
 
 class SparseAutoencoder(nn.Module):
@@ -87,7 +84,7 @@ class SparseAutoencoder(nn.Module):
             self.register_parameter(name, parameter)
         self.register_parameter("encoder", None)
         for name, parameter in self.free.named_parameters() if self.free else ():
-            self.register_parameter(_of_encoder(name), parameter)
+            self.register_parameter(weights_file.of_encoder(name), parameter)
         self.b_enc = nn.Parameter(torch.zeros(n, dtype=dtype))
         self.b_dec = nn.Parameter(torch.zeros(m, dtype=dtype))
 
@@ -284,36 +281,8 @@ class SparseAutoencoder(nn.Module):
             UserError: a folder of that name, a value that is no JSON, or a file that cannot be written.
         """
         path = Path(path)
-        if path.is_dir():
-            raise UserError(f"{path}: a folder, expected the name of a file to write")
-        for key, value in (self.about | metadata).items():
-            try:
-                canonical_json(value)
-            except (TypeError, ValueError, RecursionError):
-                raise UserError(f"{key}: found {type(value).__name__}, expected a JSON value") from None
-        tensors = {"b_enc": self.b_enc.detach(), "b_dec": self.b_dec.detach(), **self.decoder.tensors()}
-        if self.free is not None:
-            tensors |= {_of_encoder(name): tensor for name, tensor in self.free.tensors().items()}
-        header: dict[str, Any] = {
-            "format": FORMAT,
-            "shape": {"m": self.m, "n": self.n, "k": self.k},
-            "encoder": self.encoder_kind,
-            "mask": self.decoder.record(),
-            "about": self.about | metadata,
-        }
-        if self.encoder_mask is not None and self.encoder_mask is not self.mask:
-            header["encoder_mask"] = {"sha256": self.encoder_mask.sha256}
-        save_tensors(tensors, path, header)
+        weights_file.write(self, path, self.about | metadata)
         return path
-
-    @torch.no_grad()
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
-        self.decoder.restore(tensors)
-        if self.free is not None:
-            names = {_of_encoder(name): name for name, _ in self.free.named_parameters()}
-            self.free.restore({names[name]: tensor for name, tensor in tensors.items() if name in names})
-        for bias, stored in ((self.b_enc, tensors["b_enc"]), (self.b_dec, tensors["b_dec"])):
-            bias.copy_(stored)
 
     @classmethod
     def load(
@@ -324,56 +293,4 @@ class SparseAutoencoder(nn.Module):
         Raises:
             UserError: the file is missing, damaged or of another format.
         """
-        tensors, header = load_tensors(path)
-        if header.get("format") != FORMAT:
-            raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}")
-        try:
-            loaded = cls(
-                **header["shape"],
-                mask=_recorded_support(header, tensors, path),
-                encoder=header["encoder"],
-                backend=backend,
-                dtype=tensors["b_enc"].dtype,
-            )
-            _verify_encoder(loaded, header.get("encoder_mask"), path)
-            loaded._restore(tensors)
-            loaded.about = header["about"]
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise UserError(f"{path}: damaged weights ({error})") from None
-        return loaded.to(device)
-
-
-def _of_encoder(name: str) -> str:
-    """What a free encoder's parameter is called beside the decoder's."""
-    return "encoder" if name == "values" else f"encoder_{name}"
-
-
-def _recorded_support(
-    header: dict[str, Any], tensors: dict[str, Tensor], origin: str | Path
-) -> Mask | MaskRecipe | None:
-    """The support that a weights file records; None where its decoder is dense.
-
-    What the header says is compared with the tensors before anything of that size is made.
-    """
-    shape, record = header["shape"], header["mask"]
-    if not all(type(shape[key]) is int for key in ("m", "n", "k")):
-        raise UserError(f"{origin}: shape {shape!r}, expected whole numbers m, n and k")
-    m, n = (tensors[name].numel() for name in ("b_dec", "b_enc"))
-    if (shape["m"], shape["n"]) != (m, n):
-        raise UserError(
-            f"{origin}: m = {shape['m']}, n = {shape['n']} beside biases of {m} and {n}; was it altered?"
-        )
-    if header["encoder"] == "full":
-        check_size("encoder", tensors, origin)
-    family = "dense" if record is None else record["recipe"]["family"]
-    kind: type[Columns] = described(family).columns()
-    return kind.recorded(record, tensors, origin)
-
-
-def _verify_encoder(loaded: SparseAutoencoder, record: dict[str, Any] | None, path: str | Path) -> None:
-    mask = loaded.encoder_mask
-    if record is not None and mask is not None and mask.sha256 != record["sha256"]:
-        raise UserError(
-            f"{path}: encoder_mask sha256 {record['sha256']}, regenerated {mask.sha256}; was the file "
-            "altered?"
-        )
+        return weights_file.read(cls, path, backend).to(device)

@@ -1,0 +1,113 @@
+"""The weights file of an autoencoder: its tensors, and a JSON header that says what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from expander_sae.errors import UserError
+from expander_sae.masks.recipe import Mask, MaskRecipe
+from expander_sae.masks.supports import described, find
+from expander_sae.model.columns import Columns
+from expander_sae.model.dense import check_size
+from expander_sae.storage.files import canonical_json
+from expander_sae.storage.safetensors_files import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    from expander_sae.model.autoencoder import SparseAutoencoder
+
+FORMAT = "expander-sae/1"
+
+
+def of_encoder(name: str) -> str:
+    """What a free encoder's parameter is called beside the decoder's."""
+    return "encoder" if name == "values" else f"encoder_{name}"
+
+
+def write(autoencoder: SparseAutoencoder, path: Path, about: dict[str, Any]) -> None:
+    """Write tensors and header; see `SparseAutoencoder.save`."""
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, expected the name of a file to write")
+    for key, value in about.items():
+        try:
+            canonical_json(value)
+        except (TypeError, ValueError, RecursionError):
+            raise UserError(f"{key}: found {type(value).__name__}, expected a JSON value") from None
+    decoder, free, mask = autoencoder.decoder, autoencoder.free, autoencoder.encoder_mask
+    tensors = {"b_enc": autoencoder.b_enc.detach(), "b_dec": autoencoder.b_dec.detach(), **decoder.tensors()}
+    if free is not None:
+        tensors |= {of_encoder(name): tensor for name, tensor in free.tensors().items()}
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "shape": {"m": autoencoder.m, "n": autoencoder.n, "k": autoencoder.k},
+        "encoder": autoencoder.encoder_kind,
+        "mask": decoder.record(),
+        "about": about,
+    }
+    if mask is not None and mask is not decoder.mask:
+        header["encoder_mask"] = {"sha256": mask.sha256}
+    save_tensors(tensors, path, header)
+
+
+def read(kind: type[SparseAutoencoder], path: str | Path, backend: str) -> SparseAutoencoder:
+    """The autoencoder of a file; see `SparseAutoencoder.load`."""
+    tensors, header = load_tensors(path)
+    if header.get("format") != FORMAT:
+        raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}")
+    try:
+        support, dtype = _recorded_support(header, tensors, path), tensors["b_enc"].dtype
+        loaded = kind(
+            **header["shape"], mask=support, encoder=header["encoder"], backend=backend, dtype=dtype
+        )
+        _verify_encoder(loaded, header.get("encoder_mask"), path)
+        _restore(loaded, tensors)
+        loaded.about = header["about"]
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged weights ({error})") from None
+    return loaded
+
+
+@torch.no_grad()
+def _restore(loaded: SparseAutoencoder, tensors: dict[str, Tensor]) -> None:
+    loaded.decoder.restore(tensors)
+    if loaded.free is not None:
+        names = {of_encoder(name): name for name, _ in loaded.free.named_parameters()}
+        loaded.free.restore({names[name]: tensor for name, tensor in tensors.items() if name in names})
+    loaded.b_enc.copy_(tensors["b_enc"])
+    loaded.b_dec.copy_(tensors["b_dec"])
+
+
+def _recorded_support(
+    header: dict[str, Any], tensors: dict[str, Tensor], origin: str | Path
+) -> Mask | MaskRecipe | None:
+    """The support that a file records; None where its decoder is dense.
+
+    What the header says is compared with the tensors before anything of that size is made.
+    """
+    shape, record = header["shape"], header["mask"]
+    if not all(type(shape[key]) is int for key in ("m", "n", "k")):
+        raise UserError(f"{origin}: shape {shape!r}, expected whole numbers m, n and k")
+    m, n = (tensors[name].numel() for name in ("b_dec", "b_enc"))
+    if (shape["m"], shape["n"]) != (m, n):
+        raise UserError(
+            f"{origin}: m = {shape['m']}, n = {shape['n']} beside biases of {m} and {n}; was it altered?"
+        )
+    if header["encoder"] == "full":
+        check_size("encoder", tensors, origin)
+    family = "dense" if record is None else record["recipe"]["family"]
+    if record is not None and "sha256" not in record and find(family) is None:
+        raise UserError(f"{origin}: support {family!r}, expected one that is registered here")
+    kind: type[Columns] = described(family).columns()
+    return kind.recorded(record, tensors, origin)
+
+
+def _verify_encoder(loaded: SparseAutoencoder, record: dict[str, Any] | None, path: str | Path) -> None:
+    mask = loaded.encoder_mask
+    if record is not None and mask is not None and mask.sha256 != record["sha256"]:
+        raise UserError(
+            f"{path}: encoder_mask sha256 {record['sha256']}, regenerated {mask.sha256}; was the file "
+            "altered?"
+        )

@@ -11,9 +11,10 @@ import numpy as np
 from benchmarks.measure import Call, Variant
 from expander_sae.activations.batching import Batch, batches
 from expander_sae.activations.extraction import extract_shard, residuals
-from expander_sae.activations.language_model import LanguageModel, materialise, read_model
+from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.activations.tokens import TokenizedDocument, TokenRange, TokenTable, write_token_table
+from expander_sae.activations.weights import materialise, read_model
 from expander_sae.errors import UserError
 from expander_sae.rng import torch_generator
 from expander_sae.study.presets import MODELS

@@ -17,10 +17,11 @@ import torch
 
 from benchmarks import extraction
 from expander_sae.activations.batching import batches
-from expander_sae.activations.language_model import LanguageModel, read_model
+from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.activations.tokens import TokenTable
+from expander_sae.activations.weights import read_model
 from expander_sae.cost.time_model import CPU_FILE
 from expander_sae.evaluation.cross_entropy import spliced_sums
 from expander_sae.machine.device import THREAD_VARIABLES

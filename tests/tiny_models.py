@@ -19,7 +19,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from expander_sae.activations.language_model import materialise
+from expander_sae.activations.weights import materialise
 from expander_sae.rng import torch_generator
 
 WIDTH, DEPTH, VOCABULARY, POSITIONS = 16, 3, 64, 256

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from expander_sae.activations.language_model import read_model, tokenizer_of
+from expander_sae.activations.language_model import tokenizer_of
 from expander_sae.activations.near_duplicates import GRAM, NearDuplicateFilter, share_contained, word_grams
 from expander_sae.activations.sources import open_source
 from expander_sae.activations.splits import SPLITS, least_tokens, shard_counts, split_of
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
-from expander_sae.activations.weights import verify_weights
+from expander_sae.activations.weights import read_model, verify_weights
 from expander_sae.errors import UserError
 from expander_sae.machine.progress import Progress
 from expander_sae.stages import lineage

@@ -14,11 +14,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from expander_sae.activations.weights import check_shape, materialise, read_model, verify_weights
+from expander_sae.activations.weights import check_shape, read_model, verify_weights
 from expander_sae.errors import UserError, first_line
 from expander_sae.machine.device import resolve_device
-
-__all__ = ["LanguageModel", "decoder_layers", "materialise", "read_model", "tokenizer_of"]
 
 
 class _Reached(Exception):

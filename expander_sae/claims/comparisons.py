@@ -10,7 +10,8 @@ from typing import Any
 from expander_sae.claims.kinds import KINDS, Combine
 from expander_sae.claims.settings import Setting, selector
 from expander_sae.errors import UserError
-from expander_sae.measurements.document_cells import Request, default_split
+from expander_sae.measurements.document_cells import Request
+from expander_sae.measurements.index import default_split
 
 MEASURED = ("metric", "inference", "split")
 """What a cell may say beside run columns, and a claim for all of its cells."""

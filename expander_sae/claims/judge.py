@@ -28,7 +28,7 @@ from expander_sae.claims.verdicts import (
     one_verdict,
 )
 from expander_sae.measurements import tables
-from expander_sae.measurements.bootstrap import Estimate, bootstrap
+from expander_sae.measurements.bootstrap import Bootstrapped, bootstrap
 from expander_sae.measurements.document_cells import Comparable, Tables
 from expander_sae.storage.files import write_json
 
@@ -122,7 +122,7 @@ def _spread(plan: Planned, found: Comparable) -> Spread:
     )
 
 
-def _bootstrapped(plan: Planned, found: Comparable, draws: int) -> Estimate:
+def _bootstrapped(plan: Planned, found: Comparable, draws: int) -> Bootstrapped:
     """The statistic of means over seeds, and its standard error."""
 
     def statistic(documents: Mapping[str, np.ndarray], seeds: np.ndarray) -> np.ndarray:

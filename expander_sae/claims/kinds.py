@@ -32,9 +32,11 @@ class Comparison:
 class Kind:
     """A kind of claim.
 
-    cells: the names that `cells` must have; None where any will do. options: further keys.
-    every: whether the claim asks for all of its comparisons, or for one of them.
-    expand: (cells, options, key) → the comparisons; a label tells apart those of one call.
+    Args:
+        cells: the names that `cells` must have; None where any will do.
+        options: further keys.
+        every: whether the claim asks for all of its comparisons, or for one of them.
+        expand: (cells, options, key) → the comparisons; a label tells apart those of one call.
     """
 
     cells: tuple[str, ...] | None

@@ -68,8 +68,10 @@ def terms(task: str, shape: Shape, backend: str = "torch") -> tuple[float, ...]:
 class Machine:
     """One kind of hardware: fitted coefficients of the tasks, and what the rest of a job costs.
 
-    tasks: task → backend → {a, b, c, e} in seconds. jobs: the constants named in `JOB_CONSTANTS`.
-    measured: False where the numbers come from a roofline.
+    Args:
+        measured: False where the numbers come from a roofline.
+        tasks: task → backend → {a, b, c, e} in seconds.
+        jobs: the constants named in `JOB_CONSTANTS`.
     """
 
     device: str

@@ -25,7 +25,7 @@ from expander_sae.evaluation.features import (
     FiringSets,
     best_cosine,
     best_jaccard,
-    dead_fractions,
+    dead_fraction,
     novelty,
     random_sets,
     random_signs,
@@ -50,9 +50,11 @@ FIRST_TOKENS = 1024
 class Subject:
     """A run under analysis.
 
-    activations: float32 [N, m], the encoded ones of the first `test_tokens` test tokens; token_id,
-    place: int64 [N], their ids and places among the test tokens. settings: what is
-    analysed. reference: the dense run that features are compared with, if there is one.
+    Args:
+        activations: float32 [N, m], the encoded ones of the first `test_tokens` test tokens.
+        token_id, place: int64 [N], their ids and places among the test tokens.
+        settings: what is analysed.
+        reference: the dense run that features are compared with, if there is one.
     """
 
     autoencoder: SparseAutoencoder
@@ -115,7 +117,7 @@ def feature_rows(subject: Subject, rows: Rows) -> None:
         # Of so many test tokens, those that are encoded.
         size = int(np.searchsorted(subject.place, tokens))
         if size:
-            values[f"dead_fraction_t{tokens}"] = dead_fractions(subject.sets, [size])[size]
+            values[f"dead_fraction_t{tokens}"] = dead_fraction(subject.sets, size)
     if subject.live.any():
         for name, sets in (("token_entropy", subject.sets), ("token_entropy_null", subject.chance)):
             values[name] = float(token_entropy(sets, subject.token_id)[subject.live].mean())
@@ -136,7 +138,7 @@ def collision_rows(subject: Subject, rows: Rows) -> None:
 
 
 def certificates_of(subject: Subject, rows: Rows) -> None:
-    """Certificates of the columns, and of the supports in use: see `certified`."""
+    """Certificates of the columns, and of the supports in use: see `certificate_rows`."""
     certificate_rows(subject.autoencoder, subject.code, subject.seed, rows)
 
 

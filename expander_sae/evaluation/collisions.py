@@ -46,7 +46,11 @@ class Collisions:
         return self.duplicate_edges / np.maximum(self.edges, 1)
 
     def summary(self) -> dict[str, float]:
-        """Means over the samples, and the largest deficit."""
+        """Means over the samples, and the largest deficit.
+
+        Raises:
+            UserError: there is no sample.
+        """
         if not len(self.active):
             raise UserError("collisions: no token was encoded, expected at least one")
         return {
@@ -92,8 +96,3 @@ def relabelled(code: SparseCode, n: int, seed: int) -> SparseCode:
     """
     names = torch.from_numpy(Integers(seed, "collisions/relabelled").permutation(n)).to(code.index.device)
     return SparseCode(torch.where(code.index >= 0, names[code.index.clamp(min=0)], -1), code.value)
-
-
-def expected_coverage(m: int, d: int, s: int) -> float:
-    """E|Γ(S)| = m·(1 − (1 − d/m)^s) for s independent, uniform d-subsets of m rows."""
-    return m * (1.0 - (1.0 - d / m) ** s)

@@ -38,14 +38,21 @@ def spliced_sums(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cross-entropy sums of each document when the output of `layer` is replaced.
 
-    ce_pool: activations after `layer` of the ce split; its first `sequences` documents are used.
-    replacement: float32[N,m] for the N tokens of these documents, or a function that gives it from
-    their activations float32[N,m]. Layers up to `layer` are not run: their output is in the pool.
-    Where it is one vector at every token, all documents have the same logits, and they are computed
-    for one document only.
+    Layers up to `layer` are not run: their output is in the pool.
 
-    Returns (document int32[S], sums float64[S] in nats, counts int64[S]): a document of T tokens
-    has T − 1 next tokens.
+    Args:
+        ce_pool: activations after `layer` of the ce split; its first `sequences` documents are used.
+        replacement: float32[N,m] for the N tokens of these documents, or a function that gives it from
+            their activations float32[N,m]. Where it is one vector at every token, all documents have the
+            same logits, and they are computed for one document only.
+        label: what the progress bar says.
+
+    Returns:
+        (document int32[S], sums float64[S] in nats, counts int64[S]): a document of T tokens has T − 1
+        next tokens.
+
+    Raises:
+        UserError: the pool has fewer documents.
     """
     edges = sequence_edges(ce_pool, sequences)
     rows = int(edges[-1])
@@ -95,7 +102,11 @@ def _constant_losses(
 
 
 def sequence_edges(ce_pool: Pool, sequences: int) -> np.ndarray:
-    """First rows of the first `sequences` documents of the ce pool, and the row after the last."""
+    """First rows of the first `sequences` documents of the ce pool, and the row after the last.
+
+    Raises:
+        UserError: the pool has fewer documents.
+    """
     edges = document_starts(ce_pool.document)
     if len(edges) - 1 < sequences:
         found = f"found {len(edges) - 1} documents in {ce_pool.path}"

@@ -16,7 +16,7 @@ the null belongs beside it: a rare feature has no chance of a large Jaccard.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -214,32 +214,27 @@ def token_entropy(sets: FiringSets, token_id: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, entropy, np.nan)
 
 
-def dead_fractions(sets: FiringSets, sizes: Sequence[int]) -> dict[int, float]:
-    """Share of features that fire on none of the first T tokens, for each T in `sizes`.
+def dead_fraction(sets: FiringSets, tokens: int) -> float:
+    """Share of features that fire on none of the first `tokens` tokens.
 
     Raises:
-        UserError: a size is not from 1 to the number of tokens.
+        UserError: `tokens` is not from 1 to the number of tokens.
     """
-    first = np.full(sets.n, sets.tokens, dtype=np.int64)
+    if not 1 <= tokens <= sets.tokens:
+        raise UserError(f"test tokens: found {tokens}, expected 1 to the {sets.tokens} that were encoded")
     alive = sets.counts > 0
-    first[alive] = sets.token[sets.starts[:-1][alive]]
-    for size in sizes:
-        if not 1 <= size <= sets.tokens:
-            raise UserError(f"test tokens: found {size}, expected 1 to the {sets.tokens} that were encoded")
-    return {size: float((first >= size).mean()) for size in sizes}
+    first = sets.token[sets.starts[:-1][alive]]
+    return float((sets.n - (first < tokens).sum()) / sets.n)
 
 
-def novelty(
-    jaccard: np.ndarray,
-    null: np.ndarray,
-    cosine: np.ndarray,
-    jaccard_threshold: float = JACCARD_THRESHOLD,
-    cosine_threshold: float = COSINE_THRESHOLD,
-) -> dict[str, float]:
-    """Shares of novel features among those that fire (finite `jaccard`), and the means beside them.
+def novelty(jaccard: np.ndarray, null: np.ndarray, cosine: np.ndarray) -> dict[str, float]:
+    """Shares of novel features among those that fire (finite `jaccard`).
 
-    jaccard, null: best Jaccard of the features and of their random sets; cosine: best |cos|; all [n].
-    `novel_jaccard_null` is what `novel_jaccard` would be if features fired at random.
+    Args:
+        jaccard: best Jaccard of each feature, [n].
+        null: the same of its random set; `novel_jaccard_null` is what `novel_jaccard` would be if
+            features fired at random.
+        cosine: best |cos| of each column, [n].
 
     Raises:
         UserError: no feature fires.
@@ -247,14 +242,8 @@ def novelty(
     live = np.isfinite(jaccard)
     if not live.any():
         raise UserError("novelty: no feature fires on these tokens, expected at least one")
-    by_firing, by_direction = jaccard[live] < jaccard_threshold, cosine[live] < cosine_threshold
     return {
-        "live_features": float(live.sum()),
-        "novel_jaccard": float(by_firing.mean()),
-        "novel_jaccard_null": float((null[live] < jaccard_threshold).mean()),
-        "novel_cosine": float(by_direction.mean()),
-        "novel_both": float((by_firing & by_direction).mean()),
-        "best_jaccard": float(jaccard[live].mean()),
-        "best_jaccard_null": float(null[live].mean()),
-        "best_cosine": float(cosine[live].mean()),
+        "novel_jaccard": float((jaccard[live] < JACCARD_THRESHOLD).mean()),
+        "novel_jaccard_null": float((null[live] < JACCARD_THRESHOLD).mean()),
+        "novel_cosine": float((cosine[live] < COSINE_THRESHOLD).mean()),
     }

@@ -24,8 +24,12 @@ Infer = Callable[[SparseAutoencoder, Tensor], SparseCode]
 class Reconstruction:
     """Per-token sums of one inference on encoded tokens h (float64 arrays [N]).
 
-    squared_error: ‖h − ĥ‖². squared_norm: ‖h‖². squared_deviation: ‖h − h̄‖², h̄ the mean of
-    the tokens given. active: non-zero code entries. ever_fired: bool [n].
+    Args:
+        squared_error: ‖h − ĥ‖².
+        squared_norm: ‖h‖².
+        squared_deviation: ‖h − h̄‖², h̄ the mean of the tokens given.
+        active: non-zero code entries.
+        ever_fired: bool [n].
     """
 
     squared_error: np.ndarray
@@ -80,9 +84,12 @@ def measure(
 ) -> tuple[Reconstruction, float]:
     """(sums, mean cosine of h and ĥ; a row of zeros counts as 0), without holding ĥ or a copy of activations.
 
-    activations: [N, m], of any device and dtype, read a piece at a time, so that a mapped file stays on
-    disk. rows: which of them; None is all. An autoencoder of 16 bits encodes in its own type; errors are
-    those against activations in float32.
+    An autoencoder of 16 bits encodes in its own type; errors are those against activations in float32.
+
+    Args:
+        activations: [N, m], of any device and dtype, read a piece at a time, so that a mapped file stays on
+            disk.
+        rows: which of them; None is all.
     """
     tensor = as_tensor(activations).detach()
     count = len(tensor) if rows is None else len(rows)

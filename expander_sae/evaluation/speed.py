@@ -71,11 +71,13 @@ def write_speed(
     backend: str = "auto",
     rounds: int = ROUNDS,
 ) -> None:
-    """Write the rows `correlate_ms` and `correlate_ms_per_d` of each run, given by its columns
-    `tables.RUN_COLUMNS`: tied expanders and tied dense ones.
+    """Write the rows `correlate_ms` and `correlate_ms_per_d` of each run.
 
     The time depends on m, n, d and the mask's seed alone: it is measured once for runs that share them.
-    Nothing here is the same twice.
+    No time is the same twice.
+
+    Args:
+        runs: their values of `tables.RUN_COLUMNS`; tied expanders and tied dense ones.
     """
     shapes = sorted({_shape(run) for run in runs})
     # The seed of a dense dictionary changes nothing: one tensor is timed as often as there are seeds.

@@ -42,7 +42,11 @@ class Cell:
     sigma: float
 
     def validate(self) -> None:
-        """Raise `UserError` for a cell that no trial can have."""
+        """Check that a trial can have such a code.
+
+        Raises:
+            UserError: k or sigma is out of range.
+        """
         if not 1 <= self.k <= self.n:
             raise UserError(f"synthetic k: found {self.k}, expected 1 to n = {self.n}")
         if not (math.isfinite(self.sigma) and self.sigma >= 0):

@@ -1,6 +1,6 @@
 """Every figure: its name, caption and the function that draws it. Imports nothing heavy.
 
-A new figure is a function from `Sources` to sheets and an entry here; the rule, the report and
+A new figure is a function from `Results` to sheets and an entry here; the rule, the report and
 docs/figures.md follow from it.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from expander_sae.figures.layout import Sheet
-    from expander_sae.figures.sources import Sources
+    from expander_sae.measurements.results import Results
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,19 @@ class Figure:
     function: str
 
     @property
-    def draw(self) -> Callable[[Sources], list[Sheet]]:
+    def draw(self) -> Callable[[Results], list[Sheet]]:
         """The function itself; importing it imports matplotlib."""
         module, _, name = self.function.partition(":")
-        found: Callable[[Sources], list[Sheet]] = getattr(
+        found: Callable[[Results], list[Sheet]] = getattr(
             import_module(f"expander_sae.figures.{module}"), name
         )
         return found
 
-    def sheets(self, sources: Sources) -> list[Sheet]:
+    def sheets(self, results: Results) -> list[Sheet]:
         """Its pages; one that says so where no SAE was trained."""
         from expander_sae.figures.layout import Sheet
 
-        return self.draw(sources) or [Sheet(self.title, missing=["any trained SAE"])]
+        return self.draw(results) or [Sheet(self.title, missing=["any trained SAE"])]
 
 
 FIGURES = (
@@ -66,11 +66,11 @@ FIGURES = (
     Figure("encoders", "Encoders", "The same decoder support with encoders that are tied, free, on a support "
            "of their own, or dense.", "fidelity:encoders"),
     Figure("learning_curves", "Learning curves", "Relative error on training batches and the share of "
-           "features that fired in none of them, over training steps.", "budgets_and_places:learning_curves"),
+           "features that fired in none of them, over training steps.", "training:learning_curves"),
     Figure("data_efficiency", "Data efficiency", "Fidelity over the number of distinct training tokens.",
-           "budgets_and_places:data_efficiency"),
+           "training:data_efficiency"),
     Figure("places", "Layers and models", "CE recovered by layer, and the share of the dense SAE's CE "
-           "recovered that expanders keep over compression.", "budgets_and_places:places"),
+           "recovered that expanders keep over compression.", "places:places"),
     Figure("storage", "Storage", "Bytes of each part of a dictionary. The recipe regenerates the rows bit "
            "for bit, so a file need not hold them.", "cost:storage"),
     Figure("dead_features", "Dead features", "Features that never fire, over the number of test tokens: what "
@@ -88,7 +88,14 @@ FIGURES = (
     Figure("speed", "Speed", "Recorded benchmarks: median and quartiles of each task, shape and "
            "implementation.", "cost:speed"),
 )  # fmt: skip
-"""All figures but the frontier, which has a rule of its own, in the order of the report."""
+"""The figures of the folder `figures`, in the order of the report."""
+
+FRONTIER = Figure(
+    "frontier", "The storage–fidelity frontier", "What is lost as the decoder shrinks: CE recovered and "
+    "relative error over learned decoder values, first of the pages of frontier.pdf. docs/figures.md "
+    "explains every mark.", "frontier:frontier",
+)  # fmt: skip
+"""The figure that the study is made for: it lies beside the folder, and has a rule of its own."""
 
 ENDINGS = (".pdf", ".png", "-column.png")
 """All pages; the first page; the first page in one column."""

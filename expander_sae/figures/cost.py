@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from expander_sae.figures.fidelity import by_place
-from expander_sae.figures.layout import Panel, Sheet, category_axis, label_room, mark_key
-from expander_sae.figures.sources import Sources
+from expander_sae.figures.layout import Panel, Sheet
+from expander_sae.figures.place_sheets import by_place
+from expander_sae.figures.plots import category_axis, label_room, mark_key
 from expander_sae.figures.style import BLACK, BLUE, GREEN, MUTED, ORANGE, PURPLE, SKY, VERMILLION
-from expander_sae.measurements.cells import Run, View
+from expander_sae.measurements.index import Cell
+from expander_sae.measurements.results import Results
+from expander_sae.measurements.view import View
 
 PARTS = {
     "storage_values_bytes": ("decoder values, float32", BLUE, "o"),
@@ -24,33 +27,32 @@ PARTS = {
 }
 
 
-def dictionaries(view: View) -> list[Run]:
+def dictionaries(view: View) -> list[Cell]:
     """The dictionaries of a view: expanders by d, then dense ones by number of features."""
-    runs = view.matching(encoder="tied", support="expander")
-    dense = [run for run in view.runs if run.support == "dense" and run.k == view.k
-             and (run.train_tokens, run.steps) == (view.tokens, view.steps)]  # fmt: skip
-    return [*sorted(runs, key=lambda run: run.d), *sorted(dense, key=lambda run: (run.n, run.encoder))]
+    sparse = view.matching(encoder="tied", support="expander")
+    dense = view.matching(support="dense")
+    return [*sorted(sparse, key=lambda one: one.d), *sorted(dense, key=lambda one: (one.n, one.encoder))]
 
 
-def dictionary_name(run: Run) -> str:
+def dictionary_name(cell: Cell) -> str:
     """``expander d=7`` or ``dense n=240, own encoder``."""
-    if run.support != "dense":
-        return f"{run.support.replace('_', ' ')} d={run.d}"
-    return f"dense n={run.n}" + ("" if run.encoder == "tied" else ", own encoder")
+    if cell.support != "dense":
+        return f"{cell.support.replace('_', ' ')} d={cell.d}"
+    return f"dense n={cell.n}" + ("" if cell.encoder == "tied" else ", own encoder")
 
 
-def storage(sources: Sources) -> list[Sheet]:
+def storage(results: Results) -> list[Sheet]:
     """Bytes of each part of a dictionary."""
-    return by_place(sources, _storage)
+    return by_place(results, _storage)
 
 
-def _storage(sources: Sources, view: View) -> Sheet:
+def _storage(view: View) -> Sheet:
     title = "Storage: what each part of a dictionary takes"
     names, found = [], []
-    for run in dictionaries(view):
-        values = {part: view.book.cell(run, part, "none", "none").mean for part in PARTS}
-        if values["storage_values_bytes"] == values["storage_values_bytes"]:
-            names.append(dictionary_name(run))
+    for cell in dictionaries(view):
+        values = {part: view.index.estimate(cell, part, "none", "none").mean for part in PARTS}
+        if not math.isnan(values["storage_values_bytes"]):
+            names.append(dictionary_name(cell))
             found.append(values)
     if not names:
         return Sheet(title, str(view), missing=["storage of the dictionaries"])
@@ -82,10 +84,10 @@ def _bytes(value: float) -> str:
     return f"{value:g} B"
 
 
-def speed(sources: Sources) -> list[Sheet]:
+def speed(results: Results) -> list[Sheet]:
     """Recorded benchmarks: one sheet for each file and device, a panel for each task."""
     title = "Speed"
-    rows = sources.benchmarks
+    rows = results.benchmarks
     if rows.empty:
         return [Sheet(title, missing=["recorded benchmarks (benchmarks/results/*.json)"])]
     return [

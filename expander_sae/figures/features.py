@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 
-from matplotlib.lines import Line2D
-
-from expander_sae.figures.fidelity import DENSE, by_place
-from expander_sae.figures.layout import Line, Panel, Plot, Sheet, keys, level_key, mark_key, seeds_note
-from expander_sae.figures.sources import Sources
-from expander_sae.figures.style import MUTED, Look, step_look
-from expander_sae.figures.supports import support_look
-from expander_sae.measurements.cells import View
+from expander_sae.figures.layout import Panel, Sheet
+from expander_sae.figures.place_sheets import DENSE, OVER_D, by_place
+from expander_sae.figures.plots import Line, Plot, estimates_of, keys, level_key, mark_key, seeds_note
+from expander_sae.figures.style import MUTED, Look, looks_for, step_look
+from expander_sae.measurements.estimate import Estimate
+from expander_sae.measurements.results import Results
+from expander_sae.measurements.view import View
 
 _OVER_TOKENS = re.compile(r"dead_fraction_t(\d+)$")
-_D = "d, nonzeros of a column (log)"
 _MAIN = ("expander", "clustered_cover", "bernoulli", "right_regular", "clustered")
 
 
-def dead_features(sources: Sources) -> list[Sheet]:
+def dead_features(results: Results) -> list[Sheet]:
     """Share of dead features over the size of the test set, and over d."""
-    return by_place(sources, _dead_features)
+    return by_place(results, _dead_features)
 
 
-def _dead_features(sources: Sources, view: View) -> Sheet:
+def _dead_features(view: View) -> Sheet:
     title = "Dead features, and how many only look dead in a small test set"
-    found = (_OVER_TOKENS.match(str(name)) for name in sources.metrics["metric"].unique())
+    found = map(_OVER_TOKENS.match, view.index.metrics)
     sizes = sorted(int(match.group(1)) for match in found if match)
+
+    def over_tokens(support: str, d: int | None = None) -> dict[float, Estimate]:
+        return {float(size): view.estimate(f"dead_fraction_t{size}", support, d) for size in sizes}
+
     lines = [
-        Line(f"expander, d = {d}", step_look(place),
-             {float(size): view.cell(f"dead_fraction_t{size}", "expander", d) for size in sizes})
+        Line(f"expander, d = {d}", step_look(place), over_tokens("expander", d))
         for place, d in enumerate(view.ds())
-    ]  # fmt: skip
-    dense = {float(size): view.cell(f"dead_fraction_t{size}", "dense") for size in sizes}
-    lines.append(Line("dense, all n features", DENSE, dense))
+    ]
+    lines.append(Line("dense, all n features", DENSE, over_tokens("dense")))
     over_d = _by_support(view, "dead_fraction")
     panels, missing = [], []
     if any(line.kept for line in lines):
@@ -44,28 +43,22 @@ def _dead_features(sources: Sources, view: View) -> Sheet:
     else:
         missing.append("dead features over the size of the test set")
     if any(line.kept for line in over_d):
-        panels.append(Panel("on the whole test set", Plot(over_d), _D, "dead features", left=0.74))
-    every = [cell for line in [*lines, *over_d] for cell in line.cells.values()]
-    return Sheet(title, str(view), panels, keys([*lines, *over_d]), seeds_note(every), missing)
+        panels.append(Panel("on the whole test set", Plot(over_d), OVER_D, "dead features", left=0.74))
+    every = [*lines, *over_d]
+    return Sheet(title, str(view), panels, keys(every), seeds_note(estimates_of(every)), missing)
 
 
-def _by_support(view: View, metric: str, supports: Sequence[str] = _MAIN) -> list[Line]:
-    """A metric over d, one line a support."""
-    shown = [name for name in supports if name in view.supports()]
+def _by_support(view: View, metric: str, **measured: str) -> list[Line]:
+    """A metric over d, one line a support. measured: its inference and split."""
+    looks = looks_for(view.index.supports)
     return [
-        Line(name.replace("_", " "), replace(support_look(name, []), line="-"),
-             {float(d): view.cell(metric, name, d) for d in view.ds(name)})
-        for name in shown
+        Line(name.replace("_", " "), replace(looks(name, "encoder"), line="-"),
+             {float(d): view.estimate(metric, name, d, **measured) for d in view.ds(name)})
+        for name in _MAIN if name in view.supports()
     ]  # fmt: skip
 
 
 _NULL = Look(MUTED, "_", ":", 1.0, 6.0)
-
-
-def _with_null(view: View, metric: str, support: str = "expander") -> list[Line]:
-    """A metric of each support, and its null for the expander."""
-    null = {float(d): view.cell(f"{metric}_null", support, d) for d in view.ds(support)}
-    return [*_by_support(view, metric), Line("null, expander", _NULL, null)]
 
 
 _COLLISIONS = {
@@ -75,10 +68,10 @@ _COLLISIONS = {
 }
 
 
-def collisions(sources: Sources) -> list[Sheet]:
+def collisions(results: Results) -> list[Sheet]:
     """How far the supports of features that fire together overlap."""
     return _metric_panels(
-        sources,
+        results,
         "Collisions of the k supports that are active together",
         _COLLISIONS,
         "Null: the same codes, their features renamed at random.",
@@ -93,10 +86,10 @@ _NOVELTY = {
 }
 
 
-def novelty(sources: Sources) -> list[Sheet]:
+def novelty(results: Results) -> list[Sheet]:
     """Features without a counterpart in the dense SAE, and the entropy of the tokens they fire on."""
     return _metric_panels(
-        sources,
+        results,
         "Novelty against the dense SAE, and token entropy",
         _NOVELTY,
         "Nulls: features that fire equally often at random (Jaccard, entropy); "
@@ -104,25 +97,26 @@ def novelty(sources: Sources) -> list[Sheet]:
     )
 
 
-def _metric_panels(sources: Sources, title: str, metrics: dict[str, str], note: str) -> list[Sheet]:
-    def draw(sources: Sources, view: View) -> Sheet:
-        legend: list[Line2D] = []
-        panels, missing, every = [], [], []
+def _metric_panels(results: Results, title: str, metrics: dict[str, str], note: str) -> list[Sheet]:
+    def draw(view: View) -> Sheet:
+        panels, missing, every, compared = [], [], [], False
         for metric, label in metrics.items():
-            lines = _with_null(view, metric)
-            every += [cell for line in lines for cell in line.cells.values()]
-            if any(line.kept for line in lines[:-1]):
-                dense = view.cell(metric, "dense")
+            lines = _by_support(view, metric)
+            null = {float(d): view.estimate(f"{metric}_null", "expander", d) for d in view.ds()}
+            if any(line.kept for line in lines):
+                dense = view.estimate(metric, "dense")
                 levels = [(dense.mean, DENSE)] if dense else []
-                panels.append(Panel(label, Plot(lines, levels=levels), _D, metric.replace("_", " ")))
-                known = {entry.get_label() for entry in legend}
-                shown = [*keys(lines), *[level_key(DENSE, "dense, all n features")] * len(levels)]
-                legend += [entry for entry in shown if entry.get_label() not in known]
+                lines.append(Line("null, expander", _NULL, null))
+                panels.append(Panel(label, Plot(lines, levels=levels), OVER_D, metric.replace("_", " ")))
+                every += lines
+                compared |= bool(dense)
             else:
                 missing.append(label)
-        return Sheet(title, str(view), panels, legend, [note, *seeds_note(every)] if panels else [], missing)
+        legend = [*keys(every), *[level_key(DENSE, "dense, all n features")] * compared]
+        notes = [note, *seeds_note(estimates_of(every))] if panels else []
+        return Sheet(title, str(view), panels, legend, notes, missing)
 
-    return by_place(sources, draw)
+    return by_place(results, draw)
 
 
 _CERTIFICATES = {
@@ -135,33 +129,24 @@ _CERTIFICATES = {
 }
 
 
-def certificates(sources: Sources) -> list[Sheet]:
+def certificates(results: Results) -> list[Sheet]:
     """The certificates of trained decoders against their thresholds, and what stays informative."""
+    return by_place(results, _certificates)
 
-    def draw(sources: Sources, view: View) -> Sheet:
-        legend: list[Line2D] = []
-        panels, missing, every = [], [], []
-        for metric, (label, split, threshold) in _CERTIFICATES.items():
-            inference = "none" if split == "none" else "encoder"
-            lines = [
-                replace(line, cells={
-                    d: view.cell(metric, name, int(d), inference=inference, split=split) for d in line.cells
-                })
-                for name, line in zip([n for n in _MAIN if n in view.supports()],
-                                      _by_support(view, metric), strict=True)
-            ]  # fmt: skip
-            if not any(line.kept for line in lines):
-                missing.append(label)
-                continue
-            every += [cell for line in lines for cell in line.cells.values()]
-            levels = [(threshold, _NULL)] if threshold else []
-            positive = all(cell.mean > 0 for line in lines for cell in line.kept.values())
-            panels.append(Panel(label, Plot(lines, log_y=bool(threshold) and positive, levels=levels), _D))
-            known = {entry.get_label() for entry in legend}
-            legend += [entry for entry in keys(lines) if entry.get_label() not in known]
-        if panels:
-            legend.append(mark_key("dotted: below it the certificate holds", marker="_", color=MUTED, ms=8))
-        return Sheet("Certificates of trained decoders", str(view), panels, legend, seeds_note(every),
-                     missing)  # fmt: skip
 
-    return by_place(sources, draw)
+def _certificates(view: View) -> Sheet:
+    panels, missing, every = [], [], []
+    for metric, (label, split, threshold) in _CERTIFICATES.items():
+        lines = _by_support(view, metric, inference="none" if split == "none" else "encoder", split=split)
+        if not any(line.kept for line in lines):
+            missing.append(label)
+            continue
+        every += lines
+        levels = [(threshold, _NULL)] if threshold else []
+        positive = all(cell.mean > 0 for line in lines for cell in line.kept.values())
+        panels.append(Panel(label, Plot(lines, log_y=bool(threshold) and positive, levels=levels), OVER_D))
+    legend = keys(every)
+    if panels:
+        legend.append(mark_key("dotted: below it the certificate holds", marker="_", color=MUTED, ms=8))
+    notes = seeds_note(estimates_of(every))
+    return Sheet("Certificates of trained decoders", str(view), panels, legend, notes, missing)

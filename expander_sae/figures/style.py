@@ -7,7 +7,7 @@ embedded as TrueType (editable, searchable). Colours: Okabe and Ito (2008), "Col
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -128,17 +128,23 @@ def marker_style(style: Look, encoder: str) -> dict[str, Any]:
     }
 
 
-def look(support: str, inference: str, position: int = 0) -> Look:
-    """The look of a series; a support without one of its own takes a spare one by `position`.
+Looks = Callable[[str, str], Look]
+"""Support or ``small_dense`` (a dense dictionary of fewer features), inference → look."""
 
-    Parameters
-    ----------
-    support: a mask family, ``dense``, or ``small_dense`` (a dense dictionary of fewer features).
-    inference: ``encoder`` or the name of a pursuit. A page about one pursuit only asks for the
-        ``encoder`` looks, so that a support keeps its colour.
-    position: which spare look, for families that came later.
+
+def looks_for(supports: Iterable[str], by_pursuit: bool = False) -> Looks:
+    """The looks of the series of a table; supports without one of their own get spare ones in turn.
+
+    On a page where all is decoded by one pursuit (`by_pursuit`) supports keep the looks of the encoder.
     """
-    return LOOKS.get((support, inference)) or _SPARE[position % len(_SPARE)]
+    newcomers = sorted({one for one in supports if (one, "encoder") not in LOOKS} - {"none"})
+
+    def look(support: str, inference: str = "encoder") -> Look:
+        position = newcomers.index(support) if support in newcomers else 0
+        own = LOOKS.get((support, "encoder" if by_pursuit else inference))
+        return own or _SPARE[position % len(_SPARE)]
+
+    return look
 
 
 def step_look(position: int) -> Look:

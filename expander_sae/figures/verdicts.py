@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from expander_sae.figures.layout import Panel, Sheet, category_axis, label_room, mark_key
-from expander_sae.figures.sources import Sources
+from expander_sae.figures.layout import Panel, Sheet
+from expander_sae.figures.plots import category_axis, label_room, mark_key, width_of
 from expander_sae.figures.style import BLUE, FAINT, INK, MUTED, ORANGE, SMALL, VERMILLION
+from expander_sae.measurements.results import Results
 
 VERDICTS = {
     "holds": (BLUE, "o"),
@@ -21,16 +23,25 @@ VERDICTS = {
 """Colour and marker of each verdict."""
 
 
-def claims(sources: Sources) -> list[Sheet]:
+def claims(results: Results) -> list[Sheet]:
     """The overview of each setting, then a page for each claim that has numbers."""
-    if not sources.claims:
+    if not results.claims:
         return [Sheet("Claims", missing=["verdicts (results/claims.json)"])]
-    settings = list(dict.fromkeys(record["setting"] for record in sources.claims))
-    # What the reader came for: settings with verdicts before those where nothing was run.
-    settings.sort(key=lambda name: -sum(r["verdict"] != "not run" for r in sources.claims
-                                        if r["setting"] == name))  # fmt: skip
-    pages = [overview([r for r in sources.claims if r["setting"] == name], name) for name in settings]
-    return [*pages, *(one_claim(r) for r in sources.claims if r["estimate"] is not None)]
+    pages = [overview(records, name) for name, records in by_setting(results.claims).items()]
+    return [*pages, *(one_claim(r) for r in results.claims if r["estimate"] is not None)]
+
+
+def by_setting(claims: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Setting → its claims: what the reader came for before settings where nothing was run."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in claims:
+        found.setdefault(record["setting"], []).append(record)
+    return dict(sorted(found.items(), key=lambda pair: -decided(pair[1])))
+
+
+def decided(claims: Sequence[dict[str, Any]]) -> int:
+    """How many claims were run."""
+    return sum(record["verdict"] != "not run" for record in claims)
 
 
 def overview(records: Sequence[dict[str, Any]], setting: str) -> Sheet:
@@ -42,34 +53,12 @@ def overview(records: Sequence[dict[str, Any]], setting: str) -> Sheet:
     if not shown:
         return Sheet("Claims", subtitle, missing=idle)
 
-    def draw(axes: Axes) -> None:
-        category_axis(axes, [record["id"] for record in shown])
-        axes.set_xlim(0, 1)
-        axes.set_xticks([])
-        axes.spines[["bottom", "left"]].set_visible(False)
-        axes.grid(False)
-        if _width(axes) < 3:
-            # In one column there is room for the mark and the interval only.
-            for place, record in enumerate(shown):
-                colour, marker = VERDICTS[record["verdict"]]
-                axes.plot(
-                    [0.04], [place], ls="none", marker=marker, color=colour, ms=5.5, mec="white", mew=0.5
-                )
-                _strip(axes, record, place, 0.55, 0.43)
-            return
-        for place, record in enumerate(shown):
-            colour, marker = VERDICTS[record["verdict"]]
-            axes.plot([0.02], [place], ls="none", marker=marker, color=colour, ms=5.5, mec="white", mew=0.5)
-            axes.text(0.05, place, record["verdict"], va="center", size=SMALL, color=INK)
-            axes.text(0.225, place, estimate_text(record), va="center", size=SMALL, color=INK)
-            axes.text(0.515, place, _region(record["threshold"]), va="center", size=SMALL, color=INK)
-            _strip(axes, record, place, 0.87, 0.115)
-        for x, text in ((0.05, "verdict"), (0.225, "estimate [interval]"), (0.515, "holds if"),
-                        (0.87, "against the threshold")):  # fmt: skip
-            axes.text(x, -0.95, text, size=SMALL, color=MUTED, ha="center" if x > 0.8 else "left")
-
     panel = Panel(
-        "", draw, height=0.2 * len(shown) + 0.35, left=label_room(record["id"] for record in shown), wide=True
+        "",
+        partial(_draw_overview, shown),
+        height=0.2 * len(shown) + 0.35,
+        left=label_room(record["id"] for record in shown),
+        wide=True,
     )
     legend = [mark_key(name, marker=marker, color=colour, mec=colour)
               for name, (colour, marker) in VERDICTS.items() if name != "not run"]  # fmt: skip
@@ -81,11 +70,29 @@ def overview(records: Sequence[dict[str, Any]], setting: str) -> Sheet:
                  idle, legend_columns=3)  # fmt: skip
 
 
-def _width(axes: Axes) -> float:
-    """Inches."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # axes are made by a figure
-    return float(axes.get_position().width * figure.get_size_inches()[0])
+def _draw_overview(records: Sequence[dict[str, Any]], axes: Axes) -> None:
+    category_axis(axes, [record["id"] for record in records])
+    axes.set_xlim(0, 1)
+    axes.set_xticks([])
+    axes.spines[["bottom", "left"]].set_visible(False)
+    axes.grid(False)
+    # In one column there is room for the mark and the interval only.
+    narrow = width_of(axes) < 3
+    for place, record in enumerate(records):
+        colour, marker = VERDICTS[record["verdict"]]
+        at = 0.04 if narrow else 0.02
+        axes.plot([at], [place], ls="none", marker=marker, color=colour, ms=5.5, mec="white", mew=0.5)
+        if narrow:
+            _strip(axes, record, place, 0.55, 0.43)
+            continue
+        said = (record["verdict"], estimate_text(record), _region(record["threshold"]))
+        for x, text in zip((0.05, 0.225, 0.515), said, strict=True):
+            axes.text(x, place, text, va="center", size=SMALL, color=INK)
+        _strip(axes, record, place, 0.87, 0.115)
+    if not narrow:
+        for x, text in ((0.05, "verdict"), (0.225, "estimate [interval]"), (0.515, "holds if"),
+                        (0.87, "against the threshold")):  # fmt: skip
+            axes.text(x, -0.95, text, size=SMALL, color=MUTED, ha="center" if x > 0.8 else "left")
 
 
 def _strip(axes: Axes, record: dict[str, Any], place: int, centre: float, reach: float) -> None:

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import t as student_t
 
+from expander_sae.measurements.estimate import student
 from expander_sae.rng import Integers
 
 DRAWS = 2000
@@ -37,7 +37,7 @@ Statistic = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Bootstrapped:
     """A statistic with all weights 1, and its standard error.
 
     standard_error: NaN where nothing can be resampled or a draw is not finite.
@@ -54,7 +54,7 @@ class Estimate:
             return None
         if self.standard_error == 0.0:
             return self.value, self.value
-        half = float(student_t.ppf(0.5 + level / 2, self.freedom)) * self.standard_error
+        half = student(0.5 + level / 2, self.freedom) * self.standard_error
         return self.value - half, self.value + half
 
 
@@ -70,7 +70,7 @@ def _weights(units: int, draws: int, seed: int, purpose: str) -> np.ndarray:
 
 def bootstrap(
     statistic: Statistic, documents: Mapping[str, int], seeds: int, draws: int = DRAWS, seed: int = 0
-) -> Estimate:
+) -> Bootstrapped:
     """The statistic and its standard error over documents and seeds.
 
     documents: number of documents of each split; splits are resampled independently; empty for a
@@ -90,16 +90,16 @@ def bootstrap(
     over_documents = _variance(statistic(drawn, every_seed)) if sizes else None
     if drawn_seeds is None:
         if over_documents is None:
-            return Estimate(value, math.nan, math.nan)
-        return Estimate(value, math.sqrt(over_documents), min(sizes.values()) - 1)
+            return Bootstrapped(value, math.nan, math.nan)
+        return Bootstrapped(value, math.sqrt(over_documents), min(sizes.values()) - 1)
     over_seeds = _variance(statistic(ones, drawn_seeds))
     if over_documents is None:
-        return Estimate(value, math.sqrt(over_seeds), seeds - 1)
+        return Bootstrapped(value, math.sqrt(over_seeds), seeds - 1)
     both = _variance(statistic(drawn, drawn_seeds))
     if not math.isfinite(over_seeds + over_documents + both):
-        return Estimate(value, math.nan, math.nan)
+        return Bootstrapped(value, math.nan, math.nan)
     variance, freedom = crossed(over_seeds, over_documents, both, seeds, min(sizes.values()))
-    return Estimate(value, math.sqrt(variance), freedom)
+    return Bootstrapped(value, math.sqrt(variance), freedom)
 
 
 def crossed(

@@ -1,7 +1,7 @@
 """The cells that claims compare: their runs, and their metrics as functions of weights.
 
-A cell is the seeds of one setting, picked by values of the tables' run columns. Its metric is
-recomputed from per-document sums under any weights, so that a ratio is a ratio in every draw.
+A cell is picked by values of the tables' run columns. Its metric is recomputed from per-document sums
+under any weights, so that a ratio is a ratio in every draw.
 """
 
 from __future__ import annotations
@@ -16,13 +16,8 @@ import numpy as np
 import pandas as pd
 
 from expander_sae.errors import UserError
+from expander_sae.measurements.index import Cell, Index
 from expander_sae.measurements.tables import RUN_COLUMNS
-
-RunKey = tuple[Any, ...]
-"""A run's values of RUN_COLUMNS."""
-
-_COLUMNS = list(RUN_COLUMNS)
-_OF_MODEL = ("model", "corpus", "layer", "recipe", "train_tokens")
 
 
 @dataclass(frozen=True)
@@ -51,11 +46,6 @@ DERIVED: dict[str, Derived] = {
     "ce_recovered_mean": Derived(("ce",), ("ce_mean_kept", "ce_clean"), _recovered),
     "explained_variance": Derived(("squared_error", "squared_deviation"), (), _explained),
 }
-
-
-def default_split(metric: str) -> str:
-    """Where a metric is measured unless a claim says otherwise."""
-    return "ce" if metric.startswith("ce") else "test"
 
 
 @dataclass(frozen=True)
@@ -130,122 +120,91 @@ class Tables:
     ) -> None:
         """times: rows of speed.parquet. They are looked up like others, but their runs need not have been
         made: `measured_runs` are those of `metrics` alone."""
-        self.measured_runs = metrics[_COLUMNS].drop_duplicates().reset_index(drop=True)
-        if times is not None:
-            metrics = pd.concat([metrics, times], ignore_index=True)
-        self.runs = metrics[_COLUMNS].drop_duplicates().reset_index(drop=True)
-        measured = [*_COLUMNS, "inference", "split", "metric"]
-        keys = metrics[measured].itertuples(index=False, name=None)
-        self._values = dict(zip(keys, metrics["value"].to_numpy(float), strict=True))
-        # (run, inference): a pursuit that diverges says nothing of what the encoder found.
-        self._diverged = {
-            (key[: len(_COLUMNS)], key[-3])
-            for key, value in self._values.items()
-            if key[-1] == "diverged" and not value <= 0
-        }
-        # Of a run that is not finite, nothing was measured but what it stores, split none.
-        found = {key[: len(_COLUMNS)] for key in self._values if key[-1] != "diverged" and key[-2] != "none"}
-        self._broken = {run for run, _ in self._diverged} - found
+        self.measured_runs = metrics[list(RUN_COLUMNS)].drop_duplicates().reset_index(drop=True)
+        self._index = Index(metrics if times is None else pd.concat([metrics, times], ignore_index=True))
         self._numbers = documents["document"].to_numpy()
         self._sums = documents["sum"].to_numpy(float)
         self._counts = documents["count"].to_numpy(float)
-        groups = documents.groupby(measured, sort=False).indices
-        self._rows: dict[Any, np.ndarray] = {key: np.asarray(rows) for key, rows in groups.items()}
+        measured = [*Cell._fields, "seed", "inference", "split", "metric"]
+        groups: dict[Any, Any] = documents.groupby(measured, sort=False).indices
+        self._rows = {(Cell(*key[:-4]), *key[-4:]): np.asarray(rows) for key, rows in groups.items()}
 
-    def find(self, request: Request) -> dict[int, RunKey]:
-        """Seed → run; `UserError` where `where` leaves a column open that the tables tell apart."""
-        chosen = pd.Series(True, index=self.runs.index)
-        for column, value in request.where.items():
-            chosen &= self.runs[column] == value
-        rows = self.runs[chosen]
-        for column in _COLUMNS:
-            found = rows[column].unique()
-            if column != "seed" and len(found) > 1:
-                values = ", ".join(str(value) for value in sorted(found))
+    def find(self, request: Request) -> Cell | None:
+        """The cell, or None where the tables have none.
+
+        Raises:
+            UserError: `where` leaves a column open that the tables tell apart.
+        """
+        cells = self._index.matching(**request.where)
+        for column in Cell._fields:
+            found = {getattr(cell, column) for cell in cells}
+            if len(found) > 1:
+                values = ", ".join(map(str, sorted(found)))
                 raise UserError(f"{request.key}: the tables hold {column} {values}; say which")
-        return {int(key[-1]): key for key in rows.itertuples(index=False, name=None)}
+        return cells[0] if cells else None
 
     def compare(self, requests: Sequence[Request], leave_out_diverged: bool = False) -> Comparable:
         """The cells on the seeds and documents that they share."""
-        runs = [self._measured_runs(request) for request in requests]
-        missing = tuple(str(request) for request, found in zip(requests, runs, strict=True) if not found)
+        found = [(request, self.find(request)) for request in requests]
+        missing = tuple(str(request) for request, cell in found if not (cell and self._seeds(request, cell)))
         if missing:
             return Comparable(missing=missing)
-        everywhere = set.intersection(*(set(found) for found in runs))
-        anywhere = set.union(*(set(found) for found in runs))
-        diverged = sorted(
-            seed
-            for seed in everywhere
-            if any(
-                self._has_diverged(found[seed], request.inference)
-                for request, found in zip(requests, runs, strict=True)
-            )
-        )
+        cells = [(request, cell) for request, cell in found if cell]
+        measured = [self._seeds(request, cell) for request, cell in cells]
+        everywhere = set.intersection(*measured)
+        flagged = set().union(*(self._index.diverged(cell, request.inference) for request, cell in cells))
+        diverged = tuple(sorted(everywhere & flagged))
         seeds = sorted(everywhere.difference(diverged if leave_out_diverged else ()))
+        listed = "; ".join(map(str, requests))
         if not seeds:
             why = "every shared seed diverged" if everywhere else "no seed is in every cell"
-            listed = "; ".join(str(request) for request in requests)
-            return Comparable(missing=(f"{why}: {listed}",), diverged=tuple(diverged))
-        series = [
-            [self._series(request, found[seed]) for seed in seeds]
-            for request, found in zip(requests, runs, strict=True)
-        ]
+            return Comparable(missing=(f"{why}: {listed}",), diverged=diverged)
+        series = [[self._series(request, cell, seed) for seed in seeds] for request, cell in cells]
         shared, dropped = _shared_documents(requests, series)
         if any(len(numbers) == 0 for numbers in shared.values()):
-            listed = "; ".join(str(request) for request in requests)
-            return Comparable(missing=(f"no document is in every run: {listed}",), diverged=tuple(diverged))
-        cells = tuple(
-            self._cell(request, [found[seed] for seed in seeds], of_cell, shared)
-            for request, found, of_cell in zip(requests, runs, series, strict=True)
-        )
+            return Comparable(missing=(f"no document is in every run: {listed}",), diverged=diverged)
         return Comparable(
-            cells,
+            tuple(
+                _by_document(request, of_cell, shared[request.split])
+                if _has_documents(of_cell)
+                else self._by_seed(request, cell, dict(zip(seeds, of_cell, strict=True)))
+                for (request, cell), of_cell in zip(cells, series, strict=True)
+            ),
             tuple(seeds),
             {split: len(numbers) for split, numbers in shared.items()},
-            diverged=tuple(diverged),
-            left_out=tuple(sorted(anywhere - everywhere)),
+            diverged=diverged,
+            left_out=tuple(sorted(set().union(*measured) - everywhere)),
             dropped=dropped,
         )
 
-    def _has_diverged(self, run: RunKey, inference: str) -> bool:
-        """By its own flag or the encoder's: what the encoder diverges on is diverged for all others."""
-        return (run, inference) in self._diverged or (run, "encoder") in self._diverged
+    def _seeds(self, request: Request, cell: Cell) -> set[int]:
+        """The seeds that are measured, or not finite: the number of such a run is NaN and decides nothing."""
+        listed = {
+            seed
+            for seed in self._index.cells[cell]
+            if all(key in self._rows for key in self._document_keys(request, cell, seed))
+        }
+        alone = () if request.metric in DERIVED else self._values(request, cell).keys()
+        return listed.union(alone, self._index.broken(cell))
 
-    def _measured_runs(self, request: Request) -> dict[int, RunKey]:
-        """Seed → run that is measured, or that is not finite: its number is NaN and decides nothing."""
-        found = self.find(request)
-        measured = {seed: run for seed, run in found.items() if self._is_measured(request, run)}
-        broken = {seed: run for seed, run in found.items() if run in self._broken}
-        return measured | broken
+    def _values(self, request: Request, cell: Cell) -> dict[int, float]:
+        return self._index.values(cell, request.metric, request.inference, request.split)
 
-    def _is_measured(self, request: Request, run: RunKey) -> bool:
-        keys = self._document_keys(request, run)
-        if all(key in self._rows for key in keys):
-            return True
-        return request.metric not in DERIVED and self._value_key(request, run) in self._values
-
-    def _value_key(self, request: Request, run: RunKey) -> tuple[Any, ...]:
-        return (*run, request.inference, request.split, request.metric)
-
-    def _document_keys(self, request: Request, run: RunKey) -> list[tuple[Any, ...]]:
+    def _document_keys(self, request: Request, cell: Cell, seed: int) -> list[tuple[Any, ...]]:
         """Rows of documents.parquet from which the metric of a run is made."""
         derived = DERIVED.get(request.metric)
         if derived is None:
-            return [self._value_key(request, run)]
-        values = dict(zip(_COLUMNS, run, strict=True))
-        model = tuple(
-            values[name] if name in (*_OF_MODEL, "m") else ("none" if name in ("support", "encoder") else 0)
-            for name in _COLUMNS
-        )
-        mine = [(*run, request.inference, request.split, name) for name in derived.run]
-        return mine + [(*model, "none", request.split, name) for name in derived.model]
+            return [(cell, seed, request.inference, request.split, request.metric)]
+        own = cell._replace(support="none", encoder="none", n=0, d=0, k=0, steps=0)
+        mine = [(cell, seed, request.inference, request.split, name) for name in derived.run]
+        return mine + [(own, 0, "none", request.split, name) for name in derived.model]
 
-    def _series(self, request: Request, run: RunKey) -> list[_Series] | None:
+    def _series(self, request: Request, cell: Cell, seed: int) -> list[_Series] | None:
         """(document, sum, count) of each part; none for a metric without documents; None: no number."""
-        found: list[_Series] = []
-        if run in self._broken:
+        if seed in self._index.broken(cell):
             return None
-        for key in self._document_keys(request, run):
+        found: list[_Series] = []
+        for key in self._document_keys(request, cell, seed):
             rows = self._rows.get(key)
             if rows is None:
                 return []
@@ -253,32 +212,26 @@ class Tables:
             found.append((self._numbers[rows], self._sums[rows], self._counts[rows]))
         return found
 
-    def _cell(
-        self,
-        request: Request,
-        runs: list[RunKey],
-        series: list[list[_Series] | None],
-        shared: Mapping[str, np.ndarray],
-    ) -> Measured:
-        derived = DERIVED.get(request.metric)
-        if not _has_documents(series):
-            keys = [self._value_key(request, run) for run in runs]
-            fixed = [
-                self._values[key] if of_seed is not None else math.nan
-                for key, of_seed in zip(keys, series, strict=True)
-            ]
-            return Measured(request.split, _identity, fixed=np.array(fixed))
-        numbers = shared[request.split]
-        nothing = (numbers, np.full(len(numbers), np.nan), np.ones(len(numbers)))
-        width = max(len(of_seed) for of_seed in series if of_seed is not None)
-        parts = []
-        for part in range(width):
-            chosen = [nothing if of_seed is None else of_seed[part] for of_seed in series]
-            rows = [np.searchsorted(found[0], numbers) for found in chosen]
-            sums = [found[1][row] for found, row in zip(chosen, rows, strict=True)]
-            counts = [found[2][row] for found, row in zip(chosen, rows, strict=True)]
-            parts.append((np.stack(sums, axis=1), np.stack(counts, axis=1)))
-        return Measured(request.split, derived.combine if derived else _identity, tuple(parts))
+    def _by_seed(self, request: Request, cell: Cell, series: Mapping[int, list[_Series] | None]) -> Measured:
+        """A metric without documents."""
+        values = self._values(request, cell)
+        fixed = [math.nan if of_seed is None else values[seed] for seed, of_seed in series.items()]
+        return Measured(request.split, _identity, fixed=np.array(fixed))
+
+
+def _by_document(request: Request, series: Sequence[list[_Series] | None], numbers: np.ndarray) -> Measured:
+    """A metric on the documents `numbers`; of a run without a number all sums are NaN."""
+    nothing = (numbers, np.full(len(numbers), np.nan), np.ones(len(numbers)))
+    width = max(len(of_seed) for of_seed in series if of_seed is not None)
+    parts = []
+    for part in range(width):
+        chosen = [nothing if of_seed is None else of_seed[part] for of_seed in series]
+        rows = [np.searchsorted(found[0], numbers) for found in chosen]
+        sums = [found[1][row] for found, row in zip(chosen, rows, strict=True)]
+        counts = [found[2][row] for found, row in zip(chosen, rows, strict=True)]
+        parts.append((np.stack(sums, axis=1), np.stack(counts, axis=1)))
+    derived = DERIVED.get(request.metric)
+    return Measured(request.split, derived.combine if derived else _identity, tuple(parts))
 
 
 def _identity(value: np.ndarray) -> np.ndarray:

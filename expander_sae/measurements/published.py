@@ -4,86 +4,87 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from scipy.stats import t as student_t
 
-from expander_sae.measurements.cells import Cell, View
+from expander_sae.measurements.estimate import Estimate, student
+from expander_sae.measurements.index import Cell
 
 TOKENS = 200_000
 """Training tokens of the published runs, but those of the data-efficiency experiment."""
 
+COLUMNS = (
+    *["model", "layer", "support", "encoder", "m", "n", "d", "k", "train_tokens"],
+    *["inference", "metric", "mean", "seeds"],
+)
+"""What resources/paper_figures.csv must hold."""
+
 
 @dataclass(frozen=True)
-class Value:
-    """A published mean over `seeds`; `sd` is the population's, NaN where it was not published."""
+class PublishedMean:
+    """A published mean over `seeds`; false where nothing was published.
 
-    mean: float
-    sd: float
-    seeds: int
+    sd: the population's; NaN where it was not published.
+    """
+
+    mean: float = math.nan
+    sd: float = math.nan
+    seeds: int = 0
+
+    def __bool__(self) -> bool:
+        return self.seeds > 0
 
     @property
     def half(self) -> float:
         """Half the 95 % interval of the mean: t·sd/√(s − 1), since sd divides by s."""
         if self.seeds < 2 or not math.isfinite(self.sd):
             return math.nan
-        return float(student_t.ppf(0.975, self.seeds - 1)) * self.sd / math.sqrt(self.seeds - 1)
+        return student(0.975, self.seeds - 1) * self.sd / math.sqrt(self.seeds - 1)
 
     @property
-    def cell(self) -> Cell:
-        """As a cell with one value, to be drawn."""
-        return Cell({0: self.mean}, self.seeds)
+    def estimate(self) -> Estimate:
+        """With one value, the mean, to be drawn."""
+        return Estimate({0: self.mean}, self.seeds) if self else Estimate()
 
 
 class Published:
     """Look-ups in resources/paper_figures.csv."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        self._values: dict[tuple[object, ...], Value] = {}
+        self._means: dict[tuple[Cell, str, str], PublishedMean] = {}
         for row in frame.to_dict("records"):
             if math.isfinite(row["mean"]):
-                key = (
-                    str(row["model"]).lower(), int(row["layer"]), row["support"], row["encoder"],
-                    int(row["m"]), int(row["n"]), int(row["d"]), int(row["k"]), int(row["train_tokens"]),
-                    row["inference"], row["metric"],
-                )  # fmt: skip
-                sd = row.get("sd", math.nan)
-                self._values.setdefault(key, Value(float(row["mean"]), float(sd), int(row["seeds"])))
-        self.models = {(key[0], key[1]) for key in self._values}
+                columns: dict[str, Any] = {name: row.get(name) for name in Cell._fields}
+                cell = _told_apart(Cell(**columns))
+                mean = PublishedMean(float(row["mean"]), float(row.get("sd", math.nan)), int(row["seeds"]))
+                self._means.setdefault((cell, row["inference"], row["metric"]), mean)
+        self._models = {(cell.model, cell.layer) for cell, _, _ in self._means}
 
-    def value(
-        self,
-        view: View,
-        metric: str,
-        support: str,
-        d: int | None = None,
-        *,
-        k: int | None = None,
-        n: int | None = None,
-        encoder: str = "tied",
-        inference: str = "encoder",
-        tokens: int = TOKENS,
-    ) -> Value | None:
-        """What was published for a cell of `view`, or None."""
-        place = view.place
-        wide = place.m if d is None or support == "dense" else d
-        return self._values.get((
-            plain_name(place.model), place.layer, support, encoder, place.m, place.n if n is None else n,
-            wide, view.k if k is None else k, tokens, inference, metric,
-        ))  # fmt: skip
+    def mean(self, cell: Cell, metric: str, inference: str = "encoder") -> PublishedMean:
+        """What was published of a cell."""
+        return self._means.get((_told_apart(cell), inference, metric), PublishedMean())
 
-    def cell(self, view: View, metric: str, support: str, d: int | None = None, **where: Any) -> Cell:
-        """The same as a cell; empty where nothing was published."""
-        found = self.value(view, metric, support, d, **where)
-        return found.cell if found else Cell()
+    def cells(self, cell: Cell, metric: str, inference: str) -> Iterator[tuple[Cell, PublishedMean]]:
+        """What was published of dictionaries of the model, layer, m, k and training tokens of `cell`."""
+        wanted = _told_apart(cell)
+        for (one, by, of), mean in self._means.items():
+            alike = one._replace(support=wanted.support, encoder=wanted.encoder, n=wanted.n, d=wanted.d)
+            if (by, of) == (inference, metric) and alike == wanted:
+                yield one, mean
 
-    def knows(self, view: View) -> bool:
+    def knows(self, model: str, layer: int) -> bool:
         """Whether anything was published of this model and layer."""
-        return (plain_name(view.place.model), view.place.layer) in self.models
+        return (_plain(model), layer) in self._models
 
 
-def plain_name(model: str) -> str:
+def _told_apart(cell: Cell) -> Cell:
+    """By what published cells are told apart: corpus, recipe and steps are the paper's own."""
+    return cell._replace(model=_plain(cell.model), corpus="", recipe="", steps=0)
+
+
+def _plain(model: str) -> str:
     """The name without the six hex digits that changed settings append."""
     return re.sub(r"-[0-9a-f]{6}$", "", model).lower()

@@ -21,7 +21,14 @@ from expander_sae.kernels import autograd, backends, dense
 class SparseCode:
     """At most k features a sample.
 
-    index: int64 [B, k]; −1 marks an empty place. value: [B, k]; 0 in an empty place.
+    Args:
+        index: int64 [B, k]; −1 marks an empty place.
+        value: [B, k]; 0 in an empty place.
+
+    Examples:
+        >>> code = SparseCode(torch.tensor([[3, 0], [3, -1]]), torch.tensor([[2.0, -0.5], [1.0, 0.0]]))
+        >>> code.counts(n=4)  # feature 3 fires twice, feature 0 once
+        tensor([1, 0, 0, 2])
     """
 
     index: Tensor
@@ -61,7 +68,8 @@ class Dictionary(Protocol):
     ) -> Tensor:
         """Entries of Wᵀr + bias at index [B, k]: [B, k]; 0 where index is −1.
 
-        known: these entries where `correlate_topk` has just computed them.
+        Args:
+            known: these entries where `correlate_topk` has just computed them.
         """
         ...
 

@@ -40,9 +40,8 @@ def default_out(folder: Path) -> Path:
 def rebuild(folder: Path, out: Path) -> None:
     """Write frontier, figures/, tables/, claims.json and report.html below `out`, and `KEPT` in a study."""
     from expander_sae.claims.judge import write_claims
-    from expander_sae.figures import frontier
-    from expander_sae.figures.sources import BENCHMARKS, RESOURCES, load
     from expander_sae.figures.write import draw_all
+    from expander_sae.measurements.results import BENCHMARKS, RESOURCES, read_results
     from expander_sae.report.gather import gather
     from expander_sae.report.page import template_engine, write_report
     from expander_sae.report.tables import write_tables
@@ -62,10 +61,9 @@ def rebuild(folder: Path, out: Path) -> None:
     write_claims(found.metrics, found.documents, register, out / "claims.json", found.speed)
     # Beside the others, since a study's frontier takes a third of all the time.
     with ProcessPoolExecutor(max_workers=1) as beside:
-        page = beside.submit(
-            frontier.draw, found.metrics, published, out / "frontier.pdf", out / "frontier.png"
-        )
-        sources = load(
+        pages = out / "frontier.pdf", out / "frontier.png"
+        frontier = beside.submit(_draw_frontier, found.metrics, published, *pages)
+        results = read_results(
             found.metrics,
             published,
             synthetic,
@@ -74,15 +72,22 @@ def rebuild(folder: Path, out: Path) -> None:
             BENCHMARKS.glob("*.json"),
             found.documents,
         )
-        draw_all(sources, out / "figures")
-        write_tables(sources, out / "tables")
-        page.result()
+        draw_all(results, out / "figures")
+        write_tables(results, out / "tables")
+        frontier.result()
     provenance = read_json(found.provenance) if found.provenance.exists() else {}
-    write_report(sources, out / "figures", out / "frontier.png", provenance, out / "report.html")
+    write_report(results, out / "figures", out / "frontier.png", provenance, out / "report.html")
     if (folder / "rows").is_dir():
         (folder / "tables").mkdir(exist_ok=True)
         for made, kept in KEPT.items():
             shutil.copyfile(out / made, folder / kept)
+
+
+def _draw_frontier(metrics: Path, published: Path, out_pdf: Path, out_png: Path) -> None:
+    from expander_sae.figures.write import draw_frontier
+    from expander_sae.measurements.results import read_results
+
+    draw_frontier(read_results(metrics, published), out_pdf, out_png)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from expander_sae.measurements.cells import Cell
+from expander_sae.measurements.estimate import Estimate
 from expander_sae.storage.files import atomic_path
 
 DASH = "–"
@@ -18,7 +18,7 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """name: in the CSV. label: in what people read. digits: after the point, for numbers and cells."""
+    """name: in the CSV. label: in what people read. digits: after the point, for numbers and estimates."""
 
     name: str
     label: str
@@ -27,7 +27,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of values by column name: a `Cell` (mean over seeds), a number, a text, or None.
+    """Rows of values by column name: an `Estimate` (mean over seeds), a number, a text, or None.
 
     caption: what a reader must know. notes: what was left out, and why.
     """
@@ -42,7 +42,7 @@ class Table:
 
 def shown(value: Any, digits: int = 3) -> str:
     """A value as people read it: ``0.532 ± 0.004``, ``28,672``, ``–`` where nothing was measured."""
-    if isinstance(value, Cell):
+    if isinstance(value, Estimate):
         if not value:
             return "diverged" if value.diverged else DASH
         text = _number(value.mean, digits)
@@ -67,16 +67,16 @@ def _half(value: float, digits: int) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Full numbers. A cell is three columns: the mean, half its 95 % interval and its seeds."""
-    cells = {
+    """Full numbers. An estimate is three columns: the mean, half its 95 % interval and its seeds."""
+    estimated = {
         column.name
         for column in table.columns
-        if any(isinstance(r.get(column.name), Cell) for r in table.rows)
+        if any(isinstance(row.get(column.name), Estimate) for row in table.rows)
     }
     header: list[str] = []
     for column in table.columns:
         header.append(column.name)
-        header += [f"{column.name}_half", f"{column.name}_seeds"] if column.name in cells else []
+        header += [f"{column.name}_half", f"{column.name}_seeds"] if column.name in estimated else []
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
@@ -84,9 +84,10 @@ def to_csv(table: Table) -> str:
         line: list[str] = []
         for column in table.columns:
             value = row.get(column.name)
-            if column.name in cells:
-                cell = value if isinstance(value, Cell) else Cell()
-                line += [_full(cell.mean), _full(cell.half), str(len(cell.values)) if cell else ""]
+            if column.name in estimated:
+                estimate = value if isinstance(value, Estimate) else Estimate()
+                seeds = str(len(estimate.values)) if estimate else ""
+                line += [_full(estimate.mean), _full(estimate.half), seeds]
             else:
                 line.append(_full(value) if isinstance(value, float) else "" if value is None else str(value))
         writer.writerow(line)

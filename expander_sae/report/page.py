@@ -13,19 +13,15 @@ from typing import Any
 import yaml
 
 from expander_sae.errors import UserError
-from expander_sae.figures.catalogue import FIGURES
-from expander_sae.figures.sources import Sources
-from expander_sae.figures.verdicts import VERDICTS, estimate_text, one_claim
+from expander_sae.figures.catalogue import FIGURES, FRONTIER, Figure
+from expander_sae.figures.verdicts import VERDICTS, by_setting, decided, estimate_text, one_claim
 from expander_sae.figures.write import png_of
+from expander_sae.measurements.results import Results
 from expander_sae.report.formats import shown
 from expander_sae.report.tables import all_tables
 from expander_sae.storage.files import atomic_path
 
 TEMPLATE = "report.html.j2"
-FRONTIER = (
-    "What is lost as the decoder shrinks: CE recovered and relative error over learned decoder values, "
-    "first of the pages of frontier.pdf. docs/figures.md explains every mark."
-)
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ def image(content: bytes, dots_per_inch: int = 160) -> Image:
 
 
 def write_report(
-    sources: Sources,
+    results: Results,
     figures: str | Path,
     frontier: str | Path | None,
     provenance: Mapping[str, Any],
@@ -65,14 +61,14 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.globals.update(shown=shown, verdict_class=lambda verdict: verdict.replace(" ", "-"))
-    settings = _settings(sources)
+    settings = _settings(results)
     text = environment.get_template(TEMPLATE).render(
-        places=[str(view.place) for view in sources.views],
+        places=[str(view.place) for view in results.views],
         settings=settings,
         counts=Counter(claim["verdict"] for claim in settings[0]["claims"]) if settings else Counter(),
         verdicts=list(VERDICTS),
-        figures=_figures(sources, Path(figures), frontier),
-        tables=all_tables(sources),
+        figures=_figures(results, Path(figures), frontier),
+        tables=all_tables(results),
         config=_config(provenance),
         provenance=_provenance(provenance),
         left_out=list(provenance.get("left_out", [])),
@@ -93,20 +89,12 @@ def template_engine() -> Any:
     return jinja2
 
 
-def _settings(sources: Sources) -> list[dict[str, Any]]:
-    """Settings with their claims; those with verdicts first, as in the overview."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for record in sources.claims:
-        groups.setdefault(record["setting"], []).append(record)
-    ordered = sorted(groups, key=lambda name: -_decided(groups[name]))
+def _settings(results: Results) -> list[dict[str, Any]]:
+    """Settings with their claims."""
     return [
-        {"name": name, "claims": [_claim(record) for record in groups[name]], "ran": _decided(groups[name])}
-        for name in ordered
+        {"name": name, "claims": [_claim(record) for record in claims], "ran": decided(claims)}
+        for name, claims in by_setting(results.claims).items()
     ]
-
-
-def _decided(records: list[dict[str, Any]]) -> int:
-    return sum(record["verdict"] != "not run" for record in records)
 
 
 def _claim(record: dict[str, Any]) -> dict[str, Any]:
@@ -114,23 +102,23 @@ def _claim(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "shown": estimate_text(record), "image": picture}
 
 
-def _figures(sources: Sources, folder: Path, frontier: str | Path | None) -> list[dict[str, Any]]:
+def _figures(results: Results, folder: Path, frontier: str | Path | None) -> list[dict[str, Any]]:
     found = []
     if frontier is not None:
-        found.append({
-            "name": "frontier", "title": "The storage–fidelity frontier", "caption": FRONTIER, "remarks": [],
-            "page": _read(Path(frontier)), "column": None, "pages": 1,
-        })  # fmt: skip
+        found.append(_figure(FRONTIER, page=_read(Path(frontier))))
     for entry in FIGURES:
-        sheets = entry.sheets(sources)
-        drawn = bool(sheets[0].panels)
-        found.append({
-            "name": entry.name, "title": entry.title, "caption": entry.caption,
-            "remarks": [] if drawn else sheets[0].remarks, "pages": len(sheets),
-            "page": _read(folder / f"{entry.name}.png") if drawn else None,
-            "column": _read(folder / f"{entry.name}-column.png") if drawn else None,
-        })  # fmt: skip
+        sheets = entry.sheets(results)
+        if sheets[0].panels:
+            page, column = (_read(folder / f"{entry.name}{end}") for end in (".png", "-column.png"))
+            found.append(_figure(entry, pages=len(sheets), page=page, column=column))
+        else:
+            found.append(_figure(entry, remarks=sheets[0].remarks))
     return found
+
+
+def _figure(entry: Figure, **shown: Any) -> dict[str, Any]:
+    about = {"name": entry.name, "title": entry.title, "caption": entry.caption}
+    return {**about, "remarks": [], "pages": 1, "page": None, "column": None, **shown}
 
 
 def _read(path: Path) -> Image:

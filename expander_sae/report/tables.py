@@ -1,4 +1,4 @@
-"""The tables of the report, from the same sources as the figures."""
+"""The tables of the report, from the same results as the figures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 from expander_sae.figures.cost import PARTS, dictionaries, dictionary_name
 from expander_sae.figures.decoding import METHODS, block_sizes, pursuit_cell
-from expander_sae.figures.fidelity import CE, ERROR, budget_cell, gain
-from expander_sae.figures.sources import Sources
-from expander_sae.measurements.cells import Cell, Run, View
-from expander_sae.measurements.published import Published
+from expander_sae.figures.fidelity import budget_cell, gain
+from expander_sae.figures.place_sheets import CE, ERROR
+from expander_sae.measurements.index import Cell
+from expander_sae.measurements.results import Results
+from expander_sae.measurements.view import View
 from expander_sae.report.formats import Column, Table, write
 from expander_sae.report.published_comparison import published_table, synthetic_table
 from expander_sae.report.table_names import TABLES
@@ -30,26 +31,31 @@ _DICTIONARY = [
 ]
 
 
-def all_tables(sources: Sources) -> list[Table]:
+def all_tables(results: Results) -> list[Table]:
     """Every table, in the order of `TABLES`."""
-    return [_MAKERS[name](sources) for name in TABLES]
+    return [_MAKERS[name](results) for name in TABLES]
 
 
-def write_tables(sources: Sources, folder: str | Path) -> list[Path]:
+def write_tables(results: Results, folder: str | Path) -> list[Path]:
     """Write every table as CSV, Markdown and LaTeX."""
-    return [path for table in all_tables(sources) for path in write(table, folder)]
+    return [path for table in all_tables(results) for path in write(table, folder)]
 
 
 def _where(view: View) -> dict[str, Any]:
     return {"model": view.place.model, "layer": view.place.layer, "recipe": view.place.recipe}
 
 
-def _measure(view: View, run: Run, metric: str, inference: str = "encoder", split: str | None = None) -> Cell:
-    where = split or ("ce" if metric.startswith("ce") else "test")
-    return view.book.cell(run, metric, inference, where)
+def _fidelity(view: View, cell: Cell) -> dict[str, Any]:
+    """What most tables say of a dictionary at its place: which it is, and how much it keeps."""
+    own = {name: getattr(cell, name) for name in ("support", "encoder", "n", "d", "k")}
+    return {
+        **_where(view), **own, "ce_recovered": view.index.estimate(cell, CE),
+        "relative_error": view.index.estimate(cell, ERROR),
+        "relative_error_omp": view.index.estimate(cell, ERROR, "omp"),
+    }  # fmt: skip
 
 
-def headline(sources: Sources) -> Table:
+def headline(results: Results) -> Table:
     """Every dictionary at the main k and budget."""
     columns = [
         *_WHERE, *_DICTIONARY, Column("k", "k"), Column("decoder_values", "decoder values", 0),
@@ -59,33 +65,28 @@ def headline(sources: Sources) -> Table:
         Column("ce_recovered_mean", "CE rec., mean"), Column("dead", "dead, %", 2),
     ]  # fmt: skip
     rows = []
-    for view in sources.views:
-        others = [run for run in view.matching(n=view.place.n)
-                  if run.support not in ("expander", "dense") and not run.support.startswith("dose")
-                  and run.encoder == "tied"]  # fmt: skip
-        runs = dictionaries(view)
-        ordered = [*runs, *sorted(others, key=lambda run: (run.support, run.d))]
-        for run in ordered:
-            values = run.d * run.n
-            dead = _measure(view, run, "dead_fraction")
+    for view in results.views:
+        others = [
+            cell
+            for cell in view.matching(n=view.place.n, encoder="tied")
+            if cell.support not in ("expander", "dense") and not cell.support.startswith("dose")
+        ]
+        for cell in [*dictionaries(view), *sorted(others, key=lambda one: (one.support, one.d))]:
+            values = cell.d * cell.n
             rows.append({
-                **_where(view), "support": run.support, "encoder": run.encoder, "n": run.n, "d": run.d,
-                "k": run.k, "decoder_values": values,
+                **_fidelity(view, cell), "decoder_values": values,
                 "compression": view.place.m * view.place.n / values,
-                "relative_error": _measure(view, run, ERROR),
-                "relative_error_omp": _measure(view, run, ERROR, "omp"),
-                "ce_recovered": _measure(view, run, CE), "ce_recovered_omp": _measure(view, run, CE, "omp"),
-                "ce_recovered_zero_kept": _measure(view, run, "ce_recovered_zero_kept"),
-                "ce_recovered_mean": _measure(view, run, "ce_recovered_mean"),
-                "dead": Cell({s: 100 * v for s, v in dead.values.items()}, dead.asked, dead.diverged),
+                "ce_recovered_omp": view.index.estimate(cell, CE, "omp"),
+                "ce_recovered_zero_kept": view.index.estimate(cell, "ce_recovered_zero_kept"),
+                "ce_recovered_mean": view.index.estimate(cell, "ce_recovered_mean"),
+                "dead": view.index.estimate(cell, "dead_fraction").scaled(100),
             })  # fmt: skip
     caption = f"Every dictionary at its place's main k and training budget. {_SEEDS}"
-    return Table("headline", "Headline figures", caption, columns, rows, _same_model_note(sources))
+    return Table("headline", "Headline figures", caption, columns, rows, _same_model_note(results))
 
 
-def _same_model_note(sources: Sources) -> list[str]:
-    published = Published(sources.published)
-    other = [str(view.place) for view in sources.views if not published.knows(view)]
+def _same_model_note(results: Results) -> list[str]:
+    other = [str(view.place) for view in results.views if not view.has_published]
     if not other:
         return ["The published values of the same cells stand in the table “Ours beside the published”."]
     return [
@@ -95,7 +96,7 @@ def _same_model_note(sources: Sources) -> list[str]:
     ]
 
 
-def grid(sources: Sources) -> Table:
+def grid(results: Results) -> Table:
     """Expanders and the dense SAE over d and k."""
     columns = [
         *_WHERE, *_DICTIONARY, Column("k", "k"), Column("ce_recovered", "CE recovered"),
@@ -103,25 +104,21 @@ def grid(sources: Sources) -> Table:
         Column("omp_gain", "OMP gain"), Column("explained_variance", "explained variance"),
     ]  # fmt: skip
     rows = []
-    for view in sources.views:
-        runs = [run for run in view.matching(k=None, encoder="tied", n=view.place.n)
-                if run.support in ("expander", "dense")]  # fmt: skip
+    for view in results.views:
+        cells = [cell for cell in view.matching(k=None, encoder="tied", n=view.place.n)
+                 if cell.support in ("expander", "dense")]  # fmt: skip
         rows += [
             {
-                **_where(view), "support": run.support, "encoder": run.encoder, "n": run.n, "d": run.d,
-                "k": run.k, "ce_recovered": _measure(view, run, CE),
-                "relative_error": _measure(view, run, ERROR),
-                "relative_error_omp": _measure(view, run, ERROR, "omp"),
-                "omp_gain": gain(view, run.support, run.d, run.k),
-                "explained_variance": _measure(view, run, "explained_variance"),
+                **_fidelity(view, cell), "omp_gain": gain(view, cell.support, cell.d, cell.k),
+                "explained_variance": view.index.estimate(cell, "explained_variance"),
             }
-            for run in sorted(runs, key=lambda run: (run.support == "dense", run.d, run.k))
+            for cell in sorted(cells, key=lambda one: (one.support == "dense", one.d, one.k))
         ]  # fmt: skip
     caption = f"The grid over d and k. OMP gain: 1 − error(OMP)/error(encoder), seed by seed. {_SEEDS}"
     return Table("grid", "Grid over d and k", caption, columns, rows)
 
 
-def controls(sources: Sources) -> Table:
+def controls(results: Results) -> Table:
     """Every support beside the expander of the same d and seeds."""
     columns = [
         *_WHERE, Column("support", "support"), Column("d", "d"), Column("k", "k"),
@@ -129,16 +126,16 @@ def controls(sources: Sources) -> Table:
         Column("relative_error", "rel. error"), Column("error_difference", "Δ rel. error", 4),
     ]  # fmt: skip
     rows = []
-    for view in sources.views:
+    for view in results.views:
         for support in view.supports():
             for d in view.ds(support):
-                ce, error = view.cell(CE, support, d), view.cell(ERROR, support, d)
+                ce, error = view.estimate(CE, support, d), view.estimate(ERROR, support, d)
                 same = support == "expander"
                 rows.append({
                     **_where(view), "support": support, "d": d, "k": view.k, "ce_recovered": ce,
-                    "ce_difference": None if same else ce.less(view.cell(CE, "expander", d)),
+                    "ce_difference": None if same else ce.less(view.estimate(CE, "expander", d)),
                     "relative_error": error,
-                    "error_difference": None if same else error.less(view.cell(ERROR, "expander", d)),
+                    "error_difference": None if same else error.less(view.estimate(ERROR, "expander", d)),
                 })  # fmt: skip
     caption = (
         "Supports of the same number of values, and the difference to the expander on the same seeds. "
@@ -155,7 +152,7 @@ _ROLES = (
 )
 
 
-def budgets(sources: Sources) -> Table:
+def budgets(results: Results) -> Table:
     """The expander and the dense SAEs that match it."""
     columns = [
         *_WHERE, Column("d", "d of the expander"), Column("role", "dictionary"),
@@ -163,7 +160,7 @@ def budgets(sources: Sources) -> Table:
         Column("relative_error", "rel. error"), Column("relative_error_omp", "rel. error, OMP"),
     ]  # fmt: skip
     rows = []
-    for view in sources.views:
+    for view in results.views:
         for d in view.ds():
             for role, label in _ROLES:
                 cells = {
@@ -181,15 +178,15 @@ def budgets(sources: Sources) -> Table:
     return Table("budgets", "Matched budgets", caption, columns, rows)
 
 
-def pursuits(sources: Sources) -> Table:
+def pursuits(results: Results) -> Table:
     """Relative error of every pursuit on the tokens of the split `pursuit`."""
-    sizes = block_sizes(sources)
+    sizes = block_sizes(results.index)
     methods = {**{name: label for name, (label, _) in METHODS.items()},
                **{f"block_omp_{size}": f"block OMP, L={size}" for size in sizes}}  # fmt: skip
     columns = [*_WHERE, Column("support", "support"), Column("d", "d"), Column("k", "k"),
                *(Column(name, label) for name, label in methods.items())]  # fmt: skip
     rows = []
-    for view in sources.views:
+    for view in results.views:
         for support in [*view.supports(), "dense"]:
             for d in view.ds(support):
                 cells = {name: pursuit_cell(view, name, d, support) for name in methods}
@@ -199,42 +196,41 @@ def pursuits(sources: Sources) -> Table:
     return Table("pursuits", "Pursuits", caption, columns, rows)
 
 
-def encoders(sources: Sources) -> Table:
+def encoders(results: Results) -> Table:
     """Every encoder of the expander and of the dense SAE."""
     columns = [*_WHERE, *_DICTIONARY, Column("k", "k"), Column("encoder_values", "encoder values", 0),
                Column("ce_recovered", "CE recovered"), Column("relative_error", "rel. error"),
                Column("relative_error_omp", "rel. error, OMP")]  # fmt: skip
     rows = []
-    for view in sources.views:
-        runs = [run for run in view.matching(n=view.place.n) if run.support in ("expander", "dense")]
-        if len({run.encoder for run in runs}) < 2:
+    for view in results.views:
+        cells = [one for one in view.matching(n=view.place.n) if one.support in ("expander", "dense")]
+        if len({cell.encoder for cell in cells}) < 2:
             continue
-        for run in sorted(runs, key=lambda run: (run.support == "dense", run.d, run.encoder)):
-            values = _measure(view, run, "encoder_values", "none", "none").mean
-            rows.append({
-                **_where(view), "support": run.support, "encoder": run.encoder, "n": run.n, "d": run.d,
-                "k": run.k, "encoder_values": values, "ce_recovered": _measure(view, run, CE),
-                "relative_error": _measure(view, run, ERROR),
-                "relative_error_omp": _measure(view, run, ERROR, "omp"),
-            })  # fmt: skip
+        rows += [
+            {
+                **_fidelity(view, cell),
+                "encoder_values": view.index.estimate(cell, "encoder_values", "none", "none").mean,
+            }
+            for cell in sorted(cells, key=lambda one: (one.support == "dense", one.d, one.encoder))
+        ]
     caption = f"The same decoder support read by other encoders. {_SEEDS}"
     return Table("encoders", "Encoders", caption, columns, rows)
 
 
-def storage(sources: Sources) -> Table:
+def storage(results: Results) -> Table:
     """Bytes of the parts of each dictionary."""
     columns = [*_WHERE, Column("dictionary", "dictionary"),
                *(Column(part, label, 0) for part, (label, _, _) in PARTS.items())]  # fmt: skip
     rows = []
-    for view in sources.views:
-        for run in dictionaries(view):
-            parts = {part: _measure(view, run, part, "none", "none").mean for part in PARTS}
+    for view in results.views:
+        for cell in dictionaries(view):
+            parts = {part: view.index.estimate(cell, part, "none", "none").mean for part in PARTS}
             if any(math.isfinite(value) for value in parts.values()):
-                rows.append({**_where(view), "dictionary": dictionary_name(run), **parts})
+                rows.append({**_where(view), "dictionary": dictionary_name(cell), **parts})
     return Table("storage", "Storage", "Bytes; values are float32.", columns, rows)
 
 
-def claims(sources: Sources) -> Table:
+def claims(results: Results) -> Table:
     """One row a claim and setting."""
     columns = [
         Column("setting", "setting"), Column("id", "claim"), Column("sentence", "claim in words"),
@@ -244,7 +240,7 @@ def claims(sources: Sources) -> Table:
         Column("reason", "reason"),
     ]  # fmt: skip
     rows = []
-    for record in sources.claims:
+    for record in results.claims:
         low, high = record["interval_deciding"] or (None, None)
         rows.append(
             {**{column.name: record.get(column.name) for column in columns}, "low": low, "high": high}
@@ -257,7 +253,7 @@ def claims(sources: Sources) -> Table:
     return Table("claims", "Claims", caption, columns, rows)
 
 
-_MAKERS: dict[str, Callable[[Sources], Table]] = {
+_MAKERS: dict[str, Callable[[Results], Table]] = {
     "headline": headline,
     "grid": grid,
     "controls": controls,

@@ -29,8 +29,12 @@ SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.
 def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCHEMA) -> Config:
     """A checked copy of a configuration with every default filled in.
 
-    source: the mapping, or the path of a YAML file that holds it. Scalars that stand for a list
-    stay as they are; `Study` reads both. Raises `UserError` with one line for each mistake.
+    Args:
+        source: the mapping, or the path of a YAML file that holds it. Scalars that stand for a list
+            stay as they are; `Study` reads both.
+
+    Raises:
+        UserError: one line for each mistake.
     """
     if isinstance(source, str | Path):
         source = _read_yaml(Path(source))

@@ -30,11 +30,12 @@ __all__ = ["Job", "Model", "Run", "Study", "Task", "load_config"]
 class Study:
     """The runs of a configuration that `load_config` has checked.
 
-    recorded: names of the files in `rows`. Runs whose rows are among them are done: `pending` has the
-    others, and so have `cells`, `trained` and `trainings`.
+    Attribute `runs`: those that are measured; `left_out`: what the configuration names and the study does
+    not hold, with the reason.
 
-    runs: those that are measured. left_out: what the configuration names and the study does not
-    hold, with the reason.
+    Args:
+        recorded: names of the files in `rows`. Runs whose rows are among them are done: `pending` has
+            the others, and so have `cells`, `trained` and `trainings`.
     """
 
     def __init__(self, config: Config, recorded: Collection[str] = frozenset()) -> None:

@@ -14,8 +14,10 @@ from expander_sae.training.step import TrainingState
 class Checkpoint:
     """Where one training keeps its state.
 
-    fingerprint: what tells the training from others. temporary: the file is the job's own, so that one of
-    another training, or a damaged one, is ignored. One that a user names is not.
+    Args:
+        fingerprint: what tells the training from others.
+        temporary: the file is the job's own, so that one of another training, or a damaged one, is ignored.
+            One that a user names is not.
     """
 
     path: Path

@@ -16,12 +16,12 @@ from __future__ import annotations
 import csv
 import os
 import stat
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from expander_sae.errors import UserError
 
@@ -29,7 +29,7 @@ Row = Mapping[str, float]
 Report = Callable[[dict[str, float]], None]
 
 
-class Logger(ABC):
+class Logger(AbstractContextManager["Logger"]):
     """A context manager that is called with rows; what it opened is closed at the end."""
 
     @abstractmethod
@@ -45,12 +45,7 @@ class Logger(ABC):
     def close(self) -> None:
         """Write what is still held back."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from expander_sae.errors import UserError
 from expander_sae.study.recipes import Recipe
 
-_CHUNK = 8192
+CHUNK = 8192
 
 
 class Activations(Protocol):
-    """What `normalisation` asks of a pool: activations [N, m] by slices, and their norms [N]."""
+    """A pool: `activations` [N, m], a tensor or an array; their `norms` float64 [N]; its name in messages."""
 
-    @property
-    def path(self) -> str | Path: ...
-    @property
-    def m(self) -> int: ...
-    @property
-    def activations(self) -> Any: ...
-    @property
-    def norms(self) -> np.ndarray: ...
-    def check_tokens(self, tokens: int) -> None: ...
+    path: Any
+    activations: Any
+    norms: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -47,8 +42,14 @@ class Normalisation:
 
     @property
     def norm_limit(self) -> float | None:
-        """The limit as JSON can say it: None is none, since JSON has no infinity."""
+        """The limit for JSON, which has no infinity."""
         return self.limit if math.isfinite(self.limit) else None
+
+
+def float32_rows(activations: Tensor | np.ndarray, start: int, end: int) -> np.ndarray:
+    """Rows start to end, from any floating dtype and device."""
+    rows = activations[start:end]
+    return rows.detach().float().cpu().numpy() if isinstance(rows, Tensor) else rows
 
 
 def normalisation(pool: Activations, tokens: int, recipe: Recipe) -> Normalisation:
@@ -60,22 +61,46 @@ def normalisation(pool: Activations, tokens: int, recipe: Recipe) -> Normalisati
     Raises:
         UserError: fewer tokens in the pool, a limit that leaves none, or zeros that cannot be scaled.
     """
-    pool.check_tokens(tokens)
+    if not 0 < tokens <= len(pool.norms):
+        raise UserError(f"{pool.path}: found {len(pool.norms)} tokens, expected {tokens}")
     norms = pool.norms[:tokens]
     limit = math.inf if recipe.norm_limit is None else float(recipe.norm_limit) * float(np.median(norms))
     kept = np.flatnonzero(norms <= limit).astype(np.int64)
     if not len(kept):
-        raise UserError(
-            f"recipe.norm_limit: found {recipe.norm_limit}, which leaves no token; expected more than 1"
-        )
-    total = np.zeros(pool.m, np.float64)
-    for start in range(0, tokens, _CHUNK):
-        rows = slice(start, min(start + _CHUNK, tokens))
-        total += pool.activations[rows][norms[rows] <= limit].sum(axis=0, dtype=np.float64)
+        found = recipe.norm_limit
+        raise UserError(f"recipe.norm_limit: found {found}, which leaves no token; expected more than 1")
+    total = np.zeros(pool.activations.shape[1], np.float64)
+    for start in range(0, tokens, CHUNK):
+        end = min(start + CHUNK, tokens)
+        rows = float32_rows(pool.activations, start, end)[norms[start:end] <= limit]
+        total += rows.sum(axis=0, dtype=np.float64)
     scale = 1.0
     if recipe.scale_to_sqrt_m:
         mean_norm = float(norms[kept].mean())
         if mean_norm == 0.0:
             raise UserError(f"{pool.path}: every activation is zero, expected a trained model's")
-        scale = math.sqrt(pool.m) / mean_norm
+        scale = math.sqrt(len(total)) / mean_norm
     return Normalisation(limit, scale, (total / len(kept)).astype(np.float32), kept)
+
+
+@dataclass(frozen=True, eq=False)
+class KeptTokens:
+    """The kept tokens of activations [N, m] in units of training, a batch at a time.
+
+    activations: of any floating dtype and device, left where they are. device, dtype: of the batches.
+    """
+
+    activations: Tensor
+    normalisation: Normalisation
+    device: str | torch.device = "cpu"
+    dtype: torch.dtype = torch.float32
+
+    def __len__(self) -> int:
+        return len(self.normalisation.kept)
+
+    def batch(self, positions: Tensor) -> Tensor:
+        """[B, m] at int64 positions [B] among the kept tokens."""
+        rows = torch.from_numpy(self.normalisation.kept)[positions].to(self.activations.device)
+        # Indexing with [rows] takes nearly twice as long on a CPU.
+        found = self.activations.index_select(0, rows).to(self.dtype)
+        return (found * self.normalisation.scale).to(self.device)

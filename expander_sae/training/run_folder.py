@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from warnings import catch_warnings
 
 import torch
 
@@ -25,8 +26,7 @@ from expander_sae.storage.files import atomic_path, digest, sha256_file
 from expander_sae.storage.seals import check_recorded, write_sealed_json
 from expander_sae.study.run import Run
 from expander_sae.training.checkpoint import Checkpoint
-from expander_sae.training.kept_tokens import KeptTokens
-from expander_sae.training.normalisation import Normalisation, normalisation
+from expander_sae.training.normalisation import KeptTokens, Normalisation, normalisation
 from expander_sae.training.session import Cadence, Session, Training
 from expander_sae.training.step import LOG_COLUMNS, TrainingState
 
@@ -84,13 +84,13 @@ def train_runs(
     for run in (files.run for files in runs):
         if pool.m != run.m:
             raise UserError(f"{train_pool}: activations of width {pool.m}, expected m = {run.m}")
-        if pool.tokens < run.train_tokens:
-            raise UserError(f"{train_pool}: {pool.tokens} tokens, expected at least {run.train_tokens}")
     shared = {(files.run.train_tokens, files.run.steps, files.run.recipe_settings) for files in runs}
     if len(shared) != 1:
         raise ValueError(f"runs of {len(shared)} sessions, expected one: {shared}")
     ((count, steps, recipe),) = shared
-    tokens = KeptTokens.of_file(pool.activations, normalisation(pool, count, recipe), device)
+    with catch_warnings(action="ignore"):  # that the file must not be written to: nobody does
+        activations = torch.from_numpy(pool.activations)
+    tokens = KeptTokens(activations, normalisation(pool, count, recipe), device)
     session = Session(tokens, recipe, steps, Cadence(checkpoint_every=checkpoint_every), side_by_side)
     return session.train(filter(None, map(partial(_start, session, pool, backend), runs))) > 0
 
@@ -137,8 +137,7 @@ def _read_support(run: Run, path: Path | None) -> Mask | MaskRecipe:
         raise UserError(f"support {run.support}: a mask file is needed")
     mask = read_mask(path)
     if mask.recipe != asked:
-        found, expected = astuple(mask.recipe), astuple(asked)
-        raise UserError(f"{path}: mask (family, m, n, d, seed) = {found}, expected {expected}")
+        raise UserError(f"{path}: found {mask.recipe}, expected {asked}")
     return mask
 
 

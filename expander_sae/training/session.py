@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -18,9 +18,9 @@ from expander_sae.model.columns import Entries
 from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import Recipe
 from expander_sae.training.checkpoint import Checkpoint
-from expander_sae.training.kept_tokens import KeptTokens
 from expander_sae.training.loggers import Report
-from expander_sae.training.step import LOG_COLUMNS, TrainingState, resample, train_step
+from expander_sae.training.normalisation import KeptTokens
+from expander_sae.training.step import TrainingState, resample, train_step
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
@@ -45,7 +45,8 @@ class Cadence:
 class Training:
     """One autoencoder in a session, and who is told of it.
 
-    done: told the state when it is over; the weights are then those of activations in their own units.
+    Args:
+        done: told the state when it is over; the weights are then those of activations in their own units.
     """
 
     state: TrainingState
@@ -58,8 +59,10 @@ class Training:
 class Session:
     """What autoencoders share that are trained together: tokens, recipe, number of steps, cadence.
 
-    side_by_side: how many are advanced at once. Each ends as it would alone, bit for bit, since it draws
-    its batches from its own stream; those of one seed share each batch that is read. Memory grows with it.
+    Args:
+        side_by_side: how many are advanced at once. Each ends as it would alone, bit for bit, since it draws
+            its batches from its own stream; those of one seed share each batch that is read. Memory grows
+            with it.
     """
 
     tokens: KeptTokens
@@ -79,8 +82,10 @@ class Session:
     ) -> Training:
         """A new autoencoder on the session's device, at its first step or where its checkpoint left it.
 
-        seed: of the first weights, the batches and the resampling. parent: a dense autoencoder of
-        activations in their own units, from whose entries on the mask and biases this one starts.
+        Args:
+            seed: of the first weights, the batches and the resampling.
+            parent: a dense autoencoder of activations in their own units, from whose entries on the mask and
+                biases this one starts.
         """
         scaling = self.tokens.normalisation
         autoencoder.initialise(torch_generator(seed, "initialisation"))
@@ -97,37 +102,31 @@ class Session:
     def train(self, trainings: Iterable[Training]) -> int:
         """Train each to the last step, or until a logged loss is not finite; returns how many there were.
 
-        trainings: taken only when there is room for the next, and let go of when they are over; where
-        they are made as they are taken, no more than `side_by_side` exist at a time.
+        Args:
+            trainings: taken only when there is room for the next, and let go of when they are over; where
+                they are made as they are taken, no more than `side_by_side` exist at a time.
         """
         waiting, finished = iter(trainings), 0
         running: list[Training] = []
-        with tqdm(total=0, desc="training", unit="step", disable=not sys.stderr.isatty()) as bar:
-            while running := running + self._joining(waiting, self.side_by_side - len(running), bar):
-                going = self._going_on(running)
+        with tqdm(desc="training", unit="step", disable=not sys.stderr.isatty()) as bar:
+            while running := running + list(islice(waiting, self.side_by_side - len(running))):
+                going = [training for training in running if not self._over(training)]
                 finished += len(running) - len(going)
                 running = going
+                bar.total = bar.n + sum(self.steps - training.state.step for training in running)
                 self._advance(running)
                 bar.update(len(running))
         return finished
 
-    def _joining(self, waiting: Iterator[Training], room: int, bar: tqdm) -> list[Training]:
-        joined = list(islice(waiting, room))
-        bar.total += sum(self.steps - training.state.step for training in joined)
-        return joined
-
-    def _going_on(self, running: list[Training]) -> list[Training]:
-        """Those that are not over; the others are finished."""
-        going = []
-        for training in running:
-            state = training.state
-            if state.step < self.steps and state.finite:
-                going.append(training)
-                continue
-            state.autoencoder.rescale(self.tokens.normalisation.scale)
-            if training.done is not None:
-                training.done(state)
-        return going
+    def _over(self, training: Training) -> bool:
+        """Whether it has come to its end, to which it is then brought."""
+        state = training.state
+        if state.step < self.steps and state.finite:
+            return False
+        state.autoencoder.rescale(self.tokens.normalisation.scale)
+        if training.done is not None:
+            training.done(state)
+        return True
 
     def _advance(self, running: list[Training]) -> None:
         """One step of each.
@@ -137,17 +136,13 @@ class Session:
         """
         batches = self._batches(running)
         for training in running:
-            training.state.set_learning_rate(self._rate(training.state.step))
-        rebuilt = [
-            train_step(training.state, batch, self.recipe)
-            for training, batch in zip(running, batches, strict=True)
-        ]
-        for training, batch, reconstruction in zip(running, batches, rebuilt, strict=True):
+            rate = learning_rate(training.state.step, self.steps, self.recipe)
+            training.state.optimiser.param_groups[0]["lr"] = rate
+        pairs = list(zip(running, batches, strict=True))
+        rebuilt = [train_step(training.state, batch, self.recipe) for training, batch in pairs]
+        for (training, batch), reconstruction in zip(pairs, rebuilt, strict=True):
             training.state.step += 1
             self._after_step(training, batch, reconstruction)
-
-    def _rate(self, step: int) -> float:
-        return learning_rate(step, self.steps, self.recipe)
 
     def _batches(self, running: list[Training]) -> list[Tensor]:
         """The next batch [B, m] of each; equal positions are read once."""
@@ -167,9 +162,9 @@ class Session:
         state, recipe, cadence = training.state, self.recipe, self.cadence
         last = state.step == self.steps
         if last or _due(cadence.log_every, state.step):
-            state.log_step(batch, reconstruction, self._rate(state.step - 1))
+            state.log_step(batch, reconstruction)
             if training.report is not None:
-                training.report(dict(zip(LOG_COLUMNS, state.log[-1], strict=True)))
+                training.report(state.rows[-1])
         if _due(recipe.resample_every, state.step) and (recipe.resample_at_end or not last):
             resample(state, batch, recipe)
         keep = _due(cadence.checkpoint_every, state.step)

@@ -39,27 +39,22 @@ class TrainingState:
         optimiser = torch.optim.Adam(
             autoencoder.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
         )
+        batches, resampling = (torch_generator(seed, purpose) for purpose in ("batches", "resampling"))
         fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=autoencoder.b_enc.device)
-        return cls(
-            autoencoder,
-            optimiser,
-            torch_generator(seed, "batches"),
-            torch_generator(seed, "resampling"),
-            fired,
-        )
+        return cls(autoencoder, optimiser, batches, resampling, fired)
 
     @property
     def finite(self) -> bool:
         """Whether the last logged loss is a number."""
         return not self.log or math.isfinite(self.log[-1][LOG_COLUMNS.index("loss")])
 
-    def set_learning_rate(self, rate: float) -> None:
-        """Let the following steps have this rate."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The log as {column: value}."""
+        return [dict(zip(LOG_COLUMNS, row, strict=True)) for row in self.log]
 
-    def log_step(self, batch: Tensor, reconstruction: Tensor, rate: float) -> None:
-        """Log the step that was just made, at this rate, on `batch` with this ĥ, both [B, m].
+    def log_step(self, batch: Tensor, reconstruction: Tensor) -> None:
+        """Log the step that was just made on `batch` with this ĥ, both [B, m].
 
         silent_share is the share of features that have not fired since the last resampling.
         """
@@ -67,7 +62,8 @@ class TrainingState:
         norms = batch.norm(dim=1).clamp(min=torch.finfo(batch.dtype).tiny)
         error: Any = ((reconstruction - batch).norm(dim=1) / norms).mean()
         silent: Any = (self.fired == 0).double().mean()
-        self.log.append([self.step, float(loss), float(error), float(silent), rate])
+        rate = self.optimiser.param_groups[0]["lr"]
+        self.log.append([self.step, float(loss), float(error), float(silent), float(rate)])
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, for a checkpoint."""
@@ -85,17 +81,13 @@ class TrainingState:
     @torch.no_grad()
     def restore(self, stored: dict[str, Tensor]) -> None:
         """Take over the tensors of `tensors()`."""
-        for name, parameter in self.autoencoder.named_parameters():
+        moments: dict[int, dict[str, Tensor]] = {}
+        for number, (name, parameter) in enumerate(self.autoencoder.named_parameters()):
             parameter.copy_(stored[f"parameter.{name}"])
-            prefix = f"adam.{name}."
-            moments = {
-                key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)
-            }
-            if moments:
-                self.optimiser.state[parameter] = {
-                    key: value.clone() if key == "step" else value.to(parameter.device).clone()
-                    for key, value in moments.items()
-                }
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                if (value := stored.get(f"adam.{name}.{key}")) is not None:
+                    moments.setdefault(number, {})[key] = value.clone()
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
         self.batches.set_state(stored["generator.batches"])
         self.resampling.set_state(stored["generator.resampling"])
         self.fired.copy_(stored["fired"])

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 from torch import Tensor
 
 from expander_sae.errors import UserError
 from expander_sae.storage.arrays import as_tensor
-
-_CHUNK = 8192
-
-
-class _Rows:
-    """A tensor whose slices are float32 arrays, so that bfloat16 and CUDA tensors are read in pieces."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return self._tensor[rows].detach().float().cpu().numpy()
+from expander_sae.training.normalisation import CHUNK, float32_rows
 
 
 class TensorPool:
@@ -39,25 +29,22 @@ class TensorPool:
             raise UserError(f"activations: found {found}, expected a floating-point tensor [N, m]")
         if not tensor.shape[0]:
             raise UserError("activations: found no token, expected one or more")
-        self.tensor = tensor.detach()
+        self.activations = tensor.detach()
         self.tokens, self.m = tensor.shape
-        self.activations = _Rows(self.tensor)
-        pieces = [
-            np.linalg.norm(self.activations[slice(start, start + _CHUNK)].astype(np.float64), axis=1)
-            for start in range(0, self.tokens, _CHUNK)
-        ]
-        self.norms = np.concatenate(pieces)
+        self.norms = np.concatenate(
+            [np.linalg.norm(piece.astype(np.float64), axis=1) for piece in self._pieces()]
+        )
         wrong = np.flatnonzero(~np.isfinite(self.norms))
         if wrong.size:
             raise UserError(f"activations: found a value that is not finite in row {wrong[0]}, expected none")
 
-    def check_tokens(self, tokens: int) -> None:
-        if not 0 < tokens <= self.tokens:
-            raise UserError(f"activations: found {self.tokens} tokens, expected {tokens}")
+    def _pieces(self) -> Iterator[np.ndarray]:
+        for start in range(0, self.tokens, CHUNK):
+            yield float32_rows(self.activations, start, start + CHUNK)
 
     def digest(self) -> str:
         """sha256 of the values as float32: about a second for a gigabyte."""
         content = hashlib.sha256()
-        for start in range(0, self.tokens, _CHUNK):
-            content.update(np.ascontiguousarray(self.activations[slice(start, start + _CHUNK)]).data)
+        for piece in self._pieces():
+            content.update(np.ascontiguousarray(piece).data)
         return content.hexdigest()

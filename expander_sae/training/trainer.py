@@ -20,11 +20,9 @@ from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study.recipes import resolve
 from expander_sae.training.checkpoint import Checkpoint
-from expander_sae.training.kept_tokens import KeptTokens
 from expander_sae.training.loggers import Logger, Report
-from expander_sae.training.normalisation import normalisation
+from expander_sae.training.normalisation import KeptTokens, normalisation
 from expander_sae.training.session import Cadence, Session
-from expander_sae.training.step import LOG_COLUMNS
 from expander_sae.training.tensor_pool import TensorPool
 
 
@@ -47,7 +45,7 @@ class Trainer:
         n, k: features, active features per token.
         d: nonzeros of each decoder column; needed unless the support is dense.
         support: a mask family (`expander_sae.MaskRecipe`), ``dense``, or a `Mask` of your own recipe.
-        encoder: ``tied``, ``warm_tied`` or ``independent`` (`SparseAutoencoder`).
+        encoder: ``tied`` or another kind of `SparseAutoencoder`.
         recipe: ``standard`` or ``paper`` (`expander_sae.study.recipes`).
         seed: of the mask, the first weights, the batches and the resampling.
         device: ``auto`` takes CUDA where there is one.
@@ -65,6 +63,14 @@ class Trainer:
 
     Raises:
         UserError: naming the argument, what was found and what was expected.
+
+    Examples:
+        >>> h = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+        >>> trainer = Trainer(h, n=32, d=2, k=4, log_every=5)
+        >>> trainer.fit(steps=10).values.shape  # d learned values for each of n columns
+        torch.Size([32, 2])
+        >>> [row["step"] for row in trainer.log]
+        [5, 10]
     """
 
     def __init__(
@@ -121,24 +127,25 @@ class Trainer:
     def fit(self, steps: int) -> SparseAutoencoder:
         """Train from the start (or from the checkpoint) to `steps`.
 
-        Returns an autoencoder of the activations in their own units, on the device of training; its
-        `encode` takes activations of any device. Its `about`, kept by `save`,
-        holds the settings and the norm limit.
+        Returns:
+            An autoencoder of the activations in their own units, on the device of training; its `encode`
+            takes activations of any device. Its `about`, kept by `save`, holds the settings and the norm
+            limit.
 
         Raises:
             UserError: steps < 1, a checkpoint of another training, or a loss that is not finite.
         """
         steps = _whole("steps", steps, 1)
         autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.support, self.encoder, self.backend)
-        tokens = KeptTokens(self.pool.tensor, self.scaling, self.device)
+        tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
         session = Session(tokens, self.recipe, steps, self.cadence)
         spec = self.spec(steps)
-        training = session.start(autoencoder, self.seed, self._checkpoint(spec), report=self._report)
+        training = session.start(autoencoder, self.seed, self._checkpoint(spec), report=self.on_log)
         state = training.state
-        self.log = [dict(zip(LOG_COLUMNS, row, strict=True)) for row in state.log]
-        if isinstance(self.on_log, Logger) and self.log:
-            self.on_log.resume(self.log)
+        if isinstance(self.on_log, Logger) and state.rows:
+            self.on_log.resume(state.rows)
         session.train([training])
+        self.log = state.rows
         if not state.finite:
             raise UserError(
                 f"training: the loss was not finite at step {state.step}, expected a number; a smaller "
@@ -163,11 +170,6 @@ class Trainer:
             "steps": steps,
             "seed": self.seed,
         }
-
-    def _report(self, row: dict[str, float]) -> None:
-        self.log.append(row)
-        if self.on_log is not None:
-            self.on_log(row)
 
     def _checkpoint(self, spec: dict[str, Any]) -> Checkpoint | None:
         if self.checkpoint is None:

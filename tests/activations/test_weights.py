@@ -17,7 +17,7 @@ from tests.tiny_models import DEPTH, VOCABULARY, WIDTH, save_tiny_model, tiny_mo
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    return save_tiny_model(tmp_path_factory.mktemp("saved"), "qwen2")
+    return save_tiny_model(tmp_path_factory.mktemp("saved") / "weights", "qwen2")
 
 
 def test_folder_is_used_where_it_is(saved, tmp_path):

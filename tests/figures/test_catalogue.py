@@ -7,9 +7,9 @@ import pytest
 
 from expander_sae.figures.catalogue import FIGURES, outputs
 from expander_sae.figures.layout import Sheet, compose
-from expander_sae.figures.sources import Sources
 from expander_sae.figures.style import SMALL, house_style
 from expander_sae.figures.write import draw_all
+from expander_sae.measurements.results import Results
 from tests.figures import study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,8 +17,8 @@ NAMES = [figure.name for figure in FIGURES]
 
 
 @pytest.fixture(scope="module")
-def full() -> Sources:
-    return Sources(
+def full() -> Results:
+    return Results(
         study.study(),
         pd.read_csv(ROOT / "resources" / "paper_figures.csv"),
         pd.read_csv(ROOT / "resources" / "paper_synthetic_omp.csv"),
@@ -29,24 +29,24 @@ def full() -> Sources:
 
 
 @pytest.fixture(scope="module")
-def bare() -> Sources:
+def bare() -> Results:
     """One d, one seed, relative error alone."""
     frame = study.study(later=False)
     kept = (frame["metric"] == "relative_error") & (frame["d"] == 7) & (frame["seed"] == 0)
-    return Sources(frame[kept & (frame["inference"] == "encoder")], pd.DataFrame(columns=["mean"]))
+    return Results(frame[kept & (frame["inference"] == "encoder")], pd.DataFrame(columns=["mean"]))
 
 
-def sheets(sources: Sources) -> dict[str, list[Sheet]]:
-    return {figure.name: figure.draw(sources) for figure in FIGURES}
+def sheets(results: Results) -> dict[str, list[Sheet]]:
+    return {figure.name: figure.draw(results) for figure in FIGURES}
 
 
-def test_a_whole_study_leaves_no_figure_empty_and_nothing_missing(full: Sources) -> None:
+def test_a_whole_study_leaves_no_figure_empty_and_nothing_missing(full: Results) -> None:
     for name, pages in sheets(full).items():
         assert pages[0].panels, name
         assert list(pages[0].missing) == (["leakage"] if name == "claims" else []), name
 
 
-def test_a_bare_table_draws_what_it_has_and_names_the_rest(bare: Sources) -> None:
+def test_a_bare_table_draws_what_it_has_and_names_the_rest(bare: Results) -> None:
     found = sheets(bare)
     drawn = {name for name, pages in found.items() if pages[0].panels}
     assert drawn == {"controls"}
@@ -56,7 +56,7 @@ def test_a_bare_table_draws_what_it_has_and_names_the_rest(bare: Sources) -> Non
 
 
 @pytest.mark.parametrize("columns", [1, 2])
-def test_text_stays_on_the_page_and_is_legible(full: Sources, bare: Sources, columns: int) -> None:
+def test_text_stays_on_the_page_and_is_legible(full: Results, bare: Results, columns: int) -> None:
     with house_style():
         for name, sheet in [(n, s[0]) for src in (full, bare)[: 3 - columns] for n, s in sheets(src).items()]:
             page = compose(sheet, columns)
@@ -73,20 +73,20 @@ def test_text_stays_on_the_page_and_is_legible(full: Sources, bare: Sources, col
                 assert text.get_fontsize() >= SMALL, name
 
 
-def test_the_same_table_in_any_order_gives_the_same_bytes(full: Sources, tmp_path: Path) -> None:
+def test_the_same_table_in_any_order_gives_the_same_bytes(full: Results, tmp_path: Path) -> None:
     names = ["controls", "storage", "claims"]
-    shuffled = Sources(
-        full.metrics.sample(frac=1, random_state=1), full.published, claims=full.claims,
+    shuffled = Results(
+        full.metrics.sample(frac=1, random_state=1), full.published_figures, claims=full.claims,
     )  # fmt: skip
-    for folder, sources in (("a", full), ("b", shuffled)):
-        written = draw_all(sources, tmp_path / folder, names)
+    for folder, results in (("a", full), ("b", shuffled)):
+        written = draw_all(results, tmp_path / folder, names)
         assert len(written) == 3 * len(names)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
     assert b"/Type3" not in (tmp_path / "a" / "controls.pdf").read_bytes().replace(b" ", b"")
 
 
-def test_each_place_has_its_page_and_each_claim_its_own(full: Sources) -> None:
+def test_each_place_has_its_page_and_each_claim_its_own(full: Results) -> None:
     found = sheets(full)
     assert len(found["storage"]) == 2
     assert "layer 20" in found["storage"][1].subtitle

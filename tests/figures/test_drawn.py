@@ -4,18 +4,15 @@ A change that is meant to move points is recorded by `python -m tests.figures.te
 """
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from expander_sae.figures import captions, frontier
-from expander_sae.figures.catalogue import FIGURES
+from expander_sae.figures.catalogue import FIGURES, FRONTIER
 from expander_sae.figures.layout import compose
-from expander_sae.figures.sources import Sources
 from expander_sae.figures.style import house_style
+from expander_sae.measurements.results import Results
 from tests.figures import study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +46,7 @@ def lines_of(drawn: Axes) -> list[str]:
 def drawn() -> dict[str, list[str]]:
     """The lines of all axes, by figure, page and place on the page."""
     resources = ROOT / "resources"
-    sources = Sources(
+    results = Results(
         one_diverged(of_the_paper(study.study())),
         pd.read_csv(resources / "paper_figures.csv"),
         pd.read_csv(resources / "paper_synthetic_omp.csv"),
@@ -59,16 +56,11 @@ def drawn() -> dict[str, list[str]]:
     )
     found: dict[str, list[str]] = {}
 
-    def add(name: str, pages: Iterable[Figure]) -> None:
-        for number, page in enumerate(pages):
-            for place, axes in enumerate(page.axes):
-                found[f"{name}, page {number}, axes {place}"] = lines_of(axes)
-
     with house_style():
-        for figure in FIGURES:
-            add(figure.name, map(compose, figure.sheets(sources)))
-        kinds = [frontier._pages(kind, sources.metrics, sources.published) for kind in captions.KINDS]
-        add("frontier", [page for pages in kinds for page in pages])
+        for figure in (*FIGURES, FRONTIER):
+            for number, page in enumerate(map(compose, figure.sheets(results))):
+                for place, axes in enumerate(page.axes):
+                    found[f"{figure.name}, page {number}, axes {place}"] = lines_of(axes)
     return found
 
 

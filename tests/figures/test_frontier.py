@@ -7,11 +7,15 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from expander_sae.errors import UserError
-from expander_sae.figures import captions, frontier
-from expander_sae.figures.frontier_panel import compression, looks_for, on_scale, short_number
-from expander_sae.figures.style import LOOKS, SMALL, house_style, look, text_width, wrap
-from expander_sae.measurements.points import Point, Series, read_published
+from expander_sae.figures.catalogue import FRONTIER
+from expander_sae.figures.frontier_panel import compression, on_scale
+from expander_sae.figures.frontier_series import Point, Series
+from expander_sae.figures.layout import compose
+from expander_sae.figures.style import LOOKS, SMALL, house_style, looks_for, text_width, wrap
+from expander_sae.figures.write import draw_frontier
+from expander_sae.measurements.estimate import Estimate
+from expander_sae.measurements.index import Cell
+from expander_sae.measurements.results import Results, read_results
 
 Table = Callable[..., pd.DataFrame]
 
@@ -45,9 +49,8 @@ def cases(table: Table, diverge: Table) -> dict[str, pd.DataFrame]:
 
 
 def pages_of(frame: pd.DataFrame, published_csv: Path) -> list[Figure]:
-    published = read_published(published_csv)
     with house_style():
-        pages = [page for kind in captions.KINDS for page in frontier._pages(kind, frame, published)]
+        pages = [compose(sheet) for sheet in FRONTIER.sheets(Results(frame, pd.read_csv(published_csv)))]
         for page in pages:
             page.draw_without_rendering()
     return pages
@@ -109,19 +112,13 @@ def test_same_table_same_bytes_and_nothing_else_is_left(
     written = []
     for name in ("first", "second"):
         folder = tmp_path / name
-        frontier.draw(tmp_path / "metrics.parquet", published_csv, folder / "f.pdf", folder / "f.png")
+        results = read_results(tmp_path / "metrics.parquet", published_csv)
+        draw_frontier(results, folder / "f.pdf", folder / "f.png")
         assert sorted(path.name for path in folder.iterdir()) == ["f.pdf", "f.png"]
         written.append(((folder / "f.pdf").read_bytes(), (folder / "f.png").read_bytes()))
     assert written[0] == written[1]
     assert b"CreationDate" not in written[0][0]
     assert b"/Type3" not in written[0][0].replace(b" ", b"")
-
-
-def test_a_bad_table_writes_nothing(table: Table, published_csv: Path, tmp_path: Path) -> None:
-    table()[:0].to_parquet(tmp_path / "metrics.parquet")
-    with pytest.raises(UserError):
-        frontier.draw(tmp_path / "metrics.parquet", published_csv, tmp_path / "f.pdf", tmp_path / "f.png")
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.parquet"]
 
 
 def words(page: Figure) -> str:
@@ -168,8 +165,12 @@ def test_every_series_of_a_page_has_its_own_legend_entry(drawn: dict[str, list[F
 
 
 def test_on_scale() -> None:
-    ours = [Series("expander", "tied", "encoder", (Point(8, 2, 16.0, (0.8, 0.9), 2),))]
-    near, far = Point(8, 3, 24.0, (0.65,), 3), Point(8, 4, 32.0, (-0.5,), 3)
+    def point(d: int, *values: float) -> Point:
+        cell = Cell("m", "c", 1, "r", "expander", "tied", 4, 8, d, 2, 10, 10)
+        return Point(cell, 8.0 * d, Estimate(dict(enumerate(values)), len(values)))
+
+    ours = [Series("expander", "tied", "encoder", (point(2, 0.8, 0.9),))]
+    near, far = point(3, 0.65), point(4, -0.5)
     kept, left_out = on_scale(ours, [Series("expander", "tied", "encoder", (near, far))])
     assert kept[0].points == (near,)
     assert [point for _, point in left_out] == [far]
@@ -178,14 +179,14 @@ def test_on_scale() -> None:
 
 def test_looks_are_distinct() -> None:
     roles = ("expander", "bernoulli", "clustered", "clustered_cover", "small_dense", "dense")
-    looks = [look(role, "encoder") for role in roles]
-    looks += [look(role, "omp") for role in ("expander", "dense")]
+    look = looks_for(roles)
+    looks = [look(role, "encoder") for role in roles] + [look(role, "omp") for role in ("expander", "dense")]
     assert len({one.marker for one in looks}) == len(looks)
 
 
 def test_later_families_get_looks_of_their_own() -> None:
-    looks = looks_for(["expander", "none", "another", "dose64"])
-    new = [looks(Series(role, "tied", "encoder", ())) for role in ("dose64", "another")]
+    look = looks_for(["expander", "none", "another", "dose64"])
+    new = [look(role, "encoder") for role in ("dose64", "another")]
     assert new[0].marker != new[1].marker
     assert {one.marker for one in new}.isdisjoint(one.marker for one in LOOKS.values())
 
@@ -199,6 +200,5 @@ def test_wrap_keeps_every_word_and_the_width() -> None:
     assert wrap("", 1.0, SMALL) == []
 
 
-def test_numbers() -> None:
-    assert [short_number(value) for value in (7, 30_000, 2_359_296)] == ["7", "30k", "2.36M"]
+def test_compressions() -> None:
     assert [compression(value) for value in (82.29, 5.76, 1.0)] == ["82×", "5.8×", "1×"]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,7 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.storage.files import write_json
 from expander_sae.study.recipes import RECIPES
-from expander_sae.training.kept_tokens import KeptTokens
-from expander_sae.training.normalisation import normalisation
+from expander_sae.training.normalisation import KeptTokens, normalisation
 from expander_sae.training.session import Session
 from tests import dense_reference
 
@@ -55,8 +53,9 @@ def compare(pool: Pool, d: int, n: int, k: int, steps: int) -> dict[str, Any]:
     recipe = RECIPES["paper"]
     mask = MaskRecipe("expander", pool.m, n, d, 0).generate()
     autoencoder = SparseAutoencoder(pool.m, n, k, mask, "tied", dtype=torch.float64)
-    kept = KeptTokens.of_file(pool.activations, normalisation(pool, pool.tokens, recipe))
-    session = Session(replace(kept, dtype=torch.float64), recipe, steps)
+    scaling = normalisation(pool, pool.tokens, recipe)
+    tokens = KeptTokens(torch.from_numpy(pool.activations), scaling, dtype=torch.float64)
+    session = Session(tokens, recipe, steps)
     training = session.start(autoencoder, seed=0)
     support = dense_reference.dense_mask(mask.rows, mask.degrees, pool.m)
     v = dense_reference.to_dense(autoencoder.values.detach(), mask.rows, mask.degrees, pool.m)

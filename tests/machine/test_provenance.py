@@ -13,7 +13,7 @@ from expander_sae.machine import provenance
 from expander_sae.measurements import tables
 from expander_sae.storage.files import read_json
 from expander_sae.storage.seals import write_sealed_json
-from tests.study.test_study import config
+from tests.study.configs import config
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from expander_sae.figures.sources import Sources
 from expander_sae.figures.write import draw_all
+from expander_sae.measurements.results import Results
 from expander_sae.report.page import write_report
 from tests.figures import study
 
@@ -23,9 +23,9 @@ PROVENANCE = {
 
 
 @pytest.fixture(scope="session")
-def sources() -> Sources:
+def results() -> Results:
     root = Path(__file__).resolve().parents[2] / "resources"
-    return Sources(
+    return Results(
         study.study(later=False),
         pd.read_csv(root / "paper_figures.csv"),
         pd.read_csv(root / "paper_synthetic_omp.csv"),
@@ -34,11 +34,11 @@ def sources() -> Sources:
 
 
 @pytest.fixture(scope="session")
-def page(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """report.html; a drawn figure stands in for the frontier."""
     folder = tmp_path_factory.mktemp("report")
-    draw_all(sources, folder / "figures")
+    draw_all(results, folder / "figures")
     write_report(
-        sources, folder / "figures", folder / "figures" / "controls.png", PROVENANCE, folder / "report.html"
+        results, folder / "figures", folder / "figures" / "controls.png", PROVENANCE, folder / "report.html"
     )
     return folder / "report.html"

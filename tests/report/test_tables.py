@@ -8,13 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from expander_sae.figures.sources import Sources
-from expander_sae.measurements.cells import Cell
-from expander_sae.measurements.published import Value
+from expander_sae.measurements.estimate import Estimate
+from expander_sae.measurements.published import PublishedMean
+from expander_sae.measurements.results import Results
 from expander_sae.report.formats import Column, Table, latex_text, shown, to_csv, to_latex, to_markdown
 from expander_sae.report.published_comparison import (
     in_joint_intervals,
-    joint_standard_errors,
     published_table,
     synthetic_table,
 )
@@ -26,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def whole() -> Sources:
+def whole() -> Results:
     trials = {(d, k): 600 for d in (7, 30) for k in (4, 64)}
-    return Sources(
+    return Results(
         study.study(),
         pd.read_csv(ROOT / "resources" / "paper_figures.csv"),
         pd.read_csv(ROOT / "resources" / "paper_synthetic_omp.csv"),
@@ -74,7 +73,7 @@ def test_of_another_model_nothing_published_is_shown(whole):
 
 
 def test_of_the_same_model_it_stands_in_the_same_row(whole):
-    table = published_table(Sources(pythia(study.study(later=False)), whole.published))
+    table = published_table(Results(pythia(study.study(later=False)), whole.published_figures))
     (row,) = [r for r in table.rows if (r["support"], r["d"], r["inference"], r["metric"])
               == ("expander", 7, "encoder", "relative_error")]  # fmt: skip
     assert row["published"] == pytest.approx(0.532, abs=5e-4)
@@ -84,9 +83,9 @@ def test_of_the_same_model_it_stands_in_the_same_row(whole):
 
 
 def test_a_difference_without_any_interval_has_no_unit():
-    assert math.isnan(in_joint_intervals(Cell({0: 0.5}, 1), Value(0.4, math.nan, 3)))
-    half = Value(0.4, 0.01, 3).half
-    assert in_joint_intervals(Cell({0: 0.4 + half}, 1), Value(0.4, 0.01, 3)) == pytest.approx(1)
+    assert math.isnan(in_joint_intervals(Estimate({0: 0.5}, 1), PublishedMean(0.4, math.nan, 3)))
+    half = PublishedMean(0.4, 0.01, 3).half
+    assert in_joint_intervals(Estimate({0: 0.4 + half}, 1), PublishedMean(0.4, 0.01, 3)) == pytest.approx(1)
 
 
 def test_synthetic_rates_stand_beside_the_published(whole):
@@ -95,13 +94,6 @@ def test_synthetic_rates_stand_beside_the_published(whole):
     assert rows[0.0, 7, 4]["published"] == 1.0 and rows[0.0, 7, 4]["joint"] == 0
     assert rows[0.0, 7, 4]["trials"] == 600
     assert "cells within two joint standard errors" in table.notes[0]
-
-
-def test_the_unit_is_that_of_the_agreement_with_the_published_table():
-    module = pytest.importorskip("expander_sae.evaluation.synthetic_tables")
-    for rate, published in ((1.0, 1.0), (0.5, 0.43), (0.0, 0.02)):
-        expected = (rate - published) / module.joint_standard_error(rate, 1000, published, 300)
-        assert joint_standard_errors(rate, 1000, published, 300) == pytest.approx(expected)
 
 
 def test_every_table_is_written_in_every_format(whole, tmp_path):
@@ -123,7 +115,8 @@ def test_every_table_is_written_in_every_format(whole, tmp_path):
 
 TABLE = Table(
     "t", "A & B", "50 % of σ", [Column("name", "name_1"), Column("x", "x", 2)],
-    [{"name": "a|b", "x": Cell({0: 1.0, 1: 1.2}, 2)}, {"name": "#1", "x": Cell({}, 2, 2)}], ["note_1"],
+    [{"name": "a|b", "x": Estimate({0: 1.0, 1: 1.2}, 2)}, {"name": "#1", "x": Estimate({}, 2, 2)}],
+    ["note_1"],
 )  # fmt: skip
 
 
@@ -146,8 +139,9 @@ def test_latex_escapes_its_commands():
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(None, "–"), (math.nan, "–"), (28672, "28,672"), (-0.12345, "−0.123"), (-0.0001, "0.000"), ("x", "x"),
-     (Cell({0: 0.5}, 1), "0.500"), (Cell(), "–"), (Cell({0: 0.5, 1: 0.5}, 2), "0.500 ± 0.000"),
-     (Cell({0: 0.5, 1: 0.50004}, 2), "0.500 ± 0.0003"), (Cell({0: 0.5, 1: 0.5001}, 2), "0.500 ± 0.001")],
+     (Estimate({0: 0.5}, 1), "0.500"), (Estimate(), "–"), (Estimate({0: 0.5, 1: 0.5}, 2), "0.500 ± 0.000"),
+     (Estimate({0: 0.5, 1: 0.50004}, 2), "0.500 ± 0.0003"),
+     (Estimate({0: 0.5, 1: 0.5001}, 2), "0.500 ± 0.001")],
 )  # fmt: skip
 def test_values_as_people_read_them(value, expected):
     assert shown(value) == expected

@@ -21,7 +21,7 @@ from expander_sae.study.kept_tables import (
 )
 from expander_sae.study.study import Study, load_config
 from tests.evaluation.test_tables import documents, metrics, run
-from tests.study.test_study import config
+from tests.study.configs import config
 
 
 def study(done=(), **changes):

@@ -8,7 +8,7 @@ import pytest
 
 from expander_sae.study import targets
 from expander_sae.study.study import Study, load_config
-from tests.study.test_study import config
+from tests.study.configs import config
 
 SYNTHETIC = {"m": 64, "n": 128, "d": [3, 4], "k": [2], "sigma": [0], "masks": 1, "trials": 4}
 ANALYSED = {"support": "expander", "analyses": ["features"]}

@@ -18,8 +18,7 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import RECIPES
 from expander_sae.training.checkpoint import Checkpoint
-from expander_sae.training.kept_tokens import KeptTokens
-from expander_sae.training.normalisation import Normalisation
+from expander_sae.training.normalisation import KeptTokens, Normalisation
 from expander_sae.training.session import Cadence, Session, Training, learning_rate
 from expander_sae.training.step import TrainingState
 from tests import dense_reference

@@ -7,7 +7,7 @@ import job
 
 
 def main(spec: dict[str, Any], out: Path) -> None:
-    from expander_sae.activations.language_model import materialise
+    from expander_sae.activations.weights import materialise
 
     materialise(spec, out.parent / "weights", out)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import job
 
 if TYPE_CHECKING:
-    from expander_sae.figures.sources import Sources
+    from expander_sae.measurements.results import Results
 
 
 def agreement(parts: list[Path], published: Path, trials: int, out: Path) -> None:
@@ -69,23 +69,24 @@ def claims(metrics: Path, documents: Path, speed: list[Path], claims: Path, out:
 
 def frontier(metrics: Path, published: Path, pdf: Path, png: Path) -> None:
     """Draw the storage-fidelity frontier."""
-    from expander_sae.figures.frontier import draw
+    from expander_sae.figures.write import draw_frontier
+    from expander_sae.measurements.results import read_results
 
-    draw(metrics, published, pdf, png)
+    draw_frontier(read_results(metrics, published), pdf, png)
 
 
 def figures(inputs: dict[str, Any], out: Path) -> None:
     """Draw every figure of the catalogue."""
     from expander_sae.figures.write import draw_all
 
-    draw_all(_sources(inputs), out)
+    draw_all(_results(inputs), out)
 
 
 def tables(inputs: dict[str, Any], out: Path) -> None:
     """Write every table as CSV, Markdown and LaTeX."""
     from expander_sae.report.tables import write_tables
 
-    write_tables(_sources(inputs), out)
+    write_tables(_results(inputs), out)
 
 
 def report(inputs: dict[str, Any], out: Path) -> None:
@@ -94,7 +95,7 @@ def report(inputs: dict[str, Any], out: Path) -> None:
     from expander_sae.storage.files import read_json
 
     figures, frontier = Path(inputs["figures"][0]).parent, Path(inputs["frontier"])
-    write_report(_sources(inputs), figures, frontier, read_json(inputs["provenance"]), out)
+    write_report(_results(inputs), figures, frontier, read_json(inputs["provenance"]), out)
 
 
 def speed(config: dict[str, Any], out: Path) -> None:
@@ -106,12 +107,12 @@ def speed(config: dict[str, Any], out: Path) -> None:
     write_speed(runs, out, job.device(), job.backend())
 
 
-def _sources(inputs: dict[str, Any]) -> "Sources":
+def _results(inputs: dict[str, Any]) -> "Results":
     """Load the files that `SHOWN` in workflow/rules/common.smk names."""
-    from expander_sae.figures.sources import load
+    from expander_sae.measurements.results import read_results
 
     names = ("metrics", "published", "synthetic", "curves", "claims", "benchmarks", "documents")
-    return load(*(inputs[name] for name in names))
+    return read_results(*(inputs[name] for name in names))
 
 
 if __name__ == "__main__":

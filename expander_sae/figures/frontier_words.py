@@ -1,11 +1,12 @@
-"""The words of the frontier figure: titles, labels, notes and captions."""
+"""The words of the frontier: titles, labels, headings, notes and captions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from expander_sae.measurements.points import Point, Series, Setting
+from expander_sae.figures.frontier_series import Point, Series
+from expander_sae.measurements.view import View
 
 CITATION = "[1] R. Mendoza-Smith, Expander Sparse Autoencoders, arXiv 2607.01799 (2026)"
 
@@ -27,6 +28,21 @@ class Kind:
         if self.only_inference is not None:
             return series.inference == self.only_inference
         return series.inference == "encoder" or series.role in ("expander", "dense")
+
+    def scale(self, entropies: Mapping[str, float]) -> list[str]:
+        """What 0 and 1 of CE recovered mean, where the model's own cross-entropies are known."""
+        if self.name == "ablations" and {"ce_clean", "ce_zero_kept", "ce_mean_kept"} <= entropies.keys():
+            return [
+                f"Cross-entropy of the model itself {entropies['ce_clean']:.2f} nats per token (1); all but "
+                f"the tokens passed through zeroed {entropies['ce_zero_kept']:.2f} (0, left), set to the "
+                f"mean {entropies['ce_mean_kept']:.2f} (0, right)."
+            ]
+        if self.name != "ablations" and {"ce_clean", "ce_zero"} <= entropies.keys():
+            return [
+                f"Cross-entropy of the model itself {entropies['ce_clean']:.2f} nats per token (CE recovered "
+                f"1), with this layer's output zeroed {entropies['ce_zero']:.2f} (CE recovered 0)."
+            ]
+        return []
 
 
 _CE = "CE recovered (1: the model itself, 0: layer zeroed)"
@@ -95,54 +111,35 @@ def series_label(series: Series, by_pursuit: bool = False) -> str:
     return f"{label}, trained encoder" if series.role in ("expander", "dense") else label
 
 
-def headings(setting: Setting) -> tuple[str, str]:
+def headings(view: View) -> tuple[str, str]:
     """Bold heading of a row, and its second line."""
+    place = view.place
     return (
-        f"{setting.model}, after layer {setting.layer}: "
-        f"k = {setting.k} of n = {setting.n:,} features per token",
-        f"layer width m = {setting.m:,}; trained for {setting.steps:,} steps on {setting.train_tokens:,} "
-        f"tokens of {setting.corpus}, recipe “{setting.recipe}”",
+        f"{place.model}, after layer {place.layer}: k = {view.k} of n = {place.n:,} features per token",
+        f"layer width m = {place.m:,}; trained for {view.steps:,} steps on {view.train_tokens:,} tokens of "
+        f"{place.corpus}, recipe “{place.recipe}”",
     )
 
 
 def notes(
-    setting: Setting,
-    panels: Sequence[Sequence[Series]],
-    entropies: dict[str, float],
-    kind: Kind,
-    off_scale: Sequence[Sequence[tuple[Series, Point]]] = ((), ()),
+    view: View, every: Sequence[Series], kind: Kind, off_scale: Sequence[Sequence[tuple[Series, Point]]]
 ) -> list[str]:
     """Lines below a row: seeds, diverged runs, what was left out, and what the CE scale means here."""
     found: list[str] = []
-    every = [one for panel in panels for one in panel]
     if every:
         found.append(f"Training seeds per cell: {_seed_counts(every)}.")
-    diverged = _failures(every, "diverged")
-    if diverged:
+    if diverged := _failures(every, "diverged"):
         found.append(f"Diverged, never averaged in: {diverged}.")
-    missing = _failures(every, "missing")
-    if missing:
+    if missing := _failures(every, "missing"):
         found.append(f"Without a value, left out: {missing}.")
-    too_small = _too_small(setting, every)
-    if too_small:
-        found.append(f"No small dense dictionary at {too_small}: n′ would not exceed 2k = {2 * setting.k}.")
+    if too_small := _too_small(view, every):
+        found.append(f"No small dense dictionary at {too_small}: n′ would not exceed 2k = {2 * view.k}.")
     for metric, far in zip(kind.metrics, off_scale, strict=True):
         if far:
-            values = "; ".join(f"{_series_cell(one, point)} {point.mean:.2f}" for one, point in far)
+            values = "; ".join(f"{_series_cell(one, point)} {point.estimate.mean:.2f}" for one, point in far)
             name = "relative error" if metric == "relative_error" else "CE recovered"
             found.append(f"Published {name} [1] too far off for the panel: {values.replace('-', '−')}.")
-    if kind.name != "ablations" and {"ce_clean", "ce_zero"} <= entropies.keys():
-        found.append(
-            f"Cross-entropy of the model itself {entropies['ce_clean']:.2f} nats per token (CE recovered 1), "
-            f"with this layer's output zeroed {entropies['ce_zero']:.2f} (CE recovered 0)."
-        )
-    if kind.name == "ablations" and {"ce_clean", "ce_zero_kept", "ce_mean_kept"} <= entropies.keys():
-        found.append(
-            f"Cross-entropy of the model itself {entropies['ce_clean']:.2f} nats per token (1); all but the "
-            f"tokens passed through zeroed {entropies['ce_zero_kept']:.2f} (0, left), "
-            f"set to the mean {entropies['ce_mean_kept']:.2f} (0, right)."
-        )
-    return found
+    return [*found, *kind.scale(view.entropies())]
 
 
 def caption(kind: Kind, every: Sequence[Series], published: bool) -> str:
@@ -166,7 +163,7 @@ def caption(kind: Kind, every: Sequence[Series], published: bool) -> str:
         )
     roles = {one.role for one in every}
     pursued = any(one.inference == "omp" for one in every)
-    if any(len(point.values) > 1 for one in every for point in one.points):
+    if any(len(point.estimate.values) > 1 for one in every for point in one.points):
         sentences.append("Large markers are means over seeds.")
     if len(roles - {"dense"}) > 1:
         sentences.append(
@@ -196,7 +193,9 @@ def _seed_counts(every: Sequence[Series]) -> str:
     """``3 for expander; 1 for dense``: seeds run per cell, a range where cells differ."""
     counts: dict[str, list[int]] = {}
     for one in every:
-        counts.setdefault(_NAMES.get(one.role, one.role), []).extend(point.asked for point in one.points)
+        counts.setdefault(_NAMES.get(one.role, one.role), []).extend(
+            point.estimate.asked for point in one.points
+        )
     texts: dict[str, list[str]] = {}
     for name, asked in counts.items():
         text = str(min(asked)) if min(asked) == max(asked) else f"{min(asked)}–{max(asked)}"
@@ -205,34 +204,34 @@ def _seed_counts(every: Sequence[Series]) -> str:
 
 
 def _failures(every: Sequence[Series], what: str) -> str:
-    """``expander d = 7 1/3``: cells with failed seeds, each named once."""
-    worst: dict[tuple[str, int, int], Point] = {}
+    """``expander d = 7 (1 of 3)``: cells with failed seeds, each named once, with their largest number."""
+    worst: dict[str, tuple[int, int]] = {}
     for one in every:
         for point in one.points:
-            cell = (one.role, point.n, point.d)
-            if getattr(point, what) > (getattr(worst[cell], what) if cell in worst else 0):
-                worst[cell] = point
-    return "; ".join(
-        f"{_NAMES.get(role, role)} {_cell(role, n, d)} ({getattr(point, what)} of {point.asked})"
-        for (role, n, d), point in worst.items()
-    )
+            name = f"{_NAMES.get(one.role, one.role)} {_sized(one.role, point)}"
+            failed = getattr(point.estimate, what)
+            if failed > worst.get(name, (0, 0))[0]:
+                worst[name] = (failed, point.estimate.asked)
+    return "; ".join(f"{name} ({failed} of {asked})" for name, (failed, asked) in worst.items())
 
 
 def _series_cell(series: Series, point: Point) -> str:
-    name = f"{_NAMES.get(series.role, series.role)} {_cell(series.role, point.n, point.d)}".strip()
+    name = f"{_NAMES.get(series.role, series.role)} {_sized(series.role, point)}".strip()
     return f"{name}, OMP:" if series.inference == "omp" else f"{name}:"
 
 
-def _cell(role: str, n: int, d: int) -> str:
-    return f"n′ = {n}" if role == "small_dense" else "" if role == "dense" else f"d = {d}"
+def _sized(role: str, point: Point) -> str:
+    return {"small_dense": f"n′ = {point.cell.n}", "dense": ""}.get(role, f"d = {point.cell.d}")
 
 
-def _too_small(setting: Setting, every: Sequence[Series]) -> str:
+def _too_small(view: View, every: Sequence[Series]) -> str:
     """The d at which a dense dictionary of equal storage is left out, where others are shown."""
-    if not any(one.role == "small_dense" for one in every):
+    have = {point.cell.n for one in every if one.role == "small_dense" for point in one.points}
+    if not have:
         return ""
-    sparse = {point.d for one in every if one.role not in ("small_dense", "dense") for point in one.points}
-    have = {point.n for one in every if one.role == "small_dense" for point in one.points}
-    matched = {d: d * setting.n // setting.m for d in sparse}
-    out = sorted(d for d, features in matched.items() if features <= 2 * setting.k and features not in have)
+    sparse = {
+        point.cell.d for one in every if one.role not in ("small_dense", "dense") for point in one.points
+    }
+    matched = {d: d * view.place.n // view.place.m for d in sparse}
+    out = sorted(d for d, features in matched.items() if features <= 2 * view.k and features not in have)
     return ", ".join(f"d = {d} (n′ = {matched[d]})" for d in out)

@@ -1,0 +1,78 @@
+"""Estimated peaks beside measured ones."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from expander_sae.cost.memory_estimate import Memory, asked_mb, asked_minutes
+from expander_sae.study.study import Study, load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# peak_mb of results/timings.parquet after the default run: CPU build of torch 2.13, Linux, 1 thread.
+TRAINED = {
+    ("dense", 240, 576): 642.2,
+    ("dense", 800, 576): 658.6,
+    ("expander", 4608, 7): 760.5,
+    ("expander", 4608, 30): 812.8,
+    ("bernoulli", 4608, 100): 788.1,
+    ("dense", 4608, 576): 774.2,
+}
+EVALUATED = {("expander", 4608, 7): 1552.1, ("expander", 4608, 30): 1579.3, ("dense", 4608, 576): 1461.6}
+
+
+@pytest.fixture(scope="module")
+def study():
+    return Study(load_config(ROOT / "config.yaml"))
+
+
+def runs(study):
+    return {(run.support, run.n, run.d): run for run in study.runs}
+
+
+def test_estimates_are_near_what_the_default_run_took(study):
+    memory, found, model = Memory(study), runs(study), next(iter(study.models.values()))
+    for key, peak in TRAINED.items():
+        assert 0.9 < memory.training(found[key]) / peak < 1.25, key
+    for key, peak in EVALUATED.items():
+        assert 0.9 < memory.evaluation(found[key]) / peak < 1.25, key
+    assert memory.extraction(model) == pytest.approx(1016.6, rel=0.1)
+    assert memory.pool(model, 122_880) == pytest.approx(299.3, rel=0.1)
+    assert memory.model(model) == pytest.approx(1595.0, rel=0.1)
+    assert memory.corpus(17 * 8192) == pytest.approx(510.3, rel=0.2)
+    assert memory.mask(4608, 100) == pytest.approx(169.9, rel=0.2)
+
+
+def test_every_request_is_above_what_was_measured(study):
+    memory, found = Memory(study), runs(study)
+    assert all(asked_mb(memory.training(found[key])) > peak for key, peak in TRAINED.items())
+    assert all(asked_mb(memory.evaluation(found[key])) > peak for key, peak in EVALUATED.items())
+
+
+def test_requests_grow_with_the_attempt():
+    assert asked_mb(1000) == 1450
+    assert [asked_mb(1000, attempt) for attempt in (2, 3)] == [2900, 4350]
+    assert asked_minutes(600, 30) == 60
+    assert asked_minutes(600, 30, attempt=2) == 120
+
+
+def test_more_values_take_more_memory(study):
+    """An encoder of its own, and a support that begins dense, cost gradients and moments too."""
+    base = {
+        "models": [{"name": "smollm2-135m-instruct", "layers": [15]}],
+        "grid": {"n": 4608, "d": [30], "k": [64], "seeds": [0]},
+    }
+    dense = Study(load_config({**base, "runs": [{"support": "dense", "encoder": ["tied", "independent"]}]}))
+    tied, free = (Memory(dense).training(run) for run in dense.runs)
+    assert free - tied == pytest.approx(6 * 4 * 4608 * 576 / 1e6)
+    assert Memory(dense, gpu=True).training(dense.runs[0]) > tied
+
+
+def test_estimating_imports_no_torch():
+    code = (
+        "import sys\nimport expander_sae.cost.memory_estimate, expander_sae.machine.available_memory\n"
+        "assert not {'torch', 'numpy', 'pandas'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,80 @@
+"""Which seeds count: the one rule of runs that diverged."""
+
+import math
+
+import pandas as pd
+
+from expander_sae.measurements.estimate import Estimate
+from expander_sae.measurements.index import Cell, Index
+from tests.figures import study
+
+FRAME = study.study(later=False)
+MINE = (FRAME["support"] == "expander") & (FRAME["d"] == 7)
+
+
+def estimate(frame: pd.DataFrame, metric: str = "relative_error", inference: str = "encoder") -> Estimate:
+    index = Index(frame)
+    (cell,) = index.matching(support="expander", d=7)
+    return index.estimate(cell, metric, inference)
+
+
+def flagged(frame: pd.DataFrame, seed: int, inference: str | None = None) -> pd.DataFrame:
+    hit = MINE & (frame["seed"] == seed) & (frame["metric"] == "diverged")
+    if inference:
+        hit &= frame["inference"] == inference
+    return frame.assign(value=frame["value"].mask(hit, 1.0))
+
+
+def seeds(found: Estimate) -> tuple[set[int], int, int, int]:
+    return set(found.values), found.asked, found.diverged, found.missing
+
+
+def test_diverged_seeds_and_values_that_are_not_finite_are_in_no_mean():
+    frame = flagged(FRAME, 1)
+    error = MINE & (frame["metric"] == "relative_error")
+    frame.loc[error & (frame["seed"] == 1), "value"] = 8.8
+    frame.loc[error & (frame["seed"] == 2), "value"] = math.inf
+    for inference in ("encoder", "omp"):
+        found = estimate(frame, inference=inference)
+        assert seeds(found) == ({0}, 3, 1, 1)
+        assert found.mean < 1
+
+
+def test_a_pursuit_that_diverges_leaves_the_encoder_its_seed():
+    frame = flagged(FRAME, 1, "omp")
+    assert seeds(estimate(frame)) == ({0, 1, 2}, 3, 0, 0)
+    assert seeds(estimate(frame, inference="omp")) == ({0, 2}, 3, 1, 0)
+
+
+def test_a_diverged_run_without_a_row_of_the_metric_is_counted():
+    """A number that is not finite makes no row."""
+    frame = flagged(FRAME, 1)
+    gone = MINE & (frame["seed"] == 1) & (frame["metric"] == "ce_recovered")
+    assert seeds(estimate(frame[~gone], "ce_recovered")) == ({0, 2}, 3, 1, 0)
+
+
+def test_of_a_run_that_is_not_finite_nothing_was_measured():
+    kept = ~MINE | (FRAME["seed"] != 1) | (FRAME["metric"] == "diverged") | (FRAME["split"] == "none")
+    frame = flagged(FRAME, 1)
+    index = Index(frame[kept])
+    (cell,) = index.matching(support="expander", d=7)
+    assert seeds(index.estimate(cell, "relative_error")) == ({0, 2}, 3, 1, 0)
+    assert index.broken(cell) == {1}
+    assert Index(frame).broken(cell) == set(), "diverged, but measured"
+
+
+def test_splits_and_orders_of_rows_are_not_mixed():
+    foreign = FRAME[FRAME["metric"] == "relative_error"].assign(split="train", value=99.0)
+    shuffled = pd.concat([foreign, FRAME]).sample(frac=1, random_state=0)
+    assert estimate(shuffled) == estimate(FRAME)
+
+
+def test_what_was_never_measured_is_empty():
+    assert not estimate(FRAME, "no such metric") and estimate(FRAME, "no such metric").asked == 0
+
+
+def test_rows_of_the_model_and_of_planted_codes_are_no_trained_cells():
+    index = Index(study.study())
+    assert {cell.support for cell in index.cells} - {cell.support for cell in index.trained} == {"none"}
+    assert all(cell.model != "synthetic" for cell in index.trained)
+    assert isinstance(next(iter(index.cells)), Cell)

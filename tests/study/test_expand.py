@@ -1,0 +1,78 @@
+"""From the blocks of a configuration to its runs."""
+
+from expander_sae.study.expand import matched
+from tests.study.configs import study_of
+
+
+def test_runs_are_the_product_of_a_block():
+    study = study_of()
+    assert [(run.d, run.seed) for run in study.runs] == [(7, 0), (7, 1), (30, 0), (30, 1)]
+    assert study.runs[0].path == (
+        "results/smollm2-135m-instruct/docstrings/layer15/standard_t120000_s1500/expander-tied/"
+        "n4608_d7_k64_seed0"
+    )
+    assert study.runs[0].mask == "results/masks/expander_m576_n4608_d7_seed0.json"
+    assert [cell.seeds for cell in study.cells.values()] == [(0, 1), (0, 1)]
+
+
+def test_a_run_named_twice_is_one_run_measured_in_every_way_asked():
+    blocks = [
+        {"support": "expander", "cross_entropy": ["omp"]},
+        {"support": "expander", "d": 7, "seeds": 0, "cross_entropy": ["encoder"]},
+    ]
+    study = study_of(runs=blocks)
+    assert len(study.runs) == len({run.path for run in study.runs}) == 4
+    assert study.runs[0].evaluation.cross_entropy == ("encoder", "omp")
+    assert study.runs[1].evaluation.cross_entropy == ("omp",)
+
+
+def test_expansion_is_a_multiple_of_the_width():
+    study = study_of(grid={"expansion": 8, "d": 7})
+    assert {run.n for run in study.runs} == {8 * 576}
+
+
+def test_dense_runs_have_d_equal_m_whatever_d_the_grid_names():
+    study = study_of(runs=[{"support": "dense"}])
+    assert [(run.n, run.d, run.seed) for run in study.runs] == [(4608, 576, 0), (4608, 576, 1)]
+    assert study.runs[0].mask is None
+
+
+def test_matched_dense_runs_have_as_many_values_and_small_ones_are_left_out():
+    study = study_of(runs=[{"support": "dense", "match": "decoder", "seeds": 0}])
+    assert [(run.n, run.d) for run in study.runs] == [(240, 576)]
+    assert len(study.left_out) == 1 and "n'=56" in study.left_out[0] and "2k=128" in study.left_out[0]
+    assert matched("decoder", 512, 4096, 50) == 50 * 4096 // 512
+    assert matched("total", 512, 4096, 50) == 50 * 4096 // 1024
+    assert matched(None, 512, 4096, 50) == 4096
+
+
+def test_matched_compute_is_the_whole_dictionary_for_fewer_steps():
+    block = {"support": "dense", "match": "compute", "seeds": 0}
+    study = study_of(runs=[block], training={"steps": 5000})
+    assert [(run.n, run.d, run.steps) for run in study.runs] == [(4608, 576, 61), (4608, 576, 260)]
+
+
+def test_families_with_digits_and_learned_masks():
+    block = {"support": ["dose144", "girth6", "pruned_retuned"], "d": 7, "seeds": 0}
+    dosed, wide, pruned = study_of(runs=[block]).runs
+    assert dosed.mask == "results/masks/dose144_m576_n4608_d7_seed0.json"
+    assert wide.mask == "results/masks/girth6_m576_n4608_d7_seed0.json"
+    assert pruned.mask is None and pruned.parent is not None
+    assert (pruned.parent.support, pruned.parent.d, pruned.parent.n) == ("dense", 576, 4608)
+
+
+def test_blocks_override_what_is_measured():
+    blocks = [
+        {"support": "expander", "d": 7, "seeds": 0, "inference": ["encoder"]},
+        {"support": "expander", "d": 30, "seeds": 0, "train_cross_entropy": True},
+        {"support": "expander", "d": 30, "seeds": 0, "analyses": ["novelty", "pursuits"]},
+    ]
+    study = study_of(runs=blocks, evaluation={"pursuits": ["niht", "block_omp_4"]})
+    first, second = study.runs
+    assert first.evaluation.inference == first.evaluation.cross_entropy == ("encoder",)
+    assert second.evaluation.cross_entropy == ("encoder", "omp")
+    assert second.evaluation.train_cross_entropy and not first.evaluation.train_cross_entropy
+    assert list(study.analyses) == [second.cell.name]
+    (asked,) = study.analyses[second.cell.name].spec.values()
+    assert asked["analyses"] == ("pursuits", "novelty") and asked["pursuits"] == ("block_omp_4", "niht")
+    assert asked["reference"] is None and "novelty" in study.left_out[0]

@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import expander_sae
-from expander_sae.evaluation.reconstruction import BATCH
+from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.rng import torch_generator
 from tests.users import TOKENS, M, N, made_up_activations, trainer
 
@@ -122,7 +122,7 @@ def test_an_autoencoder_of_16_bits_does_what_one_of_32_does(
 
 @pytest.mark.parametrize("limit", [None, 100.0])
 def test_measuring_holds_no_copy_of_the_activations(limit: float | None) -> None:
-    tokens = 20 * BATCH
+    tokens = 20 * EVALUATED_TOKENS
     h = torch.randn(tokens, M, generator=torch_generator(0, "memory"))
     h[7] *= 1000
     sae = expander_sae.SparseAutoencoder(M, N, 3, expander_sae.MaskRecipe("expander", M, N, 4, 0).generate())
@@ -132,7 +132,7 @@ def test_measuring_holds_no_copy_of_the_activations(limit: float | None) -> None
     with largest:
         found = expander_sae.evaluate(sae, h)
     assert found["encoded_share"] == (1.0 if limit is None else 1 - 1 / tokens)
-    assert 0 < largest.numbers <= 2 * BATCH * max(M, N)
+    assert 0 < largest.numbers <= 2 * EVALUATED_TOKENS * max(M, N)
 
 
 class Largest(TorchDispatchMode):

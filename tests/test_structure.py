@@ -31,6 +31,10 @@ PLANNING = ("errors", "stages", "storage/files", "study", "cost")
 LONGEST_FUNCTION = 50
 """Lines of code: its docstring and blank lines are not counted, its signature and comments are."""
 
+LONGER_FUNCTIONS = {"expander_sae/kernels/numba_omp.py omp"}
+"""One compiled loop, which in pieces might be vectorised otherwise, to other last bits. The list may only get
+shorter."""
+
 MOST_PARAMETERS = 8
 """Of a signature outside kernels/, self and cls left out. Parameters of a public function that can only be
 given by name are not counted, since a call says what they are."""
@@ -165,13 +169,14 @@ def test_no_function_is_long():
     offenders = []
     for place, node in functions():
         assert node.end_lineno is not None
+        path = place.partition(":")[0]
         numbers = set(range(node.lineno, node.end_lineno + 1))
         first = node.body[0]
         if ast.get_docstring(node) is not None:
             numbers -= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
-        text = (ROOT / place.partition(":")[0]).read_text(encoding="utf-8").splitlines()
+        text = (ROOT / path).read_text(encoding="utf-8").splitlines()
         lines = sum(bool(text[number - 1].strip()) for number in numbers)
-        if lines > LONGEST_FUNCTION:
+        if lines > LONGEST_FUNCTION and f"{path} {node.name}" not in LONGER_FUNCTIONS:
             offenders.append(f"{place}: {lines} lines")
     check(offenders, f"a function has at most {LONGEST_FUNCTION} lines of code")
 

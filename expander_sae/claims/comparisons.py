@@ -72,7 +72,6 @@ def _plan_one(entry: dict[str, Any], setting: Setting, repetition: dict[str, Any
     """The comparisons of one repetition."""
     scope, kind = _Scope(setting.name, {**setting.values, **repetition}), KINDS[entry["test"]]
     cells = {name: scope.resolve(cell, f"{key}.cells.{name}") for name, cell in entry["cells"].items()}
-    common = selector(scope.resolve(entry.get("where", {}), f"{key}.where"), f"{key}.where")
     options = {name: scope.resolve(entry[name], f"{key}.{name}") for name in kind.options if name in entry}
     # A list is what the comparison is made of, and is told by its own label.
     said = [f"{name} {value}" for name, value in repetition.items() if not isinstance(value, list)]
@@ -81,7 +80,7 @@ def _plan_one(entry: dict[str, Any], setting: Setting, repetition: dict[str, Any
         Planned(
             ", ".join([*said, *[comparison.label] * bool(comparison.label)]),
             tuple(
-                _request({**defaults, **setting.where, **common}, dict(cell), setting,
+                _request({**defaults, **setting.where}, dict(cell), setting,
                          f"{key}.cells.{name if name in cells else 'cell'}")
                 for name, cell in comparison.cells.items()
             ),

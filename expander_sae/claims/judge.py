@@ -48,11 +48,14 @@ def write_claims(
 
 
 def judge(register: Register, found: Tables) -> list[dict[str, Any]]:
-    """One record for each claim in the first setting and in every other that the tables hold."""
+    """One record for each claim in the first setting and in every other that the tables hold.
+
+    Parts of a setting are judged with it.
+    """
     return [
         _judge_claim(Case(register, claim, setting), found)
-        for place, setting in enumerate(register.settings)
-        if not place or _has_runs(found, setting)
+        for setting in register.settings
+        if setting.whole is register.settings[0] or _has_runs(found, setting.whole)
         for claim in register.claims
         if setting.name in claim.plans
     ]

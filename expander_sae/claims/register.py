@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from expander_sae.claims.comparisons import Planned, plan
 from expander_sae.claims.kinds import KINDS
 from expander_sae.claims.settings import Setting
 from expander_sae.claims.threshold import Region, region
 from expander_sae.errors import UserError
-from expander_sae.study.config import schema_errors
+from expander_sae.study.config import parsed, read_yaml, schema_errors
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "claims.schema.yaml"
 """The form of the file; it lies in a checkout, as the claims do."""
@@ -46,7 +44,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Register:
-    """Every claim, and how it is decided. The first setting is always judged."""
+    """Every claim, and how it is decided. The first setting and its parts are always judged."""
 
     confidence: float
     minimum_seeds: int
@@ -62,23 +60,18 @@ def read_register(path: str | Path) -> Register:
         UserError: there is no such file, or it holds mistakes, each named by its key.
     """
     path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected the list of claims") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    return parse_register(data, path.name)
+    return parse_register(read_yaml(path, "no such file, expected the list of claims"), path.name)
 
 
 def parse_register(data: Any, name: str = "claims.yaml") -> Register:
     """The same from the file's content; `name` is the file's name in messages."""
-    errors = dict.fromkeys(text for _, text in schema_errors(data, yaml.safe_load(SCHEMA.read_text("utf-8"))))
+    errors = dict.fromkeys(text for _, text in schema_errors(data, parsed(SCHEMA.read_text("utf-8"))))
     if errors:
         raise UserError("\n".join(f"{name}: {_with_id(text, data)}" for text in errors))
-    settings = tuple(
-        Setting.of(entry, f"{name}: settings[{place}]") for place, entry in enumerate(data["settings"])
-    )
+    settings: list[Setting] = []
+    for place, entry in enumerate(data["settings"]):
+        wholes = {setting.name: setting for setting in settings if setting.part_of is None}
+        settings.append(Setting.of(entry, wholes, f"{name}: settings[{place}]"))
     claims = tuple(
         _claim(entry, settings, f"{name}: {_with_id(f'claims[{place}]', data)}")
         for place, entry in enumerate(data["claims"])
@@ -92,7 +85,11 @@ def parse_register(data: Any, name: str = "claims.yaml") -> Register:
         for key, those in (("claims", setting.claims or ()), ("all_but", setting.all_but)):
             _each_in(those, ids, f"{name}: settings ({setting.name}).{key}", "the id of a claim")
     return Register(
-        data.get("confidence", 0.95), data.get("minimum_seeds", 5), data.get("draws", 2000), settings, claims
+        data.get("confidence", 0.95),
+        data.get("minimum_seeds", 5),
+        data.get("draws", 2000),
+        tuple(settings),
+        claims,
     )
 
 
@@ -113,7 +110,7 @@ def _each_in(found: Iterable[str], known: Collection[str], key: str, expected: s
             raise UserError(f"{key}: found {one!r}, expected {expected or 'one of ' + ', '.join(known)}")
 
 
-def _claim(entry: dict[str, Any], settings: tuple[Setting, ...], key: str) -> Claim:
+def _claim(entry: dict[str, Any], settings: Sequence[Setting], key: str) -> Claim:
     _each_in([entry["test"]], KINDS, f"{key}.test")
     kind, cells = KINDS[entry["test"]], entry["cells"]
     if not cells or (kind.cells is not None and set(cells) != set(kind.cells)):
@@ -122,7 +119,8 @@ def _claim(entry: dict[str, Any], settings: tuple[Setting, ...], key: str) -> Cl
     others = {option for other in KINDS.values() for option in other.options if option not in kind.options}
     for name in others.intersection(entry):
         raise UserError(f"{key}.{name}: found it with test {entry['test']}, which has no such key")
-    _each_in(entry.get("known_in", []), [setting.name for setting in settings], f"{key}.known_in")
+    wholes = [setting.name for setting in settings if setting.part_of is None]
+    _each_in(entry.get("known_in", []), wholes, f"{key}.known_in")
     return Claim(
         entry["id"],
         " ".join(entry["sentence"].split()),

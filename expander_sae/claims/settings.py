@@ -21,6 +21,7 @@ class Setting:
 
     where: values of run columns, for every cell. values: what claims call $name.
     claims: ids of those that are judged here, None for all; all_but: ids of those that are not.
+    part_of: the setting with which this one is judged and corrected: its claims need no trained run.
     """
 
     name: str
@@ -28,15 +29,35 @@ class Setting:
     values: Mapping[str, Any]
     claims: tuple[str, ...] | None = None
     all_but: tuple[str, ...] = ()
+    part_of: Setting | None = None
 
     @classmethod
-    def of(cls, entry: dict[str, Any], key: str) -> Setting:
-        """The setting of an entry of the file, whose key is `key`."""
+    def of(cls, entry: dict[str, Any], wholes: Mapping[str, Setting], key: str) -> Setting:
+        """The setting of an entry of the file, whose key is `key`.
+
+        wholes: those before it that can have parts; a part has its where and values, if it gives no others.
+        """
         if "claims" in entry and "all_but" in entry:
             raise UserError(f"{key}: found both claims and all_but, expected one of them")
-        chosen = tuple(entry["claims"]) if "claims" in entry else None
-        where = selector(entry["where"], f"{key}.where")
-        return cls(entry["name"], where, entry.get("values", {}), chosen, tuple(entry.get("all_but", ())))
+        if "part_of" in entry and entry["part_of"] not in wholes:
+            expected = f"one of {', '.join(wholes)}" if wholes else "a setting before it"
+            raise UserError(f"{key}.part_of: found {entry['part_of']!r}, expected {expected}")
+        whole = wholes.get(entry.get("part_of", ""))
+        if "where" not in entry and whole is None:
+            raise UserError(f"{key}.where: missing")
+        return cls(
+            entry["name"],
+            selector(entry["where"], f"{key}.where") if "where" in entry or whole is None else whole.where,
+            entry.get("values", {} if whole is None else whole.values),
+            tuple(entry["claims"]) if "claims" in entry else None,
+            tuple(entry.get("all_but", ())),
+            whole,
+        )
+
+    @property
+    def whole(self) -> Setting:
+        """The setting that this one is part of, or itself."""
+        return self.part_of or self
 
     def judges(self, claim: str) -> bool:
         """Whether the claim of this id is judged here."""

@@ -50,15 +50,15 @@ class Case:
     @property
     def known(self) -> bool:
         """Whether the setting's rows had been read when the claim was written, so that it tests nothing."""
-        return self.setting.name in self.claim.known_in
+        return self.setting.whole.name in self.claim.known_in
 
     @property
     def error(self) -> float:
         """What each claim may err by: Bonferroni, over the claims of the file, run or not.
 
-        Those that test nothing in this setting are not counted.
+        Those that test nothing in this setting are not counted. A part counts with its whole.
         """
-        tests = sum(self.setting.name not in claim.known_in for claim in self.register.claims)
+        tests = sum(self.setting.whole.name not in claim.known_in for claim in self.register.claims)
         return (1 - self.register.confidence) / max(tests, 1)
 
     @property

@@ -17,6 +17,8 @@ from expander_sae.api import load
 from expander_sae.dashboard.arrays import CompactCode, compact, packed, quantised
 from expander_sae.dashboard.rows import TokenRows
 from expander_sae.errors import UserError
+from expander_sae.measurements.index import Index
+from expander_sae.measurements.tables import read_metrics
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseDictionary
 from expander_sae.pursuit.codes import codes_of, encoded_rows, joined
@@ -147,11 +149,12 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.parquet"
     if not path.is_file():
         return []
-    from expander_sae.measurements import tables
-
-    frame = tables.read_metrics(path)[["inference", "split", "metric", "value"]]
-    rows = frame[np.isfinite(frame["value"])].to_dict("records")
-    return [{str(key): value for key, value in row.items()} for row in rows]
+    index = Index(read_metrics(path))
+    return [
+        {"inference": inference, "split": split, "metric": metric, "value": value}
+        for cell, inference, split, metric in index
+        for value in index.values(cell, metric, inference, split).values()
+    ]
 
 
 def _words(ids: np.ndarray, record: dict[str, Any] | None) -> list[str]:

@@ -37,8 +37,10 @@ _CELLS = 1 << 22
 class FiringSets:
     """F_1 … F_n, as the rows of a matrix in compressed form.
 
-    token: int64 [E], tokens of feature j ascending at [starts[j], starts[j + 1]). starts: int64
-    [n + 1]. tokens: how many tokens were encoded.
+    Args:
+        token: int64 [E], tokens of feature j ascending at [starts[j], starts[j + 1]).
+        starts: int64 [n + 1].
+        tokens: how many tokens were encoded.
     """
 
     token: np.ndarray

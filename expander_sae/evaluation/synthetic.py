@@ -55,10 +55,12 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Recovery:
-    """Trials of a cell, one row a mask: recovered bool, the others float64.
+    """Trials of a cell, [masks, trials]: recovered bool, the others float64.
 
-    overlap: |S ∩ Ŝ|/k of the planted and the found support. code_error: ‖x − x̂‖/‖x‖.
-    reconstruction_error: ‖Wx − Wx̂‖/‖Wx‖, against the noiseless signal. All [masks, trials].
+    Args:
+        overlap: |S ∩ Ŝ|/k of the planted and the found support.
+        code_error: ‖x − x̂‖/‖x‖.
+        reconstruction_error: ‖Wx − Wx̂‖/‖Wx‖, against the noiseless signal.
     """
 
     cell: Cell

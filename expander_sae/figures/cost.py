@@ -14,9 +14,9 @@ from expander_sae.figures.layout import Panel, Sheet
 from expander_sae.figures.place_sheets import by_place
 from expander_sae.figures.plots import category_axis, label_room, mark_key
 from expander_sae.figures.style import BLACK, BLUE, GREEN, MUTED, ORANGE, PURPLE, SKY, VERMILLION
-from expander_sae.measurements.index import Cell
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
+from expander_sae.study.run import Cell
 
 PARTS = {
     "storage_values_bytes": ("decoder values, float32", BLUE, "o"),

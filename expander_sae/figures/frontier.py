@@ -23,6 +23,7 @@ from expander_sae.figures.frontier_series import (
 from expander_sae.figures.layout import Panel, Section, Sheet
 from expander_sae.figures.plots import mark_key
 from expander_sae.figures.style import MUTED, Looks, looks_for, marker_style
+from expander_sae.masks.supports import followed
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
 
@@ -85,7 +86,7 @@ def _worth_showing(kind: words.Kind, row: Row) -> bool:
     """A supplementary row says something that the main page does not."""
     if kind.only_inference is None:
         return any(point.estimate for point in row.points)
-    return len({one.role for one in row.every} - {"expander", "dense"}) > 0
+    return len({one.role for one in row.every}.difference(followed())) > 0
 
 
 def _sheet(kind: words.Kind, rows: Sequence[Row], looks: Looks, number: int, of: int) -> Sheet:

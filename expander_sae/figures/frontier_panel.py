@@ -14,11 +14,11 @@ from matplotlib.transforms import ScaledTranslation, Transform
 from expander_sae.figures.frontier_series import Point, Series
 from expander_sae.figures.plots import nearest, not_measured, short, widened, width_of
 from expander_sae.figures.style import FAINT, SMALL, Look, Looks, marker_style, text_width
+from expander_sae.masks.supports import described, followed
 from expander_sae.measurements.view import Place
 
 _SLOT = 4.8
 _LEAST_SPAN = 0.06
-_IN_PLACE = ("expander", "dense")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class FrontierPanel:
 
     def _sideways(self, width: float) -> dict[str, float]:
         """Points on paper by which each role is moved; the expander and the full dense stay in place."""
-        others = [role for role in dict.fromkeys(one.role for one in self.row) if role not in _IN_PLACE]
+        others = [role for role in dict.fromkeys(one.role for one in self.row) if role not in followed()]
         sizes = np.unique(
             [point.stored for one in self.row for point in one.points if one.role == "expander"]
         )
@@ -84,7 +84,7 @@ class FrontierPanel:
         for position in range(len(others)):
             side = -1 if position % 2 == 0 else 1
             order[position] = side * step * (position // 2 + (1 if side < 0 else 1.8))
-        return dict(zip(others, order, strict=True)) | dict.fromkeys(_IN_PLACE, 0.0)
+        return dict(zip(others, order, strict=True)) | dict.fromkeys(followed(), 0.0)
 
     def _mark_diverged(self, axes: Axes, sideways: dict[str, float]) -> None:
         """A cross at the bad edge for every cell with diverged seeds, once for all its inferences."""
@@ -105,7 +105,7 @@ class FrontierPanel:
         sizes = {
             point.stored: point.cell.d
             for series in self.row
-            if series.role not in ("small_dense", "dense")
+            if not described(series.role).full
             for point in series.points
         }
         inch = width_of(axes) / math.log(self.limits[1] / self.limits[0])

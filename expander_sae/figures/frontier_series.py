@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from expander_sae.masks.supports import on_frontier
 from expander_sae.measurements.estimate import Estimate
-from expander_sae.measurements.index import Cell
 from expander_sae.measurements.results import INFERENCES
 from expander_sae.measurements.view import View
+from expander_sae.study.run import Cell
 
-ROLES = ("expander", "bernoulli", "clustered", "clustered_cover", "small_dense", "dense")
 _ENCODERS = ("tied", "warm_tied", "independent")
 
 
@@ -51,15 +51,15 @@ def measured_series(view: View, metric: str, one_n: bool) -> list[Series]:
 def published_series(view: View, metric: str, roles: set[str]) -> list[Series]:
     """The published means that stand beside a view: same model, layer, m and k, at the published budget.
 
-    Only `ROLES` that are shown, sparse ones of the same n. Of each role the tied encoder is taken where it
-    was published, as in our sparse runs, otherwise the next one.
+    Only roles of the frontier that are shown, sparse ones of the same n. Of each role the tied encoder is
+    taken where it was published, as in our sparse runs, otherwise the next one.
     """
     found: dict[tuple[str, str, str], list[Point]] = {}
     for inference in INFERENCES:
         for cell, mean in view.near(metric, inference):
             role = _role(cell, view)
             sized = role == "small_dense" or cell.n == view.place.n
-            if sized and role in roles and role in ROLES and cell.encoder in _ENCODERS:
+            if sized and role in roles and role in on_frontier() and cell.encoder in _ENCODERS:
                 point = Point(cell, float(cell.n * cell.d), mean.estimate)
                 found.setdefault((role, cell.encoder, inference), []).append(point)
     first = {role: min(_order(key)[2] for key in found if key[0] == role) for role, _, _ in found}
@@ -108,8 +108,9 @@ def _series(found: dict[tuple[str, str, str], list[Point]]) -> list[Series]:
 def _order(key: tuple[str, str, str]) -> tuple[int, str, int, int]:
     """Of (role, encoder, inference): the expander first, the dense dictionary last, newcomers after it."""
     role, encoder, inference = key
+    known = on_frontier()
     return (
-        ROLES.index(role) if role in ROLES else len(ROLES), role,
+        known.index(role) if role in known else len(known), role,
         _ENCODERS.index(encoder) if encoder in _ENCODERS else len(_ENCODERS), INFERENCES.index(inference),
     )  # fmt: skip
 

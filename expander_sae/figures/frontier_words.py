@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from expander_sae.figures.frontier_series import Point, Series
+from expander_sae.masks.supports import described, followed
 from expander_sae.measurements.view import View
 
 CITATION = "[1] R. Mendoza-Smith, Expander Sparse Autoencoders, arXiv 2607.01799 (2026)"
@@ -27,7 +28,7 @@ class Kind:
         dictionary, the encoder of the controls; or everything decoded by one pursuit."""
         if self.only_inference is not None:
             return series.inference == self.only_inference
-        return series.inference == "encoder" or series.role in ("expander", "dense")
+        return series.inference == "encoder" or series.role in followed()
 
     def scale(self, entropies: Mapping[str, float]) -> list[str]:
         """What 0 and 1 of CE recovered mean, where the model's own cross-entropies are known."""
@@ -72,22 +73,6 @@ KINDS: tuple[Kind, ...] = (
     ),
 )  # fmt: skip
 
-_NAMES = {
-    "expander": "expander",
-    "bernoulli": "Bernoulli",
-    "clustered": "clustered",
-    "clustered_cover": "covering clustered",
-    "small_dense": "small dense",
-    "dense": "dense",
-}
-_LABELS = {
-    "expander": "Expander (d random rows per column)",
-    "bernoulli": "Bernoulli: as many nonzeros, anywhere",
-    "clustered": "Clustered: ⌊m/d⌋ disjoint supports, shared",
-    "clustered_cover": "Covering clustered: supports wrap, no row left out",
-    "small_dense": "Small dense: n′ = ⌊d·n/m⌋ features, equal storage",
-    "dense": "Dense, all n features",
-}
 _ENCODERS = {
     "warm_tied": "own encoder (started at the decoder)",
     "independent": "own encoder (random start)",
@@ -98,17 +83,17 @@ _ENCODERS = {
 
 def series_label(series: Series, by_pursuit: bool = False) -> str:
     """What the legend calls a series."""
-    label = _LABELS.get(series.role, series.role.replace("_", " "))
+    label = described(series.role).legend
     own = _ENCODERS.get(series.encoder)
     if own:
-        label = _NAMES.get(series.role, series.role)
+        label = described(series.role).short
         label = label[0].upper() + label[1:] + (" (n′ < n features)" if series.role == "small_dense" else "")
     if series.inference == "omp":
         label += "" if by_pursuit else ", OMP"
         return f"{label} ({series.encoder.replace('_', '-')} SAE)" if own else label
     if own:
         return f"{label}, {own}"
-    return f"{label}, trained encoder" if series.role in ("expander", "dense") else label
+    return f"{label}, trained encoder" if series.role in followed() else label
 
 
 def headings(view: View) -> tuple[str, str]:
@@ -179,7 +164,7 @@ def caption(kind: Kind, every: Sequence[Series], published: bool) -> str:
             "Trained encoder: one matrix product and the k largest. OMP: orthogonal matching pursuit picks k "
             "columns of the same frozen decoder and refits them."
         )
-        if roles - {"expander", "dense"}:
+        if roles - set(followed()):
             sentences.append("All other supports are read by their trained encoders.")
     if published:
         sentences.append(
@@ -193,9 +178,7 @@ def _seed_counts(every: Sequence[Series]) -> str:
     """``3 for expander; 1 for dense``: seeds run per cell, a range where cells differ."""
     counts: dict[str, list[int]] = {}
     for one in every:
-        counts.setdefault(_NAMES.get(one.role, one.role), []).extend(
-            point.estimate.asked for point in one.points
-        )
+        counts.setdefault(described(one.role).short, []).extend(point.estimate.asked for point in one.points)
     texts: dict[str, list[str]] = {}
     for name, asked in counts.items():
         text = str(min(asked)) if min(asked) == max(asked) else f"{min(asked)}–{max(asked)}"
@@ -208,7 +191,7 @@ def _failures(every: Sequence[Series], what: str) -> str:
     worst: dict[str, tuple[int, int]] = {}
     for one in every:
         for point in one.points:
-            name = f"{_NAMES.get(one.role, one.role)} {_sized(one.role, point)}"
+            name = f"{described(one.role).short} {_sized(one.role, point)}"
             failed = getattr(point.estimate, what)
             if failed > worst.get(name, (0, 0))[0]:
                 worst[name] = (failed, point.estimate.asked)
@@ -216,7 +199,7 @@ def _failures(every: Sequence[Series], what: str) -> str:
 
 
 def _series_cell(series: Series, point: Point) -> str:
-    name = f"{_NAMES.get(series.role, series.role)} {_sized(series.role, point)}".strip()
+    name = f"{described(series.role).short} {_sized(series.role, point)}".strip()
     return f"{name}, OMP:" if series.inference == "omp" else f"{name}:"
 
 
@@ -229,9 +212,7 @@ def _too_small(view: View, every: Sequence[Series]) -> str:
     have = {point.cell.n for one in every if one.role == "small_dense" for point in one.points}
     if not have:
         return ""
-    sparse = {
-        point.cell.d for one in every if one.role not in ("small_dense", "dense") for point in one.points
-    }
+    sparse = {point.cell.d for one in every if not described(one.role).full for point in one.points}
     matched = {d: d * view.place.n // view.place.m for d in sparse}
     out = sorted(d for d, features in matched.items() if features <= 2 * view.k and features not in have)
     return ", ".join(f"d = {d} (n′ = {matched[d]})" for d in out)

@@ -32,7 +32,9 @@ from expander_sae.figures.style import (
 class Panel:
     """One pair of axes. `draw` is given the axes; `height` in inches; `wide` takes a whole page's width.
 
-    left: inches left of the axes, for labels of categories. above: inches above them.
+    Args:
+        left: inches left of the axes, for labels of categories.
+        above: inches above them.
     """
 
     title: str
@@ -59,7 +61,8 @@ class Section:
 class Sheet:
     """A figure. `missing` names what the tables do not hold; without panels nothing else is drawn.
 
-    sections: instead of `panels`.
+    Args:
+        sections: instead of `panels`.
     """
 
     title: str
@@ -137,7 +140,12 @@ def _draw_legend(figure: Figure, handles: Sequence[Artist], top: float, columns:
 
 
 def _draw_panel(figure: Figure, panel: Panel, corner: tuple[float, float], across: float) -> None:
-    """corner: inches from the left and from the top to the axes' lower left. across: their width."""
+    """Draw a panel.
+
+    Args:
+        corner: inches from the left and from the top to the axes' lower left.
+        across: their width.
+    """
     width, height = figure.get_size_inches()
     left, bottom = corner[0] / width, 1 - corner[1] / height
     axes = figure.add_axes((left, bottom, across / width, panel.height / height))

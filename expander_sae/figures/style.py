@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
+from expander_sae.masks.supports import described
 from expander_sae.storage.files import atomic_path
 
 COLUMN_WIDTH = 3.4
@@ -34,6 +35,12 @@ INK, MUTED, FAINT = "#1a1a1a", "#5f5f5f", "#d9d9d9"
 
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#000000"
+
+_PALETTE = {
+    "blue": BLUE, "vermillion": VERMILLION, "green": GREEN, "orange": ORANGE, "purple": PURPLE, "sky": SKY,
+    "yellow": YELLOW, "black": BLACK, "muted": MUTED,
+}  # fmt: skip
+"""The colours that masks/supports.py names."""
 
 PNG_DPI = 200
 
@@ -79,21 +86,6 @@ class Look:
     size: float = 4.4
 
 
-LOOKS: dict[tuple[str, str], Look] = {
-    ("expander", "encoder"): Look(BLUE, "o", "-", 1.4, 5.2),
-    ("expander", "omp"): Look(VERMILLION, "^", "-", 1.4, 5.6),
-    ("bernoulli", "encoder"): Look(GREEN, "s", ":"),
-    ("clustered", "encoder"): Look(ORANGE, "D", ":", size=4.2),
-    ("clustered_cover", "encoder"): Look(PURPLE, "p", ":", size=5.2),
-    ("small_dense", "encoder"): Look(BLACK, "P", ":", size=5.2),
-    ("dense", "encoder"): Look(BLACK, "h", "--", 1.0, 5.2),
-    ("dense", "omp"): Look(MUTED, "v", "-.", 1.0, 5.0),
-    ("right_regular", "encoder"): Look(SKY, "X", ":", size=5.0),
-    ("girth6", "encoder"): Look("#7F7F00", ">", ":", size=5.0),
-    ("min_overlap", "encoder"): Look("#332288", "<", ":", size=5.0),
-    ("pruned_retuned", "encoder"): Look("#8C564B", "*", ":", size=6.6),
-}
-
 _SPARE = (
     Look(SKY, "d", ":", size=5.0),
     Look("#8C564B", "8", ":", size=5.0),
@@ -129,7 +121,7 @@ def marker_style(style: Look, encoder: str) -> dict[str, Any]:
 
 
 Looks = Callable[[str, str], Look]
-"""Support or ``small_dense`` (a dense dictionary of fewer features), inference → look."""
+"""(support, inference) → look."""
 
 
 def looks_for(supports: Iterable[str], by_pursuit: bool = False) -> Looks:
@@ -137,12 +129,15 @@ def looks_for(supports: Iterable[str], by_pursuit: bool = False) -> Looks:
 
     On a page where all is decoded by one pursuit (`by_pursuit`) supports keep the looks of the encoder.
     """
-    newcomers = sorted({one for one in supports if (one, "encoder") not in LOOKS} - {"none"})
+    newcomers = sorted({name for name in supports if not described(name).look} - {"none"})
 
-    def look(support: str, inference: str = "encoder") -> Look:
-        position = newcomers.index(support) if support in newcomers else 0
-        own = LOOKS.get((support, "encoder" if by_pursuit else inference))
-        return own or _SPARE[position % len(_SPARE)]
+    def look(support: str, inference: str) -> Look:
+        known = described(support)
+        own = known.look if by_pursuit or inference == "encoder" else known.pursued
+        if own is None:
+            return _SPARE[newcomers.index(support) % len(_SPARE) if support in newcomers else 0]
+        colour, marker, line, width, size = own
+        return Look(_PALETTE.get(colour, colour), marker, line, width, size)
 
     return look
 

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from expander_sae.figures.layout import Panel, Sheet
 from expander_sae.figures.place_sheets import CE, DENSE, ERROR, OVER_D, by_metric, by_place, with_published
 from expander_sae.figures.plots import Line, Plot, estimates_of, keys, level_key, published_key, seeds_note
 from expander_sae.figures.style import Look, looks_for, step_look
+from expander_sae.masks.supports import SUPPORTS, described, support_order
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
-
-NAMES = {
-    "expander": "expander: d random rows",
-    "right_regular": "right-regular: rows equally used too",
-    "girth6": "girth 6: no two columns share two rows",
-    "min_overlap": "fewest shared pairs of rows",
-    "bernoulli": "Bernoulli: as many nonzeros, anywhere",
-    "clustered_cover": "covering clustered: m/gcd(m, d) supports",
-    "clustered": "clustered: ⌊m/d⌋ supports, rows left out",
-    "pruned_retuned": "pruned from a dense SAE, retrained",
-}
 
 
 def controls(results: Results) -> list[Sheet]:
@@ -32,7 +21,7 @@ def controls(results: Results) -> list[Sheet]:
 
 def _controls(view: View) -> Sheet:
     title = "Support diversity: the same number of values on other supports"
-    supports = [name for name in view.supports() if not name.startswith("dose")]
+    supports = [name for name in view.supports() if not described(name).counts]
     looks = looks_for(view.index.supports)
     if len(supports) < 2:
         return Sheet(title, str(view), missing=["supports other than the expander"])
@@ -40,7 +29,7 @@ def _controls(view: View) -> Sheet:
     def style(support: str) -> dict[str, Any]:
         place = 0.018 * (supports.index(support) - len(supports) / 2)
         shift = 0.0 if support == "expander" else place
-        label = NAMES.get(support, support.replace("_", " "))
+        label = described(support).control or support.replace("_", " ")
         return {"label": label, "look": looks(support, "encoder"), "shift": shift}
 
     def lines_of(metric: str) -> list[Line]:
@@ -70,20 +59,9 @@ def _controls(view: View) -> Sheet:
     )
     panels = [own[0], differences(CE), own[1], differences(ERROR)]
     legend = [*keys(lines), level_key(DENSE, "dense, all n features"), *published_key(lines)]
-    missing = [NAMES[name] for name in NAMES if name not in supports]
+    absent = sorted(SUPPORTS.keys() - set(supports), key=support_order)
+    missing = [SUPPORTS[name].control for name in absent if SUPPORTS[name].control]
     return Sheet(title, str(view), panels, legend, seeds_note(estimates_of(lines)), missing)
-
-
-def distinct_supports(support: str, m: int, n: int, d: int) -> int | None:
-    """How many different supports the columns have; None for a family that is no step of the dose.
-
-    Those of clustered_cover begin at j·d mod m, and so at every multiple of gcd(m, d).
-    """
-    if support.startswith("dose") and support[4:].isdigit():
-        return int(support[4:])
-    if support == "clustered_cover":
-        return min(n, m // math.gcd(m, d))
-    return n if support in ("right_regular", "expander") else None
 
 
 def dose(results: Results) -> list[Sheet]:
@@ -93,12 +71,12 @@ def dose(results: Results) -> list[Sheet]:
 
 def _dose(view: View) -> Sheet:
     title = "The dose of support diversity: distinct supports among n columns"
-    doses = [name for name in view.supports() if name.startswith("dose")]
+    doses = [name for name in view.supports() if described(name).counts]
     if not doses:
         return Sheet(title, str(view), missing=["runs of the family dose{p}"])
 
     def over(metric: str, supports: list[str], d: int) -> dict[float, Estimate]:
-        counts = {name: distinct_supports(name, view.place.m, view.place.n, d) for name in supports}
+        counts = {name: described(name).distinct_supports(view.place.m, view.place.n, d) for name in supports}
         found = {name: view.estimate(metric, name, d) for name in supports}
         return {float(counts[name] or 0): estimate for name, estimate in found.items() if estimate}
 

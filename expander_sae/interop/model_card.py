@@ -10,6 +10,8 @@ import yaml
 from expander_sae.errors import UserError
 from expander_sae.evaluation.storage import storage
 from expander_sae.interop.fidelity import Fidelity
+from expander_sae.measurements.index import Index
+from expander_sae.measurements.tables import read_metrics
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.training.run_folder import WEIGHTS
 
@@ -132,61 +134,53 @@ def _storage(sae: SparseAutoencoder, folder: Path) -> str:
 
 
 def _measurements(path: Path, spec: dict[str, Any]) -> str:
-    from expander_sae.measurements.tables import read_metrics
-
-    rows = read_metrics(path)
-    names = [name for name in ("encoder", "omp") if name in set(rows["inference"])]
+    index = Index(read_metrics(path))
+    names = [name for name in ("encoder", "omp") if name in index.inferences]
     lines = [f"| metric | {' | '.join(names)} | meaning |", "|---|" + "---|" * (len(names) + 1)]
     for metric, meaning in _SHOWN.items():
-        found = rows[(rows["metric"] == metric) & rows["split"].isin(["test", "ce"])]
-        values = dict(zip(found["inference"], found["value"], strict=True))
-        if values:
-            cells = [f"{values[name]:.4g}" if name in values else "–" for name in names]
-            lines.append(f"| `{metric}` | {' | '.join(cells)} | {meaning} |")
+        # Of one run even what diverged is told.
+        found = [
+            [f"{value:.4g}" for cell in index.trained for value in index.values(cell, metric, name).values()]
+            for name in names
+        ]
+        if any(found):
+            lines.append(f"| `{metric}` | {' | '.join((*texts, '–')[0] for texts in found)} | {meaning} |")
     tested = "on held-out documents" + (f" of {spec['corpus']}" if "corpus" in spec else "")
     return f"## Measurements\n\nThis run, seed {spec.get('seed', '–')}, {tested}.\n\n" + "\n".join(lines)
 
 
 def _frontier(path: Path, spec: dict[str, Any]) -> str:
-    """Every setting of the study that differs in its dictionary only; seeds are averaged."""
-    from expander_sae.measurements.tables import read_metrics
-
+    """Every cell of the study that differs in its dictionary only."""
     missing = [key for key in _SAME if key not in spec]
     if missing:
         raise UserError(f"table: the weights do not say their {missing[0]}, expected those of a study's run")
-    rows = read_metrics(path)
-    for key in _SAME:
-        rows = rows[rows[key] == spec[key]]
-    setting = ["support", "encoder", "n", "d"]
-
-    def mean(metric: str, inference: str) -> dict[Any, tuple[float, int]]:
-        picked = rows[
-            (rows["metric"] == metric) & (rows["inference"] == inference) & (rows["split"] != "ce_train")
-        ]
-        grouped = picked.groupby(setting)["value"]
-        return {key: (float(part.mean()), len(part)) for key, part in grouped}
-
-    values, error = mean("decoder_values", "none"), mean("relative_error", "encoder")
-    recovered, pursued = mean("ce_recovered", "encoder"), mean("ce_recovered", "omp")
+    index = Index(read_metrics(path))
     lines = [
         "| dictionary | n | d | decoder values | rel. error | CE recovered | CE recovered, OMP | seeds |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    own = tuple(spec[key] for key in setting)
-
-    def cell(found: dict[Any, tuple[float, int]], key: Any) -> str:
-        return f"{found[key][0]:.3f}" if key in found else "–"
-
-    for key in sorted(values, key=lambda key: (values[key][0], str(key))):
-        name = f"{key[0]}-{key[1]}" if key != own else f"**{key[0]}-{key[1]} (this one)**"
+    cells = {
+        cell: stored
+        for cell in index.matching(**{key: spec[key] for key in _SAME})
+        if (stored := index.estimate(cell, "decoder_values", "none", "none"))
+    }
+    for cell in sorted(cells, key=lambda cell: (cells[cell].mean, cell)):
+        own = all(getattr(cell, key) == spec[key] for key in ("support", "encoder", "n", "d"))
+        name = f"{cell.support}-{cell.encoder}"
+        measured = (
+            index.estimate(cell, metric, inference)
+            for metric, inference in (
+                ("relative_error", "encoder"), ("ce_recovered", "encoder"), ("ce_recovered", "omp")
+            )
+        )  # fmt: skip
         lines.append(
-            f"| {name} | {key[2]:,} | {key[3]} | {values[key][0]:,.0f} | {cell(error, key)} | "
-            f"{cell(recovered, key)} | {cell(pursued, key)} | {values[key][1]} |"
+            f"| {f'**{name} (this one)**' if own else name} | {cell.n:,} | {cell.d} "
+            f"| {cells[cell].mean:,.0f} | "
+            + " | ".join(f"{estimate.mean:.3f}" if estimate else "–" for estimate in measured)
+            + f" | {len(cells[cell].values)} |"
         )
-    return (
-        "## Frontier\n\nThe study's other dictionaries on the same data, means over seeds.\n\n"
-        + "\n".join(lines)
-    )
+    told = "The study's other dictionaries on the same data, means over the seeds that did not diverge."
+    return f"## Frontier\n\n{told}\n\n" + "\n".join(lines)
 
 
 def _training(spec: dict[str, Any], about: dict[str, Any]) -> str:

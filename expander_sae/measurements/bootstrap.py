@@ -40,8 +40,9 @@ Statistic = Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray]
 class Bootstrapped:
     """A statistic with all weights 1, and its standard error.
 
-    standard_error: NaN where nothing can be resampled or a draw is not finite.
-    freedom: degrees of freedom of the interval.
+    Args:
+        standard_error: NaN where nothing can be resampled or a draw is not finite.
+        freedom: degrees of freedom of the interval.
     """
 
     value: float
@@ -73,9 +74,12 @@ def bootstrap(
 ) -> Bootstrapped:
     """The statistic and its standard error over documents and seeds.
 
-    documents: number of documents of each split; splits are resampled independently; empty for a
-    statistic that has only seeds. With one seed the error is that of the documents, given the runs.
-    The same (counts, draws, seed) always draw the same weights.
+    With one seed the error is that of the documents, given the runs. The same (counts, draws, seed) always
+    draw the same weights.
+
+    Args:
+        documents: number of documents of each split; splits are resampled independently; empty for a
+            statistic that has only seeds.
     """
     ones = {split: np.ones((1, count)) for split, count in documents.items()}
     every_seed = np.ones((1, seeds))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from expander_sae.errors import UserError
-from expander_sae.measurements.index import Cell, Index
+from expander_sae.measurements.index import Index
 from expander_sae.measurements.tables import RUN_COLUMNS
+from expander_sae.study.run import CELL_COLUMNS, Cell
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Tables:
         self._numbers = documents["document"].to_numpy()
         self._sums = documents["sum"].to_numpy(float)
         self._counts = documents["count"].to_numpy(float)
-        measured = [*Cell._fields, "seed", "inference", "split", "metric"]
+        measured = [*CELL_COLUMNS, "seed", "inference", "split", "metric"]
         groups: dict[Any, Any] = documents.groupby(measured, sort=False).indices
         self._rows = {(Cell(*key[:-4]), *key[-4:]): np.asarray(rows) for key, rows in groups.items()}
 
@@ -136,7 +137,7 @@ class Tables:
             UserError: `where` leaves a column open that the tables tell apart.
         """
         cells = self._index.matching(**request.where)
-        for column in Cell._fields:
+        for column in CELL_COLUMNS:
             found = {getattr(cell, column) for cell in cells}
             if len(found) > 1:
                 values = ", ".join(map(str, sorted(found)))
@@ -195,7 +196,7 @@ class Tables:
         derived = DERIVED.get(request.metric)
         if derived is None:
             return [(cell, seed, request.inference, request.split, request.metric)]
-        own = cell._replace(support="none", encoder="none", n=0, d=0, k=0, steps=0)
+        own = replace(cell, support="none", encoder="none", n=0, d=0, k=0, steps=0)
         mine = [(cell, seed, request.inference, request.split, name) for name in derived.run]
         return mine + [(own, 0, "none", request.split, name) for name in derived.model]
 

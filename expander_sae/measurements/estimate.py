@@ -30,7 +30,9 @@ def half_interval(values: Iterable[float]) -> float:
 class Estimate:
     """A metric of one cell: seed → finite value of each seed that did not diverge.
 
-    asked: seeds that were run. diverged: how many of them diverged and are in no mean.
+    Args:
+        asked: seeds that were run.
+        diverged: how many of them diverged and are in no mean.
     """
 
     values: Mapping[int, float] = field(default_factory=dict)

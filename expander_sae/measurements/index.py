@@ -5,28 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from expander_sae.measurements.estimate import Estimate
-
-
-class Cell(NamedTuple):
-    """What runs that differ in the seed alone share."""
-
-    model: str
-    corpus: str
-    layer: int
-    recipe: str
-    support: str
-    encoder: str
-    m: int
-    n: int
-    d: int
-    k: int
-    train_tokens: int
-    steps: int
+from expander_sae.study.run import CELL_COLUMNS, Cell
 
 
 def default_split(metric: str) -> str:
@@ -48,7 +32,7 @@ class Index:
         self._values: dict[tuple[Cell, str, str, str], dict[int, float]] = {}
         self._flagged: dict[tuple[Cell, str], set[int]] = {}
         self._measured: dict[Cell, set[int]] = {}
-        columns = [*Cell._fields, "seed", "inference", "split", "metric", "value"]
+        columns = [*CELL_COLUMNS, "seed", "inference", "split", "metric", "value"]
         for row in metrics[columns].itertuples(index=False, name=None):
             cell, (seed, inference, split, metric, value) = Cell(*row[:-5]), row[-5:]
             self.cells.setdefault(cell, set()).add(seed)
@@ -73,9 +57,11 @@ class Index:
             cell: seeds for cell, seeds in self.cells.items() if "none" not in (cell.support, cell.encoder)
         }
 
-    def values(self, cell: Cell, metric: str, inference: str, split: str) -> dict[int, float]:
+    def values(
+        self, cell: Cell, metric: str, inference: str = "encoder", split: str | None = None
+    ) -> dict[int, float]:
         """Seed → value of every run that has one, diverged or not."""
-        return self._values.get((cell, inference, split, metric), {})
+        return self._values.get((cell, inference, split or default_split(metric), metric), {})
 
     def diverged(self, cell: Cell, inference: str) -> set[int]:
         """The seeds that diverged under an inference or already under the encoder."""
@@ -94,7 +80,7 @@ class Index:
         A seed that diverged counts as asked for and diverged, whether its numbers are absurd or not finite,
         of which a table has no row.
         """
-        found = self.values(cell, metric, inference, split or default_split(metric))
+        found = self.values(cell, metric, inference, split)
         if not found:
             return Estimate()
         lost = self.diverged(cell, inference)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from expander_sae.measurements.estimate import Estimate, student
-from expander_sae.measurements.index import Cell
+from expander_sae.study.run import CELL_COLUMNS, Cell
 
 TOKENS = 200_000
 """Training tokens of the published runs, but those of the data-efficiency experiment."""
@@ -57,7 +57,7 @@ class Published:
         self._means: dict[tuple[Cell, str, str], PublishedMean] = {}
         for row in frame.to_dict("records"):
             if math.isfinite(row["mean"]):
-                columns: dict[str, Any] = {name: row.get(name) for name in Cell._fields}
+                columns: dict[str, Any] = {name: row.get(name) for name in CELL_COLUMNS}
                 cell = _told_apart(Cell(**columns))
                 mean = PublishedMean(float(row["mean"]), float(row.get("sd", math.nan)), int(row["seeds"]))
                 self._means.setdefault((cell, row["inference"], row["metric"]), mean)
@@ -69,10 +69,9 @@ class Published:
 
     def cells(self, cell: Cell, metric: str, inference: str) -> Iterator[tuple[Cell, PublishedMean]]:
         """What was published of dictionaries of the model, layer, m, k and training tokens of `cell`."""
-        wanted = _told_apart(cell)
+        wanted = _alike(_told_apart(cell))
         for (one, by, of), mean in self._means.items():
-            alike = one._replace(support=wanted.support, encoder=wanted.encoder, n=wanted.n, d=wanted.d)
-            if (by, of) == (inference, metric) and alike == wanted:
+            if (by, of) == (inference, metric) and _alike(one) == wanted:
                 yield one, mean
 
     def knows(self, model: str, layer: int) -> bool:
@@ -82,7 +81,11 @@ class Published:
 
 def _told_apart(cell: Cell) -> Cell:
     """By what published cells are told apart: corpus, recipe and steps are the paper's own."""
-    return cell._replace(model=_plain(cell.model), corpus="", recipe="", steps=0)
+    return replace(cell, model=_plain(cell.model), corpus="", recipe="", steps=0)
+
+
+def _alike(cell: Cell) -> tuple[str, int, int, int, int]:
+    return cell.model, cell.layer, cell.m, cell.k, cell.train_tokens
 
 
 def _plain(model: str) -> str:

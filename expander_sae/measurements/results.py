@@ -30,9 +30,13 @@ INFERENCES = ("encoder", "omp")
 class Results:
     """Tables, verdicts and published figures. What does not exist is empty.
 
-    metrics: metrics.parquet. published_figures, published_recovery: resources/*.csv. curves: curves.parquet,
-    run columns and those of training.csv. claims: records of claims.json. benchmarks: rows of
-    benchmarks/results/*.json. trials: (d, k) → synthetic trials on all masks together.
+    Args:
+        metrics: metrics.parquet.
+        published_figures, published_recovery: resources/*.csv.
+        curves: curves.parquet, run columns and those of training.csv.
+        claims: records of claims.json.
+        benchmarks: rows of benchmarks/results/*.json.
+        trials: (d, k) → synthetic trials on all masks together.
     """
 
     metrics: pd.DataFrame

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from expander_sae.masks.supports import support_order
 from expander_sae.measurements.estimate import Estimate
-from expander_sae.measurements.index import Cell, Index
+from expander_sae.measurements.index import Index
 from expander_sae.measurements.published import TOKENS, Published, PublishedMean
+from expander_sae.study.run import Cell
 
 
 class Place(NamedTuple):
@@ -182,17 +184,3 @@ def _main(index: Index, cells: list[Cell]) -> tuple[tuple[int, int], int]:
     cells = [cell for cell in cells if _budget(cell) == budget]
     ks = {cell.k for cell in cells}
     return budget, max(ks, key=lambda k: (runs(lambda cell: cell.k, k), k == 64, k))
-
-
-_ORDER = (
-    *["expander", "right_regular", "girth6", "min_overlap", "bernoulli"],
-    *["clustered_cover", "clustered", "pruned_retuned", "small_dense", "dense"],
-)
-
-
-def support_order(support: str) -> tuple[int, int, str]:
-    """Sort key of supports; doses by their number."""
-    if support in _ORDER:
-        return _ORDER.index(support), 0, support
-    number = support.removeprefix("dose")
-    return len(_ORDER), int(number) if number.isdigit() else 0, support

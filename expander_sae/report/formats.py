@@ -18,7 +18,13 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """name: in the CSV. label: in what people read. digits: after the point, for numbers and estimates."""
+    """A column of a table.
+
+    Args:
+        name: in the CSV.
+        label: in what people read.
+        digits: after the point, for numbers and estimates.
+    """
 
     name: str
     label: str
@@ -29,7 +35,9 @@ class Column:
 class Table:
     """Rows of values by column name: an `Estimate` (mean over seeds), a number, a text, or None.
 
-    caption: what a reader must know. notes: what was left out, and why.
+    Args:
+        caption: what a reader must know.
+        notes: what was left out, and why.
     """
 
     name: str

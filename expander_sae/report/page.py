@@ -49,8 +49,10 @@ def write_report(
 ) -> None:
     """Write the page.
 
-    figures: the folder of the drawn figures. frontier: the PNG of its first page, if drawn.
-    provenance: the content of provenance.json; empty where it was not recorded.
+    Args:
+        figures: the folder of the drawn figures.
+        frontier: the PNG of its first page, if drawn.
+        provenance: the content of provenance.json; empty where it was not recorded.
     """
     jinja2 = template_engine()
     environment = jinja2.Environment(
@@ -65,7 +67,7 @@ def write_report(
     text = environment.get_template(TEMPLATE).render(
         places=[str(view.place) for view in results.views],
         settings=settings,
-        counts=Counter(claim["verdict"] for claim in settings[0]["claims"]) if settings else Counter(),
+        counts=Counter(_first_verdicts(settings).values()),
         verdicts=list(VERDICTS),
         figures=_figures(results, Path(figures), frontier),
         tables=all_tables(results),
@@ -95,6 +97,11 @@ def _settings(results: Results) -> list[dict[str, Any]]:
         {"name": name, "claims": [_claim(record) for record in claims], "ran": decided(claims)}
         for name, claims in by_setting(results.claims).items()
     ]
+
+
+def _first_verdicts(settings: list[dict[str, Any]]) -> dict[str, str]:
+    """Claim → its verdict, each counted once: in the first setting that judges it."""
+    return {claim["id"]: claim["verdict"] for one in reversed(settings) for claim in one["claims"]}
 
 
 def _claim(record: dict[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from expander_sae.figures.cost import PARTS, dictionaries, dictionary_name
 from expander_sae.figures.decoding import METHODS, block_sizes, pursuit_cell
 from expander_sae.figures.fidelity import budget_cell, gain
 from expander_sae.figures.place_sheets import CE, ERROR
-from expander_sae.measurements.index import Cell
+from expander_sae.masks.supports import described
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
 from expander_sae.report.formats import Column, Table, write
 from expander_sae.report.published_comparison import published_table, synthetic_table
 from expander_sae.report.table_names import TABLES
+from expander_sae.study.run import Cell
 
 _SEEDS = (
     "Means over seeds ± half the 95 % interval over seeds, these documents given; a number without ± has one "
@@ -69,7 +70,7 @@ def headline(results: Results) -> Table:
         others = [
             cell
             for cell in view.matching(n=view.place.n, encoder="tied")
-            if cell.support not in ("expander", "dense") and not cell.support.startswith("dose")
+            if cell.support not in ("expander", "dense") and not described(cell.support).counts
         ]
         for cell in [*dictionaries(view), *sorted(others, key=lambda one: (one.support, one.d))]:
             values = cell.d * cell.n

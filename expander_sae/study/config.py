@@ -6,9 +6,10 @@ import copy
 import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import count
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +28,21 @@ SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.
 
 
 def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCHEMA) -> Config:
-    """A checked copy of a configuration with every default filled in.
+    """A checked copy of a configuration, a mapping or a YAML file, with every default filled in.
 
-    Args:
-        source: the mapping, or the path of a YAML file that holds it. Scalars that stand for a list
-            stay as they are; `Study` reads both.
+    Scalars that stand for a list stay as they are; `Study` reads both.
 
     Raises:
         UserError: one line for each mistake.
     """
     if isinstance(source, str | Path):
-        source = _read_yaml(Path(source))
+        source = read_yaml(Path(source), "no such configuration file")
     try:
         config = _plain(source, count(1))
     except RecursionError:
         raise UserError("config: found values nested without end, expected a few levels") from None
     try:
-        rules = filled(_parsed(Path(schema).read_text(encoding="utf-8")))
+        rules = filled(parsed(Path(schema).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(
             f"{schema}: no such file; a configuration is read in a checkout of the workflow, not by the "
@@ -51,29 +50,32 @@ def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCH
         ) from None
     if isinstance(config, dict):
         _inherit_presets(config)
-    errors = sorted(set(schema_errors(config, rules)), key=lambda error: error[0])
-    if errors:
-        raise UserError("\n".join(f"config: {text}" for _, text in errors))
+    _refuse(text for _, text in sorted(schema_errors(config, rules), key=itemgetter(0)))
     _completed(config, rules, rules)
-    found = list(dict.fromkeys(semantic_errors(config)))
-    if found:
-        raise UserError("\n".join(f"config: {text}" for text in found))
+    _refuse(semantic_errors(config))
     return config
 
 
-def _read_yaml(path: Path) -> Any:
+def _refuse(errors: Iterable[str]) -> None:
+    if found := dict.fromkeys(errors):
+        raise UserError("\n".join(f"config: {text}" for text in found))
+
+
+def read_yaml(path: Path, missing: str) -> Any:
+    """What a YAML file holds; `missing` is said of one that is not there."""
     import yaml
 
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such configuration file") from None
+        raise UserError(f"{path}: {missing}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates and numbers that are none
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
 
 
 @lru_cache(maxsize=2)
-def _parsed(schema: str) -> dict[str, Any]:
+def parsed(schema: str) -> dict[str, Any]:
+    """A schema from its text, which is parsed once."""
     import yaml
 
     return yaml.safe_load(schema)
@@ -91,20 +93,12 @@ def _plain(value: Any, counter: Iterator[int]) -> Any:
 
 
 def _inherit_presets(config: Config) -> None:
-    models = config.get("models")
-    for entry in models if isinstance(models, list) else []:
-        if isinstance(entry, dict):
-            _inherit(entry, presets.MODELS)
-    corpus = config.setdefault("corpus", {"name": "docstrings"})
-    if isinstance(corpus, dict):
-        _inherit(corpus, presets.CORPORA)
-
-
-def _inherit(entry: dict[str, Any], known: dict[str, dict[str, Any]]) -> None:
-    name = entry.get("name")
-    if isinstance(name, str):
-        for key, value in known.get(name, {}).items():
-            entry.setdefault(key, value)
+    models, corpus = config.get("models"), config.setdefault("corpus", {"name": "docstrings"})
+    listed = models if isinstance(models, list) else []
+    for entries, known in ((listed, presets.MODELS), ([corpus], presets.CORPORA)):
+        for entry in entries:
+            if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+                entry |= {**known.get(entry["name"], {}), **entry}
 
 
 def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
@@ -182,32 +176,23 @@ def _explain(error: Any) -> Iterator[tuple[str, str]]:
     match error.validator:
         case "additionalProperties":
             known = list(error.schema["properties"])
-            for key in found:
-                if key not in known:
-                    where = key_path([*path, str(key)])
-                    yield where, f"{where}: unknown key; {_nearest(str(key), known)}"
+            for key in (str(key) for key in found if key not in known):
+                where = key_path([*path, key])
+                meant = ", ".join(known) + _meant(key, known)
+                yield where, f"{where}: unknown key; expected one of {meant}"
         case "required":
-            for key in rule:
-                if key not in found:
-                    where = key_path([*path, key])
-                    yield where, f"{where}: missing"
+            for where in (key_path([*path, key]) for key in rule if key not in found):
+                yield where, f"{where}: missing"
         case "type":
-            names = [rule] if isinstance(rule, str) else list(rule)
-            yield here, prefix + " or ".join(_TYPE_WORDS[name] for name in names) + unit
+            yield here, prefix + " or ".join(_TYPE_WORDS[name] for name in _types(error.schema)) + unit
         case "enum":
             if not isinstance(found, list):  # a list is checked item by item
                 yield here, prefix + f"one of {', '.join(map(str, rule))}{_meant(found, rule)}"
-        case "minimum":
-            yield here, prefix + f"at least {rule}{unit}"
-        case "maximum":
-            yield here, prefix + f"at most {rule}{unit}"
-        case "exclusiveMinimum":
-            yield here, prefix + f"more than {rule}{unit}"
+        case "minimum" | "maximum" | "exclusiveMinimum":
+            yield here, f"{prefix}{_BOUNDS[error.validator]} {rule}{unit}"
         case "minItems" | "minLength":
-            yield (
-                here,
-                prefix + f"at least {rule} {'items' if error.validator == 'minItems' else 'character'}",
-            )
+            what = "items" if error.validator == "minItems" else "character"
+            yield here, f"{prefix}at least {rule} {what}"
         case "uniqueItems":
             yield here, prefix + "no item twice"
         case "pattern":
@@ -217,24 +202,14 @@ def _explain(error: Any) -> Iterator[tuple[str, str]]:
             yield here, prefix + f"{error.validator} {rule}"
 
 
-_TYPE_WORDS = {
-    "object": "a mapping of keys to values",
-    "array": "a list",
-    "string": "text",
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "null": "null",
-}
+_BOUNDS = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "more than"}
+_TYPE_WORDS = {"object": "a mapping of keys to values", "array": "a list", "string": "text", "null": "null"}
+_TYPE_WORDS |= {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
 
 
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    return f"expected one of {', '.join(known)}{_meant(key, known)}"
 
 
 def _meant(found: Any, known: list[Any]) -> str:

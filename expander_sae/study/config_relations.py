@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from operator import ge
 from typing import Any
 
 from expander_sae.masks.supports import support_of
@@ -53,15 +55,17 @@ def semantic_errors(config: Config) -> Iterator[str]:
 
 def _synthetic_errors(asked: dict[str, Any]) -> Iterator[str]:
     m, n = asked["m"], asked["n"]
-    for position, d in enumerate(as_list(asked["d"])):
-        if not -(-m // n) <= d <= m:
-            yield (
-                f"synthetic.d[{position}]: found {d}, expected {-(-m // n)} to m={m}, so that every row is "
-                "written"
-            )
-    for position, k in enumerate(as_list(asked["k"])):
-        if k > min(m, n):
-            yield f"synthetic.k[{position}]: found {k}, expected at most {min(m, n)} (m={m}, n={n})"
+    least, most = -(-m // n), min(m, n)
+    ds = f"{least} to m={m}, so that every row is written"
+    yield from _misfits("synthetic.d", as_list(asked["d"]), lambda d: least <= d <= m, ds)
+    ks = f"at most {most} (m={m}, n={n})"
+    yield from _misfits("synthetic.k", as_list(asked["k"]), lambda k: k <= most, ks)
+
+
+def _misfits(where: str, values: list[Any], fits: Callable[[Any], bool], expected: str) -> Iterator[str]:
+    for position, value in enumerate(values):
+        if not fits(value):
+            yield f"{where}[{position}]: found {value!r}, expected {expected}"
 
 
 def _twice(where: str, value: Any) -> Iterator[str]:
@@ -71,12 +75,9 @@ def _twice(where: str, value: Any) -> Iterator[str]:
 
 
 def _layer_errors(where: str, layers: list[int], model: dict[str, Any]) -> Iterator[str]:
-    for position, layer in enumerate(layers):
-        if layer >= model["depth"]:
-            yield (
-                f"{where}[{position}]: found {layer}, expected at most {model['depth'] - 1} "
-                f"(model {model['name']} has {model['depth']} layers, counted from 0)"
-            )
+    depth = model["depth"]
+    expected = f"at most {depth - 1} (model {model['name']} has {depth} layers, counted from 0)"
+    yield from _misfits(where, layers, lambda layer: layer < depth, expected)
 
 
 def _block_errors(
@@ -86,15 +87,8 @@ def _block_errors(
         yield f"{here}.d: missing, expected the nonzeros of a decoder column here or in grid.d"
     if block["n"] is None and block["expansion"] is None:
         yield f"{here}.n: missing, expected n or expansion here or in grid"
-    if (
-        origin["n"] == f"{here}.n"
-        and origin["expansion"] == f"{here}.expansion"
-        and None
-        not in (
-            block["n"],
-            block["expansion"],
-        )
-    ):
+    stated = all(origin[key] == f"{here}.{key}" and block[key] is not None for key in ("n", "expansion"))
+    if stated:
         yield f"{here}.expansion: found beside {here}.n, expected one of the two"
     sparse = [name for name in block["support"] if not support_of(name).full]
     others = [name for name in block["support"] if name != "dense"]
@@ -142,23 +136,19 @@ def _shape_errors(
     block: dict[str, Any], origin: dict[str, str], model: dict[str, Any], sparse: list[str]
 ) -> Iterator[str]:
     m, name = model["width"], model["name"]
-    size_key = origin["n"] if block["n"] is not None else origin["expansion"]
-    for position, ratio in enumerate(block["expansion"] or () if block["n"] is None else ()):
-        if abs(ratio * m - round(ratio * m)) > 1e-9 or round(ratio * m) < 2:
-            yield (
-                f"{size_key}[{position}]: found {ratio:g}, expected a multiple of the width {m} of model "
-                f"{name} that is a whole number, at least 2"
-            )
+    if block["n"] is None:
+        whole = f"a multiple of the width {m} of model {name} that is a whole number, at least 2"
+        yield from _misfits(
+            origin["expansion"],
+            block["expansion"],
+            lambda ratio: abs(ratio * m - round(ratio * m)) <= 1e-9 and round(ratio * m) >= 2,
+            whole,
+        )
     if sparse or block["match"]:
-        for position, d in enumerate(block["d"]):
-            if d > m:
-                yield (
-                    f"{origin['d']}[{position}]: found {d}, expected at most {m} (the width of model {name})"
-                )
+        width = f"at most {m} (the width of model {name})"
+        yield from _misfits(origin["d"], block["d"], lambda d: d <= m, width)
     for n in sizes(block, m):
-        for position, k in enumerate(block["k"]):
-            if k > n:
-                yield f"{origin['k']}[{position}]: found {k}, expected at most n={n} (model {name})"
+        yield from _misfits(origin["k"], block["k"], partial(ge, n), f"at most n={n} (model {name})")
         for kind in sparse:
             for position, d in enumerate(block["d"]):
                 if d * n < m:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 from expander_sae.stages import lineage
@@ -26,9 +25,9 @@ _DIGEST = re.compile(r"-[0-9a-f]{12}$")
 
 def row_name(run: Run) -> str:
     """Name of a run's rows."""
-    analysis = asdict(run.analysis) if run.analysis.analyses else None
+    analysis = run.analysis.json if run.analysis.analyses else None
     stages = [lineage("evaluation")] + ([] if analysis is None else [lineage("analysis")])
-    asked = digest([run.path, run.spec, asdict(run.evaluation), analysis, stages])[:12]
+    asked = digest([run.path, run.spec, run.evaluation.json, analysis, stages])[:12]
     return f"{folder_name(run.path)}-{asked}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, get_type_hints
+from typing import Any, Self, get_type_hints
 
 from expander_sae.masks.supports import support_of
 from expander_sae.study.json_objects import record
@@ -18,8 +18,22 @@ from expander_sae.study.recipes import Recipe
 RESULTS = "results"
 
 
+class _Settings:
+    """What a job is told of a run."""
+
+    @classmethod
+    def from_json(cls, settings: Any) -> Self:
+        """Those that a job's JSON holds; raises `UserError` on a malformed one."""
+        return record(cls, settings, cls.__name__.lower())
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The JSON object that the job is told, where tuples stand for lists."""
+        return dict(vars(self))
+
+
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(_Settings):
     """How well a run rebuilds: what is measured, and on how much; nothing unless something is named.
 
     Args:
@@ -34,14 +48,9 @@ class Evaluation:
     ce_sequences: int = 0
     train_cross_entropy: bool = False
 
-    @classmethod
-    def from_json(cls, settings: Any) -> Evaluation:
-        """What an evaluation job is told of a run; raises `UserError` on a malformed one."""
-        return record(cls, settings, "evaluation")
-
 
 @dataclass(frozen=True)
-class Analysis:
+class Analysis(_Settings):
     """What else is measured of a run; nothing unless an analysis is named.
 
     Args:
@@ -54,11 +63,6 @@ class Analysis:
     pursuits: tuple[str, ...] = ()
     pursuit_tokens: int = 0
     reference: str | None = None
-
-    @classmethod
-    def from_json(cls, settings: Any) -> Analysis:
-        """What an analysis job is told of a run; raises `UserError` on a malformed one."""
-        return record(cls, settings, "analysis")
 
 
 @dataclass(frozen=True, order=True)

@@ -147,7 +147,7 @@ class Study:
     def evaluations(self) -> dict[str, Task]:
         """Cell name → its evaluation: each pending run's folder and `Evaluation`."""
         specs = {
-            name: {run.path: asdict(run.evaluation) for run in job.runs} for name, job in self.cells.items()
+            name: {run.path: run.evaluation.json for run in job.runs} for name, job in self.cells.items()
         }
         return _tasks(specs, "evaluation")
 
@@ -155,7 +155,7 @@ class Study:
     def analyses(self) -> dict[str, Task]:
         """Cell name → its analysis, where some run is analysed: each such run's folder and `Analysis`."""
         specs = {
-            name: {run.path: asdict(run.analysis) for run in job.runs if run.analysis.analyses}
+            name: {run.path: run.analysis.json for run in job.runs if run.analysis.analyses}
             for name, job in self.cells.items()
         }
         return _tasks({name: spec for name, spec in specs.items() if spec}, "analysis")

@@ -37,8 +37,9 @@ WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.j
 class RunFiles:
     """A run to train, where to, and what from.
 
-    mask: its file, where a recipe generates the mask. parent: weights of the dense run that a run of
-    support `pruned_retuned` is pruned from.
+    Args:
+        mask: its file, where a recipe generates the mask.
+        parent: weights of the dense run that a run of support `pruned_retuned` is pruned from.
     """
 
     run: Run

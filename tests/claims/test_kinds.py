@@ -97,7 +97,7 @@ def test_weights_make_a_difference_of_differences():
 
 def test_levels_are_corrected_for_claims_and_comparisons():
     found = register(
-        {"each": {"layer": [1, 2, 3, 4]}, "where": {"layer": "$layer"}},
+        {"each": {"inference": ["encoder", "omp", "niht", "cosamp"]}},
         {"id": "b"},
         {"id": "c"},
         {"id": "d"},

@@ -277,8 +277,20 @@ def test_the_file_written_is_the_same_byte_for_byte(tmp_path):
 def test_nothing_measured_means_nothing_run():
     found = read_register(ROOT / "workflow" / "claims.yaml")
     records = judge(found, Tables(*World().frames()))
-    assert {record["setting"] for record in records} == {found.settings[0].name}
+    assert {record["setting"] for record in records} == {"smollm2", "synthetic", "smollm2-speed"}
     assert {record["verdict"] for record in records} == {"not run"}
+
+
+def test_a_part_is_judged_with_its_setting_and_in_one_correction():
+    settings = [{"name": "toy", "where": WHERE}, {"name": "timed", "where": WHERE | {"layer": 2}}]
+    settings += [{"name": "part", "part_of": "timed", "where": WHERE, "claims": ["claim"]}]
+    claims = [CLAIM, CLAIM | {"id": "b", "known_in": ["timed"]}]
+    parsed = parse_register({"settings": settings, "draws": 400, "claims": claims})
+    world = World().recovered(0.88).recovered(0.84, support="clustered_cover")
+    assert {one["setting"] for one in judge(parsed, Tables(*world.frames()))} == {"toy"}
+    found = judge(parsed, Tables(*world.recovered(0.88, layer=2).frames()))
+    assert [one["setting"] for one in found] == ["toy", "toy", "timed", "timed", "part"]
+    assert [one["level"] for one in found] == [0.975, 0.975, 0.95, 0.95, 0.95]
 
 
 def test_times_alone_do_not_make_a_setting():

@@ -6,9 +6,9 @@ import pytest
 from expander_sae.figures.fidelity import budget_cell, gain
 from expander_sae.figures.places import retention
 from expander_sae.figures.plots import short
-from expander_sae.figures.supports import distinct_supports
 from expander_sae.figures.verdicts import short_value, thresholds
 from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.masks.supports import described
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.results import Results
 from tests.figures import study
@@ -49,7 +49,7 @@ def test_retention_divides_by_the_dense_mean():
      ("bernoulli", None), ("dosed", None)],
 )  # fmt: skip
 def test_distinct_supports(support, expected):
-    assert distinct_supports(support, 576, 4608, 7) == expected
+    assert described(support).distinct_supports(576, 4608, 7) == expected
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_distinct_supports(support, expected):
 )
 def test_distinct_supports_are_those_of_the_mask(support, m, n, d):
     rows = MaskRecipe(support, m, n, d, 0).generate().rows
-    assert len(np.unique(np.sort(rows, axis=1), axis=0)) == distinct_supports(support, m, n, d)
+    assert len(np.unique(np.sort(rows, axis=1), axis=0)) == described(support).distinct_supports(m, n, d)
 
 
 def test_numbers_on_axes():

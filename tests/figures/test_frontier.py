@@ -11,11 +11,12 @@ from expander_sae.figures.catalogue import FRONTIER
 from expander_sae.figures.frontier_panel import compression, on_scale
 from expander_sae.figures.frontier_series import Point, Series
 from expander_sae.figures.layout import compose
-from expander_sae.figures.style import LOOKS, SMALL, house_style, looks_for, text_width, wrap
+from expander_sae.figures.style import SMALL, house_style, looks_for, text_width, wrap
 from expander_sae.figures.write import draw_frontier
+from expander_sae.masks.supports import SUPPORTS
 from expander_sae.measurements.estimate import Estimate
-from expander_sae.measurements.index import Cell
 from expander_sae.measurements.results import Results, read_results
+from expander_sae.study.run import Cell
 
 Table = Callable[..., pd.DataFrame]
 
@@ -188,7 +189,7 @@ def test_later_families_get_looks_of_their_own() -> None:
     look = looks_for(["expander", "none", "another", "dose64"])
     new = [look(role, "encoder") for role in ("dose64", "another")]
     assert new[0].marker != new[1].marker
-    assert {one.marker for one in new}.isdisjoint(one.marker for one in LOOKS.values())
+    assert {one.marker for one in new}.isdisjoint(known.look[1] for known in SUPPORTS.values() if known.look)
 
 
 def test_wrap_keeps_every_word_and_the_width() -> None:

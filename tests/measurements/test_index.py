@@ -5,7 +5,8 @@ import math
 import pandas as pd
 
 from expander_sae.measurements.estimate import Estimate
-from expander_sae.measurements.index import Cell, Index
+from expander_sae.measurements.index import Index
+from expander_sae.study.run import Cell
 from tests.figures import study
 
 FRAME = study.study(later=False)

@@ -20,7 +20,7 @@ from expander_sae.study.kept_tables import (
     superseded,
 )
 from expander_sae.study.study import Study, load_config
-from tests.evaluation.test_tables import documents, metrics, run
+from tests.measurements.test_tables import documents, metrics, run
 from tests.study.configs import config
 
 

@@ -14,10 +14,12 @@ from typing import Any
 
 import job
 
+from expander_sae.errors import UserError
+
 
 def main(spec: dict[str, Any], count: int, parts: list[Path], out: Path, other: Path | None = None) -> bool:
     if spec.get("refuse"):
-        raise job.UserError("spec: found refuse, expected none")
+        raise UserError("spec: found refuse, expected none")
     out.write_text(repr([spec, count, [part.name for part in parts], other]))
     return count > 0
 

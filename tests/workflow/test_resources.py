@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from tests.workflow.planning import ROOT, snakemake
 from tests.workflow.test_plan import CONFIG
@@ -83,7 +82,7 @@ def test_a_job_that_asked_for_no_gpu_uses_none(monkeypatch, gpus, device):
     monkeypatch.syspath_prepend(str(ROOT / "workflow/scripts"))
     job = importlib.import_module("job")
     monkeypatch.setattr(job.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(job, "resolve_device", lambda asked, key: "cuda")
     monkeypatch.setenv("EXPANDER_SAE_DEVICE", "auto")
     monkeypatch.setenv("EXPANDER_SAE_GPUS", gpus)
     assert job.device() == device

@@ -38,8 +38,9 @@ def write_claims(
 ) -> None:
     """Judge the claims of a file by metrics.parquet and documents.parquet, and write claims.json.
 
-    speed: speed.parquet, rows of METRICS, which is not part of metrics.parquet since times differ from
-    run to run; left out where it does not exist.
+    Args:
+        speed: speed.parquet, rows of METRICS, which is not part of metrics.parquet since times differ from
+            run to run; left out where it does not exist.
     """
     claims = read_register(register)
     times = tables.read_metrics(speed) if speed is not None and speed.exists() else None

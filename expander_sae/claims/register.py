@@ -23,11 +23,14 @@ SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "claims.
 class Claim:
     """A claim as it stands in the file.
 
-    every: whether all of its comparisons must hold, or one. point: a number is compared as it stands, without
-    an interval, and needs no seeds. lower_bound: the metric is a lower bound of what the claim says is
-    small, so that it can refute the claim and not prove it. known_in: names of settings whose rows had been
-    read when the claim was written; it tests nothing there. plans: its comparisons, by name of each setting
-    that judges it.
+    Args:
+        every: whether all of its comparisons must hold, or one.
+        point: a number is compared as it stands, without an interval, and needs no seeds.
+        lower_bound: the metric is a lower bound of what the claim says is small, so that it can refute the
+            claim and not prove it.
+        known_in: names of settings whose rows had been read when the claim was written; it tests nothing
+            there.
+        plans: its comparisons, by name of each setting that judges it.
     """
 
     id: str

@@ -19,9 +19,12 @@ COLUMNS = tuple(column for column in RUN_COLUMNS if column != "seed")
 class Setting:
     """Where claims are judged.
 
-    where: values of run columns, for every cell. values: what claims call $name.
-    claims: ids of those that are judged here, None for all; all_but: ids of those that are not.
-    part_of: the setting with which this one is judged and corrected: its claims need no trained run.
+    Args:
+        where: values of run columns, for every cell.
+        values: what claims call $name.
+        claims: ids of those that are judged here, None for all.
+        all_but: ids of those that are not.
+        part_of: the setting with which this one is judged and corrected: its claims need no trained run.
     """
 
     name: str
@@ -35,7 +38,9 @@ class Setting:
     def of(cls, entry: dict[str, Any], wholes: Mapping[str, Setting], key: str) -> Setting:
         """The setting of an entry of the file, whose key is `key`.
 
-        wholes: those before it that can have parts; a part has its where and values, if it gives no others.
+        Args:
+            wholes: those before it that can have parts; a part has its where and values, if it gives no
+                others.
         """
         if "claims" in entry and "all_but" in entry:
             raise UserError(f"{key}: found both claims and all_but, expected one of them")

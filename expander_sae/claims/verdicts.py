@@ -90,8 +90,9 @@ class Spread:
 class Numbers:
     """What was measured; nothing of it where a cell is missing.
 
-    interval, interval_family: at `Case.level` and `Case.level_family`. interval_deciding: the one of the two
-    that gave the verdict; `interval` where neither did.
+    Args:
+        interval, interval_family: at `Case.level` and `Case.level_family`.
+        interval_deciding: the one of the two that gave the verdict; `interval` where neither did.
     """
 
     estimate: float = math.nan

@@ -51,7 +51,8 @@ class MaskRecipe:
     def generate(self, purpose: str = "mask") -> Mask:
         """Build the mask. O(d·n) memory.
 
-        purpose: another one gives an independent mask of the same recipe, such as ``encoder_mask``.
+        Args:
+            purpose: another one gives an independent mask of the same recipe, such as ``encoder_mask``.
 
         Raises:
             UserError: unknown family, or a shape that the family cannot have.
@@ -71,8 +72,9 @@ class MaskRecipe:
 class Mask:
     """Rows of each column.
 
-    rows: int32 [n, w], ascending in each column; places beyond a column's degree hold 0.
-    degrees: int32 [n], at most w; all equal to d but for irregular families.
+    Args:
+        rows: int32 [n, w], ascending in each column; places beyond a column's degree hold 0.
+        degrees: int32 [n], at most w; all equal to d but for irregular families.
 
     Raises:
         UserError: other shapes, a row outside 0 to m − 1, or a column that is not strictly ascending.
@@ -177,9 +179,10 @@ def regenerate(
 ) -> Mask:
     """Generate a mask and check it against the checksum that `origin` recorded.
 
-    stored: m, n and number of decoder values of the tensors beside the recipe. A recipe of another size
-        is then refused before anything is generated, since a mask costs O(d·n) memory whatever a file
-        of a few bytes claims.
+    Args:
+        stored: m, n and number of decoder values of the tensors beside the recipe. A recipe of another size
+            is then refused before anything is generated, since a mask costs O(d·n) memory whatever a file of
+            a few bytes claims.
 
     Raises:
         UserError: the recipe is malformed, of another size, or the checksum differs.

@@ -207,7 +207,10 @@ class SparseAutoencoder(nn.Module):
         """(ĥ [B, m], code); ĥ is differentiable in every parameter.
 
         The selection needs no gradient, and its k kept pre-activations are what the gradient
-        starts from: it costs O(B·k·w), not O(B·n·w). Raises `UserError` for another shape.
+        starts from: it costs O(B·k·w), not O(B·n·w).
+
+        Raises:
+            UserError: another shape.
         """
         self._check_rows(activations)
         if self.free is None:

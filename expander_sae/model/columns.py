@@ -58,7 +58,8 @@ class Columns(nn.Module, ABC):
     def aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> Tensor:
         """Turn column features[i] to residual[drawn[i]], as far as its support allows; residual [B, m].
 
-        Returns bool [S]: which could be turned. A column whose sample vanishes on its support stays.
+        Returns:
+            bool [S], which could be turned. A column whose sample vanishes on its support stays.
         """
 
     def encoder(self, name: str) -> Columns | None:
@@ -97,7 +98,11 @@ class Columns(nn.Module, ABC):
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take over `tensors`. Raises `KeyError`, `ValueError` or `RuntimeError` where they do not fit."""
+        """Take over `tensors`.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: they do not fit.
+        """
         for name, parameter in self.named_parameters():
             if parameter.shape != tensors[name].shape:
                 raise ValueError(f"{name} has shape {list(tensors[name].shape)}")

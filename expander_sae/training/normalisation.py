@@ -87,7 +87,9 @@ def normalisation(pool: Activations, tokens: int, recipe: Recipe) -> Normalisati
 class KeptTokens:
     """The kept tokens of activations [N, m] in units of training, a batch at a time.
 
-    activations: of any floating dtype and device, left where they are. device, dtype: of the batches.
+    Args:
+        activations: of any floating dtype and device, left where they are.
+        device, dtype: of the batches.
     """
 
     activations: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -73,7 +74,7 @@ def write(autoencoder: Stored, path: Path, about: dict[str, Any]) -> None:
     save_tensors(tensors, path, header)
 
 
-def read(kind: type[A], path: str | Path, backend: str) -> A:
+def read(kind: Callable[..., A], path: str | Path, backend: str) -> A:
     """The autoencoder of a file; see `SparseAutoencoder.load`."""
     tensors, header = load_tensors(path)
     if header.get("format") != FORMAT:

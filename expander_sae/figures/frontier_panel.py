@@ -25,9 +25,12 @@ _LEAST_SPAN = 0.06
 class FrontierPanel:
     """Draws all series of one metric and sets both axes.
 
-    row: the series of both panels of the row, ours first, so that the panels are laid out alike.
     Series of the same stored size are set side by side by a fixed number of points on paper, and
     the seeds of a cell right beside their mean; the data are not changed.
+
+    Args:
+        row: ours of both panels of the row, so that the panels are laid out alike.
+        limits: of the x axis, shared by the panels of the row.
     """
 
     place: Place

@@ -27,7 +27,8 @@ class Point:
 class Series:
     """Points of one role, encoder and inference, by stored size.
 
-    role: the support, or ``small_dense`` for a dense dictionary of fewer features than the view's.
+    Args:
+        role: the support, or ``small_dense`` for a dense dictionary of fewer features than the view's.
     """
 
     role: str

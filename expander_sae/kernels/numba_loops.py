@@ -161,22 +161,17 @@ def correlate_topk(values, rows, residual, bias, index, value, scores, start, st
     a list that is full is cut to its k best, which raises the threshold.
     """
     batch, m = residual.shape
+    kind = residual.dtype
     n, k, chunk = rows.shape[0], index.shape[1], min(scores.shape[0], rows.shape[0])
-    size = max(1, chunk // (_BLOCKS_PER_K * k))
+    size, room = max(1, chunk // (_BLOCKS_PER_K * k)), 3 * k + 64
     blocks = (chunk + size - 1) // size
-    room = 3 * k + 64
-    panel = np.empty((m, LANES), residual.dtype)
-    maxima = np.empty((blocks, LANES), residual.dtype)
-    work = np.empty(max(blocks, room), residual.dtype)
-    threshold = np.empty(LANES, residual.dtype)
-    bounds = np.empty((3, LANES), residual.dtype)
-    reached = np.empty(LANES, np.int32)
-    kept = np.empty((LANES, room), residual.dtype)
-    names = np.empty((LANES, room), np.int64)
-    count = np.empty(LANES, np.int64)
+    panel, maxima = np.empty((m, LANES), kind), np.empty((blocks, LANES), kind)
+    work, threshold = np.empty(max(blocks, room), kind), np.empty(LANES, kind)
+    bounds = np.empty((3, LANES), kind)
+    reached, count = np.empty(LANES, np.int32), np.empty(LANES, np.int64)
+    kept, names = np.empty((LANES, room), kind), np.empty((LANES, room), np.int64)
     for tile in range(start, stop):
-        first = tile * LANES
-        present = min(LANES, batch - first)
+        first, present = tile * LANES, min(LANES, batch - tile * LANES)
         load_panel(residual, first, panel)
         count[:] = 0
         for base in range(0, n, chunk):

@@ -107,85 +107,99 @@ def _subtract(values, rows, held, index, part, lane, panel, written):
 
 
 @_compiled
+def _choose(values, rows, panel, absolute, limit, tried, best, chosen, going):
+    """Each going lane's best column that it has not tried, or the lane stops. limit: one of each sample."""
+    for lane in range(limit.size):
+        if going[lane]:
+            bit = np.uint64(1) << np.uint64(lane)
+            if best[lane] > limit[lane] and tried[chosen[lane]] & bit != 0:
+                best[lane], chosen[lane] = _best_untried(values, rows, panel, lane, absolute, tried, bit)
+            going[lane] = best[lane] > limit[lane]
+            if going[lane]:
+                tried[chosen[lane]] |= bit
+
+
+@_compiled
+def _independent(
+    values, rows, panel, absolute, limit, dependence, tried, held, index, lane, best, chosen, going,
+    inverse, overlap, row, pivot, written,
+):  # fmt: skip
+    """Leave out columns that depend on those held, until one does not or the lane stops."""
+    bit = np.uint64(1) << np.uint64(lane)
+    while going[lane] and not pivot[lane] > dependence:
+        best[lane], chosen[lane] = _best_untried(values, rows, panel, lane, absolute, tried, bit)
+        going[lane] = best[lane] > limit[lane]
+        if going[lane]:
+            tried[chosen[lane]] |= bit
+            _overlaps(values, rows, chosen[lane], held, index, lane, written, overlap)
+            _new_row(inverse, overlap, held, lane, row, pivot)
+
+
+@_compiled
+def _refit(values, rows, panel, held, chosen, going, inverse, row, pivot, step, coefficient):
+    """Add the chosen columns to the factors and move every coefficient: row becomes what is added."""
+    for lane in range(LANES):
+        step[lane] = 0
+        row[held, lane] = 1
+        if going[lane]:
+            j = np.int64(chosen[lane])
+            slope = values.dtype.type(0)
+            for t in range(rows.shape[1]):
+                slope += values[j, t] * panel[rows[j, t], lane]
+            pivot[lane] = 1 / np.sqrt(pivot[lane])
+            step[lane] = slope * pivot[lane]
+        else:
+            pivot[lane] = 0
+    for c in range(held + 1):
+        for lane in range(LANES):
+            scaled = row[c, lane] * pivot[lane]
+            inverse[held, c, lane] = scaled
+            row[c, lane] = step[lane] * scaled
+            coefficient[c, lane] += row[c, lane]
+
+
+@_compiled
 def omp(values, rows, target, limit, absolute, dependence, index, value, start, stop):
     """Tiles [start, stop) of 64 samples. values: unit columns; index -1 and value 0 in advance."""
-    batch, m = target.shape
-    n, k, w = rows.shape[0], index.shape[1], rows.shape[1]
-    kind = target.dtype
-    panel = np.empty((m, LANES), kind)
-    best = np.empty(LANES, kind)
-    chosen = np.empty(LANES, np.int32)
-    inverse = np.empty((k, k, LANES), kind)
-    overlap = np.empty((k, LANES), kind)
-    row = np.empty((k, LANES), kind)
-    coefficient = np.empty((k, LANES), kind)
+    m, n, k, kind = target.shape[1], rows.shape[0], index.shape[1], target.dtype
+    panel, inverse = np.empty((m, LANES), kind), np.empty((k, k, LANES), kind)
+    # Apart and not pieces of one array, so that the compiler knows that they do not overlap.
+    overlap, row = np.empty((k, LANES), kind), np.empty((k, LANES), kind)
+    coefficient, best = np.empty((k, LANES), kind), np.empty(LANES, kind)
     u, pivot, step = np.empty(LANES, kind), np.empty(LANES, kind), np.empty(LANES, kind)
-    written = np.zeros(m, kind)
-    tried = np.empty(n, np.uint64)
-    going = np.empty(LANES, np.bool_)
+    written, tried = np.zeros(m, kind), np.empty(n, np.uint64)
+    chosen, going = np.empty(LANES, np.int32), np.empty(LANES, np.bool_)
     for tile in range(start, stop):
-        first = tile * LANES
-        present = min(LANES, batch - first)
+        first, last = tile * LANES, min((tile + 1) * LANES, target.shape[0])
+        bound, codes = limit[first:last], index[first:last]
         load_panel(target, first, panel)
         tried[:] = 0
         coefficient[:] = 0
         overlap[:] = 0
         going[:] = False
-        going[:present] = True
+        going[: last - first] = True
         for held in range(k):
             if not going.any():
                 break
             best_columns(values, rows, panel, absolute, best, chosen)
-            for lane in range(present):
+            _choose(values, rows, panel, absolute, bound, tried, best, chosen, going)
+            for lane in range(last - first):
                 if going[lane]:
-                    bit = np.uint64(1) << np.uint64(lane)
-                    if best[lane] > limit[first + lane] and tried[chosen[lane]] & bit != 0:
-                        best[lane], chosen[lane] = _best_untried(
-                            values, rows, panel, lane, absolute, tried, bit
-                        )
-                    going[lane] = best[lane] > limit[first + lane]
-                    if going[lane]:
-                        _overlaps(
-                            values, rows, chosen[lane], held, index[first + lane], lane, written, overlap
-                        )
+                    _overlaps(values, rows, chosen[lane], held, codes[lane], lane, written, overlap)
             _new_rows(inverse, overlap, held, u, row, pivot)
-            for lane in range(LANES):
-                step[lane] = 0
-                if lane < present and going[lane]:
-                    b = first + lane
-                    bit = np.uint64(1) << np.uint64(lane)
-                    tried[chosen[lane]] |= bit
-                    while going[lane] and not pivot[lane] > dependence:
-                        best[lane], chosen[lane] = _best_untried(
-                            values, rows, panel, lane, absolute, tried, bit
-                        )
-                        going[lane] = best[lane] > limit[b]
-                        if going[lane]:
-                            tried[chosen[lane]] |= bit
-                            _overlaps(values, rows, chosen[lane], held, index[b], lane, written, overlap)
-                            _new_row(inverse, overlap, held, lane, row, pivot)
+            for lane in range(last - first):
+                if going[lane] and not pivot[lane] > dependence:
+                    _independent(
+                        values, rows, panel, absolute, bound, dependence, tried, held, codes[lane], lane,
+                        best, chosen, going, inverse, overlap, row, pivot, written,
+                    )  # fmt: skip
                 if going[lane]:
-                    j = np.int64(chosen[lane])
-                    index[first + lane, held] = j
-                    slope = values.dtype.type(0)
-                    for t in range(w):
-                        slope += values[j, t] * panel[rows[j, t], lane]
-                    pivot[lane] = 1 / np.sqrt(pivot[lane])
-                    step[lane] = slope * pivot[lane]
-                else:
-                    pivot[lane] = 0
-            for lane in range(LANES):
-                row[held, lane] = 1
-            for c in range(held + 1):
-                for lane in range(LANES):
-                    scaled = row[c, lane] * pivot[lane]
-                    inverse[held, c, lane] = scaled
-                    row[c, lane] = step[lane] * scaled
-                    coefficient[c, lane] += row[c, lane]
-            for lane in range(present):
+                    codes[lane, held] = chosen[lane]
+            _refit(values, rows, panel, held, chosen, going, inverse, row, pivot, step, coefficient)
+            for lane in range(last - first):
                 if going[lane]:
-                    _subtract(values, rows, held + 1, index[first + lane], row, lane, panel, written)
-        for lane in range(present):
+                    _subtract(values, rows, held + 1, codes[lane], row, lane, panel, written)
+        for lane in range(last - first):
             for c in range(k):
-                if index[first + lane, c] >= 0:
+                if codes[lane, c] >= 0:
                     value[first + lane, c] = coefficient[c, lane]

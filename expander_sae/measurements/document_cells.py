@@ -25,7 +25,9 @@ from expander_sae.study.run import CELL_COLUMNS, Cell
 class Derived:
     """A metric that is no mean of one row's sums.
 
-    run, model: the metrics of the run and of the model itself whose document means `combine` takes.
+    Args:
+        run: the metrics of the run whose document means `combine` takes.
+        model: those of the model itself, which it takes after them.
     """
 
     run: tuple[str, ...]
@@ -53,8 +55,10 @@ DERIVED: dict[str, Derived] = {
 class Request:
     """What a claim asks of the tables.
 
-    where: values of run columns, without `seed`. key: where it stands in claims.yaml.
-    setting: those of `where` that go without saying.
+    Args:
+        key: where it stands in claims.yaml.
+        where: values of run columns, without `seed`.
+        setting: those of `where` that go without saying.
     """
 
     key: str
@@ -73,8 +77,9 @@ class Request:
 class Measured:
     """One cell's metric for some seeds.
 
-    parts: document sums and counts float64[D, S] of each part. fixed: float64[S] instead, for a
-    metric that has no documents.
+    Args:
+        parts: document sums and counts float64[D, S] of each part.
+        fixed: float64[S] instead, for a metric that has no documents.
     """
 
     split: str
@@ -95,10 +100,11 @@ class Measured:
 class Comparable:
     """Several cells on the same seeds and, split by split, on the same documents.
 
-    missing: what the tables lack, in words; where there is any, `cells` is empty.
-    diverged: seeds with a run in any cell that diverged under the cell's inference. left_out: seeds that
-    not every cell has.
-    dropped: documents that not every run was measured on.
+    Args:
+        missing: what the tables lack, in words; where there is any, `cells` is empty.
+        diverged: seeds with a run in any cell that diverged under the cell's inference.
+        left_out: seeds that not every cell has.
+        dropped: documents that not every run was measured on.
     """
 
     cells: tuple[Measured, ...] = ()
@@ -114,13 +120,16 @@ _Series = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Tables:
-    """Look-ups in metrics.parquet and documents.parquet."""
+    """Look-ups in metrics.parquet and documents.parquet.
+
+    Args:
+        times: rows of speed.parquet. They are looked up like others, but their runs need not have been
+            made: `measured_runs` are those of `metrics` alone.
+    """
 
     def __init__(
         self, metrics: pd.DataFrame, documents: pd.DataFrame, times: pd.DataFrame | None = None
     ) -> None:
-        """times: rows of speed.parquet. They are looked up like others, but their runs need not have been
-        made: `measured_runs` are those of `metrics` alone."""
         self.measured_runs = metrics[list(RUN_COLUMNS)].drop_duplicates().reset_index(drop=True)
         self._index = Index(metrics if times is None else pd.concat([metrics, times], ignore_index=True))
         self._numbers = documents["document"].to_numpy()

@@ -27,7 +27,8 @@ COLUMNS = (
 class PublishedMean:
     """A published mean over `seeds`; false where nothing was published.
 
-    sd: the population's; NaN where it was not published.
+    Args:
+        sd: the population's; NaN where it was not published.
     """
 
     mean: float = math.nan

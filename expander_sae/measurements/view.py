@@ -6,6 +6,7 @@ tokens and steps with most sparse runs, its main k the one with most runs there.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -176,11 +177,15 @@ def _by_place(index: Index) -> dict[Place, list[Cell]]:
 
 def _main(index: Index, cells: list[Cell]) -> tuple[tuple[int, int], int]:
     """The main budget and k of a place's sparse cells."""
+    budgets = _runs(index, cells, _budget)
+    budget = max(budgets, key=lambda one: (budgets[one], one))
+    ks = _runs(index, [cell for cell in cells if _budget(cell) == budget], lambda cell: cell.k)
+    return budget, max(ks, key=lambda k: (ks[k], k == 64, k))
 
-    def runs(column: Callable[[Cell], Any], value: Any) -> int:
-        return sum(len(index.trained[cell]) for cell in cells if column(cell) == value)
 
-    budget = max({_budget(cell) for cell in cells}, key=lambda one: (runs(_budget, one), one))
-    cells = [cell for cell in cells if _budget(cell) == budget]
-    ks = {cell.k for cell in cells}
-    return budget, max(ks, key=lambda k: (runs(lambda cell: cell.k, k), k == 64, k))
+def _runs(index: Index, cells: list[Cell], of: Callable[[Cell], Any]) -> Counter[Any]:
+    """How many runs each value has."""
+    counts: Counter[Any] = Counter()
+    for cell in cells:
+        counts[of(cell)] += len(index.trained[cell])
+    return counts

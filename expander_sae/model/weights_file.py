@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,10 +17,31 @@ from expander_sae.model.dense import check_size
 from expander_sae.storage.files import canonical_json
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 
-if TYPE_CHECKING:
-    from expander_sae.model.autoencoder import SparseAutoencoder
-
 FORMAT = "expander-sae/1"
+
+
+class Stored(Protocol):
+    """What a file holds of an autoencoder."""
+
+    m: int
+    n: int
+    k: int
+    encoder_kind: str
+    about: dict[str, Any]
+
+    @property
+    def b_enc(self) -> Tensor: ...
+    @property
+    def b_dec(self) -> Tensor: ...
+    @property
+    def decoder(self) -> Columns: ...
+    @property
+    def free(self) -> Columns | None: ...
+    @property
+    def encoder_mask(self) -> Mask | None: ...
+
+
+A = TypeVar("A", bound=Stored)
 
 
 def of_encoder(name: str) -> str:
@@ -27,7 +49,7 @@ def of_encoder(name: str) -> str:
     return "encoder" if name == "values" else f"encoder_{name}"
 
 
-def write(autoencoder: SparseAutoencoder, path: Path, about: dict[str, Any]) -> None:
+def write(autoencoder: Stored, path: Path, about: dict[str, Any]) -> None:
     """Write tensors and header; see `SparseAutoencoder.save`."""
     if path.is_dir():
         raise UserError(f"{path}: a folder, expected the name of a file to write")
@@ -52,7 +74,7 @@ def write(autoencoder: SparseAutoencoder, path: Path, about: dict[str, Any]) -> 
     save_tensors(tensors, path, header)
 
 
-def read(kind: type[SparseAutoencoder], path: str | Path, backend: str) -> SparseAutoencoder:
+def read(kind: Callable[..., A], path: str | Path, backend: str) -> A:
     """The autoencoder of a file; see `SparseAutoencoder.load`."""
     tensors, header = load_tensors(path)
     if header.get("format") != FORMAT:
@@ -71,7 +93,7 @@ def read(kind: type[SparseAutoencoder], path: str | Path, backend: str) -> Spars
 
 
 @torch.no_grad()
-def _restore(loaded: SparseAutoencoder, tensors: dict[str, Tensor]) -> None:
+def _restore(loaded: Stored, tensors: dict[str, Tensor]) -> None:
     loaded.decoder.restore(tensors)
     if loaded.free is not None:
         names = {of_encoder(name): name for name, _ in loaded.free.named_parameters()}
@@ -104,7 +126,7 @@ def _recorded_support(
     return kind.recorded(record, tensors, origin)
 
 
-def _verify_encoder(loaded: SparseAutoencoder, record: dict[str, Any] | None, path: str | Path) -> None:
+def _verify_encoder(loaded: Stored, record: dict[str, Any] | None, path: str | Path) -> None:
     mask = loaded.encoder_mask
     if record is not None and mask is not None and mask.sha256 != record["sha256"]:
         raise UserError(

@@ -77,23 +77,23 @@ def test_every_claim_figure_and_table_is_there(text):
     assert "d=7: too few features" in text and "1,234 s" in text
 
 
-def test_the_same_sources_give_the_same_bytes(sources, page, tmp_path):
+def test_the_same_sources_give_the_same_bytes(results, page, tmp_path):
     folder = page.parent / "figures"
-    write_report(sources, folder, folder / "controls.png", PROVENANCE, tmp_path / "again.html")
+    write_report(results, folder, folder / "controls.png", PROVENANCE, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
 
 
-def test_without_provenance_it_says_so(sources, page, tmp_path):
-    write_report(sources, page.parent / "figures", None, {}, tmp_path / "bare.html")
+def test_without_provenance_it_says_so(results, page, tmp_path):
+    write_report(results, page.parent / "figures", None, {}, tmp_path / "bare.html")
     assert (tmp_path / "bare.html").read_text().count("Not recorded beside these tables.") == 2
 
 
-def test_a_missing_or_broken_figure_is_named(sources, tmp_path):
+def test_a_missing_or_broken_figure_is_named(results, tmp_path):
     with pytest.raises(UserError, match=r"claims\.png: no such figure"):
-        write_report(sources, tmp_path, None, {}, tmp_path / "report.html")
+        write_report(results, tmp_path, None, {}, tmp_path / "report.html")
     (tmp_path / "claims.png").write_text("no picture")
     with pytest.raises(UserError, match=r"claims\.png: not a PNG"):
-        write_report(sources, tmp_path, None, {}, tmp_path / "report.html")
+        write_report(results, tmp_path, None, {}, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
 

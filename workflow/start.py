@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configfile", type=Path, default=Path("config.yaml"))
     parser.add_argument("--cores", default="all", help="on this machine: a number, or all")
@@ -57,7 +56,6 @@ def main() -> None:
 
 
 def unlock(start: list[str]) -> None:
-    """Let Snakemake remove its lock."""
     done = subprocess.run([*start, "--unlock"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise UserError(f"the folder's lock cannot be removed\n{done.stderr.strip()}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from expander_sae.claims.kinds import KINDS, Combine
@@ -50,11 +50,8 @@ class _Scope:
 def plan(entry: dict[str, Any], setting: Setting, key: str) -> tuple[Planned, ...]:
     """The comparisons of the claim `entry`, whose key in the file is `key`, in a setting."""
     each = _Scope(setting.name, setting.values).resolve(entry.get("each"), f"{key}.each")
-    return tuple(
-        planned
-        for repetition in _repetitions(each, f"{key}.each")
-        for planned in _plan_one(entry, setting, repetition, key)
-    )
+    repetitions = _repetitions(each, f"{key}.each")
+    return tuple(chain.from_iterable(_plan_one(entry, setting, values, key) for values in repetitions))
 
 
 def _repetitions(each: Any, key: str) -> list[dict[str, Any]]:
@@ -75,19 +72,14 @@ def _plan_one(entry: dict[str, Any], setting: Setting, repetition: dict[str, Any
     options = {name: scope.resolve(entry[name], f"{key}.{name}") for name in kind.options if name in entry}
     # A list is what the comparison is made of, and is told by its own label.
     said = [f"{name} {value}" for name, value in repetition.items() if not isinstance(value, list)]
-    defaults = {name: entry[name] for name in MEASURED if name in entry}
-    return [
-        Planned(
-            ", ".join([*said, *[comparison.label] * bool(comparison.label)]),
-            tuple(
-                _request({**defaults, **setting.where}, dict(cell), setting,
-                         f"{key}.cells.{name if name in cells else 'cell'}")
-                for name, cell in comparison.cells.items()
-            ),
-            comparison.combine,
-        )
-        for comparison in kind.expand(cells, options, key)
-    ]  # fmt: skip
+    common = {**{name: entry[name] for name in MEASURED if name in entry}, **setting.where}
+    found = []
+    for comparison in kind.expand(cells, options, key):
+        named = [(name if name in cells else "cell", dict(cell)) for name, cell in comparison.cells.items()]
+        asked = tuple(_request(common, cell, setting, f"{key}.cells.{name}") for name, cell in named)
+        label = ", ".join([*said, *[comparison.label] * bool(comparison.label)])
+        found.append(Planned(label, asked, comparison.combine))
+    return found
 
 
 def _request(common: dict[str, Any], cell: dict[str, Any], setting: Setting, key: str) -> Request:

@@ -13,20 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from expander_sae.claims import verdicts
 from expander_sae.claims.comparisons import Planned
 from expander_sae.claims.records import claim_record
 from expander_sae.claims.register import Register, read_register
 from expander_sae.claims.settings import Setting
-from expander_sae.claims.verdicts import (
-    FAILS,
-    HOLDS,
-    INCONCLUSIVE,
-    Case,
-    Judged,
-    Ruling,
-    Spread,
-    one_verdict,
-)
+from expander_sae.claims.verdicts import FAILS, HOLDS, INCONCLUSIVE, Case, Judged, Ruling, Spread
 from expander_sae.measurements import tables
 from expander_sae.measurements.bootstrap import Bootstrapped, bootstrap
 from expander_sae.measurements.document_cells import Comparable, Tables
@@ -38,9 +30,8 @@ def write_claims(
 ) -> None:
     """Judge the claims of a file by metrics.parquet and documents.parquet, and write claims.json.
 
-    Args:
-        speed: speed.parquet, rows of METRICS, which is not part of metrics.parquet since times differ from
-            run to run; left out where it does not exist.
+    The rows of `speed`, left out where it does not exist, are not part of metrics.parquet since times differ
+    from run to run.
     """
     claims = read_register(register)
     times = tables.read_metrics(speed) if speed is not None and speed.exists() else None
@@ -92,7 +83,7 @@ def _judge_one(case: Case, plan: Planned, found: Comparable) -> Judged:
     # All must hold: each at its own level is enough for that, while one that fails is found among
     # several. One must hold: the other way round.
     to_hold, to_fail = (single, family) if claim.every else (family, single)
-    points_to = one_verdict(claim.region, to_hold, to_fail)
+    points_to = verdicts.one_verdict(claim.region, to_hold, to_fail)
     if claim.lower_bound and points_to == HOLDS:
         points_to = INCONCLUSIVE
     undecided = case.known or case.short_of(len(found.seeds))
@@ -122,7 +113,7 @@ def _spread(plan: Planned, found: Comparable) -> Spread:
         float(values.std(ddof=1)) if len(values) > 1 else None,
         float(values.min()),
         float(values.max()),
-        {str(seed): float(value) for seed, value in zip(found.seeds, values, strict=True)},
+        dict(zip(map(str, found.seeds), values.tolist(), strict=True)),
     )
 
 

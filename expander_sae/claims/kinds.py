@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from expander_sae.claims.settings import COLUMNS
 from expander_sae.errors import UserError
+from expander_sae.study.run import CELL_COLUMNS
 
 Combine = Callable[..., np.ndarray]
 """The cells' values, each [R] or [S], in the order of `Comparison.cells` → the statistic."""
@@ -30,13 +30,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of claim.
+    """A kind of claim, whose `cells` have these names (None for any) and which has the keys `options` beside.
 
-    Args:
-        cells: the names that `cells` must have; None where any will do.
-        options: further keys.
-        every: whether the claim asks for all of its comparisons, or for one of them.
-        expand: (cells, options, key) → the comparisons; a label tells apart those of one call.
+    It asks for all of its comparisons (`every`) or for one. `expand` gives them by (cells, options, key); a
+    label tells apart those of one call.
     """
 
     cells: tuple[str, ...] | None
@@ -47,8 +44,8 @@ class Kind:
 
 def _monotone(cells: Cells, options: dict[str, Any], key: str) -> list[Comparison]:
     column, values = options.get("over"), options.get("values")
-    if column not in COLUMNS:
-        raise UserError(f"{key}.over: found {column!r}, expected one of {', '.join(COLUMNS)}")
+    if column not in CELL_COLUMNS:
+        raise UserError(f"{key}.over: found {column!r}, expected one of {', '.join(CELL_COLUMNS)}")
     if not isinstance(values, list) or len(values) < 2:
         raise UserError(f"{key}.values: found {values!r}, expected a list of two or more")
     if len({str(value) for value in values}) < len(values):

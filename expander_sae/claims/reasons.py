@@ -32,9 +32,8 @@ def reason(ruling: Ruling) -> str:
 
 def _counts(ruling: Ruling) -> str:
     verdicts = [one.verdict for one in ruling.comparisons]
-    listed = ", ".join(
-        f"{verdicts.count(name)} {name}" for name in (HOLDS, FAILS, INCONCLUSIVE) if name in verdicts
-    )
+    named = [name for name in (HOLDS, FAILS, INCONCLUSIVE) if name in verdicts]
+    listed = ", ".join(f"{verdicts.count(name)} {name}" for name in named)
     asked = "all must hold" if ruling.case.claim.every else "one must hold"
     return f"of {len(verdicts)} comparisons ({asked}): {listed}"
 
@@ -46,11 +45,8 @@ def _descriptive(ruling: Ruling) -> list[str]:
         why.append("written after rows of this setting were read")
     if ruling.fewest is not None:
         why.append(f"{ruling.fewest} seeds in common, {ruling.case.register.minimum_seeds} needed to decide")
-    if not why:
-        return []
-    return ["descriptive: " + ", ".join(why)] + [f"points to {ruling.points_to}"] * (
-        ruling.points_to != ruling.verdict
-    )
+    leans = [f"points to {ruling.points_to}"] if ruling.points_to != ruling.verdict else []
+    return ["descriptive: " + ", ".join(why), *leans] if why else []
 
 
 def _where_it_lies(one: Judged, ruling: Ruling) -> str:

@@ -21,16 +21,11 @@ SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "claims.
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim as it stands in the file.
+    """A claim as it stands in the file, and its comparisons (`plans`) by name of each setting that judges it.
 
-    Args:
-        every: whether all of its comparisons must hold, or one.
-        point: a number is compared as it stands, without an interval, and needs no seeds.
-        lower_bound: the metric is a lower bound of what the claim says is small, so that it can refute the
-            claim and not prove it.
-        known_in: names of settings whose rows had been read when the claim was written; it tests nothing
-            there.
-        plans: its comparisons, by name of each setting that judges it.
+    All of them must hold (`every`), or one. A `point` is compared as it stands, without an interval or
+    seeds. Where the metric is a `lower_bound` of what the claim says is small, it can refute the claim and
+    not prove it. In the settings `known_in`, whose rows had been read before, it tests nothing.
     """
 
     id: str
@@ -75,25 +70,17 @@ def parse_register(data: Any, name: str = "claims.yaml") -> Register:
     for place, entry in enumerate(data["settings"]):
         wholes = {setting.name: setting for setting in settings if setting.part_of is None}
         settings.append(Setting.of(entry, wholes, f"{name}: settings[{place}]"))
-    claims = tuple(
-        _claim(entry, settings, f"{name}: {_with_id(f'claims[{place}]', data)}")
-        for place, entry in enumerate(data["claims"])
-    )
+    keys = [f"{name}: {_with_id(f'claims[{place}]', data)}" for place in range(len(data["claims"]))]
+    claims = tuple(_claim(entry, settings, key) for entry, key in zip(data["claims"], keys, strict=True))
     ids = [claim.id for claim in claims]
     for key, found in (("settings", [setting.name for setting in settings]), ("claims", ids)):
-        twice = next((item for place, item in enumerate(found) if item in found[:place]), None)
-        if twice is not None:
-            raise UserError(f"{name}: {key}: found {twice!r} twice, expected it once")
+        if twice := [item for place, item in enumerate(found) if item in found[:place]]:
+            raise UserError(f"{name}: {key}: found {twice[0]!r} twice, expected it once")
     for setting in settings:
         for key, those in (("claims", setting.claims or ()), ("all_but", setting.all_but)):
             _each_in(those, ids, f"{name}: settings ({setting.name}).{key}", "the id of a claim")
-    return Register(
-        data.get("confidence", 0.95),
-        data.get("minimum_seeds", 5),
-        data.get("draws", 2000),
-        tuple(settings),
-        claims,
-    )
+    numbers = (data.get("confidence", 0.95), data.get("minimum_seeds", 5), data.get("draws", 2000))
+    return Register(*numbers, tuple(settings), claims)
 
 
 def _with_id(text: str, data: Any) -> str:
@@ -126,9 +113,7 @@ def _claim(entry: dict[str, Any], settings: Sequence[Setting], key: str) -> Clai
     _each_in(entry.get("known_in", []), wholes, f"{key}.known_in")
     return Claim(
         entry["id"],
-        " ".join(entry["sentence"].split()),
-        " ".join(entry["source"].split()),
-        " ".join(entry["statistic"].split()),
+        *(" ".join(entry[text].split()) for text in ("sentence", "source", "statistic")),
         kind.every,
         region(entry["threshold"], f"{key}.threshold"),
         entry.get("point", False),

@@ -46,11 +46,7 @@ class Region:
 
 
 def region(threshold: dict[str, float], key: str) -> Region:
-    """The region of a `threshold` mapping: above or at_least, below or at_most.
-
-    Raises:
-        UserError: no bound, two of one side, or bounds between which no value lies.
-    """
+    """The region of a `threshold` mapping: above or at_least, below or at_most; it must hold a value."""
     if not threshold:
         raise UserError(f"{key}: found no bound, expected {', '.join((*_LOW, *_HIGH))}")
     for pair in (_LOW, _HIGH):

@@ -19,9 +19,7 @@ def one_verdict(where: Region, to_hold: Interval | None, to_fail: Interval | Non
     """The verdict on one comparison: `to_hold` and `to_fail` are intervals at their own levels."""
     if to_hold is not None and where.contains(to_hold):
         return HOLDS
-    if to_fail is not None and where.excludes(to_fail):
-        return FAILS
-    return INCONCLUSIVE
+    return FAILS if to_fail is not None and where.excludes(to_fail) else INCONCLUSIVE
 
 
 def joint_verdict(verdicts: Sequence[str], every: bool) -> str:
@@ -44,7 +42,6 @@ class Case:
 
     @property
     def plans(self) -> tuple[Planned, ...]:
-        """The comparisons that it asks for."""
         return self.claim.plans[self.setting.name]
 
     @property
@@ -90,9 +87,8 @@ class Spread:
 class Numbers:
     """What was measured; nothing of it where a cell is missing.
 
-    Args:
-        interval, interval_family: at `Case.level` and `Case.level_family`.
-        interval_deciding: the one of the two that gave the verdict; `interval` where neither did.
+    The intervals are at `Case.level` and `Case.level_family`; `interval_deciding` is the one of the two that
+    gave the verdict, or `interval` where neither did.
     """
 
     estimate: float = math.nan
@@ -126,7 +122,6 @@ class Ruling:
 
     @cached_property
     def verdict(self) -> str:
-        """The verdict on the claim."""
         return joint_verdict([one.verdict for one in self.comparisons], self.case.claim.every)
 
     @cached_property
@@ -141,10 +136,7 @@ class Ruling:
 
     @property
     def fewest(self) -> int | None:
-        """The fewest seeds of a comparison, where they are too few to decide; else None.
-
-        A claim that is decided is so without such comparisons.
-        """
+        """The fewest seeds of a comparison, where they are too few to decide; else None."""
         return min((one.seeds for one in self.ran if self.case.short_of(one.seeds)), default=None)
 
     @property

@@ -10,6 +10,7 @@ import argparse
 import heapq
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,14 @@ def makespan(seconds: Sequence[float], places: int) -> float:
 def estimate(study: Study, cpu: Machine, gpu: Machine, nodes: int) -> dict[str, Any]:
     """Everything that the command prints.
 
-    hours: `core` one job after the other on a CPU core; `cpu` on all cores of one machine;
-    `gpu` with one GPU and the same CPU; `nodes` and `gpu_nodes` on that many of either. The stages
-    follow one another; neither a queue nor a download is counted.
+    Of the hours `core` means one job after the other on a CPU core, `cpu` all cores of one machine, `gpu`
+    one GPU and the same CPU, `nodes` and `gpu_nodes` that many of either. The stages follow one another;
+    neither a queue nor a download is counted.
     """
     on_cpu, on_gpu = Plan(study, cpu), Plan(study, gpu, cpu)
     places = max(1, cpu.cores // study.config["compute"]["threads"])
-    rows = [
-        _row(slow, fast, places, nodes) for slow, fast in zip(on_cpu.stages(), on_gpu.stages(), strict=True)
-    ]
+    stages = zip(on_cpu.stages(), on_gpu.stages(), strict=True)
+    rows = [_row(slow, fast, places, nodes) for slow, fast in stages]
     needs = [study.needs(label) for label in study.models]
     tokens = {
         "train": sum(need["train"] for need in needs),
@@ -90,24 +90,15 @@ def _row(slow: Stage, fast: Stage, places: int, nodes: int) -> dict[str, Any]:
 def text(found: dict[str, Any], name: str) -> str:
     """The estimate as aligned text."""
     nodes, cpu, gpu = found["nodes"], found["cpu"], found["gpu"]
-    lines = [
-        f"{name}: {found['runs']} runs in {found['settings']} settings, {found['jobs']} jobs, "
-        f"{found['models']} language models",
-        "",
-    ]
+    jobs = f"{found['settings']} settings, {found['jobs']} jobs, {found['models']} language models"
+    lines = [f"{name}: {found['runs']} runs in {jobs}", ""]
     lines += [f"tokens, {key.replace('_', ' '):<22}{count:>16,}" for key, count in found["tokens"].items()]
     lines += ["", *(f"disk, {key:<24}{size:>13,.3f} GB" for key, size in found["disk_gb"].items()), ""]
     heads = ["1 core", f"{cpu['cores']} cores", "1 GPU", f"{nodes} nodes", f"{nodes} GPU nodes"]
     lines.append(f"{'stage':<16}{'jobs':>7}{'peak MB':>9}" + "".join(f"{head + ', h':>15}" for head in heads))
-    for row in found["stages"]:
-        lines.append(
-            f"{row['stage']:<16}{row['jobs']:>7,}{row['peak_mb']:>9,.0f}"
-            + "".join(f"{_hours(value):>15}" for value in row["hours"].values())
-        )
-    lines.append(
-        f"{'all':<16}{found['jobs']:>7,}{found['peak_mb']:>9,.0f}"
-        + "".join(f"{_hours(value):>15}" for value in found["hours"].values())
-    )
+    for row in [*found["stages"], {"stage": "all", **found}]:
+        hours = "".join(f"{_hours(value):>15}" for value in row["hours"].values())
+        lines.append(f"{row['stage']:<16}{row['jobs']:>7,}{row['peak_mb']:>9,.0f}{hours}")
     lines += ["", _origin("CPU", cpu), _origin("GPU", gpu)]
     lines.append(f"A node is one of these, with {cpu['cores']} cores. Downloads and queues are not counted.")
     return "\n".join(lines)
@@ -116,9 +107,8 @@ def text(found: dict[str, Any], name: str) -> str:
 def against(found: dict[str, Any], timings: Path) -> str:
     """Seconds and memory of each stage's jobs as predicted on one core, beside those of a finished run.
 
-    Args:
-        timings: its results/timings.parquet. Means over jobs, so that a run that was continued can be
-            compared; ratio is predicted to measured.
+    They are means over the jobs in its `timings`, so that a run that was continued can be compared. A ratio
+    is predicted to measured.
     """
     import pandas as pd
 
@@ -127,9 +117,7 @@ def against(found: dict[str, Any], timings: Path) -> str:
         measured = {str(stage): part for stage, part in jobs.groupby("stage")}
         heads = f"{'stage':<12}{'jobs':>6}{'measured, s':>14}{'predicted, s':>14}{'ratio':>8}"
         lines = [f"{heads}{'peak MB':>10}{'ratio':>8}"]
-        for row in found["stages"]:
-            if row["stage"] not in measured:
-                continue
+        for row in (row for row in found["stages"] if row["stage"] in measured):
             part = measured[row["stage"]]
             seconds, peak = float(part["seconds"].mean()), float(part["peak_mb"].max())
             predicted = row["hours"]["core"] * 3600 / row["jobs"]
@@ -152,13 +140,10 @@ def _origin(kind: str, machine: dict[str, Any]) -> str:
 
 
 def _nodes(value: str) -> int:
-    try:
-        count = int(value)
-    except ValueError:
-        count = 0
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"found {value!r}, expected a whole number of at least 1")
-    return count
+    with suppress(ValueError):
+        if (count := int(value)) >= 1:
+            return count
+    raise argparse.ArgumentTypeError(f"found {value!r}, expected a whole number of at least 1")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -174,8 +159,6 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with reported_to_user():
         study = Study(load_config(options.config))
-        if not study.runs:
-            raise UserError(f"{options.config}: found no run, expected at least one")
         found = estimate(study, Machine.read(options.cpu), Machine.read(options.gpu), options.nodes)
         if options.against:
             print(against(found, options.against))

@@ -30,7 +30,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Stage:
-    """Jobs that may run side by side. seconds: of each; peak_mb: of the largest; gpu: whether one is used."""
+    """Jobs that may run side by side: the seconds of each, the peak of the largest, whether a GPU is used."""
 
     name: str
     seconds: tuple[float, ...]
@@ -45,8 +45,8 @@ class Stage:
 class Plan:
     """What each job of a study takes on a machine, and its stages.
 
-    other: the machine that does what needs no GPU; `machine` itself where it has none.
-    memory: how the peaks are estimated; those of a CPU where none is given.
+    `other` is the machine that does what needs no GPU, where `machine` has one. `memory` is how the peaks are
+    estimated; those of a CPU where none is given.
     """
 
     def __init__(
@@ -121,7 +121,6 @@ class Plan:
         return Need(0.5 + tokens * row / self.other.jobs["pool_bytes"], self.memory.pool(model, tokens))
 
     def mask(self, n: int, d: int) -> Need:
-        """Generating a mask."""
         return Need(0.1 + self.other.jobs["mask_entry"] * n * d, self.memory.mask(n, d))
 
     def trainings(self, runs: Sequence[Run]) -> Need:
@@ -173,11 +172,9 @@ class Plan:
         backend = DENSE if support_of(run.support).full else self.backend
         task = "omp" if name == "omp" else "encode_topk"
         calls, rest = divmod(tokens, EVALUATED_TOKENS)
-        seconds = 0.0
-        for count, batch in ((calls, EVALUATED_TOKENS), (1, rest)):
-            if count and batch:
-                seconds += count * self._call(task, backend, Shape(run.m, run.n, run.d, run.k, batch))
-        return seconds / self.threads
+        batches = [(count, batch) for count, batch in ((calls, EVALUATED_TOKENS), (1, rest)) if count * batch]
+        shapes = [(count, Shape(run.m, run.n, run.d, run.k, batch)) for count, batch in batches]
+        return sum(count * self._call(task, backend, shape) for count, shape in shapes) / self.threads
 
     def _splice(self, size: ModelSize, layer: int) -> float:
         """The layers above `layer`, head and losses, for all cross-entropy sequences."""
@@ -204,24 +201,18 @@ def _stage(name: str, needs: Iterable[Need], gpu: bool = False) -> Stage:
 def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
     """(what, bytes) of everything that stays in results/, or in the Hub's cache for its models."""
     models = list(study.models.values())
-    sizes = [(plan.sizes[model.label], model) for model in models]
-    yield "language models", float(sum(size.bytes for size, _ in sizes))
-    tokens = {model.label: plan.shard_tokens(model) for model in models}
-    yield "token tables", float(sum(5 * sum(tokens[model.label].values()) for model in models))
+    yield "language models", float(sum(plan.sizes[model.label].bytes for model in models))
+    tokens = {model.label: sum(plan.shard_tokens(model).values()) for model in models}
+    yield "token tables", float(5 * sum(tokens.values()))
+    rows = [(plan.sizes[model.label].width, len(model.layers) * tokens[model.label]) for model in models]
     for what, beside in (("shards", _TOKEN_BYTES), ("pools", INDEX_BYTES)):
-        rows = (
-            (size.width * FLOAT + beside) * len(model.layers) * sum(tokens[model.label][s] for s in SPLITS)
-            for size, model in sizes
-        )
-        yield what, float(sum(rows))
+        yield what, float(sum((width * FLOAT + beside) * count for width, count in rows))
     values = sum(run.n * run.d * (1 if run.encoder == "tied" else 2) + run.n + run.m for run in study.trained)
     yield "weights", float(values * FLOAT)
     config = study.config
     documents = config["tokens"]["test"] / config["corpus"]["context"]
     # Rows of a document: three metrics of each inference on test, one on cross-entropy; kept thrice.
-    rows = sum(
-        3 * documents * len(run.evaluation.inference)
-        + config["tokens"]["ce_sequences"] * len(run.evaluation.cross_entropy)
-        for run in study.runs
-    )
-    yield "tables", rows * 3 * 16 + 60_000.0 * len(study.runs)
+    inferences = sum(len(run.evaluation.inference) for run in study.runs)
+    spliced = sum(len(run.evaluation.cross_entropy) for run in study.runs)
+    kept = 3 * documents * inferences + config["tokens"]["ce_sequences"] * spliced
+    yield "tables", kept * 3 * 16 + 60_000.0 * len(study.runs)

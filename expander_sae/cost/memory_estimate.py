@@ -9,13 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from expander_sae.machine.piece_sizes import (
-    EVALUATED_TOKENS,
-    GRAM_BYTES,
-    LOGITS,
-    ROW_GROUP,
-    SCORED_FEATURES,
-)
+from expander_sae.machine import piece_sizes
 from expander_sae.study.study import Model, Run, Study
 
 VOCABULARIES = {
@@ -112,7 +106,7 @@ class Memory:
     def pool(self, model: Model, tokens: int) -> float:
         """A row group in a few copies, and the columns of the index in two."""
         row = self.sizes[model.label].width * FLOAT
-        return _BASE["pool"] + (6 * ROW_GROUP * row + 2 * INDEX_BYTES * tokens) / _MB
+        return _BASE["pool"] + (6 * piece_sizes.ROW_GROUP * row + 2 * INDEX_BYTES * tokens) / _MB
 
     def mask(self, n: int, d: int) -> float:
         return _BASE["plain"] + 40 * n * d / _MB
@@ -120,7 +114,7 @@ class Memory:
     def training(self, run: Run) -> float:
         """Parameters, gradients, both moments, unit columns and one intermediate of each; row indices."""
         state = (_values(run) * 6 + run.n * run.d) * FLOAT
-        scores = self._batch_size * (run.n if run.mask is None else SCORED_FEATURES) * FLOAT
+        scores = self._batch_size * (run.n if run.mask is None else piece_sizes.SCORED_FEATURES) * FLOAT
         resampled = 0.1 * run.n * run.m * FLOAT  # directions of the tenth that is silent, say
         pool = self.train_tokens[run.model] * (run.m * FLOAT + 2 * INDEX_BYTES)
         return _BASE["training"] + self._gpu + (state + scores + resampled + pool) / _MB
@@ -128,12 +122,12 @@ class Memory:
     def evaluation(self, run: Run) -> float:
         """The language model with its logits, the columns, and both pools; seeds follow one another."""
         size, asked = self.sizes[run.model], run.evaluation
-        logits = FLOAT * min(LOGITS, self.sequence_tokens * size.vocabulary)
+        logits = FLOAT * min(piece_sizes.LOGITS, self.sequence_tokens * size.vocabulary)
         columns = 2 * _values(run) * FLOAT
         if run.mask is None:
-            columns += 2 * EVALUATED_TOKENS * run.n * FLOAT
+            columns += 2 * piece_sizes.EVALUATED_TOKENS * run.n * FLOAT
             if "omp" in asked.inference:
-                columns += min(FLOAT * run.n**2, GRAM_BYTES)
+                columns += min(FLOAT * run.n**2, piece_sizes.GRAM_BYTES)
         pools = (asked.test_tokens + 2 * self.sequence_tokens) * run.m * FLOAT
         return _BASE["evaluation"] + self._gpu + (size.bytes + logits + columns + pools) / _MB
 

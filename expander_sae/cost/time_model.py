@@ -68,10 +68,8 @@ def terms(task: str, shape: Shape, backend: str = "torch") -> tuple[float, ...]:
 class Machine:
     """One kind of hardware: fitted coefficients of the tasks, and what the rest of a job costs.
 
-    Args:
-        measured: False where the numbers come from a roofline.
-        tasks: task → backend → {a, b, c, e} in seconds.
-        jobs: the constants named in `JOB_CONSTANTS`.
+    `tasks` has task → backend → coefficients in seconds, and `jobs` the constants named in `JOB_CONSTANTS`;
+    neither is `measured` where they come from a roofline.
     """
 
     device: str
@@ -93,18 +91,15 @@ class Machine:
                 {name: float(record["jobs"][name]) for name in JOB_CONSTANTS},
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}: found no usable {error}, expected what benchmarks.fit --json writes"
-            ) from None
+            expected = "expected what benchmarks.fit --json writes"
+            raise UserError(f"{path}: found no usable {error}, {expected}") from None
         for task, fitted in machine.tasks.items():
             if DENSE not in fitted or len(fitted) < 2:
                 raise UserError(f"{path}: tasks.{task}: found {sorted(fitted)}, expected dense and another")
             for backend, found in fitted.items():
-                if not isinstance(found, dict) or any(
-                    not isinstance(found.get(name, 0 if name in _OPTIONAL else None), int | float)
-                    or found.get(name, 0) < 0
-                    for name in COEFFICIENTS
-                ):
+                given = {**dict.fromkeys(_OPTIONAL, 0), **found} if isinstance(found, dict) else {}
+                numbers = [given.get(name) for name in COEFFICIENTS]
+                if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
                     expected = f"expected numbers {', '.join(COEFFICIENTS)} of at least 0"
                     raise UserError(f"{path}: tasks.{task}.{backend}: {expected}")
         return machine
@@ -118,7 +113,6 @@ class Machine:
         return min(sparse, key=lambda name: self.seconds("train_step", name, common))
 
     def seconds(self, task: str, backend: str, shape: Shape) -> float:
-        """Predicted seconds of one call."""
         fitted = self.tasks[task][backend]
         parts = terms(task, shape, backend)
         return sum(float(fitted.get(name, 0)) * part for name, part in zip(COEFFICIENTS, parts, strict=True))

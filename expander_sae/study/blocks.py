@@ -37,22 +37,17 @@ def blocks(config: Config) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         if "n" in entry or "expansion" in entry:
             grid.pop("n", None), grid.pop("expansion", None)
         for key in (*AXES, "n", "expansion", *fallback):
-            if key in entry:
-                block[key], origin[key] = entry[key], f"runs[{index}].{key}"
-            elif key in grid:
+            if key in grid and key not in entry:
                 block[key], origin[key] = grid[key], f"grid.{key}"
-            elif key in fallback:
+            elif key in fallback and key not in entry:
                 origin[key], block[key] = fallback[key]
             else:
-                block[key], origin[key] = None, f"runs[{index}].{key}"
+                block[key], origin[key] = entry.get(key), f"runs[{index}].{key}"
         for key in (*AXES, "n", "expansion", "models", "layers"):
             if block[key] is not None:
                 block[key] = as_list(block[key])
-        if (
-            block["d"] is None
-            and not block["match"]
-            and all(support_of(name).full for name in block["support"])
-        ):
+        full = all(support_of(name).full for name in block["support"])
+        if full and block["d"] is None and not block["match"]:
             block["d"] = [1]  # a full dictionary has no d
         if "inference" in entry and "cross_entropy" not in entry:
             # What is inherited is spliced as far as this block infers it.

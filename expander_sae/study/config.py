@@ -39,10 +39,9 @@ def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCH
         source = read_yaml(Path(source), "no such configuration file")
     try:
         config = _plain(source, count(1))
+        rules = filled(parsed(Path(schema).read_text(encoding="utf-8")))
     except RecursionError:
         raise UserError("config: found values nested without end, expected a few levels") from None
-    try:
-        rules = filled(parsed(Path(schema).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(
             f"{schema}: no such file; a configuration is read in a checkout of the workflow, not by the "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from operator import ge
 from typing import Any
 
@@ -16,7 +17,7 @@ RESERVED = ("logs", "masks", "synthetic")
 
 
 def semantic_errors(config: Config) -> Iterator[str]:
-    """What the schema cannot say: relations between values of a config that the schema accepts."""
+    """The mistakes of a config that the schema accepts."""
     # Folded: some file systems take no notice of case.
     names = [entry["name"].casefold() for entry in config["models"]]
     for index, entry in enumerate(config["models"]):
@@ -26,24 +27,12 @@ def semantic_errors(config: Config) -> Iterator[str]:
             yield f"models[{index}].name: found {entry['name']!r} again, expected another name"
         yield from _layer_errors(f"models[{index}].layers", as_list(entry["layers"]), entry)
         yield from _twice(f"models[{index}].layers", entry["layers"])
-    if config["corpus"]["source"] != "docstrings" and config["corpus"]["location"] is None:
-        what = "the id of a data set" if config["corpus"]["source"] == "hub" else "a path or glob"
-        yield f"corpus.location: missing, expected {what} for source {config['corpus']['source']}"
-    package = config["corpus"]["location"]
-    if config["corpus"]["source"] == "docstrings" and package not in (None, *presets.DOCSTRING_VERSIONS):
-        known = ", ".join(presets.DOCSTRING_VERSIONS)
-        yield f"corpus.location: found {package!r}, expected one of {known}, or null for all"
-    if config["corpus"]["min_tokens"] > config["corpus"]["context"]:
-        yield (
-            f"corpus.min_tokens: found {config['corpus']['min_tokens']}, expected at most "
-            f"{config['corpus']['context']} (corpus.context)"
-        )
+    yield from _corpus_errors(config["corpus"])
     if "n" in config["grid"] and "expansion" in config["grid"]:
         yield "grid.expansion: found beside grid.n, expected one of the two"
-    for key, value in config["grid"].items():
-        yield from _twice(f"grid.{key}", value)
-    for key, value in config.get("synthetic", {}).items():
-        yield from _twice(f"synthetic.{key}", value)
+    for part in ("grid", "synthetic"):
+        for key, value in config.get(part, {}).items():
+            yield from _twice(f"{part}.{key}", value)
     if "synthetic" in config:
         yield from _synthetic_errors(config["synthetic"])
     models = {entry["name"]: entry for entry in reversed(config["models"])}
@@ -51,6 +40,18 @@ def semantic_errors(config: Config) -> Iterator[str]:
         for key, value in config["runs"][index].items():
             yield from _twice(f"runs[{index}].{key}", value)
         yield from _block_errors(f"runs[{index}]", block, origin, models, config)
+
+
+def _corpus_errors(corpus: dict[str, Any]) -> Iterator[str]:
+    source, location, least = corpus["source"], corpus["location"], corpus["min_tokens"]
+    known = presets.DOCSTRING_VERSIONS
+    if source != "docstrings" and location is None:
+        what = "the id of a data set" if source == "hub" else "a path or glob"
+        yield f"corpus.location: missing, expected {what} for source {source}"
+    if source == "docstrings" and location not in (None, *known):
+        yield f"corpus.location: found {location!r}, expected one of {', '.join(known)}, or null for all"
+    if least > corpus["context"]:
+        yield f"corpus.min_tokens: found {least}, expected at most {corpus['context']} (corpus.context)"
 
 
 def _synthetic_errors(asked: dict[str, Any]) -> Iterator[str]:
@@ -87,8 +88,7 @@ def _block_errors(
         yield f"{here}.d: missing, expected the nonzeros of a decoder column here or in grid.d"
     if block["n"] is None and block["expansion"] is None:
         yield f"{here}.n: missing, expected n or expansion here or in grid"
-    stated = all(origin[key] == f"{here}.{key}" and block[key] is not None for key in ("n", "expansion"))
-    if stated:
+    if all(origin[key] == f"{here}.{key}" and block[key] is not None for key in ("n", "expansion")):
         yield f"{here}.expansion: found beside {here}.n, expected one of the two"
     sparse = [name for name in block["support"] if not support_of(name).full]
     others = [name for name in block["support"] if name != "dense"]
@@ -97,9 +97,7 @@ def _block_errors(
     yield from _encoder_errors(here, block, origin)
     for name in block["cross_entropy"]:
         if name not in block["inference"]:
-            yield (
-                f"{origin['cross_entropy']}: found {name!r}, expected only what {origin['inference']} lists"
-            )
+            yield f"{origin['cross_entropy']}: found {name!r}, expected only what {origin['inference']} lists"
     for name in block["models"]:
         if name not in models:
             yield f"{origin['models']}: found {name!r}, expected one of {', '.join(models)}"
@@ -113,18 +111,14 @@ def _block_errors(
 def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> Iterator[str]:
     apart = [encoder for encoder in block["encoder"] if encoder in ("own_support", "full")]
     maskless = [name for name in block["support"] if support_of(name).full]
-    if apart and maskless:
-        yield (
-            f"{origin['encoder']}: found {apart[0]!r} with support {maskless[0]} ({here}), expected tied, "
-            "warm_tied or independent (a dense dictionary has no support to choose)"
-        )
     free = [encoder for encoder in block["encoder"] if encoder != "tied"]
     pruned = [name for name in block["support"] if support_of(name).parent]
-    if free and pruned:
-        yield (
-            f"{origin['encoder']}: found {free[0]!r} with support {pruned[0]} ({here}), expected tied "
-            "(it is pruned from the dense run with a tied encoder)"
-        )
+    expected = "tied, warm_tied or independent (a dense dictionary has no support to choose)"
+    pruning = "tied (it is pruned from the dense run with a tied encoder)"
+    for found, names, allowed in ((apart, maskless, expected), (free, pruned, pruning)):
+        if found and names:
+            where = f"{origin['encoder']}: found {found[0]!r} with support {names[0]} ({here})"
+            yield f"{where}, expected {allowed}"
     if block["match"] == "total" and "tied" in block["encoder"]:
         yield (
             f"{here}.match: found 'total' with encoder tied, expected encoder warm_tied or independent "
@@ -136,25 +130,22 @@ def _shape_errors(
     block: dict[str, Any], origin: dict[str, str], model: dict[str, Any], sparse: list[str]
 ) -> Iterator[str]:
     m, name = model["width"], model["name"]
+
+    def whole(ratio: float) -> bool:
+        return abs(ratio * m - round(ratio * m)) <= 1e-9 and round(ratio * m) >= 2
+
     if block["n"] is None:
-        whole = f"a multiple of the width {m} of model {name} that is a whole number, at least 2"
-        yield from _misfits(
-            origin["expansion"],
-            block["expansion"],
-            lambda ratio: abs(ratio * m - round(ratio * m)) <= 1e-9 and round(ratio * m) >= 2,
-            whole,
-        )
+        multiple = f"a multiple of the width {m} of model {name} that is a whole number, at least 2"
+        yield from _misfits(origin["expansion"], block["expansion"], whole, multiple)
     if sparse or block["match"]:
         width = f"at most {m} (the width of model {name})"
         yield from _misfits(origin["d"], block["d"], lambda d: d <= m, width)
     for n in sizes(block, m):
         yield from _misfits(origin["k"], block["k"], partial(ge, n), f"at most n={n} (model {name})")
-        for kind in sparse:
-            for position, d in enumerate(block["d"]):
-                if d * n < m:
-                    yield (
-                        f"{origin['d']}[{position}]: found {d} with n={n} and support {kind}, expected "
-                        f"d·n at least {m} (the width of model {name}), or some rows are never written"
-                    )
-                elif d <= m and (reason := support_of(kind).impossible(m, n, d)):
-                    yield f"{origin['d']}[{position}]: found {d} with n={n} and support {kind}: {reason}"
+        for kind, (position, d) in product(sparse, enumerate(block["d"])):
+            here = f"{origin['d']}[{position}]: found {d} with n={n} and support {kind}"
+            if d * n < m:
+                least = f"d·n at least {m} (the width of model {name})"
+                yield f"{here}, expected {least}, or some rows are never written"
+            elif d <= m and (reason := support_of(kind).impossible(m, n, d)):
+                yield f"{here}: {reason}"

@@ -18,7 +18,7 @@ ANALYSES = ("pursuits", "features", "collisions", "certificates", "novelty")
 
 @dataclass(frozen=True)
 class Labels:
-    """Folder names, and the settings that belong to them. models: name in the config → labelled entry."""
+    """Folder names, and the settings that belong to them; of `models` the labelled entry by its name."""
 
     models: dict[str, dict[str, Any]]
     corpus: str
@@ -32,8 +32,7 @@ def collect(config: Config, labels: Labels) -> tuple[tuple[Run, ...], list[str]]
     reasons: dict[str, None] = {}
     for block, _ in blocks(config):
         for run in _block_runs(config, labels, block, reasons):
-            known = found.get(run)
-            found[run] = run if known is None else _merge(known, run)
+            found[run] = _merge(found[run], run) if run in found else run
     return tuple(found.values()), list(reasons)
 
 
@@ -58,24 +57,10 @@ def _block_runs(
                             f"n'={features} features, at most 2k={2 * k}"
                         )
                         continue
-                yield Run(
-                    model=label,
-                    corpus=labels.corpus,
-                    layer=layer,
-                    recipe=labels.recipe,
-                    support=support,
-                    encoder=encoder,
-                    m=m,
-                    n=features,
-                    d=width,
-                    k=k,
-                    train_tokens=tokens,
-                    steps=length,
-                    seed=seed,
-                    recipe_settings=labels.recipe_settings,
-                    evaluation=evaluation,
-                    analysis=analysis,
-                )
+                place = (label, labels.corpus, layer, labels.recipe)
+                shape = (support, encoder, m, features, width, k)
+                measured = (labels.recipe_settings, evaluation, analysis)
+                yield Run(*place, *shape, tokens, length, seed, *measured)
 
 
 def _measured(config: Config, block: dict[str, Any]) -> tuple[Evaluation, Analysis]:

@@ -19,7 +19,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """Runs of one cell that a job trains or measures, by their seeds. name: the cell's."""
+    """Runs of one cell that a job trains or measures, by their seeds, and the cell's name."""
 
     name: str
     runs: tuple[Run, ...]

@@ -15,8 +15,7 @@ def record(kind: type[Record], value: Any, where: str, keys: Collection[str] = (
     """The dataclass `kind` from a JSON object of all its fields, or of those that `keys` names.
 
     Raises:
-        UserError: no JSON object, a key is missing or unknown, or a value has another type; the message
-            begins with `where` and the key.
+        UserError: `where` and the key that is missing or unknown, or whose value has another type.
     """
     hints = get_type_hints(kind)
     types = {key: hints[key] for key in keys or hints}

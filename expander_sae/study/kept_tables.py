@@ -58,7 +58,6 @@ def folder_name(path: str) -> str:
 
 
 def row_files(folder: str, name: str, tables: Iterable[str]) -> list[str]:
-    """The files of these tables."""
     return [f"{folder}/{name}.{table}.parquet" for table in tables]
 
 

@@ -43,11 +43,7 @@ def _labelled(
 ) -> dict[str, Any]:
     name = entry["name"]
     settings = {key: value for key, value in entry.items() if key != "name"}
-    identity: list[Any] = [settings]
-    if content is not None:
-        identity.append(content)
-    if stages != released:
-        identity.append(stages)
+    identity = [settings] + [content] * (content is not None) + [stages] * (stages != released)
     plain = identity == [known.get(name)]
     return {"name": name, "label": name if plain else f"{name}-{digest(identity)[:6]}", **settings}
 
@@ -57,10 +53,8 @@ def _files(location: str) -> list[list[Any]]:
     found = [location] if os.path.isfile(location) else sorted(glob(location, recursive=True))
     paths: list[str] = []
     for path in found:
-        if os.path.isdir(path):
-            paths += sorted(os.path.join(at, name) for at, _, names in os.walk(path) for name in names)
-        else:
-            paths.append(path)
+        inside = (os.path.join(at, name) for at, _, names in os.walk(path) for name in names)
+        paths += sorted(inside) if os.path.isdir(path) else [path]
     return [[path, os.stat(path).st_size, os.stat(path).st_mtime_ns] for path in paths]
 
 

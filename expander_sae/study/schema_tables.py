@@ -5,7 +5,7 @@ Where the schema says ``table: supports``, the names of that table are filled in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from expander_sae.masks import supports
@@ -32,9 +32,8 @@ def filled(rules: Any) -> Any:
     return copied | (_TABLES[rules["table"]]() if isinstance(rules.get("table"), str) else {})
 
 
-def _names(known: Iterable[_Named], words: str, join: str, digits: int) -> dict[str, Any]:
-    """A pattern of these names. join: between a name and its number, which has at most so many digits."""
-    known = list(known)
+def _names(known: Sequence[_Named], words: str, join: str, digits: int) -> dict[str, Any]:
+    """A pattern of these names; `join` is between a name and its number, which has at most so many digits."""
     number = rf"{join}[1-9][0-9]{{0,{digits - 1}}}"
     return {
         "pattern": rf"^({'|'.join(one.name + (number if one.counts else '') for one in known)})$",

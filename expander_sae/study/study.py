@@ -1,11 +1,8 @@
-"""A configuration's list of runs, where each lies and what its jobs are told.
-
-Imports neither torch, numpy nor pandas: the workflow plans thousands of jobs with it in seconds.
-"""
+"""A configuration's list of runs, where each lies and what its jobs are told."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -30,12 +27,9 @@ __all__ = ["Job", "Model", "Run", "Study", "Task", "load_config"]
 class Study:
     """The runs of a configuration that `load_config` has checked.
 
-    Attribute `runs`: those that are measured; `left_out`: what the configuration names and the study does
-    not hold, with the reason.
-
-    Args:
-        recorded: names of the files in `rows`. Runs whose rows are among them are done: `pending` has
-            the others, and so have `cells`, `trained` and `trainings`.
+    Its `runs` are those that are measured; `left_out` says what the configuration names and the study does
+    not hold, and why. Runs whose rows are among the files `recorded` in `rows` are done: `pending` has the
+    others, and so have `cells`, `trained` and `trainings`.
     """
 
     def __init__(self, config: Config, recorded: Collection[str] = frozenset()) -> None:
@@ -51,9 +45,8 @@ class Study:
         labels = Labels(self._model_specs, self.corpus, self.recipe, self.recipe_settings)
         runs, self.left_out = collect(config, labels)
         if not runs:
-            raise UserError(
-                "config: runs: found none to do, expected one or more\n" + "\n".join(self.left_out)
-            )
+            left_out = "\n".join(self.left_out)
+            raise UserError(f"config: runs: found none to do, expected one or more\n{left_out}")
         self.runs, without = with_references(runs)
         self.left_out += without
 
@@ -113,17 +106,16 @@ class Study:
         """Label → the models that have runs."""
         found = {}
         for label, spec in ((spec["label"], spec) for spec in self._model_specs.values()):
-            runs = [run for run in self.runs if run.model == label]
-            if runs:
+            if runs := [run for run in self.runs if run.model == label]:
                 layers = tuple(sorted({run.layer for run in runs}))
                 found[label] = Model(label, spec, layers, max(run.train_tokens for run in runs))
         return found
 
     def needs(self, model: str) -> dict[str, int]:
         """What is drawn from the corpus for a model: tokens, and sequences for `ce`."""
-        tokens = self.config["tokens"]
+        train, tokens = self.models[model].train_tokens, self.config["tokens"]
         return {
-            "train": self.models[model].train_tokens,
+            "train": train,
             "test": tokens["test"],
             "ce": tokens["ce_sequences"],
             "shard": tokens["shard"],
@@ -146,19 +138,20 @@ class Study:
     @cached_property
     def evaluations(self) -> dict[str, Task]:
         """Cell name → its evaluation: each pending run's folder and `Evaluation`."""
-        specs = {
-            name: {run.path: run.evaluation.json for run in job.runs} for name, job in self.cells.items()
-        }
-        return _tasks(specs, "evaluation")
+        return self._tasks("evaluation", lambda run: run.evaluation.json)
 
     @cached_property
     def analyses(self) -> dict[str, Task]:
         """Cell name → its analysis, where some run is analysed: each such run's folder and `Analysis`."""
-        specs = {
-            name: {run.path: run.analysis.json for run in job.runs if run.analysis.analyses}
-            for name, job in self.cells.items()
-        }
-        return _tasks({name: spec for name, spec in specs.items() if spec}, "analysis")
+        return self._tasks("analysis", lambda run: run.analysis.json if run.analysis.analyses else {})
+
+    def _tasks(self, stage: str, asked: Callable[[Run], dict[str, Any]]) -> dict[str, Task]:
+        """Cell → what this stage does for it, in a folder that is named by what it is told."""
+        found = {}
+        for cell, job in self.cells.items():
+            if spec := {run.path: settings for run in job.runs if (settings := asked(run))}:
+                found[cell] = Task(f"{RESULTS}/{cell}/{_asked(spec, stage)}", spec)
+        return found
 
     def baseline(self, run: Run) -> Task:
         """The measurement of the model itself that the run is measured against; one of `baselines`."""
@@ -192,13 +185,9 @@ class Study:
     def timed(self) -> tuple[Run, ...]:
         """The runs that `results/speed.parquet` has rows of, recorded or not: tied expanders, and the tied
         dense runs with as many features."""
-        tied = [run for run in self.runs if run.encoder == "tied"]
+        tied = [run for run in self.runs if run.encoder == "tied" and run.support in ("expander", "dense")]
         sizes = {(run.m, run.n) for run in tied if run.support == "expander"}
-        return tuple(
-            run
-            for run in tied
-            if run.support == "expander" or (run.support == "dense" and (run.m, run.n) in sizes)
-        )
+        return tuple(run for run in tied if (run.m, run.n) in sizes)
 
     def speed_spec(self) -> str:
         """Digest of all that the rows of `results/speed.parquet` say but their times."""
@@ -217,11 +206,6 @@ class Study:
             where = f"{RESULTS}/synthetic/m{spec['m']}_n{spec['n']}_d{d}"
             found[f"{where}-{_asked(told, 'synthetic')}"] = told
         return found
-
-
-def _tasks(specs: dict[str, dict[str, Any]], stage: str) -> dict[str, Task]:
-    """Cell → what this stage does for it; its folder is named by its spec, so that others give another."""
-    return {cell: Task(f"{RESULTS}/{cell}/{_asked(spec, stage)}", spec) for cell, spec in specs.items()}
 
 
 def _asked(spec: dict[str, Any], stage: str) -> str:

@@ -1,7 +1,6 @@
 """The files that a study's jobs read, and those that its tables are put together from.
 
-The tables come from what the jobs wrote or, where the study keeps rows of its finished runs, from
-these rows. Imports neither torch, numpy nor pandas: the workflow plans thousands of jobs with it.
+The tables come from what the jobs wrote or, where the study keeps rows of its finished runs, from these rows.
 """
 
 from __future__ import annotations

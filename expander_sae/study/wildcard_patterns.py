@@ -11,10 +11,9 @@ _Words = tuple[tuple[str, ...], ...]
 def one_of(texts: Iterable[str]) -> str:
     """A regular expression that matches these texts whole, and nothing else.
 
-    For texts that share their parts, which end with ``/`` or ``_``: a grid of settings becomes a
-    choice among models, then among layers, and so on. Snakemake compiles the constraint of a
-    wildcard once an output and tries it at every file; with thousands of alternatives side by
-    side that takes minutes.
+    For texts that share their parts, which end with ``/`` or ``_``: a grid of settings becomes a choice among
+    models, then among layers, and so on. Snakemake tries the constraint of a wildcard at every file; with
+    thousands of alternatives side by side that takes minutes.
     """
     words = tuple(sorted({tuple(re.split(r"(?<=[/_])", text)) for text in texts}))
     return _pattern(words) if words else "(?!)"

@@ -85,18 +85,11 @@ CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+"
 
 
 wildcard_constraints:
-    model=r"[A-Za-z0-9][A-Za-z0-9._-]*",
-    corpus=r"[A-Za-z0-9][A-Za-z0-9._-]*",
-    recipe=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+    **dict.fromkeys(["model", "corpus", "recipe"], r"[A-Za-z0-9][A-Za-z0-9._-]*"),
+    **dict.fromkeys(["layer", "tokens", "m", "n", "d", "seed"], r"\d+"),
     family=r"[a-z][a-z0-9_]*",
-    layer=r"\d+",
     split="train|test|ce",
     shard=r"\d{5}",
-    tokens=r"\d+",
-    m=r"\d+",
-    n=r"\d+",
-    d=r"\d+",
-    seed=r"\d+",
     asked=r"[0-9a-f]{12}",
     cell=CELL,
 

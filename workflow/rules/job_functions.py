@@ -59,8 +59,8 @@ def as_json(wildcards: Any, input: Any) -> str:
 def asks(need: Callable[[Any], Need], minutes: int = 30) -> dict[str, Callable[..., int]]:
     """Resources of a rule from `need`, which gives a job's `Need` by its wildcards.
 
-    mem_mb and runtime are what a scheduler is asked for, more at each attempt; runtime is `minutes` at
-    least. peak_mb is the estimate itself, which the job compares with the memory that it finds.
+    mem_mb and runtime, `minutes` at least, are what a scheduler is asked for, more at each attempt. peak_mb
+    is the estimate itself, which the job compares with the memory that it finds.
     """
     known: dict[tuple[str, ...], Need] = {}
 

@@ -29,9 +29,8 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def quick(function: _Function) -> _Function:
     """`function` with its parameters worked out once.
 
-    Snakemake inspects the signature of every function several times a job: a sixteenth of the planning of
-    5,100 runs (9.27; no issue reports it, github.com/snakemake/snakemake/issues/1575 asks for speed in
-    general). `overwrite_function_params` is its own means for functions that take others' parameters.
+    Snakemake (9.27) inspects the signature of every function several times a job: a sixteenth of the planning
+    of 5,100 runs. `overwrite_function_params` is its own means for functions that take others' parameters.
     """
     overwrite_function_params(function, inspect.signature(function).parameters)
     return function
@@ -40,9 +39,9 @@ def quick(function: _Function) -> _Function:
 def plan_quickly() -> None:
     """Spare the planning of thousands of jobs two things that take time and change nothing.
 
-    The graph is millions of objects that stay: looking through them for garbage every few hundred
-    allocations takes a tenth of the time. And the method by which Snakemake works out each resource of
-    each job gets the same treatment as our own functions; versions before 9.13 have no such method.
+    The graph is millions of objects that stay: looking through them for garbage every few hundred allocations
+    takes a tenth of the time. The method that works out each resource of each job gets the same treatment
+    as our own functions; versions before 9.13 have no such method.
     """
     gc.set_threshold(1_000_000, 10, 10)
     if hasattr(snakemake.resources, "Resource"):
@@ -52,12 +51,9 @@ def plan_quickly() -> None:
 def own_folder(workflow: Any) -> None:
     """Record that this process works in the folder: Snakemake's lock does not say whose it is.
 
-    Called while the workflow is read and not by onstart, which comes after the lock. The record is
-    removed as the process ends, in whatever way but a kill: onsuccess is not called where nothing was to
-    be done. What only looks leaves no record: `make` holds them while it calls --unlock.
-
-    Raises:
-        UserError: psutil is not installed.
+    Called while the workflow is read and not by onstart, which comes after the lock. The record is removed as
+    the process ends, in whatever way but a kill: onsuccess is not called where nothing was to be done. What
+    only looks leaves no record: `make` holds them while it calls --unlock.
     """
     if not workflow.is_main_process:
         return
@@ -69,14 +65,11 @@ def own_folder(workflow: Any) -> None:
 
 
 def require_targets(workflow: Any) -> None:
-    """Raise where a file that was asked for is still missing after a success.
+    """Raise a `WorkflowError` where a file that was asked for is still missing after a success.
 
-    Snakemake leaves out what is missing behind an ancient input that is itself made again, and calls
-    that success (github.com/snakemake/snakemake/issues/4166). Nothing is checked where only a part of
-    the files was asked for, or where they lie elsewhere.
-
-    Raises:
-        WorkflowError: names the first missing file and how many more there are.
+    Snakemake leaves out what is missing behind an ancient input that is itself made again, and calls that
+    success (github.com/snakemake/snakemake/issues/4166). Nothing is checked where only a part of the files
+    was asked for, or where they lie elsewhere.
     """
     settings = workflow.dag_settings
     partial = settings.until or settings.omit_from or settings.batch or workflow.touch
@@ -87,10 +80,8 @@ def require_targets(workflow: Any) -> None:
     missing = [file for file in asked if not os.path.exists(file)]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise WorkflowError(
-            f"{missing[0]}{more}: not made, since what it is made from was itself made again; the "
-            "same command makes it now"
-        )
+        why = "since what it is made from was itself made again; the same command makes it now"
+        raise WorkflowError(f"{missing[0]}{more}: not made, {why}")
 
 
 def _files_of(workflow: Any, targets: Any) -> Iterator[str]:

@@ -10,11 +10,6 @@ from expander_sae.stages import lineage
 from expander_sae.storage.seals import read_sealed_json
 
 
-def layer_of(path: Path) -> int:
-    """15 of results/{model}/{corpus}/layer15/shards/train-00000.parquet."""
-    return int(path.parent.parent.name.removeprefix("layer"))
-
-
 def is_done(path: Path, expected: dict[str, Any]) -> bool:
     """Whether this very shard is there, whole."""
     from expander_sae.activations.shards import Shard
@@ -37,9 +32,9 @@ def main(spec: dict[str, Any], model: Path, tokens: Path, out: list[Path]) -> bo
         "tokens_sha256": TokenTable(tokens).read(split, shard * size, (shard + 1) * size).sha256,
         "lineage": lineage("extraction"),
     }
-    missing = {
-        layer_of(path): path for path in out if not is_done(path, expected | {"layer": layer_of(path)})
-    }
+    # 15 of results/{model}/{corpus}/layer15/shards/train-00000.parquet.
+    layers = {int(path.parent.parent.name.removeprefix("layer")): path for path in out}
+    missing = {at: path for at, path in layers.items() if not is_done(path, expected | {"layer": at})}
     if missing:
         extract_shard(model, tokens, split, shard, size, missing, job.device(), job.batch_tokens())
     return bool(missing)

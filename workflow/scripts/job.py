@@ -44,7 +44,6 @@ def batch_tokens() -> int:
 
 
 def threads() -> int:
-    """CPU threads of this job."""
     return int(os.environ.get("EXPANDER_SAE_THREADS", "1"))
 
 
@@ -55,13 +54,9 @@ def run(main: Callable[..., bool | None], stage: str | None = None) -> None:
     as a dict, a number where as an int, any number of files where as a list (or @FILE, which holds one a
     line), else a file. Beside them are --log and --memory.
 
-    What the user can mend (`errors.explained`) is also shown on the terminal, as one message;
-    anything else leaves its traceback in the log and says where that is.
-
-    Args:
-        main: The job. It returns False where it found everything done.
-        stage: The stage of timings.parquet to which the job's cost belongs. Seconds and peak memory are
-            written beside the log, unless everything was done: those of the job that did it are kept.
+    What the user can mend (`errors.explained`) is also shown on the terminal, as one message; anything else
+    leaves its traceback in the log and says where that is. With a `stage` of timings.parquet the job's
+    seconds and peak memory are written beside the log, unless `main` returns False since all was done: those of the job that did it are kept.
     """
     set_threads(threads())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -77,7 +72,8 @@ def run(main: Callable[..., bool | None], stage: str | None = None) -> None:
             device()  # before any work: a GPU that is not there
         worked = main(**{name: _read(main.__annotations__[name], given) for name, given in options.items()})
         if stage is not None and worked is not False:
-            write_json(log.with_suffix(".json"), cost(stage, _job_name(log), started))
+            name = log.with_suffix("").as_posix().removeprefix(f"{LOGS}/")
+            write_json(log.with_suffix(".json"), cost(stage, name, started))
     except Exception as error:
         _report(error, log, terminal)
 
@@ -96,9 +92,8 @@ def cost(stage: str, job: str, started: float) -> dict[str, Any]:
 
 
 def _parser(main: Callable[..., Any]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=main.__doc__ or sys.modules["__main__"].__doc__, fromfile_prefix_chars="@"
-    )
+    about = main.__doc__ or sys.modules["__main__"].__doc__
+    parser = argparse.ArgumentParser(description=about, fromfile_prefix_chars="@")
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--memory", type=float, default=0.0, help="megabytes that the job needs")
     for name, parameter in inspect.signature(main).parameters.items():
@@ -109,11 +104,7 @@ def _parser(main: Callable[..., Any]) -> argparse.ArgumentParser:
 
 def _read(annotation: Any, given: Any) -> Any:
     """The value of an option, as the job's parameter is annotated."""
-    readers: dict[Any, Callable[[Any], Any]] = {
-        dict: json.loads,
-        int: int,
-        list: lambda files: [*map(Path, files)],
-    }
+    readers: dict[Any, Any] = {dict: json.loads, int: int, list: lambda files: [*map(Path, files)]}
     return None if given is None else readers.get(get_origin(annotation) or annotation, Path)(given)
 
 
@@ -124,10 +115,6 @@ def _redirect(log: Path) -> None:
         for descriptor in (1, 2):
             os.dup2(stream.fileno(), descriptor)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-
-
-def _job_name(log: Path) -> str:
-    return log.with_suffix("").as_posix().removeprefix(f"{LOGS}/")
 
 
 def _report(error: Exception, log: Path, terminal: int) -> NoReturn:

@@ -40,16 +40,10 @@ def measure(
 ) -> bool:
     """Do the `work` for those runs that are not done; returns whether there were any.
 
-    The record is removed first and written last, so that tables never stand beside another's identity, and
-    a job that is killed does the run again.
-
-    Args:
-        stage: Of the measurements, whose version and those before it are part of a run's identity.
-        spec: Run folder → what is asked of it, also part of its identity, as are its weights.
-        inputs: What else a run's measurements depend on.
-        record: Name of the file in a run's folder that holds the identity and what `work` returns.
-        tables: Names of the files that `work` makes in a run's folder → how each is read.
-        work: Measures one run.
+    `spec` has what is asked of each run by its folder. The run's identity is a digest of that, its weights,
+    its `inputs`, and the versions of `stage` and those before it. In the folder `work` makes the `tables`,
+    each with its reader. The `record` there, of the identity and what `work` returns, is removed first and
+    written last, so that tables never stand beside another's identity, and a killed job does the run again.
     """
     worked = False
     for folder, settings in ((Path(name), settings) for name, settings in spec.items()):

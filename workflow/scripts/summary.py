@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import job
 
+from expander_sae.storage.files import read_json, write_json
+from expander_sae.study.study import Study, load_config
+
 if TYPE_CHECKING:
     from expander_sae.measurements.results import Results
 
@@ -31,7 +34,6 @@ def collect(metrics: list[Path], documents: list[Path], out: list[Path]) -> None
 def curves(parts: list[Path], out: Path) -> None:
     """Put the learning curves of all runs together: their training.csv, or tables that a study keeps."""
     from expander_sae.measurements import tables
-    from expander_sae.storage.files import read_json
 
     if parts[0].suffix == ".csv":
         tables.write_curves({str(part): read_json(part.with_name("run.json"))["spec"] for part in parts}, out)
@@ -42,7 +44,6 @@ def curves(parts: list[Path], out: Path) -> None:
 def timings(out: Path) -> None:
     """Put together what every job cost."""
     from expander_sae.measurements import tables
-    from expander_sae.storage.files import read_json
 
     tables.write_timings([read_json(path) for path in sorted(job.LOGS.rglob("*.json"))], out)
 
@@ -51,8 +52,6 @@ def provenance(config: dict[str, Any], timings: Path, out: Path) -> None:
     """Record what made the results."""
     from expander_sae.machine import provenance
     from expander_sae.measurements import tables
-    from expander_sae.storage.files import write_json
-    from expander_sae.study.study import Study, load_config
 
     study = Study(load_config(config))
     root, costs = Path(__file__).resolve().parents[2], tables.read_timings(timings)
@@ -92,7 +91,6 @@ def tables(inputs: dict[str, Any], out: Path) -> None:
 def report(inputs: dict[str, Any], out: Path) -> None:
     """Write the page that holds verdicts, figures, tables, configuration and provenance."""
     from expander_sae.report.page import write_report
-    from expander_sae.storage.files import read_json
 
     figures, frontier = Path(inputs["figures"][0]).parent, Path(inputs["frontier"])
     write_report(_results(inputs), figures, frontier, read_json(inputs["provenance"]), out)
@@ -101,7 +99,6 @@ def report(inputs: dict[str, Any], out: Path) -> None:
 def speed(config: dict[str, Any], out: Path) -> None:
     """Measure how long one correlation takes, for each tied expander and the dense run of its size."""
     from expander_sae.evaluation.speed import write_speed
-    from expander_sae.study.study import Study, load_config
 
     runs = [run.columns for run in Study(load_config(config)).timed]
     write_speed(runs, out, job.device(), job.backend())

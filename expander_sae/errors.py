@@ -32,6 +32,18 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
+def readable(file: object, what: str, *errors: type[Exception]) -> Iterator[None]:
+    """A missing file, or one that is not `what` (OSError and `errors` tell that), as a `UserError`."""
+    known: tuple[type[Exception], ...] = (OSError, *errors)
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file") from None
+    except known as error:
+        raise UserError(f"{file}: not {what} ({first_line(error)})") from None
+
+
+@contextmanager
 def reported_to_user() -> Iterator[None]:
     """Turn an error that the user can mend into one line on stderr and exit code 2."""
     try:

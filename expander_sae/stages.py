@@ -33,10 +33,8 @@ _UPSTREAM: dict[str, tuple[str, ...]] = {
 
 def lineage(stage: str) -> str:
     """The versions that a stage's results depend on, e.g. ``corpus1-extraction1-model1-pool1``."""
-    needed: set[str] = set()
-    queue = [stage]
-    while queue:
-        name = queue.pop()
-        needed.add(name)
-        queue.extend(_UPSTREAM[name])
-    return "-".join(f"{name}{STAGE_VERSIONS[name]}" for name in sorted(needed))
+    return "-".join(f"{name}{STAGE_VERSIONS[name]}" for name in sorted(_needed(stage)))
+
+
+def _needed(stage: str) -> set[str]:
+    return {stage}.union(*map(_needed, _UPSTREAM[stage]))

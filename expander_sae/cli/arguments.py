@@ -34,17 +34,14 @@ def add_activations(
     parser: argparse.ArgumentParser, name: str = "activations", with_tokens: bool = True
 ) -> None:
     """The tensor and what picks it out of its file; with_tokens: and how many rows of it."""
+    add = parser.add_argument
     what = "tensor [N, m]: .npy, .safetensors, .pt, a folder of Parquet shards, or a pool's manifest (.json)"
-    parser.add_argument(name, type=Path, help=what)
-    parser.add_argument("--tensor", help="name of the tensor in a .safetensors or .pt file that has several")
-    parser.add_argument(
-        "--column", default="activation", help="column of Parquet files (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--split", default="train", help="of shards named SPLIT-00000.parquet, which (default: %(default)s)"
-    )
+    add(name, type=Path, help=what)
+    add("--tensor", help="name of the tensor in a .safetensors or .pt file that has several")
+    add("--column", default="activation", help="column of Parquet files (default: %(default)s)")
+    add("--split", default="train", help="of shards named SPLIT-00000.parquet, which (default: %(default)s)")
     if with_tokens:
-        parser.add_argument("--tokens", type=positive, help="use the first TOKENS rows only")
+        add("--tokens", type=positive, help="use the first TOKENS rows only")
 
 
 def add_compute(parser: argparse.ArgumentParser, device: str = "cpu") -> None:

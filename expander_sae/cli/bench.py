@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import statistics
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
-    import os
-
     import torch
 
     from expander_sae.machine.device import resolve_device
@@ -51,23 +52,15 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     device = resolve_device(options.device, "--device")
     mask = MaskRecipe(options.support, options.m, options.n, options.d, 0).generate()
     calls: dict[tuple[str, str], Callable[[], object]] = {}
-    for support, used in ((options.support, mask), ("dense", None)):
-        if used is None and not options.dense:
-            continue
+    masks = {options.support: mask} | ({"dense": None} if options.dense else {})
+    for support, used in masks.items():
         model = SparseAutoencoder(options.m, options.n, options.k, used, "tied", options.backend)
         model.initialise(torch_generator(0, "initialisation"))
-        for task, call in _tasks(model.to(device), options).items():
-            calls[task, support] = call
+        calls |= {(task, support): call for task, call in _tasks(model.to(device), options).items()}
     tokens = {"encode": options.batch, "training step": options.batch, "omp": options.omp_batch}
-    seconds = _interleaved(calls, options.repeats, device, terminal)
     rows = [
-        {
-            "task": task,
-            "support": support,
-            "milliseconds": spent * 1e3,
-            "tokens_per_second": tokens[task] / spent,
-        }
-        for (task, support), spent in seconds.items()
+        dict(task=task, support=support, milliseconds=spent * 1e3, tokens_per_second=tokens[task] / spent)
+        for (task, support), spent in _interleaved(calls, options.repeats, device, terminal).items()
     ]
     shape = {name: getattr(options, name) for name in ("m", "n", "d", "k", "batch", "omp_batch")}
     record = {
@@ -78,15 +71,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "torch": torch.__version__,
         "rows": rows,
     }
-    shown = [list(row.values()) for row in rows]
-    terminal.result(
-        record,
-        [
-            "m = {m:,}, n = {n:,}, d = {d}, k = {k}, batch {batch}, OMP on {omp_batch}".format(**shape),
-            f"{record['device']}, {record['threads']} threads, torch {record['torch']}",
-            *table(["task", "support", "ms", "tokens/s"], shown),
-        ],
-    )
+    lines = ["m = {m:,}, n = {n:,}, d = {d}, k = {k}, batch {batch}, OMP on {omp_batch}".format(**shape)]
+    lines.append("{device}, {threads} threads, torch {torch}".format(**record))
+    lines += table(["task", "support", "ms", "tokens/s"], [list(row.values()) for row in rows])
+    terminal.result(record, lines)
 
 
 def _tasks(model: SparseAutoencoder, options: argparse.Namespace) -> dict[str, Callable[[], object]]:
@@ -112,9 +100,6 @@ def _interleaved(
     calls: dict[tuple[str, str], Callable[[], object]], repeats: int, device: Any, terminal: Terminal
 ) -> dict[tuple[str, str], float]:
     """Median seconds of each call, all taking turns so that a slow moment hits them alike."""
-    import statistics
-    import time
-
     import torch
 
     def spend(call: Callable[[], object]) -> float:

@@ -23,45 +23,22 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "weights",
-        type=Path,
-        metavar="run",
-        help="run folder of the workflow, weights file or imported folder",
-    )
-    parser.add_argument("--out", type=Path, required=True, help=".html file to write")
+    add = parser.add_argument
+    what = "run folder of the workflow, weights file or imported folder"
+    add("weights", type=Path, metavar="run", help=what)
+    add("--out", type=Path, required=True, help=".html file to write")
     add_activations(parser, "--activations", with_tokens=False)
-    parser.add_argument(
-        "--token-ids", type=Path, metavar="FILE", help=".npy [N]: token ids of the rows of --activations"
-    )
-    parser.add_argument(
-        "--documents", type=Path, metavar="FILE", help=".npy [N]: which document each row belongs to"
-    )
-    parser.add_argument(
-        "--tokenizer", type=Path, metavar="FOLDER", help="tokenizer of the ids (default: the model's)"
-    )
-    parser.add_argument("--pool", type=Path, help="test pool's manifest (default: pool/test.json above it)")
-    parser.add_argument(
-        "--model", type=Path, help="model.json (default: that above the run; none with --activations)"
-    )
-    parser.add_argument(
-        "--tokens",
-        type=positive,
-        default=8192,
-        help="tokens to encode, the first ones (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--omp-tokens", type=positive, default=2048, help="those pursued by OMP too (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--features",
-        type=positive,
-        default=16384,
-        help="of more features than this, as many evenly spaced ones are kept (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--no-logits", dest="logits", action="store_false", help="leave the language model alone"
-    )
+    add("--token-ids", type=Path, metavar="FILE", help=".npy [N]: token ids of the rows of --activations")
+    add("--documents", type=Path, metavar="FILE", help=".npy [N]: which document each row belongs to")
+    add("--tokenizer", type=Path, metavar="FOLDER", help="tokenizer of the ids (default: the model's)")
+    add("--pool", type=Path, help="test pool's manifest (default: pool/test.json above it)")
+    add("--model", type=Path, help="model.json (default: that above the run; none with --activations)")
+    first = "tokens to encode, the first ones (default: %(default)s)"
+    add("--tokens", type=positive, default=8192, help=first)
+    add("--omp-tokens", type=positive, default=2048, help="those pursued by OMP too (default: %(default)s)")
+    kept = "of more features than this, as many evenly spaced ones are kept (default: %(default)s)"
+    add("--features", type=positive, default=16384, help=kept)
+    add("--no-logits", dest="logits", action="store_false", help="leave the language model alone")
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
@@ -73,19 +50,11 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     read |= {"the model": options.model, "the token ids": options.token_ids}
     check_files({"out": options.out}, read | {"the documents": options.documents})
     limits = Limits(options.tokens, options.omp_tokens, options.features)
-    data = collect(
-        options.weights,
-        options.pool,
-        options.model,
-        limits,
-        options.logits,
-        _given(options),
-        options.tokenizer,
-    )
-    size = write_page(data, options.out)
+    given, known = _given(options), (options.pool, options.model)
+    data = collect(options.weights, *known, limits, options.logits, given, options.tokenizer)
     record = {
         "out": str(options.out),
-        "bytes": size,
+        "bytes": write_page(data, options.out),
         "tokens": data["tokens"],
         "features": data["shape"]["n"],
         "logit_effects": data["logits"] is not None,

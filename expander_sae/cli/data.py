@@ -16,7 +16,7 @@ import torch
 
 from expander_sae.activations.pool import Pool
 from expander_sae.api import load
-from expander_sae.errors import UserError, first_line
+from expander_sae.errors import UserError, readable
 from expander_sae.machine.device import resolve_device
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.inference import Inference, inferences
@@ -25,11 +25,6 @@ from expander_sae.training.run_folder import WEIGHTS
 
 _PIECE = 65536
 """Rows that are looked at or converted at a time."""
-
-_DECODED = 1024
-"""Rows of a Parquet file that are decoded at a time."""
-
-_KINDS = ".npy, .safetensors, .pt, a folder of Parquet shards or a pool's manifest (.json)"
 
 
 def inference_of(name: str) -> Inference:
@@ -93,7 +88,8 @@ def read_activations(
     elif path.suffix in (".pt", ".pth"):
         found = _torch(path, tensor, tokens)
     else:
-        raise UserError(f"{path}: suffix {path.suffix!r}, expected {_KINDS}")
+        kinds = ".npy, .safetensors, .pt, a folder of Parquet shards or a pool's manifest (.json)"
+        raise UserError(f"{path}: suffix {path.suffix!r}, expected {kinds}")
     return _checked(found, path, tokens, m, fewer)
 
 
@@ -122,11 +118,9 @@ def _checked(found: np.ndarray, path: Path, tokens: int | None, m: int | None, f
 
 
 def _npy(path: Path) -> np.ndarray:
-    try:
+    with readable(path, "a readable .npy of numbers", ValueError, EOFError):
         # Copy on write: torch warns of arrays that it could not write to.
         return np.load(path, mmap_mode="c", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a readable .npy of numbers ({first_line(error)})") from None
 
 
 def _leading(shape: Sequence[int], tokens: int | None) -> slice:
@@ -139,29 +133,26 @@ def _leading(shape: Sequence[int], tokens: int | None) -> slice:
 def _safetensors(path: Path, name: str | None, tokens: int | None) -> np.ndarray:
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(str(path), framework="pt") as stored:
-            keys = list(stored.keys())  # the handle is no mapping: it cannot be iterated over
-            names = [key for key in keys if len(stored.get_slice(key).get_shape()) >= 2]
-            chosen = stored.get_slice(_choose(path, name, names))
-            return _as_array(chosen[_leading(chosen.get_shape(), tokens)])
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({first_line(error)})") from None
+    whole = readable(path, "a whole safetensors file", SafetensorError)
+    with whole, safe_open(str(path), framework="pt") as stored:
+        keys = list(stored.keys())  # the handle is no mapping: it cannot be iterated over
+        names = [key for key in keys if len(stored.get_slice(key).get_shape()) >= 2]
+        chosen = stored.get_slice(_choose(path, name, names))
+        return _as_array(chosen[_leading(chosen.get_shape(), tokens)])
 
 
 def _torch(path: Path, name: str | None, tokens: int | None) -> np.ndarray:
     try:
-        try:
-            stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # files of torch before 1.6 cannot be mapped
-            stored = torch.load(path, map_location="cpu", weights_only=True)
+        with readable(path, "a readable .pt file", RuntimeError, EOFError, ValueError):
+            try:
+                stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # files of torch before 1.6 cannot be mapped
+                stored = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path}: holds more than tensors, and loading that could run code; expected a tensor or a "
             "dict of tensors (torch.save(tensor, …)), .npy or .safetensors"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable .pt file ({first_line(error)})") from None
     if isinstance(stored, dict):
         names = [key for key, value in stored.items() if isinstance(value, torch.Tensor) and value.dim() >= 2]
         stored = stored[_choose(path, name, names)]
@@ -197,18 +188,14 @@ def _parquet(path: Path, column: str, split: str, tokens: int | None) -> np.ndar
         files = [file for file, match in numbered.items() if match and match.group(1) == split]
         if not files:
             raise UserError(f"{path}: no shard of --split {split}, found {', '.join(splits)}")
-    rows = 0
-    needed: list[Path] = []
-    for file in files:
-        if tokens is not None and rows >= tokens:
-            break
-        rows += _parquet_rows(file, column)
-        needed.append(file)
+    rows, needed = 0, []
+    while files and (tokens is None or rows < tokens):
+        needed.append(files.pop(0))
+        rows += _parquet_rows(needed[-1], column)
     rows = rows if tokens is None else min(rows, tokens)
-    whole: np.ndarray | None = None
-    filled = 0
+    whole, filled = np.empty((0, 1), np.float32), 0
     for part in itertools.chain.from_iterable(_parquet_parts(file, column) for file in needed):
-        if whole is None:
+        if not filled:
             whole = np.empty((rows, part.shape[1]), np.float32)
         if part.shape[1] != whole.shape[1]:
             raise UserError(f"{path}: lists of different lengths in column {column!r}, expected one width")
@@ -217,7 +204,7 @@ def _parquet(path: Path, column: str, split: str, tokens: int | None) -> np.ndar
         filled += len(taken)
         if filled == rows:
             break
-    return np.empty((0, 1), np.float32) if whole is None else whole[:filled]
+    return whole[:filled]
 
 
 def _parquet_rows(file: Path, column: str) -> int:
@@ -226,28 +213,23 @@ def _parquet_rows(file: Path, column: str) -> int:
 
     from expander_sae.storage.parquet_files import open_sealed
 
-    try:
-        with open_sealed(file) as stored:
-            found, rows = stored.schema_arrow.names, stored.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file}: not a readable Parquet file ({first_line(error)})") from None
+    with readable(file, "a readable Parquet file", pa.ArrowException), open_sealed(file) as stored:
+        found, rows = stored.schema_arrow.names, stored.metadata.num_rows
     if column not in found:
         raise UserError(f"{file}: no column {column!r}, found {', '.join(found)}; say --column")
     return int(rows)
 
 
 def _parquet_parts(file: Path, column: str) -> Iterator[np.ndarray]:
-    """The column's rows, a few at a time."""
+    """The column's rows, 1024 at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        # Mapped, or a row group's whole column would be read before its first row is decoded.
-        with pq.ParquetFile(file, memory_map=True) as stored:
-            for batch in stored.iter_batches(_DECODED, columns=[column]):
-                yield _matrix(batch.column(0), file, column)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file}: not a readable Parquet file ({first_line(error)})") from None
+    whole = readable(file, "a readable Parquet file", pa.ArrowException)
+    # Mapped, or a row group's whole column would be read before its first row is decoded.
+    with whole, pq.ParquetFile(file, memory_map=True) as stored:
+        for batch in stored.iter_batches(1024, columns=[column]):
+            yield _matrix(batch.column(0), file, column)
 
 
 def _matrix(lists: Any, file: Path, column: str) -> np.ndarray:

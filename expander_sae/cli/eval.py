@@ -21,13 +21,8 @@ METRICS = ("relative_error", "explained_variance", "cosine", "l0", "dead_fractio
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights(parser)
     add_activations(parser)
-    parser.add_argument(
-        "--inference",
-        nargs="+",
-        default=["encoder"],
-        metavar="NAME",
-        help=f"how codes are found: {INFERENCE} (default: encoder)",
-    )
+    found = f"how codes are found: {INFERENCE} (default: encoder)"
+    parser.add_argument("--inference", nargs="+", default=["encoder"], metavar="NAME", help=found)
     add_compute(parser)
 
 
@@ -67,11 +62,6 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "encoded_tokens": len(rows),
         "inference": measured,
     }
-    shown = [[name, *(values[metric] for metric in METRICS)] for name, values in measured.items()]
-    terminal.result(
-        record,
-        [
-            f"{len(rows):,} of {len(activations):,} tokens encoded",
-            *table(["inference", *(metric.replace("_", " ") for metric in METRICS)], shown),
-        ],
-    )
+    header = ["inference", *(metric.replace("_", " ") for metric in METRICS)]
+    shown = table(header, [[name, *map(values.get, METRICS)] for name, values in measured.items()])
+    terminal.result(record, [f"{len(rows):,} of {len(activations):,} tokens encoded", *shown])

@@ -18,16 +18,15 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_weights(parser)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--format", required=True, choices=("saelens", "sparsify", "dictionary_learning"))
-    parser.add_argument("--compact", action="store_true", help="saelens: values and the mask's recipe only")
-    parser.add_argument("--model-name", help="saelens: name of the language model")
-    parser.add_argument("--hook-name", help="saelens: name of the hook point")
-    parser.add_argument(
-        "--context-size", type=positive, help="saelens: tokens of a sequence; `run_evals` wants it"
-    )
-    parser.add_argument(
+    add("--out", type=Path, required=True, help="folder to write")
+    add("--format", required=True, choices=("saelens", "sparsify", "dictionary_learning"))
+    add("--compact", action="store_true", help="saelens: values and the mask's recipe only")
+    add("--model-name", help="saelens: name of the language model")
+    add("--hook-name", help="saelens: name of the hook point")
+    add("--context-size", type=positive, help="saelens: tokens of a sequence; `run_evals` wants it")
+    add(
         "--prepend-bos",
         action=argparse.BooleanOptionalAction,
         help="saelens: whether sequences begin with a special token; `run_evals` wants it",
@@ -44,13 +43,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.errors import UserError
     from expander_sae.interop import dictionary_learning, saelens, sparsify
 
-    names = {
-        "model_name": options.model_name,
-        "hook_name": options.hook_name,
-        "context_size": options.context_size,
-        "prepend_bos": options.prepend_bos,
-    }
-    metadata: dict[str, Any] = {name: value for name, value in names.items() if value is not None}
+    names = ("model_name", "hook_name", "context_size", "prepend_bos")
+    metadata = {name: value for name in names if (value := getattr(options, name)) is not None}
     if options.format != "saelens" and (options.compact or metadata):
         option = "compact" if options.compact else next(iter(metadata)).replace("_", "-")
         raise UserError(f"--{option}: found --format {options.format}, expected saelens")
@@ -59,9 +53,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     given = options.activations is not None
     activations = given_activations(options, autoencoder.m) if given else None
     if options.format == "saelens":
-        measured = saelens.export(
-            autoencoder, options.out, activations, compact=options.compact, say=False, **metadata
-        )
+        measured = saelens.export(autoencoder, options.out, activations, options.compact, False, **metadata)
     else:
         write = {"sparsify": sparsify, "dictionary_learning": dictionary_learning}[options.format].export
         measured = write(autoencoder, options.out, activations, say=False)
@@ -72,6 +64,5 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "fidelity": None if measured is None else asdict(measured),
     }
     unknown = "no --activations: not measured how often kept values are not positive"
-    told = measured.text() if measured else unknown
-    shown = [(name, record[name]) for name in ("out", "format", "bytes")]
-    terminal.result(record, [*pairs(shown), told])
+    shown = pairs([(name, record[name]) for name in ("out", "format", "bytes")])
+    terminal.result(record, [*shown, measured.text() if measured else unknown])

@@ -70,13 +70,10 @@ def _columns(autoencoder: SparseAutoencoder) -> dict[str, Any]:
 
     from expander_sae.theory.certificates import flatness
 
-    values = autoencoder.values.detach().cpu().double()
-    degrees = None
-    if autoencoder.mask is not None and not autoencoder.mask.regular:
-        values = values * torch.from_numpy(autoencoder.mask.valid())
-        degrees = autoencoder.mask.degrees
+    values, mask = autoencoder.values.detach().cpu().double(), autoencoder.mask
+    values = values if mask is None else values * torch.from_numpy(mask.valid())
     bounded = values.isfinite().all(dim=1)
-    beta = flatness(values[bounded], None if degrees is None else degrees[bounded.numpy()])
+    beta = flatness(values, None if mask is None else mask.degrees)[bounded]
     live = beta[beta > 0]
     return {
         "not_finite": int((~bounded).sum()),
@@ -127,7 +124,7 @@ def _firing(autoencoder: SparseAutoencoder, options: argparse.Namespace) -> dict
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
-    shape, kept, columns, mask = record["shape"], record["storage"], record["columns"], record["mask"]
+    shape, kept, columns, mask = (record[part] for part in ("shape", "storage", "columns", "mask"))
     rows: list[tuple[str, Any]] = [
         ("file", f"{record['file']} ({record['file_bytes']:,} bytes)"),
         ("shape", "m = {m:,}, n = {n:,}, d = {d:,}, k = {k:,}".format(**shape)),
@@ -145,17 +142,14 @@ def _lines(record: dict[str, Any]) -> list[str]:
             ("columns a row", "{} to {}".format(*mask["row_degrees"])),
             ("rows uncovered", mask["uncovered_rows"]),
         ]
-    rows += [
-        ("flatness β", f"mean {columns['flatness_mean']:.3f}, largest {columns['flatness_max']:.3f}"),
-        ("columns of zeros", columns["zero"]),
-    ]
+    rows.append(("flatness β", "mean {flatness_mean:.3f}, largest {flatness_max:.3f}".format(**columns)))
+    rows.append(("columns of zeros", columns["zero"]))
     if columns["not_finite"]:
         rows.append(("columns not finite", columns["not_finite"]))
     if record["norm_limit"] is not None:
         rows.append(("passed through", f"tokens of norm above {record['norm_limit']:.4g}"))
     if found := record.get("activations"):
-        rows.append(("", ""))
-        rows.append(("on", f"{found['tokens']:,} tokens of {found['file']}"))
+        rows += [("", ""), ("on", f"{found['tokens']:,} tokens of {found['file']}")]
         rows.append(("dead features", f"{found['dead_features']:,} of {shape['n']:,}"))
         names = ("encoded_share", "relative_error", "explained_variance", "l0", "negative_share")
         rows += [(name.replace("_", " "), found[name]) for name in names]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from expander_sae.errors import UserError
@@ -17,16 +17,10 @@ def check_files(
     suffixes: Mapping[str, tuple[str, ...]] | None = None,
     streams: tuple[str, ...] = (),
 ) -> None:
-    """Every output is a file of its own that can be written, and none of what is read.
+    """Every output, by its option without dashes, is a file of its own that can be written; none is an input.
 
-    Args:
-        outputs: option (without dashes) → file.
-        inputs: what it is → file or folder.
-        suffixes: those that an option's file may have.
-        streams: options whose file is written to and not replaced, so that it may be a pipe or /dev/stderr.
-
-    Raises:
-        UserError: naming the option, the file and what is wrong with it.
+    An input is a file or a folder, by what it is. An option's file has one of its `suffixes`. Those of
+    `streams` are written to and not replaced, so that they may be a pipe or /dev/stderr.
     """
     taken = dict(_read(inputs))
     for option, path in outputs.items():
@@ -42,11 +36,7 @@ def check_files(
 
 
 def check_folder(option: str, folder: Path, inputs: Mapping[str, Path | None]) -> None:
-    """The folder can be made and written to, and nothing is read from it.
-
-    Raises:
-        UserError: naming the option, the folder and what is wrong with it.
-    """
+    """The folder can be made and written to, and nothing is read from it."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--{option}: found {folder}, which is a file; expected a folder to write")
     for what, path in inputs.items():
@@ -62,15 +52,12 @@ def _read(inputs: Mapping[str, Path | None]) -> Iterator[tuple[Path, str]]:
         if path is None:
             continue
         yield path.resolve(), what
-        if path.is_dir():
-            native = path / "weights.safetensors"
-            if what == WEIGHTS:
-                parts = [native] if native.is_file() else [*path.iterdir()]
-            else:
-                parts = [*path.glob("*.parquet")]
+        parts: Iterable[Path] = ()
+        if path.suffix == ".json" and not path.is_dir():
+            parts = path.parent.glob(f"{path.stem}.*")  # beside a pool's manifest: its activations and tokens
+        elif what == WEIGHTS:
+            parts = path.glob("weights.safetensors" if (path / "weights.safetensors").is_file() else "*")
         else:
-            # Beside a pool's manifest lie its activations and tokens.
-            parts = [*path.parent.glob(f"{path.stem}.*")] if path.suffix == ".json" else []
-        yield from (
-            (part.resolve(), f"a file of {what}") for part in parts if part.resolve() != path.resolve()
-        )
+            parts = path.glob("*.parquet")
+        whole = path.resolve()
+        yield from ((part.resolve(), f"a file of {what}") for part in parts if part.resolve() != whole)

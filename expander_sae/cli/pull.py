@@ -8,10 +8,7 @@ from pathlib import Path
 from expander_sae.cli.terminal import Terminal
 
 SUMMARY = "fetch a published autoencoder from the Hugging Face Hub and verify its mask"
-EXAMPLES = (
-    "expander-sae pull me/my-sae --out my-sae",
-    "expander-sae inspect $(expander-sae pull me/my-sae)",
-)
+EXAMPLES = ("expander-sae pull me/my-sae --out my-sae", "expander-sae inspect $(expander-sae pull me/my-sae)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

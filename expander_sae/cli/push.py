@@ -25,24 +25,19 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "weights", type=Path, metavar="run", help="run folder, weights file or imported folder"
-    )
-    parser.add_argument("repository", help="OWNER/NAME on the Hub")
-    parser.add_argument("--dry-run", action="store_true", help="build everything and contact nobody")
-    parser.add_argument("--public", action="store_true", help="make a new repository public")
-    parser.add_argument("--licence", help="for the card, such as apache-2.0")
-    parser.add_argument("--base-model", help="for the card: id of the language model on the Hub")
-    parser.add_argument("--dataset", help="for the card: id of the data set on the Hub")
-    parser.add_argument("--table", type=Path, help="metrics.parquet of the study, for the card's frontier")
-    parser.add_argument(
-        "--saelens",
-        choices=("dense", "compact", "none"),
-        default="dense",
-        help="which SAELens folder to add (default: %(default)s)",
-    )
-    parser.add_argument("--message", default="Upload an expander SAE", help="of the commit")
-    parser.add_argument("--revision", help="branch to upload to")
+    add = parser.add_argument
+    add("weights", type=Path, metavar="run", help="run folder, weights file or imported folder")
+    add("repository", help="OWNER/NAME on the Hub")
+    add("--dry-run", action="store_true", help="build everything and contact nobody")
+    add("--public", action="store_true", help="make a new repository public")
+    add("--licence", help="for the card, such as apache-2.0")
+    add("--base-model", help="for the card: id of the language model on the Hub")
+    add("--dataset", help="for the card: id of the data set on the Hub")
+    add("--table", type=Path, help="metrics.parquet of the study, for the card's frontier")
+    which = "which SAELens folder to add (default: %(default)s)"
+    add("--saelens", choices=("dense", "compact", "none"), default="dense", help=which)
+    add("--message", default="Upload an expander SAE", help="of the commit")
+    add("--revision", help="branch to upload to")
     add_activations(parser, "--activations")
 
 
@@ -59,19 +54,12 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     given = options.activations is not None
     activations = given_activations(options, autoencoder.m) if given else None
     with _as_folder(options.weights, autoencoder) as folder:
+        names = ("licence", "base_model", "dataset", "table", "message", "revision", "dry_run")
+        same = {name: getattr(options, name) for name in names}
+        kind = None if options.saelens == "none" else options.saelens
+        private = not options.public
         pushed = push(
-            folder,
-            options.repository,
-            private=not options.public,
-            licence=options.licence,
-            base_model=options.base_model,
-            dataset=options.dataset,
-            table=options.table,
-            with_saelens=None if options.saelens == "none" else options.saelens,
-            activations=activations,
-            message=options.message,
-            revision=options.revision,
-            dry_run=options.dry_run,
+            folder, options.repository, private=private, with_saelens=kind, activations=activations, **same
         )
     record = {"url": pushed.url, "dry_run": options.dry_run, "files": pushed.files, "card": pushed.card}
     lines = pairs([(name, f"{size:,} bytes") for name, size in pushed.files.items()])

@@ -47,9 +47,9 @@ def number(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
-    return (
-        f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-    )
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
 def pairs(rows: Sequence[tuple[str, Any]]) -> list[str]:
@@ -61,11 +61,5 @@ def pairs(rows: Sequence[tuple[str, Any]]) -> list[str]:
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     """Aligned columns, the first to the left and the others to the right."""
     cells = [list(header), *([number(value) for value in row] for row in rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
-    return [
-        "  ".join(
-            f"{cell:<{width}}" if place == 0 else f"{cell:>{width}}"
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+    first, *others = (max(map(len, column)) for column in zip(*cells, strict=True))
+    return ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]).rstrip() for row in cells]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,40 +26,38 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_activations(parser)
-    parser.add_argument("--out", type=Path, required=True, help=".safetensors file to write")
-    parser.add_argument("--n", type=positive, required=True, help="features")
-    parser.add_argument("--k", type=positive, required=True, help="active features a token")
-    parser.add_argument("--d", type=positive, help="nonzeros a decoder column (needed unless dense)")
-    parser.add_argument("--steps", type=positive, default=1500, help="(default: %(default)s)")
-    parser.add_argument("--support", default="expander", help="mask family, or dense (default: %(default)s)")
-    parser.add_argument("--encoder", default="tied", help="tied, warm_tied or independent (default: tied)")
-    parser.add_argument("--recipe", default="standard", help="standard or paper (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe"
-    )
-    parser.add_argument(
-        "--held-out", type=positive, metavar="ROWS", help="keep the last ROWS back and measure on them"
-    )
-    parser.add_argument(
+    add("--out", type=Path, required=True, help=".safetensors file to write")
+    add("--n", type=positive, required=True, help="features")
+    add("--k", type=positive, required=True, help="active features a token")
+    add("--d", type=positive, help="nonzeros a decoder column (needed unless dense)")
+    add("--steps", type=positive, default=1500, help="(default: %(default)s)")
+    add("--support", default="expander", help="mask family, or dense (default: %(default)s)")
+    add("--encoder", default="tied", help="tied, warm_tied or independent (default: tied)")
+    add("--recipe", default="standard", help="standard or paper (default: %(default)s)")
+    add("--seed", type=int, default=0, help="(default: %(default)s)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe")
+    add("--held-out", type=positive, metavar="ROWS", help="keep the last ROWS back and measure on them")
+    add(
         "--held-out-to", type=Path, metavar="FILE", help="file (.npy) for the rows that --held-out keeps back"
     )
-    parser.add_argument("--log-every", type=positive, default=50, help="steps a row (default: %(default)s)")
-    parser.add_argument("--csv", type=Path, help="file for the logged rows")
-    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="folder for TensorBoard events")
-    parser.add_argument("--wandb", metavar="PROJECT", help="project of Weights & Biases")
-    parser.add_argument("--checkpoint", type=Path, help="file to go on from where training is interrupted")
+    add("--log-every", type=positive, default=50, help="steps a row (default: %(default)s)")
+    add("--csv", type=Path, help="file for the logged rows")
+    add("--tensorboard", type=Path, metavar="FOLDER", help="folder for TensorBoard events")
+    add("--wandb", metavar="PROJECT", help="project of Weights & Biases")
+    add("--checkpoint", type=Path, help="file to go on from where training is interrupted")
     add_compute(parser, "auto")
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> None:
-    from contextlib import ExitStack
+    import numpy as np
 
     from expander_sae.api import evaluate
     from expander_sae.cli.data import given_activations
     from expander_sae.machine.allocator import keep_freed_memory
     from expander_sae.machine.device import resolve_device
+    from expander_sae.storage.files import atomic_path
     from expander_sae.training.loggers import together
     from expander_sae.training.trainer import Trainer
 
@@ -71,14 +72,15 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     with ExitStack() as stack:
         # Only now: an earlier log must not be touched for a training that cannot be.
         loggers = [stack.enter_context(logger) for logger in _loggers(options, settings)]
-        trainer.on_log = together(_line(options.steps, terminal), *loggers)
+        trainer.on_log = together(partial(_tell, terminal, options.steps), *loggers)
         if options.held_out_to is not None:
-            _write_rows(held_out, options.held_out_to)
+            with atomic_path(options.held_out_to) as temporary:
+                np.save(temporary, held_out)
         autoencoder = trainer.fit(options.steps)
     autoencoder.save(options.out)
     record: dict[str, Any] = {
         "out": str(options.out),
-        "held_out_to": None if options.held_out_to is None else str(options.held_out_to),
+        "held_out_to": options.held_out_to and str(options.held_out_to),
         "bytes": options.out.stat().st_size,
         "tokens": len(kept),
         "steps": options.steps,
@@ -106,26 +108,10 @@ def _check_outputs(options: argparse.Namespace) -> None:
 
     if options.held_out_to is not None and options.held_out is None:
         raise UserError("--held-out-to: found no --held-out, expected the number of rows to keep back")
-    check_files(
-        {
-            "out": options.out,
-            "held-out-to": options.held_out_to,
-            "checkpoint": options.checkpoint,
-            "csv": options.csv,
-        },
-        {ACTIVATIONS: options.activations},
-        {"out": (".safetensors",), "held-out-to": (".npy",)},
-        streams=("csv",),
-    )
-
-
-def _write_rows(rows: Any, path: Path) -> None:
-    import numpy as np
-
-    from expander_sae.storage.files import atomic_path
-
-    with atomic_path(path) as temporary:
-        np.save(temporary, rows)
+    names = ("out", "held-out-to", "checkpoint", "csv")
+    files = {name: getattr(options, name.replace("-", "_")) for name in names}
+    suffixes = {"out": (".safetensors",), "held-out-to": (".npy",)}
+    check_files(files, {ACTIVATIONS: options.activations}, suffixes, streams=("csv",))
 
 
 def _overrides(given: list[str]) -> dict[str, Any]:
@@ -147,28 +133,19 @@ def _overrides(given: list[str]) -> dict[str, Any]:
 def _loggers(options: argparse.Namespace, settings: dict[str, Any]) -> list[Any]:
     from expander_sae.training.loggers import CsvLogger, TensorBoardLogger, WandbLogger
 
-    made: list[Any] = []
-    if options.tensorboard:
-        made.append(TensorBoardLogger(options.tensorboard))
-    if options.wandb:
-        made.append(WandbLogger(options.wandb, settings))
-    if options.csv:
-        made.append(CsvLogger(options.csv))
+    made: list[Any] = [TensorBoardLogger(options.tensorboard)] if options.tensorboard else []
+    made += [WandbLogger(options.wandb, settings)] if options.wandb else []
+    made += [CsvLogger(options.csv)] if options.csv else []
     return made
 
 
-def _line(steps: int, terminal: Terminal) -> Any:
+def _tell(terminal: Terminal, steps: int, row: dict[str, float]) -> None:
     """A line a logged row where there is no progress bar."""
-    import sys
-
-    def tell(row: dict[str, float]) -> None:
-        if not sys.stderr.isatty():
-            terminal.remark(
-                f"step {int(row['step']):,} of {steps:,}: loss {row['loss']:.4g}, "
-                f"relative error {row['relative_error']:.4f}, silent {100 * row['silent_share']:.1f} %"
-            )
-
-    return tell
+    if not sys.stderr.isatty():
+        terminal.remark(
+            f"step {int(row['step']):,} of {steps:,}: loss {row['loss']:.4g}, "
+            f"relative error {row['relative_error']:.4f}, silent {100 * row['silent_share']:.1f} %"
+        )
 
 
 def _lines(record: dict[str, Any]) -> list[str]:

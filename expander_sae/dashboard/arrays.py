@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,28 +29,12 @@ def quantised(values: np.ndarray, largest: np.ndarray, group: np.ndarray) -> tup
     return np.clip(np.rint(steps), -STEPS, STEPS).astype(np.int16), 1.0 / STEPS
 
 
-@dataclass(frozen=True)
-class CompactCode:
-    """Firings by feature: those of the i-th feature stand at [starts[i], starts[i + 1]).
+def compact(code: SparseCode, rows: np.ndarray, features: np.ndarray, n: int) -> dict[str, Any]:
+    """Codes of the pool's `rows`, of the `features` kept among n, as JSON and by feature.
 
-    Args:
-        token: row of the pool, ascending.
-        value: int16 steps of largest[i]/32767.
-        largest: float32.
+    Firings of the i-th feature stand at [starts[i], starts[i + 1]): token, the row of the pool, ascending;
+    value, int16 steps of largest[i]/32767; largest is float32.
     """
-
-    starts: np.ndarray
-    token: np.ndarray
-    value: np.ndarray
-    largest: np.ndarray
-
-    def json(self) -> dict[str, Any]:
-        names = ("starts", "token", "value", "largest")
-        return {name: packed(getattr(self, name)) for name in names}
-
-
-def compact(code: SparseCode, rows: np.ndarray, features: np.ndarray, n: int) -> CompactCode:
-    """Codes of the pool's `rows`, of the `features` kept among n."""
     place = np.full(n, -1, dtype=np.int64)
     place[features] = np.arange(len(features))
     sample, slot = np.nonzero(code.value.numpy() != 0)
@@ -64,4 +47,6 @@ def compact(code: SparseCode, rows: np.ndarray, features: np.ndarray, n: int) ->
     starts = np.concatenate([[0], np.cumsum(np.bincount(feature, minlength=len(features)))])
     largest = np.zeros(len(features), dtype=np.float32)
     np.maximum.at(largest, feature, np.abs(value))
-    return CompactCode(starts, token, quantised(value, largest, feature)[0], largest)
+    steps = quantised(value, largest, feature)[0]
+    found = {"starts": starts, "token": token, "value": steps, "largest": largest}
+    return {name: packed(array) for name, array in found.items()}

@@ -14,7 +14,7 @@ from expander_sae.activations.language_model import LanguageModel, tokenizer_of
 from expander_sae.activations.pool import Pool
 from expander_sae.activations.weights import read_model
 from expander_sae.api import load
-from expander_sae.dashboard.arrays import CompactCode, compact, packed, quantised
+from expander_sae.dashboard.arrays import compact, packed, quantised
 from expander_sae.dashboard.rows import TokenRows
 from expander_sae.errors import UserError
 from expander_sae.measurements.index import Index
@@ -56,17 +56,12 @@ def collect(
     given: TokenRows | None = None,
     tokenizer: Path | None = None,
 ) -> dict[str, Any]:
-    """Everything that the page of the run in `folder` shows, as JSON.
+    """Everything that the page of `folder`, or of what else `expander_sae.load` reads, shows, as JSON.
 
-    Args:
-        folder: a run's folder, a weights file, or whatever else `expander_sae.load` reads.
-        pool_path: the test pool's manifest; None looks for `pool/test.json` in the folders above.
-        model_path: `model.json`; None looks for it likewise, but not for `given` activations. Without a
-            model the tokens are shown as numbers and there are no logit effects.
-        limits: what bounds the page.
-        logits: whether to load the language model for logit effects.
-        given: activations in place of a pool; without token ids their rows are shown as numbers.
-        tokenizer: folder of a tokenizer, in place of the model's.
+    The test pool's manifest (`pool/test.json`) and `model.json` are looked for in the folders above where
+    they are None; the model not for `given` activations, which stand in place of a pool. Without a model the
+    tokens are shown as numbers and there are no logit effects; of `given` rows without token ids their places
+    are shown. `tokenizer` is a folder, in place of the model's.
 
     Raises:
         UserError: no weights, no activations, or activations or a model of another width.
@@ -108,8 +103,8 @@ def _firings(
     pursued = encoded[encoded < limits.omp_tokens]
     return {
         "encoded": int(encoded.size),
-        "encoder": _code(autoencoder, h, encoded, features, "encoder").json(),
-        "omp": _code(autoencoder, h, pursued, features, "omp").json() if pursued.size else None,
+        "encoder": _code(autoencoder, h, encoded, features, "encoder"),
+        "omp": _code(autoencoder, h, pursued, features, "omp") if pursued.size else None,
         "omp_tokens": int(pursued.size),
         "omp_limit": limits.omp_tokens,
     }
@@ -166,15 +161,15 @@ def _words(ids: np.ndarray, record: dict[str, Any] | None) -> list[str]:
 
 def _code(
     autoencoder: SparseAutoencoder, h: np.ndarray, rows: np.ndarray, features: np.ndarray, inference: str
-) -> CompactCode:
+) -> dict[str, Any]:
     code = joined(codes_of(autoencoder, h[rows], INFERENCES[inference], inference))
     return compact(code, rows, features, autoencoder.n)
 
 
 def _columns(autoencoder: SparseAutoencoder, features: np.ndarray) -> dict[str, Any]:
     """The largest entries of each unit-norm column: rows and values, by falling size."""
-    shown = min(WIDTH, autoencoder.values.shape[1])
     width = autoencoder.values.shape[1]
+    shown = min(WIDTH, width)
     rows = np.empty((len(features), shown), dtype=np.int64)
     values = np.empty((len(features), shown), dtype=np.float32)
     dictionary = autoencoder.dictionary()
@@ -189,19 +184,13 @@ def _columns(autoencoder: SparseAutoencoder, features: np.ndarray) -> dict[str, 
         rows[start : start + 1024] = names.gather(1, order).numpy()
         values[start : start + 1024] = entries.gather(1, order).numpy()
     whole, scale = quantised(values.ravel(), np.array([1.0]), np.zeros(values.size, dtype=np.int64))
-    return {
-        "width": width,
-        "shown": shown,
-        "rows": packed(rows.ravel()),
-        "values": packed(whole),
-        "scale": scale,
-    }
+    stored = {"rows": packed(rows.ravel()), "values": packed(whole)}
+    return {"width": width, "shown": shown, **stored, "scale": scale}
 
 
 def _flatness(autoencoder: SparseAutoencoder) -> np.ndarray:
-    values = autoencoder.values.detach()
-    mask = autoencoder.mask
-    if mask is None or mask.regular:
+    values, mask = autoencoder.values.detach(), autoencoder.mask
+    if mask is None:
         return flatness(values).numpy()
     return flatness(values * torch.from_numpy(mask.valid()), mask.degrees).numpy()
 
@@ -234,9 +223,5 @@ def _logits(
         np.concatenate([np.concatenate(part[side::2]) for side in (0, 1)], axis=1) for part in (index, value)
     )
     unique, place = np.unique(places, return_inverse=True)
-    return {
-        "count": count,
-        "unique": _words(unique, record),
-        "place": packed(place.ravel()),
-        "value": packed(values.ravel().astype("<f4")),
-    }
+    stored = {"place": packed(place.ravel()), "value": packed(values.ravel().astype("<f4"))}
+    return {"count": count, "unique": _words(unique, record), **stored}

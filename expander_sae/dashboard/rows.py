@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from expander_sae.errors import UserError
+from expander_sae.errors import UserError, readable
 from expander_sae.storage.arrays import norms_of
 
 
@@ -40,12 +40,8 @@ def read_numbers(path: Path, rows: int, option: str) -> np.ndarray:
     Raises:
         UserError: no such file, another kind of array, or fewer rows.
     """
-    try:
+    with readable(f"{option}: {path}", "a readable .npy of numbers", ValueError, EOFError):
         found: Any = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"{option}: {path}: no such file") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{option}: {path}: not a readable .npy of numbers ({error})") from None
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu":
         kind = getattr(found, "dtype", type(found).__name__)
         raise UserError(f"{option}: {path}: found {kind}, expected a .npy of whole numbers")
@@ -53,8 +49,6 @@ def read_numbers(path: Path, rows: int, option: str) -> np.ndarray:
     if len(found) < rows:
         raise UserError(f"{option}: {path}: found {len(found)} numbers, expected one a row: {rows}")
     found = found[:rows].astype(np.int64)
-    if rows and not 0 <= int(found.min()) <= int(found.max()) < 1 << 32:
-        raise UserError(
-            f"{option}: {path}: found {int(found.min())} to {int(found.max())}, expected 0 to 2³² − 1"
-        )
+    if rows and not 0 <= (low := int(found.min())) <= (high := int(found.max())) < 1 << 32:
+        raise UserError(f"{option}: {path}: found {low} to {high}, expected 0 to 2³² − 1")
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,7 @@ class Weights:
 
 
 def checked(weights: Weights, origin: str | Path) -> Weights:
-    """The same weights, if their shapes belong together and k is possible.
-
-    Raises:
-        UserError: they do not, or it is not.
-    """
+    """The same weights, if their shapes belong together and k is possible."""
     decoder = tuple(weights.decoder.shape)
     n, m = decoder if len(decoder) == 2 else (0, 0)
     expected = {"decoder": (n, m), "encoder": (n, m), "b_enc": (n,), "b_dec": (m,)}
@@ -52,8 +48,8 @@ def to_dense(autoencoder: SparseAutoencoder) -> Weights:
     decoder = dictionary.columns(everything)
     encoder = autoencoder._encoder_on(dictionary).columns(everything)
     tensors = (encoder, decoder, autoencoder.b_enc, autoencoder.b_dec)
-    written = [tensor.detach().float().cpu().contiguous() for tensor in tensors]
-    return Weights(written[0], written[1], written[2], written[3], autoencoder.k)
+    encoder, decoder, b_enc, b_dec = (tensor.detach().float().cpu().contiguous() for tensor in tensors)
+    return Weights(encoder, decoder, b_enc, b_dec, autoencoder.k)
 
 
 @torch.no_grad()
@@ -68,13 +64,8 @@ def from_dense(
 ) -> SparseAutoencoder:
     """An autoencoder of these matrices, sparse where `record` says on which mask they live.
 
-    Args:
-        weights: of any norms of columns that `unit_decoder` takes.
-        origin: where they are from, for messages.
-        record: what `mask_record` gave when they were exported; None of another library's own.
-        about: what to remember where there is no record.
-        backend: kernels of a sparse dictionary.
-        selects_by_contribution: see `unit_decoder`.
+    The record is what `mask_record` gave when they were exported, None of another library's own: then `about`
+    is remembered. Columns may have the norms that `unit_decoder` takes.
 
     Raises:
         UserError: as of `unit_decoder`, or the mask does not fit the matrices.
@@ -92,15 +83,22 @@ def from_dense(
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{origin}: the record of the mask is damaged ({error!r})") from None
     loaded = SparseAutoencoder(m, n, weights.k, mask, kind, backend)
-    loaded.values.copy_(weights.decoder if mask is None else on_support(weights.decoder, mask, origin))
-    if loaded.encoder is not None:
-        support = loaded.encoder_mask
-        encoder = weights.encoder if support is None else on_support(weights.encoder, support, origin)
-        loaded.encoder.copy_(encoder)
-    loaded.b_enc.copy_(weights.b_enc)
-    loaded.b_dec.copy_(weights.b_dec)
-    loaded.about = about
-    return loaded
+    values = weights.decoder if mask is None else on_support(weights.decoder, mask, origin)
+    encoder, support = weights.encoder, loaded.encoder_mask
+    if loaded.encoder is not None and support is not None:
+        encoder = on_support(encoder, support, origin)
+    return _filled(loaded, replace(weights, decoder=values, encoder=encoder), about)
+
+
+def _filled(empty: SparseAutoencoder, weights: Weights, about: dict[str, Any]) -> SparseAutoencoder:
+    """With these parameters: decoder and encoder as its own are, on its masks."""
+    empty.values.copy_(weights.decoder)
+    if empty.encoder is not None:
+        empty.encoder.copy_(weights.encoder)
+    empty.b_enc.copy_(weights.b_enc)
+    empty.b_dec.copy_(weights.b_dec)
+    empty.about = about
+    return empty
 
 
 def on_support(matrix: Tensor, mask: Mask, origin: str | Path) -> Tensor:
@@ -109,11 +107,6 @@ def on_support(matrix: Tensor, mask: Mask, origin: str | Path) -> Tensor:
     Raises:
         UserError: an entry outside the mask is not 0.
     """
-    if tuple(matrix.shape) != (mask.recipe.n, mask.recipe.m):
-        raise UserError(
-            f"{origin}: a mask of {mask.recipe.n} columns of length {mask.recipe.m}, expected "
-            f"{matrix.shape[0]} of {matrix.shape[1]}"
-        )
     values = matrix.gather(1, torch.from_numpy(mask.rows).long()) * torch.from_numpy(mask.valid())
     outside = int(torch.count_nonzero(matrix)) - int(torch.count_nonzero(values))
     if outside:
@@ -145,23 +138,15 @@ def pruned(autoencoder: SparseAutoencoder, d: int) -> SparseAutoencoder:
     mask, values = prune(weights.decoder, d, seed=0)
     kind = "tied" if autoencoder.encoder_kind == "tied" else "independent"
     smaller = SparseAutoencoder(autoencoder.m, autoencoder.n, autoencoder.k, mask, kind, autoencoder.backend)
-    smaller.values.copy_(values)
-    if smaller.encoder is not None:
-        smaller.encoder.copy_(weights.encoder.gather(1, torch.from_numpy(mask.rows).long()))
-    smaller.b_enc.copy_(weights.b_enc)
-    smaller.b_dec.copy_(weights.b_dec)
-    smaller.about = dict(autoencoder.about)
-    return smaller
+    encoder = weights.encoder.gather(1, torch.from_numpy(mask.rows).long())
+    return _filled(smaller, replace(weights, decoder=values, encoder=encoder), dict(autoencoder.about))
 
 
 def unit_decoder(weights: Weights, selects_by_contribution: bool, origin: str | Path) -> Weights:
     """The same autoencoder with unit-norm columns: x_j takes over ‖w_j‖.
 
-    Args:
-        weights: of any shapes and norms.
-        selects_by_contribution: top-k ran on x_j·‖w_j‖. If not, columns of different norms would be
-            selected otherwise once their norms are gone.
-        origin: where they are from, for messages.
+    Where top-k did not run on x_j·‖w_j‖ (`selects_by_contribution`), columns of different norms would be
+    selected otherwise once their norms are gone.
 
     Raises:
         UserError: shapes that do not belong together, or norms that differ by more than 1 % where
@@ -177,11 +162,6 @@ def unit_decoder(weights: Weights, selects_by_contribution: bool, origin: str | 
             f"{origin}: decoder norms of {low:.4g} to {high:.4g} while top-k selects without them; "
             "expected equal norms, as only unit-norm columns can be represented"
         )
-    scale = norms.float()[:, None]
-    return Weights(
-        weights.encoder * scale,
-        weights.decoder / scale,
-        weights.b_enc * scale[:, 0],
-        weights.b_dec,
-        weights.k,
-    )
+    scale = norms.float()
+    encoder, decoder = weights.encoder * scale[:, None], weights.decoder / scale[:, None]
+    return replace(weights, encoder=encoder, decoder=decoder, b_enc=weights.b_enc * scale)

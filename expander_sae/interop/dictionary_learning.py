@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from expander_sae.errors import UserError, first_line
+from expander_sae.errors import UserError, readable
 from expander_sae.interop.dense import Weights, from_dense, mask_record, to_dense
 from expander_sae.interop.fidelity import Fidelity, measured_record
 from expander_sae.interop.foreign_files import read_config, required
@@ -46,18 +47,9 @@ def export(
     with atomic_path(folder / WEIGHTS) as temporary:
         torch.save(tensors, temporary)
     spec = autoencoder.about.get("spec", {})
-    trainer = {
-        "trainer_class": "TopKTrainer",
-        "dict_class": CLASS,
-        "activation_dim": autoencoder.m,
-        "dict_size": autoencoder.n,
-        "k": autoencoder.k,
-        "layer": spec.get("layer"),
-        "lm_name": spec.get("model"),
-        "steps": spec.get("steps"),
-        "seed": spec.get("seed"),
-        "device": "cpu",
-    }
+    trainer: dict[str, Any] = {"trainer_class": "TopKTrainer", "dict_class": CLASS, "device": "cpu"}
+    trainer |= {"activation_dim": autoencoder.m, "dict_size": autoencoder.n, "k": autoencoder.k}
+    trainer |= {name: spec.get(name) for name in ("layer", "steps", "seed")} | {"lm_name": spec.get("model")}
     ours = mask_record(autoencoder) | {"fidelity": record}
     write_json(folder / CONFIG, {"trainer": trainer, "expander_sae": ours})
     return measured
@@ -75,17 +67,13 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     folder = Path(folder)
     path = folder / WEIGHTS
     config = read_config(folder / CONFIG) if (folder / CONFIG).exists() else {}
-    kind = (
-        required(config, "trainer", dict, folder / CONFIG).get("dict_class") if "trainer" in config else None
-    )
+    trainer = required(config, "trainer", dict, folder / CONFIG) if "trainer" in config else {}
+    kind = trainer.get("dict_class")
     if kind not in (None, CLASS):
         raise UserError(f"{folder / CONFIG}: dict_class {kind!r}, expected {CLASS!r}")
-    try:
+    damaged = (RuntimeError, ValueError, LookupError, pickle.UnpicklingError, EOFError)
+    with readable(path, "a file of plain tensors", *damaged):
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"{path}: not a file of plain tensors ({first_line(error)})") from None
     tensors = stored if isinstance(stored, dict) else {}
     missing = sorted(name for name in _NAMES if not isinstance(tensors.get(name), Tensor))
     if missing:
@@ -98,12 +86,7 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
         )
     if stored["k"].numel() != 1:
         raise UserError(f"{path}: k of shape {list(stored['k'].shape)}, expected one number")
-    weights = Weights(
-        stored["encoder.weight"].float(),
-        stored["decoder.weight"].float().transpose(0, -1).contiguous(),
-        stored["encoder.bias"].float(),
-        stored["b_dec"].float(),
-        int(stored["k"]),
-    )
+    encoder, b_enc, decoder, b_dec = (stored[name].float() for name in _NAMES[:4])
+    weights = Weights(encoder, decoder.transpose(0, -1).contiguous(), b_enc, b_dec, int(stored["k"]))
     about = {"imported": "dictionary_learning"}
     return from_dense(weights, folder, config.get("expander_sae"), about, backend)

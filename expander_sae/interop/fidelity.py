@@ -96,12 +96,7 @@ def fidelity(autoencoder: SparseAutoencoder, activations: Tensor | np.ndarray, r
             ties += int((value[:, k - 1] - value[:, k] <= rounding * centred.norm(dim=1)).sum())
     tokens = len(kept)
     return Fidelity(
-        tokens=len(rows),
-        encoded_share=tokens / len(rows),
-        exact_share=exact / tokens,
-        nonpositive_share=nonpositive / (tokens * k),
-        near_tie_share=ties / tokens,
-        relu=relu,
+        len(rows), tokens / len(rows), exact / tokens, nonpositive / (tokens * k), ties / tokens, relu
     )
 
 
@@ -112,11 +107,7 @@ def measured_record(
     say: bool,
     relu: bool = True,
 ) -> tuple[Fidelity | None, dict[str, Any] | None]:
-    """(what was measured, the same as JSON for the folder's metadata); printed where `say` is true.
-
-    Raises:
-        UserError: activations of another width, or without a token to encode.
-    """
+    """(what was measured, the same as JSON for the folder's metadata); printed where `say` is true."""
     measured = None if activations is None else fidelity(autoencoder, activations, relu)
     if say:
         told = "no activations given: how often kept values are not positive was not measured"

@@ -14,8 +14,6 @@ from expander_sae.errors import UserError
 if TYPE_CHECKING:
     from expander_sae.model.autoencoder import SparseAutoencoder
 
-FORMATS = ("saelens", "sparsify", "dictionary_learning")
-
 
 def load_foreign(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     """Load a folder of SAELens, sparsify or dictionary_learning, told by its files.

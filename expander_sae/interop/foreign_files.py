@@ -9,7 +9,7 @@ import safetensors
 from safetensors.torch import load_file
 from torch import Tensor
 
-from expander_sae.errors import UserError
+from expander_sae.errors import UserError, readable
 from expander_sae.storage.files import read_json
 
 T = TypeVar("T")
@@ -17,11 +17,7 @@ _KINDS: dict[type, str] = {int: "a whole number", str: "a text", dict: "a mappin
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The mapping in another library's JSON file.
-
-    Raises:
-        UserError: no such file, no JSON, or no mapping.
-    """
+    """The mapping in another library's JSON file."""
     config = read_json(path)
     if not isinstance(config, dict):
         raise UserError(f"{path}: found {type(config).__name__}, expected a mapping")
@@ -29,11 +25,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def required(config: dict[str, Any], key: str, kind: type[T], path: Path) -> T:
-    """An entry of a configuration that must be there.
-
-    Raises:
-        UserError: it is missing or of another kind.
-    """
+    """An entry of a configuration that must be there and of this kind."""
     value = config.get(key)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise UserError(f"{path}: {key} {value!r}, expected {_KINDS[kind]}")
@@ -41,17 +33,9 @@ def required(config: dict[str, Any], key: str, kind: type[T], path: Path) -> T:
 
 
 def read_tensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Float32 tensors of another library's safetensors file.
-
-    Raises:
-        UserError: unreadable, or a tensor is missing.
-    """
-    try:
+    """Tensors of another library's safetensors file as float32; all of them must be there."""
+    with readable(path, "a whole safetensors file", safetensors.SafetensorError):
         stored = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
     missing = sorted(set(names) - stored.keys())
     if missing:
         raise UserError(f"{path}: no tensor {missing[0]}, found {', '.join(sorted(stored))}")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -25,21 +25,12 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.storage.files import file_sizes
 from expander_sae.training.run_folder import LOG, RECORD, WEIGHTS
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
 CARD = "README.md"
 FILES = (WEIGHTS, RECORD, METRICS, LOG)
 PULLED = (*FILES, CARD)
-
-
-class Client(Protocol):
-    """What is used of `huggingface_hub.HfApi`."""
-
-    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any: ...
-    def upload_folder(
-        self, *, repo_id: str, folder_path: str, commit_message: str, revision: str | None
-    ) -> Any: ...
-    def snapshot_download(
-        self, repo_id: str, *, revision: str | None, local_dir: str | None, allow_patterns: list[str]
-    ) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ def push(
     message: str = "Upload an expander SAE",
     revision: str | None = None,
     dry_run: bool = False,
-    client: Client | None = None,
+    client: HfApi | None = None,
 ) -> Pushed:
     """Upload the run in `folder`: weights, record, metrics, log, a card, and a SAELens folder.
 
@@ -87,16 +78,9 @@ def push(
     with tempfile.TemporaryDirectory() as temporary:
         stage = Path(temporary)
         fidelity = _gather(Path(folder), stage, with_saelens, activations, base_model)
-        card = model_card(
-            folder,
-            repo_id,
-            licence=licence,
-            base_model=base_model,
-            dataset=dataset,
-            table=table,
-            saelens=with_saelens,
-            fidelity=fidelity,
-        )
+        about: dict[str, Any] = {"licence": licence, "base_model": base_model, "dataset": dataset}
+        about |= {"table": table, "saelens": with_saelens, "fidelity": fidelity}
+        card = model_card(folder, repo_id, **about)
         (stage / CARD).write_text(card, encoding="utf-8")
         files = file_sizes(stage)
         url = None if dry_run else _upload(client or _client(), repo_id, private, stage, message, revision)
@@ -119,14 +103,11 @@ def _gather(
             shutil.copyfile(folder / name, stage / name)
     if with_saelens is None:
         return None
-    named: dict[str, Any] = {} if model_name is None else {"model_name": model_name}
     compact = with_saelens == "compact"
-    return saelens.export(autoencoder, stage / "saelens", activations, compact, say=False, **named)
+    return saelens.export(autoencoder, stage / "saelens", activations, compact, False, model_name=model_name)
 
 
-def _upload(
-    hub: Client, repo_id: str, private: bool, folder: Path, message: str, revision: str | None
-) -> str:
+def _upload(hub: HfApi, repo_id: str, private: bool, folder: Path, message: str, revision: str | None) -> str:
     """The address of the commit."""
     with _told(repo_id):
         hub.create_repo(repo_id, private=private, exist_ok=True)
@@ -142,7 +123,7 @@ def pull(
     *,
     revision: str | None = None,
     overwrite: bool = False,
-    client: Client | None = None,
+    client: HfApi | None = None,
 ) -> Path:
     """Fetch what `push` uploaded, but the SAELens folder, and check that it loads; for `expander_sae.load`.
 
@@ -192,12 +173,10 @@ def _replace(folder: Path, fetched: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def _fetch(hub: Client, repo_id: str, revision: str | None, folder: Path | None = None) -> Path:
-    local = None if folder is None else str(folder)
+def _fetch(hub: HfApi, repo_id: str, revision: str | None, folder: Path | None = None) -> Path:
     with _told(repo_id):
-        fetched = Path(
-            hub.snapshot_download(repo_id, revision=revision, local_dir=local, allow_patterns=list(PULLED))
-        )
+        there = hub.snapshot_download(repo_id, revision=revision, local_dir=folder, allow_patterns=[*PULLED])
+    fetched = Path(there)
     if not (fetched / WEIGHTS).is_file():
         raise UserError(f"{repo_id}: found no {WEIGHTS}, expected a repository that `push` made")
     try:
@@ -208,13 +187,12 @@ def _fetch(hub: Client, repo_id: str, revision: str | None, folder: Path | None 
     return fetched
 
 
-def _client() -> Client:
+def _client() -> HfApi:
     try:
         from huggingface_hub import HfApi
     except ImportError:
         raise UserError("huggingface_hub is not installed: pip install 'expander-sae[hub]'") from None
-    client: Any = HfApi(library_name="expander-sae")
-    return client
+    return HfApi(library_name="expander-sae")
 
 
 @contextmanager

@@ -41,32 +41,29 @@ def model_card(
 ) -> str:
     """Markdown with YAML front matter for the run in `folder` (weights and, if there, metrics.parquet).
 
-    Args:
-        licence, base_model, dataset: identifiers of the Hub, for the front matter.
-        table: a study's metrics.parquet; the cells beside this one become the frontier.
-        saelens: what the folder `saelens/` holds, ``dense`` or ``compact``; None where there is none.
-        fidelity: what was measured of that folder, if anything.
+    The front matter takes identifiers of the Hub. `table` is a study's metrics.parquet: the cells beside this
+    one become the frontier. `saelens` is what the folder of that name holds, ``dense`` or ``compact``, None
+    where there is none, and `fidelity` what was measured of it.
 
     Raises:
         UserError: no weights, or an unreadable table.
     """
     folder = Path(folder)
     sae = SparseAutoencoder.load(folder / WEIGHTS)
-    about = sae.about
-    spec: dict[str, Any] = about.get("spec", {})
+    about, spec = sae.about, dict(sae.about.get("spec", {}))
+    measured = (folder / METRICS).exists()
     parts = [
         _front_matter(licence, base_model, dataset, saelens is not None),
         _what(sae, spec, repo_id, base_model),
         _use(sae, repo_id),
-        *([_saelens(repo_id, saelens, fidelity)] if saelens is not None else []),
+        _saelens(repo_id, saelens, fidelity) if saelens is not None else "",
         _storage(sae, folder),
+        _measurements(folder / METRICS, spec) if measured else "",
+        _frontier(Path(table), spec) if table is not None else "",
+        _training(spec, about),
+        _limits(sae, about, measured),
     ]
-    if (folder / METRICS).exists():
-        parts.append(_measurements(folder / METRICS, spec))
-    if table is not None:
-        parts.append(_frontier(Path(table), spec))
-    parts += [_training(spec, about), _limits(sae, about, (folder / METRICS).exists())]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _front_matter(licence: str | None, base_model: str | None, dataset: str | None, saelens: bool) -> str:
@@ -121,8 +118,7 @@ def _saelens(repo_id: str, kind: str, fidelity: Fidelity | None) -> str:
 
 def _storage(sae: SparseAutoencoder, folder: Path) -> str:
     counts = storage(sae)
-    dense = sae.m * sae.n
-    ratio = dense / counts["decoder_values"]
+    ratio = sae.m * sae.n / counts["decoder_values"]
     return (
         "## Storage\n\n| | |\n|---|---|\n"
         f"| learned decoder values | {counts['decoder_values']:,} ({ratio:.1f} times fewer than dense) |\n"
@@ -164,15 +160,11 @@ def _frontier(path: Path, spec: dict[str, Any]) -> str:
         for cell in index.matching(**{key: spec[key] for key in _SAME})
         if (stored := index.estimate(cell, "decoder_values", "none", "none"))
     }
+    columns = (("relative_error", "encoder"), ("ce_recovered", "encoder"), ("ce_recovered", "omp"))
     for cell in sorted(cells, key=lambda cell: (cells[cell].mean, cell)):
         own = all(getattr(cell, key) == spec[key] for key in ("support", "encoder", "n", "d"))
         name = f"{cell.support}-{cell.encoder}"
-        measured = (
-            index.estimate(cell, metric, inference)
-            for metric, inference in (
-                ("relative_error", "encoder"), ("ce_recovered", "encoder"), ("ce_recovered", "omp")
-            )
-        )  # fmt: skip
+        measured = (index.estimate(cell, *column) for column in columns)
         lines.append(
             f"| {f'**{name} (this one)**' if own else name} | {cell.n:,} | {cell.d} "
             f"| {cells[cell].mean:,.0f} | "

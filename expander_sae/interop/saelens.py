@@ -80,17 +80,10 @@ def export(
 
 def _config(autoencoder: SparseAutoencoder, compact: bool, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Everything of cfg.json but its metadata."""
-    config = {
-        "architecture": COMPACT if compact else "topk",
-        "d_in": autoencoder.m,
-        "d_sae": autoencoder.n,
-        "k": autoencoder.k,
-        "dtype": "float32",
-        "device": "cpu",
-        "apply_b_dec_to_input": True,
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-    }
+    config: dict[str, Any] = {"architecture": COMPACT if compact else "topk"}
+    config |= {"dtype": "float32", "device": "cpu"}
+    config |= {"d_in": autoencoder.m, "d_sae": autoencoder.n, "k": autoencoder.k}
+    config |= {"apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none"}
     if compact:
         record, limit = mask_record(autoencoder), autoencoder.about.get("norm_limit")
         return config | {"mask": record["mask"], "encoder": record["encoder"], "norm_limit": limit}
@@ -155,7 +148,9 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     folder = Path(folder)
     path = folder / CONFIG
     config = read_config(path)
-    architecture = _architecture(config)
+    # Before SAELens 6 a TopK autoencoder was a standard one with another activation function.
+    activation = config.get("activation_fn_str", config.get("activation_fn"))
+    architecture = "topk" if activation == "topk" else config.get("architecture")
     if architecture not in ("topk", COMPACT):
         raise UserError(f"{path}: architecture {architecture!r}, expected 'topk'")
     for key in ("normalize_activations", "reshape_activations"):
@@ -165,7 +160,8 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     record = required(metadata, "expander_sae", dict, path) if "expander_sae" in metadata else None
     if architecture == COMPACT:
         return _load_compact(folder, config, record or {}, backend)
-    k = _k(config, path)
+    old = config.get("activation_fn_kwargs")  # where k stood before SAELens 6
+    k = required(old if "k" not in config and isinstance(old, dict) else config, "k", int, path)
     stored = read_tensors(folder / WEIGHTS, ("W_enc", "W_dec", "b_enc", "b_dec"))
     encoder = stored["W_enc"].transpose(0, -1).contiguous()
     weights = checked(Weights(encoder, stored["W_dec"], stored["b_enc"], stored["b_dec"], k), folder)
@@ -209,16 +205,3 @@ def _load_compact(
         raise UserError(f"{path}: norm_limit {limit!r}, expected a number or null")
     loaded.about = about if limit is None else about | {"norm_limit": limit}
     return loaded
-
-
-def _architecture(config: dict[str, Any]) -> str | None:
-    """Before SAELens 6 a TopK autoencoder was a standard one with another activation function."""
-    activation = config.get("activation_fn_str", config.get("activation_fn"))
-    return "topk" if activation == "topk" else config.get("architecture")
-
-
-def _k(config: dict[str, Any], path: Path) -> int:
-    """Before SAELens 6 it stood in activation_fn_kwargs."""
-    old = config.get("activation_fn_kwargs")
-    inner = old if "k" not in config and isinstance(old, dict) else config
-    return required(inner, "k", int, path)

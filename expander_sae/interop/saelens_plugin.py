@@ -94,9 +94,8 @@ class ExpanderSAE(SAE[ExpanderSAEConfig]):
         return self._dictionary(unit_columns(self.values.float()))
 
     def encoder(self) -> SparseDictionary:
-        return (
-            self.decoder() if self.encoder_values is None else self._dictionary(self.encoder_values.float())
-        )
+        own = self.encoder_values
+        return self.decoder() if own is None else self._dictionary(own.float())
 
     def _dense(self, dictionary: SparseDictionary) -> Tensor:
         everything = torch.arange(self.cfg.d_sae, device=self.values.device)

@@ -28,26 +28,13 @@ def export(
     folder = Path(folder)
     dense = to_dense(autoencoder)
     measured, record = measured_record(autoencoder, folder, activations, say)
-    tensors = {
-        "encoder.weight": dense.encoder,
-        "encoder.bias": dense.b_enc,
-        "W_dec": dense.decoder.clone(),
-        "b_dec": dense.b_dec,
-    }
+    tensors = {"encoder.weight": dense.encoder, "encoder.bias": dense.b_enc}
+    tensors |= {"W_dec": dense.decoder.clone(), "b_dec": dense.b_dec}
     save_tensors(tensors, folder / WEIGHTS, {})
-    config = {
-        "activation": "topk",
-        "expansion_factor": max(1, autoencoder.n // autoencoder.m),
-        "normalize_decoder": True,
-        "num_latents": autoencoder.n,
-        "k": autoencoder.k,
-        "multi_topk": False,
-        "skip_connection": False,
-        "transcode": False,
-        "d_in": autoencoder.m,
-        "expander_sae": mask_record(autoencoder) | {"fidelity": record},
-    }
-    write_json(folder / CONFIG, config)
+    config = {"activation": "topk", "normalize_decoder": True, "multi_topk": False, "transcode": False}
+    config |= {"skip_connection": False, "expansion_factor": max(1, autoencoder.n // autoencoder.m)}
+    config |= {"num_latents": autoencoder.n, "k": autoencoder.k, "d_in": autoencoder.m}
+    write_json(folder / CONFIG, config | {"expander_sae": mask_record(autoencoder) | {"fidelity": record}})
     return measured
 
 

@@ -111,9 +111,14 @@ def _claim(entry: dict[str, Any], settings: Sequence[Setting], key: str) -> Clai
         raise UserError(f"{key}.{name}: found it with test {entry['test']}, which has no such key")
     wholes = [setting.name for setting in settings if setting.part_of is None]
     _each_in(entry.get("known_in", []), wholes, f"{key}.known_in")
+    sentence, source, statistic = (
+        " ".join(entry[key].split()) for key in ("sentence", "source", "statistic")
+    )
     return Claim(
         entry["id"],
-        *(" ".join(entry[text].split()) for text in ("sentence", "source", "statistic")),
+        sentence,
+        source,
+        statistic,
         kind.every,
         region(entry["threshold"], f"{key}.threshold"),
         entry.get("point", False),

@@ -56,7 +56,8 @@ def run(main: Callable[..., bool | None], stage: str | None = None) -> None:
 
     What the user can mend (`errors.explained`) is also shown on the terminal, as one message; anything else
     leaves its traceback in the log and says where that is. With a `stage` of timings.parquet the job's
-    seconds and peak memory are written beside the log, unless `main` returns False since all was done: those of the job that did it are kept.
+    seconds and peak memory are written beside the log, unless `main` returns False since all was done:
+    those of the job that did it are kept.
     """
     set_threads(threads())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -47,6 +47,7 @@ def estimate(study: Study, cpu: Machine, gpu: Machine, nodes: int) -> dict[str, 
         "extracted": sum(sum(on_cpu.shard_tokens(model).values()) for model in study.models.values()),
         "trained_on": sum(run.steps for run in study.runs) * on_cpu.recipe.batch_size,
     }
+    about = {"device": cpu.device, "measured": cpu.measured, "cores": cpu.cores, "backend": on_cpu.backend}
     space = {what: size / 1e9 for what, size in disk(study, on_cpu)}
     return {
         "models": len(study.models),
@@ -59,12 +60,7 @@ def estimate(study: Study, cpu: Machine, gpu: Machine, nodes: int) -> dict[str, 
         "hours": {key: sum(row["hours"][key] for row in rows) for key in rows[0]["hours"]},
         "peak_mb": max(row["peak_mb"] for row in rows),
         "nodes": nodes,
-        "cpu": {
-            "device": cpu.device,
-            "measured": cpu.measured,
-            "cores": cpu.cores,
-            "backend": on_cpu.backend,
-        },
+        "cpu": about,
         "gpu": {"device": gpu.device, "measured": gpu.measured, "backend": on_gpu.backend},
     }
 

@@ -66,20 +66,13 @@ def _block_runs(
 def _measured(config: Config, block: dict[str, Any]) -> tuple[Evaluation, Analysis]:
     """How a block's runs are measured. What an analysis is not asked for names no result."""
     tokens, pursuits = config["tokens"], "pursuits" in block["analyses"]
-    evaluation = Evaluation(
-        inference=in_order(block["inference"], everywhere()),
-        cross_entropy=in_order(block["cross_entropy"], everywhere()),
-        test_tokens=tokens["test"],
-        ce_sequences=tokens["ce_sequences"],
-        train_cross_entropy=block["train_cross_entropy"],
+    inference, spliced = (in_order(block[key], everywhere()) for key in ("inference", "cross_entropy"))
+    amounts = (tokens["test"], tokens["ce_sequences"], block["train_cross_entropy"])
+    analyses, pursued = in_order(block["analyses"], ANALYSES), config["evaluation"]
+    compared: tuple[Any, ...] = (
+        (tuple(sorted(pursued["pursuits"])), pursued["pursuit_tokens"]) if pursuits else ()
     )
-    analysis = Analysis(
-        analyses=in_order(block["analyses"], ANALYSES),
-        test_tokens=tokens["test"],
-        pursuits=tuple(sorted(config["evaluation"]["pursuits"])) if pursuits else (),
-        pursuit_tokens=config["evaluation"]["pursuit_tokens"] if pursuits else 0,
-    )
-    return evaluation, analysis
+    return Evaluation(inference, spliced, *amounts), Analysis(analyses, tokens["test"], *compared)
 
 
 def matched(match: str | None, m: int, n: int, d: int) -> int:

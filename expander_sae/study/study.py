@@ -113,13 +113,8 @@ class Study:
 
     def needs(self, model: str) -> dict[str, int]:
         """What is drawn from the corpus for a model: tokens, and sequences for `ce`."""
-        train, tokens = self.models[model].train_tokens, self.config["tokens"]
-        return {
-            "train": train,
-            "test": tokens["test"],
-            "ce": tokens["ce_sequences"],
-            "shard": tokens["shard"],
-        }
+        train, asked = self.models[model].train_tokens, self.config["tokens"]
+        return {"train": train, "test": asked["test"], "ce": asked["ce_sequences"], "shard": asked["shard"]}
 
     def shards(self, model: str) -> dict[str, int]:
         """How many shards each split of a model's corpus has."""

@@ -59,17 +59,14 @@ def expander(m: int, n: int, d: int, stream: Integers) -> Support:
 def bernoulli(m: int, n: int, d: int, stream: Integers) -> Support:
     """Random and irregular: d·n edges uniform over all m·n cells, every column at least one.
 
-    A column that drew none takes over a uniformly drawn edge of a column that has two or more,
-    on a uniform row.
+    A column that drew none takes over a uniformly drawn edge of one that has two or more, on a uniform row.
     """
     complement = 2 * d > m
     wanted = (m - d) * n if complement else d * n
     cells = np.empty(0, dtype=np.int64)
-    while cells.size < wanted:
-        missing = wanted - cells.size
+    while (missing := wanted - cells.size) > 0:
         size = missing + missing // 4 + 16
-        drawn = stream.below(n, size) * m + stream.below(m, size)
-        merged = np.concatenate([cells, drawn])
+        merged = np.concatenate([cells, stream.below(n, size) * m + stream.below(m, size)])
         _, first = np.unique(merged, return_index=True)
         cells = merged[np.sort(first)][:wanted]
     if complement:
@@ -104,10 +101,7 @@ def clustered(m: int, n: int, d: int, stream: Integers) -> Support:
 
 
 def clustered_cover(m: int, n: int, d: int, stream: Integers) -> Support:
-    """`clustered` without its confound: blocks are laid end to end and wrap round.
-
-    Every row is covered and row degrees are equal within one.
-    """
+    """`clustered` with blocks laid end to end that wrap round: no row left out, degrees equal within one."""
     start = stream.permutation(n) * d
     return _regular((start[:, None] + np.arange(d)[None, :]) % m)
 
@@ -115,9 +109,9 @@ def clustered_cover(m: int, n: int, d: int, stream: Integers) -> Support:
 def _balanced(m: int, n: int, d: int, stream: Integers) -> Rows:
     """d rows a column, none twice, row degrees equal within one.
 
-    Row stubs are shuffled and dealt out; a row dealt twice to a column is exchanged with a uniform
-    stub where that repeats nothing, until no repeats are left; a deal that stays stuck is made
-    anew. Above d = m/2 the complement is made, since exchanges get rare there.
+    Row stubs are shuffled and dealt out; a row dealt twice to a column is exchanged with a uniform stub where
+    that repeats nothing, until no repeats are left; a deal that stays stuck is made anew. Above d = m/2 the
+    complement is made, since exchanges get rare there.
     """
     if 2 * d > m:
         left_out = np.zeros((n, m), dtype=bool)
@@ -160,30 +154,26 @@ def right_regular(m: int, n: int, d: int, stream: Integers) -> Support:
 
 
 def dose(m: int, n: int, d: int, stream: Integers, supports: int) -> Support:
-    """Support diversity as a dose: only `supports` distinct supports, each used n/`supports` times
-    within one.
+    """Support diversity as a dose: `supports` distinct supports, each used n/`supports` times within one.
 
-    The supports are right-regular among themselves, so row degrees are equal within ⌈n/supports⌉,
-    and exactly equal where m divides d·supports and supports divides n. `supports` = n is
-    `right_regular`.
+    They are right-regular among themselves, so row degrees are equal within ⌈n/supports⌉, and exactly equal
+    where m divides d·supports and supports divides n. `supports` = n is `right_regular`.
     """
     for _ in range(1000):
         chosen = np.sort(_balanced(m, supports, d, stream), axis=1)
         if len(np.unique(chosen, axis=0)) == supports:
             return _regular(chosen[stream.permutation(n) % supports])
-    raise UserError(
-        f"dose{supports}: no {supports} distinct balanced supports of {d} among {m} rows were found"
-    )
+    found = f"no {supports} distinct balanced supports of {d} among {m} rows were found"
+    raise UserError(f"dose{supports}: {found}")
 
 
 def girth6(m: int, n: int, d: int, stream: Integers) -> Support:
     """No two columns share two rows: the bipartite graph has no cycle of length four.
 
-    Columns are lines y = ax + b over GF(q), with d of the x and q prime; two lines meet at most
-    once. All lines of a slope are taken before the next slope, which keeps row degrees even. Each
-    of the m − dq rows beyond takes one place from lines of one slope, which do not meet at all.
-    Needs a prime q with d ≤ q ≤ m/d and q² ≥ n, where counting pairs of rows allows at most
-    m(m−1)/(d(d−1)) columns.
+    Columns are lines y = ax + b over GF(q), with d of the x and q prime; two lines meet at most once. All
+    lines of a slope are taken before the next slope, which keeps row degrees even. Each of the m − dq rows
+    beyond takes one place from lines of one slope, which do not meet at all. Needs a prime q with d ≤ q ≤ m/d
+    and q² ≥ n, where counting pairs of rows allows at most m(m−1)/(d(d−1)) columns.
     """
     q, target, whole = girth6_lines(m, n, d)
     slopes, extras = -(-n // q), m - d * q
@@ -202,9 +192,9 @@ def girth6(m: int, n: int, d: int, stream: Integers) -> Support:
 def min_overlap(m: int, n: int, d: int, stream: Integers) -> Support:
     """Few pairs of columns that share two or more rows, where `girth6` is impossible.
 
-    Columns are built one after another, a row at a time: among the rows of least degree (within
-    one), the one that repeats fewest pairs of rows already used together. This is greedy descent on
-    the sum of C(|overlap|, 2) over pairs of columns. Time O(n·d·m), memory O(m² + d·n).
+    Columns are built one after another, a row at a time: among the rows of least degree (within one), the one
+    that repeats fewest pairs of rows already used together. This is greedy descent on the sum of
+    C(|overlap|, 2) over pairs of columns. Time O(n·d·m), memory O(m² + d·n).
     """
     together = np.zeros((m, m), dtype=np.int32)
     degree = np.zeros(m, dtype=np.int64)

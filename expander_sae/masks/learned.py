@@ -21,10 +21,7 @@ SUPPORT = "pruned_retuned"
 def prune(columns: Tensor, d: int, seed: int) -> tuple[Mask, Tensor]:
     """(mask, kept values [n, d]) of dense columns [n, m]: the d entries of largest magnitude of each.
 
-    Among equal magnitudes the lower row is kept. seed: that of the dense run, for the mask's name.
-
-    Raises:
-        UserError: d is not between 1 and m.
+    Among equal magnitudes the lower row is kept. `seed` is that of the dense run, for the mask's name.
     """
     n, m = columns.shape
     if not 1 <= d <= m:
@@ -43,11 +40,7 @@ def packed(mask: Mask) -> Tensor:
 
 
 def unpacked(record: dict[str, Any], rows: Tensor, origin: str | Path) -> Mask:
-    """The mask whose `packed` rows `origin` holds, checked against the recorded checksum.
-
-    Raises:
-        UserError: the rows are not those that were recorded, or no rows of a mask.
-    """
+    """The mask whose `packed` rows `origin` holds; `UserError` where they are not those recorded."""
     recipe = MaskRecipe(**record["recipe"])
     if tuple(rows.shape) != (recipe.n, recipe.d) or rows.dtype not in (torch.uint16, torch.int32):
         raise UserError(

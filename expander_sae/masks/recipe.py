@@ -1,7 +1,7 @@
 """Masks: which rows each decoder column may use.
 
-A mask is a recipe. `generate` gives the same rows bit for bit on every platform, so a mask costs
-a few bytes on disk whatever its size, and a checksum tells whether it was regenerated rightly.
+A mask is a recipe. `generate` gives the same rows bit for bit on every platform, so a mask costs a few bytes
+on disk whatever its size, and a checksum tells whether it was regenerated rightly.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ class MaskRecipe:
     @property
     def sha256(self) -> None:
         """There is no mask to check."""
-        return None
 
     def generate(self, purpose: str = "mask") -> Mask:
         """Build the mask. O(d·n) memory.
@@ -159,33 +158,19 @@ def write_mask(spec: dict[str, Any], path: str | Path) -> None:
     """Generate the mask of a `MaskRecipe` given as a dict; write its recipe and checksum."""
     mask = MaskRecipe(**spec).generate()
     degrees = mask.row_degrees()
-    write_sealed_json(
-        path,
-        {
-            "recipe": spec,
-            "sha256": mask.sha256,
-            "edges": mask.edges,
-            "width": mask.width,
-            "row_degree_min": int(degrees.min()),
-            "row_degree_max": int(degrees.max()),
-            "uncovered_rows": mask.uncovered_rows(),
-            "lineage": lineage("mask"),
-        },
-    )
+    record = {"recipe": spec, "sha256": mask.sha256, "edges": mask.edges, "width": mask.width}
+    record |= {"row_degree_min": int(degrees.min()), "row_degree_max": int(degrees.max())}
+    record |= {"uncovered_rows": mask.uncovered_rows(), "lineage": lineage("mask")}
+    write_sealed_json(path, record)
 
 
 def regenerate(
     recipe: dict[str, Any], sha256: str, origin: str | Path, stored: tuple[int, int, int] | None = None
 ) -> Mask:
-    """Generate a mask and check it against the checksum that `origin` recorded.
+    """Generate a mask and check it against the checksum that `origin` recorded; `UserError` where it differs.
 
-    Args:
-        stored: m, n and number of decoder values of the tensors beside the recipe. A recipe of another size
-            is then refused before anything is generated, since a mask costs O(d·n) memory whatever a file of
-            a few bytes claims.
-
-    Raises:
-        UserError: the recipe is malformed, of another size, or the checksum differs.
+    A recipe of another size than `stored`, m, n and number of decoder values of the tensors beside it, is
+    refused before anything is generated: a mask costs O(d·n) memory whatever a file of a few bytes claims.
     """
     try:
         known = MaskRecipe(**recipe)

@@ -23,12 +23,7 @@ def require_supports(m: int, n: int, d: int, supports: int) -> None:
 
 
 def girth6_lines(m: int, n: int, d: int) -> tuple[int, int, int]:
-    """(q, target, whole) of the lines of `girth6`: the largest prime d ≤ q ≤ m/d, the places that a
-    row beyond the d·q of the lines takes, and the number of whole slopes.
-
-    Raises:
-        UserError: there is no such q with q² ≥ n, or too many rows lie beyond.
-    """
+    """Of `girth6`: the largest prime q, d ≤ q ≤ m/d; how many places a row beyond d·q takes; whole slopes."""
     require_cover(m, n, d)
     limit = m * (m - 1) // (d * (d - 1)) if d > 1 else n
     q = next((q for q in range(m // d, max(d, 2) - 1, -1) if _is_prime(q)), 0)
@@ -40,25 +35,14 @@ def girth6_lines(m: int, n: int, d: int) -> tuple[int, int, int]:
     target, whole = min(max(n * d // m, 1), q), max(n // q, 1)
     extras, room = m - d * q, whole * (min(q, n) // target)
     if extras > room:
-        raise UserError(
-            f"girth6: {extras} of {m} rows lie beyond the {d}·{q} of the lines, expected at most {room}"
-        )
+        found = f"{extras} of {m} rows lie beyond the {d}·{q} of the lines"
+        raise UserError(f"girth6: {found}, expected at most {room}")
     return q, target, whole
-
-
-def one_each(m: int, n: int, d: int) -> int:
-    """Distinct supports of columns that are drawn one by one."""
-    return n
 
 
 def starts(m: int, n: int, d: int) -> int:
     """Distinct supports of runs that are laid end to end: they begin at every multiple of gcd(m, d)."""
     return min(n, m // math.gcd(m, d))
-
-
-def as_told(m: int, n: int, d: int, supports: int) -> int:
-    """Distinct supports of a dose."""
-    return supports
 
 
 def _is_prime(q: int) -> bool:

@@ -1,8 +1,8 @@
 """The one table of supports: which rows the columns of a decoder may write, and all that hangs on that.
 
 A line of `SUPPORTS` is all that a new support needs: configurations, planning, training, files, figures and
-tables ask this table. It names code as ``module:name`` and imports it when it is used, so that planning
-needs neither numpy nor torch.
+tables ask this table. It names code as ``module:name`` and imports it when it is used, so that planning needs
+neither numpy nor torch.
 """
 
 from __future__ import annotations
@@ -41,10 +41,9 @@ class Support:
         in_configs: a configuration may ask for it; otherwise only figures tell it apart.
         order: of figures and tables of controls; by name among equals.
         control: its words in the figure of controls; one with words is missed there where it was not run.
-        frontier: its short name and its words on the frontier page, which draws these first, in the order
-            of the table.
-        look, pursued: how it is drawn when read by its encoder, and by a pursuit. One that has both looks
-            is followed by both everywhere. Others take spare looks.
+        frontier: its short name and its words on the frontier page, which draws these first, in table order.
+        look, pursued: how it is drawn when read by its encoder, and by a pursuit. One that has both looks is
+            followed by both everywhere. Others take spare looks.
         number: of a support that counts, once its name is read.
     """
 
@@ -113,7 +112,7 @@ class Support:
 SUPPORTS: dict[str, Support] = {
     one.name: one
     for one in (
-        Support("expander", _FAMILIES + "expander", require=shapes.require_cover, distinct=shapes.one_each,
+        Support("expander", _FAMILIES + "expander", require=shapes.require_cover, distinct=lambda m, n, d: n,
                 order=0, control="expander: d random rows",
                 frontier=("expander", "Expander (d random rows per column)"),
                 look=("blue", "o", "-", 1.4, 5.2), pursued=("vermillion", "^", "-", 1.4, 5.6)),
@@ -130,7 +129,7 @@ SUPPORTS: dict[str, Support] = {
                 frontier=("covering clustered", "Covering clustered: supports wrap, no row left out"),
                 look=("purple", "p", ":", 0.8, 5.2)),
         Support("right_regular", _FAMILIES + "right_regular", require=shapes.require_cover,
-                distinct=shapes.one_each, order=1, control="right-regular: rows equally used too",
+                distinct=lambda m, n, d: n, order=1, control="right-regular: rows equally used too",
                 look=("sky", "X", ":", 0.8, 5.0)),
         Support("girth6", _FAMILIES + "girth6", require=shapes.girth6_lines,
                 order=2, control="girth 6: no two columns share two rows",
@@ -138,7 +137,7 @@ SUPPORTS: dict[str, Support] = {
         Support("min_overlap", _FAMILIES + "min_overlap", require=shapes.require_cover,
                 order=3, control="fewest shared pairs of rows", look=("#332288", "<", ":", 0.8, 5.0)),
         Support("dose", _FAMILIES + "dose", counts="number of distinct supports",
-                require=shapes.require_supports, distinct=shapes.as_told),
+                require=shapes.require_supports, distinct=lambda m, n, d, supports: supports),
         Support("small_dense", decoder=DENSE, full=True, in_configs=False, order=8,
                 frontier=("small dense", "Small dense: n′ = ⌊d·n/m⌋ features, equal storage"),
                 look=("black", "P", ":", 0.8, 5.2)),
@@ -154,15 +153,10 @@ BUILT_IN = frozenset(SUPPORTS)
 
 
 def register(new: Support) -> None:
-    """Add a support, as a line of `SUPPORTS` does.
-
-    Raises:
-        UserError: a name that is taken, or none that a path can hold.
-    """
+    """Add a support, as a line of `SUPPORTS` does; `UserError`: it is taken, or no path can hold it."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", new.name) or find(new.name):
-        raise UserError(
-            f"support: found {new.name!r}, expected a new name of letters, digits and underscores"
-        )
+        expected = "a new name of letters, digits and underscores"
+        raise UserError(f"support: found {new.name!r}, expected {expected}")
     SUPPORTS[new.name] = new
 
 
@@ -179,11 +173,7 @@ def find(name: str) -> Support | None:
 
 
 def support_of(name: str) -> Support:
-    """The support of this name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The support of this name; `UserError` where there is none."""
     known = find(name)
     if known is None:
         raise UserError(f"support: found {name!r}, expected one of {_listed(configurable())}")
@@ -191,11 +181,7 @@ def support_of(name: str) -> Support:
 
 
 def family(name: str) -> Support:
-    """The support of this name whose masks a recipe generates.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The support of this name whose masks a recipe generates; `UserError` where there is none."""
     known = find(name)
     if known is None or known.make is None:
         raise UserError(f"mask family: found {name!r}, expected one of {_listed(families())}")

@@ -41,12 +41,9 @@ def dictionary_name(cell: Cell) -> str:
     return f"dense n={cell.n}" + ("" if cell.encoder == "tied" else ", own encoder")
 
 
-def storage(results: Results) -> list[Sheet]:
+@by_place
+def storage(view: View) -> Sheet:
     """Bytes of each part of a dictionary."""
-    return by_place(results, _storage)
-
-
-def _storage(view: View) -> Sheet:
     title = "Storage: what each part of a dictionary takes"
     names, found = [], []
     for cell in dictionaries(view):

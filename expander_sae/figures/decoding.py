@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 
 from expander_sae.figures.layout import Panel, Sheet
-from expander_sae.figures.place_sheets import ERROR, OVER_D, by_place, with_published
-from expander_sae.figures.plots import Line, Plot, estimates_of, keys, published_key, seeds_note
+from expander_sae.figures.place_sheets import ERROR, OVER_D, by_place, curves, lines_sheet, with_published
+from expander_sae.figures.plots import Line, Plot
 from expander_sae.figures.style import BLUE, GREEN, PURPLE, VERMILLION, Look, step_look
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.index import Index
-from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
 
 METHODS = {
@@ -20,11 +19,6 @@ METHODS = {
     "cosamp": ("CoSaMP", Look(PURPLE, "D", "--", 1.0, 4.2)),
 }
 _BLOCK = re.compile(r"block_omp_(\d+)$")
-
-
-def pursuits(results: Results) -> list[Sheet]:
-    """Relative error of every pursuit over d, and of block OMP over the block's size."""
-    return by_place(results, _pursuits)
 
 
 def pursuit_cell(view: View, inference: str, d: int, support: str = "expander") -> Estimate:
@@ -38,13 +32,15 @@ def block_sizes(index: Index) -> list[int]:
     return sorted(int(match.group(1)) for match in found if match)
 
 
-def _pursuits(view: View) -> Sheet:
+@by_place
+def pursuits(view: View) -> Sheet:
+    """Relative error of every pursuit over d, and of block OMP over the block's size."""
     title = "Decoding trained dictionaries by pursuit"
     ds = view.ds()
     lines: list[Line] = []
     for inference, (label, style) in METHODS.items():
         ours = {float(d): pursuit_cell(view, inference, d) for d in ds}
-        beside = {float(d): view.published(ERROR, "expander", d, inference=inference).estimate for d in ds}
+        _, beside = curves(view, ERROR, "expander", ds, inference=inference)
         lines += with_published(label, style, ours, beside)
     sizes = block_sizes(view.index)
     blocks = [
@@ -62,6 +58,4 @@ def _pursuits(view: View) -> Sheet:
                             "relative error ↓"))  # fmt: skip
     else:
         missing.append("block OMP")
-    every = [*lines, *blocks]
-    legend = [*keys(every), *published_key(lines)]
-    return Sheet(title, str(view), panels, legend, seeds_note(estimates_of(every)), missing)
+    return lines_sheet(title, view, panels, [*lines, *blocks], missing=missing)

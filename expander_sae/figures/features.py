@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 
 from expander_sae.figures.layout import Panel, Sheet
-from expander_sae.figures.place_sheets import DENSE, OVER_D, by_place
-from expander_sae.figures.plots import Line, Plot, estimates_of, keys, level_key, mark_key, seeds_note
+from expander_sae.figures.place_sheets import DENSE, OVER_D, by_place, lines_sheet
+from expander_sae.figures.plots import Line, Plot, level_key, mark_key
 from expander_sae.figures.style import MUTED, Look, looks_for, step_look
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.results import Results
@@ -17,12 +17,9 @@ _OVER_TOKENS = re.compile(r"dead_fraction_t(\d+)$")
 _MAIN = ("expander", "clustered_cover", "bernoulli", "right_regular", "clustered")
 
 
-def dead_features(results: Results) -> list[Sheet]:
+@by_place
+def dead_features(view: View) -> Sheet:
     """Share of dead features over the size of the test set, and over d."""
-    return by_place(results, _dead_features)
-
-
-def _dead_features(view: View) -> Sheet:
     title = "Dead features, and how many only look dead in a small test set"
     found = map(_OVER_TOKENS.match, view.index.metrics)
     sizes = sorted(int(match.group(1)) for match in found if match)
@@ -44,8 +41,7 @@ def _dead_features(view: View) -> Sheet:
         missing.append("dead features over the size of the test set")
     if any(line.kept for line in over_d):
         panels.append(Panel("on the whole test set", Plot(over_d), OVER_D, "dead features", left=0.74))
-    every = [*lines, *over_d]
-    return Sheet(title, str(view), panels, keys(every), seeds_note(estimates_of(every)), missing)
+    return lines_sheet(title, view, panels, [*lines, *over_d], missing=missing)
 
 
 def _by_support(view: View, metric: str, **measured: str) -> list[Line]:
@@ -112,11 +108,10 @@ def _metric_panels(results: Results, title: str, metrics: dict[str, str], note: 
                 compared |= bool(dense)
             else:
                 missing.append(label)
-        legend = [*keys(every), *[level_key(DENSE, "dense, all n features")] * compared]
-        notes = [note, *seeds_note(estimates_of(every))] if panels else []
-        return Sheet(title, str(view), panels, legend, notes, missing)
+        marks = [level_key(DENSE, "dense, all n features")] if compared else []
+        return lines_sheet(title, view, panels, every, marks, [note] if panels else [], missing)
 
-    return by_place(results, draw)
+    return by_place(draw)(results)
 
 
 _CERTIFICATES = {
@@ -129,12 +124,9 @@ _CERTIFICATES = {
 }
 
 
-def certificates(results: Results) -> list[Sheet]:
+@by_place
+def certificates(view: View) -> Sheet:
     """The certificates of trained decoders against their thresholds, and what stays informative."""
-    return by_place(results, _certificates)
-
-
-def _certificates(view: View) -> Sheet:
     panels, missing, every = [], [], []
     for metric, (label, split, threshold) in _CERTIFICATES.items():
         lines = _by_support(view, metric, inference="none" if split == "none" else "encoder", split=split)
@@ -145,8 +137,6 @@ def _certificates(view: View) -> Sheet:
         levels = [(threshold, _NULL)] if threshold else []
         positive = all(cell.mean > 0 for line in lines for cell in line.kept.values())
         panels.append(Panel(label, Plot(lines, log_y=bool(threshold) and positive, levels=levels), OVER_D))
-    legend = keys(every)
-    if panels:
-        legend.append(mark_key("dotted: below it the certificate holds", marker="_", color=MUTED, ms=8))
-    notes = seeds_note(estimates_of(every))
-    return Sheet("Certificates of trained decoders", str(view), panels, legend, notes, missing)
+    mark = mark_key("dotted: below it the certificate holds", marker="_", color=MUTED, ms=8)
+    marks = [mark] if panels else []
+    return lines_sheet("Certificates of trained decoders", view, panels, every, marks, missing=missing)

@@ -16,13 +16,14 @@ from expander_sae.figures.place_sheets import (
     OVER_D,
     by_metric,
     by_place,
+    curves,
+    lines_sheet,
     with_published,
 )
 from expander_sae.figures.plots import (
     Line,
     Plot,
     draw_rows,
-    estimates_of,
     fit,
     keys,
     label_room,
@@ -33,16 +34,12 @@ from expander_sae.figures.plots import (
 )
 from expander_sae.figures.style import BLACK, BLUE, GREEN, ORANGE, VERMILLION, Look, step_look
 from expander_sae.measurements.estimate import Estimate
-from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
 
 
-def over_k(results: Results) -> list[Sheet]:
+@by_place
+def over_k(view: View) -> Sheet:
     """CE recovered and relative error over k, one series for each d."""
-    return by_place(results, _over_k)
-
-
-def _over_k(view: View) -> Sheet:
     title = "Fidelity over k: more active features for one dictionary"
     ks = view.values("k", k=None, support="expander", encoder="tied")
     if len(ks) < 2:
@@ -51,23 +48,18 @@ def _over_k(view: View) -> Sheet:
     def lines_of(metric: str) -> list[Line]:
         lines = []
         for place, d in enumerate(view.ds(k=None)):
-            ours = {float(k): view.estimate(metric, "expander", d, k=k) for k in ks}
-            beside = {float(k): view.published(metric, "expander", d, k=k).estimate for k in ks}
-            lines += with_published(f"expander, d = {d}", step_look(place), ours, beside)
-        dense = {float(k): view.estimate(metric, "dense", k=k) for k in ks}
+            found = curves(view, metric, "expander", ks, "k", d=d)
+            lines += with_published(f"expander, d = {d}", step_look(place), *found)
+        dense, _ = curves(view, metric, "dense", ks, "k")
         return [*lines, Line("dense, all n features", DENSE, dense)]
 
     panels, lines = by_metric(lines_of, "k, active features of a token (log)")
-    legend = [*keys(lines), *published_key(lines)]
-    return Sheet(title, _without_k(view), panels, legend, seeds_note(estimates_of(lines)))
+    return lines_sheet(title, _without_k(view), panels, lines)
 
 
-def omp_gain(results: Results) -> list[Sheet]:
+@by_place
+def omp_gain(view: View) -> Sheet:
     """By how much OMP lowers the relative error, over k and d."""
-    return by_place(results, _omp_gain)
-
-
-def _omp_gain(view: View) -> Sheet:
     title = "What OMP gains over the trained encoder"
     ds = view.ds(k=None)
     ks = view.values("k", k=None, support="expander", encoder="tied")
@@ -112,11 +104,6 @@ def _published_gain(view: View, d: int, k: int) -> Estimate:
     return Estimate({0: 1 - omp.mean / own.mean}, own.seeds) if own and omp else Estimate()
 
 
-def matched_budget(results: Results) -> list[Sheet]:
-    """The expander beside dense SAEs of equal storage, equal total size and equal training multiply-adds."""
-    return by_place(results, _matched_budget)
-
-
 _BUDGETS = (
     ("expander", "encoder", "expander, trained encoder", Look(BLUE, "o", "-", 1.2, 5.0)),
     ("expander", "omp", "expander, OMP", Look(VERMILLION, "^", "-", 1.2, 5.2)),
@@ -144,7 +131,9 @@ def budget_cell(view: View, role: str, metric: str, d: int, inference: str) -> E
     return Estimate()
 
 
-def _matched_budget(view: View) -> Sheet:
+@by_place
+def matched_budget(view: View) -> Sheet:
+    """The expander beside dense SAEs of equal storage, equal total size and equal training multiply-adds."""
     title = "Equal budgets: an expander against smaller or shorter-trained dense SAEs"
     ds = view.ds()
     matched = [budget_cell(view, role, metric, d, "encoder") for role in ("decoder", "total", "compute")
@@ -167,14 +156,12 @@ def _matched_budget(view: View) -> Sheet:
     drawn = {line.label for line in lines if line.kept}
     missing = [label for _, _, label, _ in _BUDGETS if label not in drawn]
     out = [d for d in ds if d * view.place.n // view.place.m <= 2 * view.k]
-    notes = seeds_note(estimates_of(lines))
-    if out:
-        notes.append(
-            f"At d = {_listed(out)} the dense SAE of equal storage would have at most 2k = {2 * view.k} "
-            "features, hardly more than are active, and is not trained."
-        )
-    legend = [*keys(lines), level_key(DENSE, "dense, all n features, full training"), *published_key(lines)]
-    return Sheet(title, str(view), panels, legend, notes, missing)
+    note = (
+        f"At d = {_listed(out)} the dense SAE of equal storage would have at most 2k = {2 * view.k} "
+        "features, hardly more than are active, and is not trained."
+    )
+    level = level_key(DENSE, "dense, all n features, full training")
+    return lines_sheet(title, view, panels, lines, [level], [note] if out else [], missing)
 
 
 def _published_budget(view: View, role: str, metric: str, d: int, inference: str) -> Estimate:
@@ -195,12 +182,9 @@ _ENCODERS = {
 }
 
 
-def encoders(results: Results) -> list[Sheet]:
+@by_place
+def encoders(view: View) -> Sheet:
     """The encoder ablation, at each d and for the dense dictionary."""
-    return by_place(results, _encoders)
-
-
-def _encoders(view: View) -> Sheet:
     title = "Encoders: how much of the loss is the encoder's"
     cells = [cell for cell in view.matching(n=view.place.n)
              if cell.support in ("expander", "dense") and cell.encoder in _ENCODERS]  # fmt: skip
@@ -226,13 +210,13 @@ def _encoders(view: View) -> Sheet:
         panels.append(Panel("", _rows_of(names, lines), LABELS[metric], height=height, left=left))
         every += lines
     absent = [label for name, label in _ENCODERS.items() if name not in present]
-    return Sheet(title, str(view), panels, keys(every), seeds_note(estimates_of(every)), absent)
+    return lines_sheet(title, view, panels, every, missing=absent)
 
 
 def _rows_of(names: list[str], lines: list[Line]) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         draw_rows(axes, names, lines)
-        fit(axes, estimates_of(lines))
+        fit(axes, [cell for line in lines for cell in line.cells.values()])
         # fit sets the y range; the values of these panels lie on the x axis.
         axes.set_xlim(*axes.get_ylim())
         axes.set_ylim(len(names) - 0.4, -0.6)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from expander_sae.figures.layout import Panel, Sheet
-from expander_sae.figures.place_sheets import CE, DENSE, LABELS
-from expander_sae.figures.plots import Line, Plot, estimates_of, keys, seeds_note
+from expander_sae.figures.place_sheets import CE, DENSE, LABELS, lines_sheet
+from expander_sae.figures.plots import Line, Plot
 from expander_sae.figures.style import step_look
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.results import Results
@@ -30,7 +30,7 @@ def places(results: Results) -> list[Sheet]:
                         "compression m/d (log)", "retention"))  # fmt: skip
     every += retained
     subtitle = f"k = {', '.join(sorted({str(view.k) for view in views}))}"
-    return [Sheet(title, subtitle, panels, keys(every), seeds_note(estimates_of(every)))]
+    return [lines_sheet(title, subtitle, panels, every)]
 
 
 def _by_layer(views: list[View]) -> list[Line]:

@@ -39,11 +39,6 @@ class Line:
         return {"marker": self.look.marker, "color": colour, "ms": self.look.size, **face}
 
 
-def estimates_of(lines: Iterable[Line]) -> list[Estimate]:
-    """Ours, not the published ones, which are hollow."""
-    return [cell for line in lines if not line.hollow for cell in line.cells.values()]
-
-
 @dataclass
 class Plot:
     """Series over a numeric axis, drawn alike everywhere: means joined, with their t intervals."""

@@ -5,21 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from expander_sae.figures.layout import Panel, Sheet
-from expander_sae.figures.place_sheets import CE, DENSE, ERROR, OVER_D, by_metric, by_place, with_published
-from expander_sae.figures.plots import Line, Plot, estimates_of, keys, level_key, published_key, seeds_note
+from expander_sae.figures.place_sheets import (
+    CE,
+    DENSE,
+    ERROR,
+    OVER_D,
+    by_metric,
+    by_place,
+    curves,
+    lines_sheet,
+    with_published,
+)
+from expander_sae.figures.plots import Line, Plot, level_key
 from expander_sae.figures.style import Look, looks_for, step_look
 from expander_sae.masks.supports import SUPPORTS, described, support_order
 from expander_sae.measurements.estimate import Estimate
-from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
 
 
-def controls(results: Results) -> list[Sheet]:
+@by_place
+def controls(view: View) -> Sheet:
     """Every sparse support at each d, and its paired difference to the expander."""
-    return by_place(results, _controls)
-
-
-def _controls(view: View) -> Sheet:
     title = "Support diversity: the same number of values on other supports"
     supports = [name for name in view.supports() if not described(name).counts]
     looks = looks_for(view.index.supports)
@@ -35,11 +41,9 @@ def _controls(view: View) -> Sheet:
     def lines_of(metric: str) -> list[Line]:
         lines = []
         for support in supports:
-            ours = {float(d): view.estimate(metric, support, d) for d in view.ds(support)}
-            beside = {float(d): view.published(metric, support, d).estimate for d in view.ds(support)}
-            lines += with_published(
-                ours=ours, published=beside, joined=support == "expander", **style(support)
-            )
+            ours, beside = curves(view, metric, support, view.ds(support))
+            joined = support == "expander"
+            lines += with_published(ours=ours, published=beside, joined=joined, **style(support))
         return lines
 
     def differences(metric: str) -> Panel:
@@ -58,18 +62,15 @@ def _controls(view: View) -> Sheet:
         lines_of, OVER_D, levels=lambda metric: [(view.estimate(metric, "dense").mean, DENSE)]
     )
     panels = [own[0], differences(CE), own[1], differences(ERROR)]
-    legend = [*keys(lines), level_key(DENSE, "dense, all n features"), *published_key(lines)]
+    level = level_key(DENSE, "dense, all n features")
     absent = sorted(SUPPORTS.keys() - set(supports), key=support_order)
     missing = [SUPPORTS[name].control for name in absent if SUPPORTS[name].control]
-    return Sheet(title, str(view), panels, legend, seeds_note(estimates_of(lines)), missing)
+    return lines_sheet(title, view, panels, lines, [level], missing=missing)
 
 
-def dose(results: Results) -> list[Sheet]:
+@by_place
+def dose(view: View) -> Sheet:
     """Fidelity over the number of distinct supports, from clustered_cover to one for each feature."""
-    return by_place(results, _dose)
-
-
-def _dose(view: View) -> Sheet:
     title = "The dose of support diversity: distinct supports among n columns"
     doses = [name for name in view.supports() if described(name).counts]
     if not doses:
@@ -96,4 +97,4 @@ def _dose(view: View) -> Sheet:
 
     panels, lines = by_metric(lines_of, "distinct supports p (log)", height=2.2)
     missing = [] if view.ds("right_regular") else ["right-regular supports, the end of the dose"]
-    return Sheet(title, str(view), panels, keys(lines), seeds_note(estimates_of(lines)), missing)
+    return lines_sheet(title, view, panels, lines, missing=missing)

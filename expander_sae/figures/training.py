@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from expander_sae.figures.layout import Panel, Sheet
-from expander_sae.figures.place_sheets import DENSE, by_metric, by_place, with_published
-from expander_sae.figures.plots import Line, estimates_of, key, keys, published_key, seeds_note
+from expander_sae.figures.place_sheets import DENSE, by_metric, by_place, curves, lines_sheet, with_published
+from expander_sae.figures.plots import Line, key
 from expander_sae.figures.style import Look, step_look
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
@@ -23,7 +23,7 @@ _CURVES = {
 
 def learning_curves(results: Results) -> list[Sheet]:
     """Relative error and silent features over training steps: mean over seeds, and their range."""
-    return by_place(results, lambda view: _learning_curves(results.curves_of(view), view))
+    return by_place(lambda view: _learning_curves(results.curves_of(view), view))(results)
 
 
 def _learning_curves(rows: pd.DataFrame, view: View) -> Sheet:
@@ -61,12 +61,9 @@ def _curves(chosen: dict[str, tuple[Look, pd.DataFrame]], column: str) -> Callab
     return draw
 
 
-def data_efficiency(results: Results) -> list[Sheet]:
+@by_place
+def data_efficiency(view: View) -> Sheet:
     """Fidelity over the number of training tokens."""
-    return by_place(results, _data_efficiency)
-
-
-def _data_efficiency(view: View) -> Sheet:
     title = "Data efficiency: fidelity over training tokens"
 
     def counts(**where: int) -> list[int]:
@@ -79,20 +76,14 @@ def _data_efficiency(view: View) -> Sheet:
     def lines_of(metric: str) -> list[Line]:
         lines = []
         for place, d in enumerate(several):
-            ours, beside = {}, {}
-            for count in counts():
-                ours[float(count)] = view.estimate(metric, "expander", d, train_tokens=count)
-                published = view.published(metric, "expander", d, train_tokens=count)
-                beside[float(count)] = published.estimate
-            lines += with_published(f"expander, d = {d}", step_look(place), ours, beside)
-        dense = {float(count): view.estimate(metric, "dense", train_tokens=count) for count in counts()}
+            found = curves(view, metric, "expander", counts(), "train_tokens", d=d)
+            lines += with_published(f"expander, d = {d}", step_look(place), *found)
+        dense, _ = curves(view, metric, "dense", counts(), "train_tokens")
         if sum(map(bool, dense.values())) > 1:
             lines.append(Line("dense, all n features", DENSE, dense))
         return lines
 
     panels, lines = by_metric(lines_of, "training tokens (log)")
-    notes = [*seeds_note(estimates_of(lines)), f"All are trained for the same {view.steps:,} steps: fewer "
-             "tokens are seen more often."]  # fmt: skip
+    note = f"All are trained for the same {view.steps:,} steps: fewer tokens are seen more often."
     budget = f"{view.train_tokens:,} tokens of {view.place.corpus}"
-    subtitle = str(view).replace(budget, view.place.corpus)
-    return Sheet(title, subtitle, panels, [*keys(lines), *published_key(lines)], notes)
+    return lines_sheet(title, str(view).replace(budget, view.place.corpus), panels, lines, notes=[note])

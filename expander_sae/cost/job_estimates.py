@@ -109,8 +109,9 @@ class Plan:
         shard = self.study.config["tokens"]["shard"]
         batch = self.study.config["compute"]["batch_tokens"]
         size, jobs = self.sizes[model.label], self.machine.jobs
-        seconds = self._model_start(size)
-        seconds += shard * size.width * FLOAT * len(model.layers) / jobs["shard_bytes"]
+        seconds = (
+            self._model_start(size) + shard * size.width * FLOAT * len(model.layers) / jobs["shard_bytes"]
+        )
         seconds += self._forward(size, shard, batch, model.layers[-1] + 1) / self.threads
         return Need(seconds, self.memory.extraction(model))
 

@@ -85,19 +85,15 @@ def matched(match: str | None, m: int, n: int, d: int) -> int:
 def _merge(known: Run, again: Run) -> Run:
     """A run that two blocks name is measured in every way that either asks for."""
     one, other = known.evaluation, again.evaluation
-    evaluation = replace(
-        one,
-        inference=in_order(one.inference + other.inference, everywhere()),
-        cross_entropy=in_order(one.cross_entropy + other.cross_entropy, everywhere()),
-        train_cross_entropy=one.train_cross_entropy or other.train_cross_entropy,
-    )
+    inference = in_order(one.inference + other.inference, everywhere())
+    spliced = in_order(one.cross_entropy + other.cross_entropy, everywhere())
+    leak = one.train_cross_entropy or other.train_cross_entropy
+    evaluation = replace(one, inference=inference, cross_entropy=spliced, train_cross_entropy=leak)
     first, second = known.analysis, again.analysis
-    analysis = replace(
-        first,
-        analyses=in_order(first.analyses + second.analyses, ANALYSES),
-        pursuits=tuple(sorted({*first.pursuits, *second.pursuits})),
-        pursuit_tokens=max(first.pursuit_tokens, second.pursuit_tokens),
-    )
+    analyses = in_order(first.analyses + second.analyses, ANALYSES)
+    pursuits = tuple(sorted({*first.pursuits, *second.pursuits}))
+    most = max(first.pursuit_tokens, second.pursuit_tokens)
+    analysis = replace(first, analyses=analyses, pursuits=pursuits, pursuit_tokens=most)
     return replace(known, evaluation=evaluation, analysis=analysis)
 
 

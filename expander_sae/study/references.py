@@ -20,8 +20,7 @@ def with_references(runs: Sequence[Run]) -> tuple[tuple[Run, ...], list[str]]:
     found, reasons = [], []
     for run in runs:
         if "novelty" in run.analysis.analyses:
-            missing = None
-            other = run.dense
+            missing, other = None, run.dense
             if run.parent is not None:
                 missing = "it starts from the dense run of its seed"
             elif run != other:

@@ -1,7 +1,6 @@
-"""What a trained run's codes and columns are like, beside how well they rebuild.
+"""What a trained run's codes and columns are like, on the held-out tokens that it encodes.
 
-Every analysis is a function from a `Subject` to rows. All tokens are those held-out ones that the
-autoencoder encodes; no language model is needed.
+Every analysis is a function from a `Subject` to rows; no language model is needed.
 """
 
 from __future__ import annotations
@@ -18,19 +17,10 @@ import torch
 
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
-from expander_sae.evaluation.certificate_rows import certificate_rows, evenly
+from expander_sae.evaluation import features
+from expander_sae.evaluation.certificate_rows import column_values, evenly, support_values
 from expander_sae.evaluation.collisions import collisions, relabelled
-from expander_sae.evaluation.features import (
-    JACCARD_THRESHOLD,
-    FiringSets,
-    best_cosine,
-    best_jaccard,
-    dead_fraction,
-    novelty,
-    random_sets,
-    random_signs,
-    token_entropy,
-)
+from expander_sae.evaluation.features import FiringSets, token_entropy
 from expander_sae.evaluation.reconstruction import reconstruct
 from expander_sae.evaluation.trained import is_finite, load_trained
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
@@ -50,11 +40,8 @@ FIRST_TOKENS = 1024
 class Subject:
     """A run under analysis.
 
-    Args:
-        activations: float32 [N, m], the encoded ones of the first `test_tokens` test tokens.
-        token_id, place: int64 [N], their ids and places among the test tokens.
-        settings: what is analysed.
-        reference: the dense run that features are compared with, if there is one.
+    Its activations float32 [N, m] are the encoded ones of the first `test_tokens` test tokens, whose ids and
+    places among those are int64 [N]. Features are compared with those of the dense `reference`.
     """
 
     autoencoder: SparseAutoencoder
@@ -72,13 +59,13 @@ class Subject:
 
     @cached_property
     def sets(self) -> FiringSets:
-        """Its firing sets."""
+        """The code's firing sets."""
         return FiringSets.of([self.code], self.autoencoder.n)
 
     @cached_property
     def chance(self) -> FiringSets:
         """Uniform sets of the same sizes."""
-        return random_sets(self.sets, self.seed)
+        return features.random_sets(self.sets, self.seed)
 
     @cached_property
     def live(self) -> np.ndarray:
@@ -117,7 +104,7 @@ def feature_rows(subject: Subject, rows: Rows) -> None:
         # Of so many test tokens, those that are encoded.
         size = int(np.searchsorted(subject.place, tokens))
         if size:
-            values[f"dead_fraction_t{tokens}"] = dead_fraction(subject.sets, size)
+            values[f"dead_fraction_t{tokens}"] = features.dead_fraction(subject.sets, size)
     if subject.live.any():
         for name, sets in (("token_entropy", subject.sets), ("token_entropy_null", subject.chance)):
             values[name] = float(token_entropy(sets, subject.token_id)[subject.live].mean())
@@ -129,17 +116,17 @@ def collision_rows(subject: Subject, rows: Rows) -> None:
     mask = subject.autoencoder.mask
     if mask is None:
         return
-    found = collisions(subject.code, mask).summary()
+    values = collisions(subject.code, mask).summary()
+    edges = values.pop("collision_duplicate_edges")
     chance = collisions(relabelled(subject.code, subject.autoencoder.n, subject.seed), mask).summary()
-    values = {key: found[key] for key in ("collision_coverage", "collision_deficit")}
     values |= {f"{key}_null": chance[key] for key in values}
-    values["collision_duplicate_edges"] = found["collision_duplicate_edges"]
-    rows.add("encoder", "test", values)
+    rows.add("encoder", "test", values | {"collision_duplicate_edges": edges})
 
 
-def certificates_of(subject: Subject, rows: Rows) -> None:
-    """Certificates of the columns, and of the supports in use: see `certificate_rows`."""
-    certificate_rows(subject.autoencoder, subject.code, subject.seed, rows)
+def certificate_rows(subject: Subject, rows: Rows) -> None:
+    """Certificates of the columns, and what is left of them on the supports in use."""
+    rows.add("none", "none", column_values(subject.autoencoder, subject.seed))
+    rows.add("encoder", "test", support_values(subject.autoencoder, subject.code))
 
 
 def novelty_rows(subject: Subject, rows: Rows) -> None:
@@ -153,25 +140,20 @@ def novelty_rows(subject: Subject, rows: Rows) -> None:
     if other is None or not subject.live.any():
         return
     theirs = FiringSets.of([encoded(other, subject.activations)], other.n)
-    jaccard, _ = best_jaccard(subject.sets, theirs)
-    chance, _ = best_jaccard(subject.chance, theirs)
-    ours, columns = subject.autoencoder.dictionary(), other.dictionary()
-    cosine = best_cosine(ours, columns).cpu().numpy()
-    random_cosine = best_cosine(random_signs(ours, subject.seed), columns).cpu().numpy()
-    found, null = novelty(jaccard, chance, cosine), novelty(jaccard, chance, random_cosine)
-    entropy = token_entropy(subject.sets, subject.token_id)
-    novel = subject.live & (np.nan_to_num(jaccard, nan=1.0) < JACCARD_THRESHOLD)
-    values = {
-        "novel_share_jaccard": found["novel_jaccard"],
-        "novel_share_jaccard_null": found["novel_jaccard_null"],
-        "novel_share_cosine": found["novel_cosine"],
-        "novel_share_cosine_null": null["novel_cosine"],
-    }
+    jaccard = features.best_jaccard(subject.sets, theirs)
+    columns, others = subject.autoencoder.dictionary(), other.dictionary()
+    values: dict[str, float] = {}
+    for null, best in (("", jaccard), ("_null", features.best_jaccard(subject.chance, theirs))):
+        values[f"novel_share_jaccard{null}"] = float((best[subject.live] < features.JACCARD_THRESHOLD).mean())
+    for null, ours in (("", columns), ("_null", features.random_signs(columns, subject.seed))):
+        best = features.best_cosine(ours, others).cpu().numpy()
+        values[f"novel_share_cosine{null}"] = float((best[subject.live] < features.COSINE_THRESHOLD).mean())
+    novel = subject.live & (jaccard < features.JACCARD_THRESHOLD)
     if novel.any():
         # Rarer or commoner than the rest, and entropy is at most log₂ of the rate: a null of their own.
-        by_chance = token_entropy(subject.chance, subject.token_id)
-        values["token_entropy_novel"] = float(entropy[novel].mean())
-        values["token_entropy_novel_null"] = float(by_chance[novel].mean())
+        for null, sets in (("", subject.sets), ("_null", subject.chance)):
+            entropy = token_entropy(sets, subject.token_id)[novel]
+            values[f"token_entropy_novel{null}"] = float(entropy.mean())
     rows.add("encoder", "test", values)
 
 
@@ -179,7 +161,7 @@ ANALYSES: dict[str, Callable[[Subject, Rows], None]] = {
     "pursuits": pursuit_rows,
     "features": feature_rows,
     "collisions": collision_rows,
-    "certificates": certificates_of,
+    "certificates": certificate_rows,
     "novelty": novelty_rows,
 }
 
@@ -192,20 +174,11 @@ def check_analyses(names: Sequence[str]) -> None:
 
 
 def analyse_run(
-    folder: Path,
-    settings: Analysis,
-    test_pool: Path,
-    out: Path,
-    device: str = "cpu",
-    backend: str = "auto",
+    folder: Path, settings: Analysis, test_pool: Path, out: Path, device: str = "cpu", backend: str = "auto"
 ) -> dict[str, float]:
     """Write the rows of the analyses of the run in `folder`; returns the seconds that each took.
 
     A run with a parameter that is not finite has no rows, and none is compared with such a reference.
-
-    Raises:
-        UserError: an unknown analysis or pursuit, too few test tokens or none that is encoded, a
-            reference of another width.
     """
     check_analyses(settings.analyses)
     for name in settings.pursuits:

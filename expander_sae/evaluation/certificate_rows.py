@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from expander_sae.measurements.new_rows import Rows
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, SparseDictionary
 from expander_sae.theory import certificates
@@ -21,12 +20,6 @@ def evenly(total: int, count: int) -> np.ndarray:
     """
     count = min(total, count)
     return np.arange(count) * total // max(count, 1)
-
-
-def certificate_rows(autoencoder: SparseAutoencoder, code: SparseCode, seed: int, rows: Rows) -> None:
-    """Add the rows of `column_values` and of `support_values`."""
-    rows.add("none", "none", column_values(autoencoder, seed))
-    rows.add("encoder", "test", support_values(autoencoder, code))
 
 
 def column_values(autoencoder: SparseAutoencoder, seed: int) -> dict[str, float]:
@@ -46,16 +39,10 @@ def column_values(autoencoder: SparseAutoencoder, seed: int) -> dict[str, float]
     values["flatness"] = beta
     if 2 * k <= autoencoder.n:
         both = certificates.expansion_deficit(mask, 2 * k, seed).value
-        values |= {
-            "expansion_deficit_2k": both,
-            "identifiability": certificates.identifiability(beta, both),
-        }
+        values |= {"expansion_deficit_2k": both, "identifiability": certificates.identifiability(beta, both)}
     if k + 1 <= autoencoder.n:
         one = certificates.expansion_deficit(mask, k + 1, seed).value
-        values |= {
-            "expansion_deficit_k1": one,
-            "omp_condition": certificates.omp_condition(beta, one, k),
-        }
+        values |= {"expansion_deficit_k1": one, "omp_condition": certificates.omp_condition(beta, one, k)}
     return values
 
 

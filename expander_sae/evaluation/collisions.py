@@ -46,27 +46,18 @@ class Collisions:
         return self.duplicate_edges / np.maximum(self.edges, 1)
 
     def summary(self) -> dict[str, float]:
-        """Means over the samples, and the largest deficit.
-
-        Raises:
-            UserError: there is no sample.
-        """
+        """Means over the samples, of which there must be one."""
         if not len(self.active):
             raise UserError("collisions: no token was encoded, expected at least one")
         return {
             "collision_coverage": float(self.coverage.mean()),
             "collision_deficit": float(self.deficit.mean()),
-            "collision_deficit_max": float(self.deficit.max()),
             "collision_duplicate_edges": float(self.duplicate_edges.mean()),
         }
 
 
 def collisions(code: SparseCode, mask: Mask) -> Collisions:
-    """Collisions of the features with a non-zero value in each sample. Time O(B·(k·w + m)).
-
-    Raises:
-        UserError: an index is beyond the mask's columns.
-    """
+    """Collisions of the features with a non-zero value in each sample. Time O(B·(k·w + m))."""
     index = torch.where(code.value != 0, code.index, -1).cpu().numpy()
     batch, k = index.shape
     m, n = mask.recipe.m, mask.recipe.n

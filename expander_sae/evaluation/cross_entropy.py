@@ -36,23 +36,12 @@ def spliced_sums(
     sequences: int,
     label: str = "cross-entropy",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cross-entropy sums of each document when the output of `layer` is replaced.
+    """(document int32[S], sums float64[S] in nats, counts int64[S]) when the output of `layer` is replaced.
 
-    Layers up to `layer` are not run: their output is in the pool.
-
-    Args:
-        ce_pool: activations after `layer` of the ce split; its first `sequences` documents are used.
-        replacement: float32[N,m] for the N tokens of these documents, or a function that gives it from
-            their activations float32[N,m]. Where it is one vector at every token, all documents have the
-            same logits, and they are computed for one document only.
-        label: what the progress bar says.
-
-    Returns:
-        (document int32[S], sums float64[S] in nats, counts int64[S]): a document of T tokens has T − 1
-        next tokens.
-
-    Raises:
-        UserError: the pool has fewer documents.
+    A document of T tokens has T − 1 next tokens. Used are the first S = `sequences` documents of the pool.
+    Layers up to `layer` are not run: their output is in the pool. The replacement is float32[N,m] for the
+    N tokens of these documents, or a function that gives it from their activations float32[N,m]. Where it
+    is one vector at every token, all documents have the same logits, which are computed for one only.
     """
     edges = sequence_edges(ce_pool, sequences)
     rows = int(edges[-1])
@@ -102,11 +91,7 @@ def _constant_losses(
 
 
 def sequence_edges(ce_pool: Pool, sequences: int) -> np.ndarray:
-    """First rows of the first `sequences` documents of the ce pool, and the row after the last.
-
-    Raises:
-        UserError: the pool has fewer documents.
-    """
+    """First rows of the first `sequences` documents of the ce pool, and the row after the last."""
     edges = document_starts(ce_pool.document)
     if len(edges) - 1 < sequences:
         found = f"found {len(edges) - 1} documents in {ce_pool.path}"
@@ -170,12 +155,9 @@ def write_baseline(
 ) -> None:
     """Write the model's own cross-entropies: rows of metrics.parquet and of documents.parquet.
 
-    Args:
-        run: stands in the rows for the model (see `Run.unaided`). The norm limit and the mean are those
-            of its training tokens under its recipe.
-        sequences: documents of the ce pool.
-        train_cross_entropy: also write `ce_clean` and `ce_zero` of as many documents of the training
-            pool, on split ``ce_train``.
+    `run` stands in the rows for the model (see `Run.unaided`); the norm limit and the mean are those of its
+    training tokens under its recipe. With `train_cross_entropy` also `ce_clean` and `ce_zero` of as many
+    documents of the training pool, on split ``ce_train``.
     """
     model = LanguageModel.load(model_file, device)
     seen = Pool.open(train_pool)

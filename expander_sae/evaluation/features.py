@@ -35,12 +35,9 @@ _CELLS = 1 << 22
 
 @dataclass(frozen=True, eq=False)
 class FiringSets:
-    """F_1 … F_n, as the rows of a matrix in compressed form.
+    """F_1 … F_n over `tokens` tokens, as the rows of a matrix in compressed form.
 
-    Args:
-        token: int64 [E], tokens of feature j ascending at [starts[j], starts[j + 1]).
-        starts: int64 [n + 1].
-        tokens: how many tokens were encoded.
+    The entries `token` int64 [E] of feature j stand, ascending, at [starts[j], starts[j + 1]).
     """
 
     token: np.ndarray
@@ -57,9 +54,8 @@ class FiringSets:
             tokens.append(sample.cpu().numpy() + seen)
             seen += code.index.shape[0]
         empty = np.empty(0, dtype=np.int64)
-        return FiringSets.from_pairs(
-            np.concatenate([empty, *features]), np.concatenate([empty, *tokens]), n, seen
-        )
+        feature, token = np.concatenate([empty, *features]), np.concatenate([empty, *tokens])
+        return FiringSets.from_pairs(feature, token, n, seen)
 
     @staticmethod
     def from_pairs(feature: np.ndarray, token: np.ndarray, n: int, tokens: int) -> FiringSets:
@@ -86,21 +82,17 @@ class FiringSets:
         return FiringSets.from_pairs(self.token, self.feature, self.tokens, self.n)
 
 
-def best_jaccard(first: FiringSets, second: FiringSets) -> tuple[np.ndarray, np.ndarray]:
-    """(max_j J(i, j) float64, its j int64) for each feature i of `first` over those of `second`: [n].
+def best_jaccard(first: FiringSets, second: FiringSets) -> np.ndarray:
+    """max_j J(i, j) for each feature i of `first` over those of `second`: float64 [n].
 
-    NaN and −1 for a feature that never fires, and (0, −1) where nothing of `second` fires with it;
-    the lowest j among equals. Intersections are a sparse product, counted over blocks of features
-    in O(firings · active features per token).
-
-    Raises:
-        UserError: the sets are over different numbers of tokens.
+    NaN for a feature that never fires. Both are over the same tokens. Intersections are a sparse product,
+    counted over blocks of features in O(firings · active features per token).
     """
     if first.tokens != second.tokens:
         raise UserError(f"firing sets: {first.tokens} and {second.tokens} tokens, expected the same tokens")
     there = second.by_token()
     longest = int(there.counts.max(initial=0))
-    best, partner = np.zeros(first.n), np.full(first.n, -1, dtype=np.int64)
+    best = np.zeros(first.n)
     block = max(1, _CELLS // max(second.n, 1))
     for start in range(0, first.n if longest else 0, block):
         stop = min(start + block, first.n)
@@ -113,12 +105,9 @@ def best_jaccard(first: FiringSets, second: FiringSets) -> tuple[np.ndarray, np.
             overlap += np.bincount(owner[piece + event] * second.n + other, minlength=overlap.size)
         table = overlap.reshape(stop - start, second.n)
         union = first.counts[start:stop, None] + second.counts[None, :] - table
-        jaccard = table / np.maximum(union, 1)
-        chosen = jaccard.argmax(axis=1)
-        best[start:stop] = jaccard[np.arange(stop - start), chosen]
-        partner[start:stop] = np.where(best[start:stop] > 0, chosen, -1)
+        best[start:stop] = (table / np.maximum(union, 1)).max(axis=1)
     best[first.counts == 0] = np.nan
-    return best, partner
+    return best
 
 
 def _expand(sets: FiringSets, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,9 +156,6 @@ def best_cosine(first: Dictionary, second: Dictionary, block: int = 512) -> Tens
     """max_j |cos(w_i, w'_j)| for each column w_i of `first` over those of `second`: [n].
 
     Never more than [block, n'] at a time. 0 against columns of zeros, NaN for a column of zeros in `first`.
-
-    Raises:
-        UserError: the columns have different lengths.
     """
     if first.m != second.m:
         raise UserError(f"dictionaries: columns of length {first.m} and {second.m}, expected the same")
@@ -199,9 +185,6 @@ def token_entropy(sets: FiringSets, token_id: np.ndarray) -> np.ndarray:
 
     At most log₂|F_j|, so entropies compare only between features of similar rates; those of
     `random_sets` tell what a feature without a preference would have.
-
-    Raises:
-        UserError: token_id has another length.
     """
     if len(token_id) != sets.tokens:
         raise UserError(f"token ids: found {len(token_id)}, expected {sets.tokens}, one a token")
@@ -217,35 +200,8 @@ def token_entropy(sets: FiringSets, token_id: np.ndarray) -> np.ndarray:
 
 
 def dead_fraction(sets: FiringSets, tokens: int) -> float:
-    """Share of features that fire on none of the first `tokens` tokens.
-
-    Raises:
-        UserError: `tokens` is not from 1 to the number of tokens.
-    """
+    """Share of features that fire on none of the first `tokens` tokens, from 1 to all of them."""
     if not 1 <= tokens <= sets.tokens:
         raise UserError(f"test tokens: found {tokens}, expected 1 to the {sets.tokens} that were encoded")
-    alive = sets.counts > 0
-    first = sets.token[sets.starts[:-1][alive]]
+    first = sets.token[sets.starts[:-1][sets.counts > 0]]
     return float((sets.n - (first < tokens).sum()) / sets.n)
-
-
-def novelty(jaccard: np.ndarray, null: np.ndarray, cosine: np.ndarray) -> dict[str, float]:
-    """Shares of novel features among those that fire (finite `jaccard`).
-
-    Args:
-        jaccard: best Jaccard of each feature, [n].
-        null: the same of its random set; `novel_jaccard_null` is what `novel_jaccard` would be if
-            features fired at random.
-        cosine: best |cos| of each column, [n].
-
-    Raises:
-        UserError: no feature fires.
-    """
-    live = np.isfinite(jaccard)
-    if not live.any():
-        raise UserError("novelty: no feature fires on these tokens, expected at least one")
-    return {
-        "novel_jaccard": float((jaccard[live] < JACCARD_THRESHOLD).mean()),
-        "novel_jaccard_null": float((null[live] < JACCARD_THRESHOLD).mean()),
-        "novel_cosine": float((cosine[live] < COSINE_THRESHOLD).mean()),
-    }

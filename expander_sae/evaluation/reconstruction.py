@@ -14,23 +14,14 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode
 from expander_sae.storage.arrays import HALF, as_tensor, widened
 
-"""Tokens inferred at once: enough that a pursuit's product of all columns is spread over many."""
-
 Infer = Callable[[SparseAutoencoder, Tensor], SparseCode]
 """An inference of the table, or any function of (autoencoder, activations [B, m])."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Per-token sums of one inference on encoded tokens h (float64 arrays [N]).
-
-    Args:
-        squared_error: ‖h − ĥ‖².
-        squared_norm: ‖h‖².
-        squared_deviation: ‖h − h̄‖², h̄ the mean of the tokens given.
-        active: non-zero code entries.
-        ever_fired: bool [n].
-    """
+    """Of one inference on encoded tokens h, float64 [N] each: ‖h − ĥ‖², ‖h‖², ‖h − h̄‖² with h̄ the mean of
+    the tokens given, and the number of non-zero code entries; and bool [n], which features ever fired."""
 
     squared_error: np.ndarray
     squared_norm: np.ndarray
@@ -84,12 +75,9 @@ def measure(
 ) -> tuple[Reconstruction, float]:
     """(sums, mean cosine of h and ĥ; a row of zeros counts as 0), without holding ĥ or a copy of activations.
 
-    An autoencoder of 16 bits encodes in its own type; errors are those against activations in float32.
-
-    Args:
-        activations: [N, m], of any device and dtype, read a piece at a time, so that a mapped file stays on
-            disk.
-        rows: which of them; None is all.
+    An autoencoder of 16 bits encodes in its own type; errors are those against activations in float32. The
+    activations [N, m], of any device and dtype, are read a piece at a time, so that a mapped file stays on
+    disk; `rows` of them, None is all.
     """
     tensor = as_tensor(activations).detach()
     count = len(tensor) if rows is None else len(rows)

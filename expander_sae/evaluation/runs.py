@@ -45,8 +45,8 @@ def _baselines(path: Path, splits: list[str]) -> dict[str, dict[str, float]]:
         needed = set(TRAIN_BASELINES) if split == "ce_train" else {"ce_clean", *BASELINES.values()}
         missing = needed - found[split].keys()
         if missing:
-            listed = ", ".join(sorted(missing))
-            raise UserError(f"{path}: no row for {listed} on split {split}; remove it to have it made again")
+            where = f"{', '.join(sorted(missing))} on split {split}"
+            raise UserError(f"{path}: no row for {where}; remove it to have it made again")
     return found
 
 
@@ -64,18 +64,11 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate the run in `folder` on held-out tokens; its tables METRICS and DOCUMENTS are written there.
 
-    With `settings.train_cross_entropy` the encoder's reconstruction is also spliced in on the first
-    documents of `train_pool`, as many as of the ce pool.
-
-    Metrics of reconstruction are over the tokens that the autoencoder encodes, those whose norm
-    is at most its `norm_limit`; `encoded_share` tells how many these are. A run with a parameter
-    that is not finite gets its storage and `diverged` = 1, and nothing else.
-
-    Returns:
-        The run's fingerprint, and the seconds that each measurement took.
-
-    Raises:
-        UserError: an unknown inference, a pool with too few tokens, a baseline without its rows.
+    Returned are the run's fingerprint and the seconds that each measurement took. With
+    `settings.train_cross_entropy` the encoder's reconstruction is also spliced in on the first documents of
+    `train_pool`, as many as of the ce pool. Metrics of reconstruction are over the tokens that the
+    autoencoder encodes, those whose norm is at most its `norm_limit`; `encoded_share` tells how many these
+    are. A run with a parameter that is not finite gets its storage and `diverged` = 1, and nothing else.
     """
     for name in settings.inference:
         inferences(name)
@@ -131,13 +124,10 @@ class _Measured:
             _, sums = reconstruct(of, pool.activations[encoded], inferences(name))
             summary = sums.summary()
             self.rows.add(name, "test", summary | {"encoded_share": encoded.size / tokens})
-            documents = pool.document[encoded]
-            for metric, values in (
-                ("relative_error", sums.token_relative_error),
-                ("squared_error", sums.squared_error),
-                ("squared_deviation", sums.squared_deviation),
-            ):
-                self.rows.add_documents(name, "test", metric, documents, values)
+            per_token = {"relative_error": sums.token_relative_error, "squared_error": sums.squared_error}
+            per_token["squared_deviation"] = sums.squared_deviation
+            for metric, values in per_token.items():
+                self.rows.add_documents(name, "test", metric, pool.document[encoded], values)
             self.diverged |= not summary["relative_error"] <= 1
         self.rows.add(name, "test", {"diverged": float(self.diverged)})
         self.seconds[f"reconstruction_{name}"] = time.perf_counter() - began
@@ -155,22 +145,17 @@ class _Measured:
         replacement = torch.from_numpy(spliced)
         documents, sums, counts = spliced_sums(model, pool, replacement, self.run.layer, sequences)
         entropy = float(sums.sum() / counts.sum())
-        recoveries = {
-            metric: recovered(reference[ablated], entropy, reference["ce_clean"])
-            for metric, ablated in BASELINES.items()
-            if ablated in reference
-        }
-        self.rows.add(name, split, {"ce": entropy} | recoveries)
+        values = {"ce": entropy}
+        for metric, ablated in BASELINES.items():
+            if ablated in reference:
+                values[metric] = recovered(reference[ablated], entropy, reference["ce_clean"])
+        self.rows.add(name, split, values)
         self.rows.add_document_sums(name, split, "ce", zip(documents, sums, counts, strict=True))
         self.seconds[f"cross_entropy_{name}{split.removeprefix('ce')}"] = time.perf_counter() - began
 
 
 def training_documents(train_pool: Path | None, sequences: int) -> tuple[Pool, str]:
-    """(training pool, hash of what its first `sequences` documents lie in).
-
-    Raises:
-        UserError: no pool was given, or it has fewer documents.
-    """
+    """(training pool, hash of what its first `sequences` documents lie in)."""
     if train_pool is None:
         raise UserError("evaluation.train_cross_entropy: found true, expected the training pool to be given")
     # Asked for each run of a job, and the manifest that is hashed has a seal: every byte is checked once

@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.measurements import tables
@@ -42,11 +41,10 @@ def correlation_ms(dictionaries: Sequence[Dictionary], rounds: int = ROUNDS) -> 
     Rounds take the dictionaries in turn, so that a slow moment of the machine falls on all of them; the
     first call of each, which may compile, is not counted.
     """
-    residuals: dict[int, Tensor] = {}
+    place = {one.m: one.device for one in dictionaries}
+    streams = {m: torch_generator(0, f"speed/residual/{m}") for m in place}
+    residuals = {m: torch.randn(BATCH, m, generator=streams[m]).to(place[m]) for m in place}
     for one in dictionaries:
-        if one.m not in residuals:
-            made = torch.randn(BATCH, one.m, generator=torch_generator(0, f"speed/residual/{one.m}"))
-            residuals[one.m] = made.to(one.device)
         one.correlate(residuals[one.m])
     times: list[list[float]] = [[] for _ in dictionaries]
     for _ in range(rounds):
@@ -71,13 +69,10 @@ def write_speed(
     backend: str = "auto",
     rounds: int = ROUNDS,
 ) -> None:
-    """Write the rows `correlate_ms` and `correlate_ms_per_d` of each run.
+    """Write the rows `correlate_ms` and `correlate_ms_per_d` of tied expander and tied dense runs.
 
-    The time depends on m, n, d and the mask's seed alone: it is measured once for runs that share them.
-    No time is the same twice.
-
-    Args:
-        runs: their values of `tables.RUN_COLUMNS`; tied expanders and tied dense ones.
+    The runs are given by their values of `tables.RUN_COLUMNS`. The time depends on m, n, d and the mask's
+    seed alone: it is measured once for runs that share them. No time is the same twice.
     """
     shapes = sorted({_shape(run) for run in runs})
     # The seed of a dense dictionary changes nothing: one tensor is timed as often as there are seeds.

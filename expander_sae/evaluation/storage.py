@@ -11,13 +11,10 @@ BYTES_PER_VALUE = 4
 def storage(autoencoder: SparseAutoencoder) -> dict[str, int]:
     """Counts and bytes of one autoencoder.
 
-    decoder_values: learned values of W, d·n (the true edges of an irregular mask; m·n dense).
-    encoder_values: those of an encoder of its own, 0 when tied.
-    storage_values_rows_bytes: values plus explicit row indices (and column degrees when these
-    differ); storage_encoder_bytes: encoder and both biases; storage_total_bytes: values, encoder,
-    biases and the mask's recipe, which is what the weights file must hold;
-    storage_mask_recipe_bytes: the recipe that regenerates the rows; of a learned mask, which none
-    does, the rows themselves.
+    Learned values of W are d·n (the true edges of an irregular mask; m·n dense), of the encoder 0 when
+    tied. `storage_values_rows_bytes` has explicit row indices too (and column degrees when these differ),
+    `storage_encoder_bytes` both biases. `storage_total_bytes` is what the weights file must hold: values,
+    encoder, biases and the recipe of the mask, in place of which a learned mask has the rows themselves.
     """
     decoder, free = autoencoder.decoder, autoencoder.free
     encoder_values = 0 if free is None else free.count

@@ -42,11 +42,7 @@ class Cell:
     sigma: float
 
     def validate(self) -> None:
-        """Check that a trial can have such a code.
-
-        Raises:
-            UserError: k or sigma is out of range.
-        """
+        """Check that a trial can have such a code."""
         if not 1 <= self.k <= self.n:
             raise UserError(f"synthetic k: found {self.k}, expected 1 to n = {self.n}")
         if not (math.isfinite(self.sigma) and self.sigma >= 0):
@@ -57,13 +53,10 @@ class Cell:
 class Recovery:
     """Trials of a cell, [masks, trials]: recovered bool, the others float64.
 
-    Args:
-        overlap: |S ∩ Ŝ|/k of the planted and the found support.
-        code_error: ‖x − x̂‖/‖x‖.
-        reconstruction_error: ‖Wx − Wx̂‖/‖Wx‖, against the noiseless signal.
+    The overlap is |S ∩ Ŝ|/k of the planted and the found support, the code's error ‖x − x̂‖/‖x‖, and that of
+    the reconstruction ‖Wx − Wx̂‖/‖Wx‖, against the noiseless signal.
     """
 
-    cell: Cell
     recovered: np.ndarray
     overlap: np.ndarray
     code_error: np.ndarray
@@ -73,40 +66,6 @@ class Recovery:
     def rate(self) -> float:
         """Share of trials whose support was recovered."""
         return float(self.recovered.mean())
-
-    @property
-    def standard_error(self) -> float:
-        """√(p̃(1 − p̃)/ñ) of the rate, with ñ = trials + 4, p̃ = (successes + 2)/ñ (Agresti and Coull).
-
-        Unlike √(p(1 − p)/n) it does not claim certainty where every trial succeeds.
-        """
-        size = self.recovered.size + 4
-        p = (float(self.recovered.sum()) + 2) / size
-        return math.sqrt(p * (1 - p) / size)
-
-    @property
-    def mask_standard_error(self) -> float:
-        """Standard error of the rate from its spread over masks; NaN for a single mask."""
-        rates = self.recovered.mean(axis=1)
-        return float(rates.std(ddof=1) / math.sqrt(len(rates))) if len(rates) > 1 else float("nan")
-
-    def row(self) -> dict[str, float]:
-        """The columns of resources/paper_synthetic_omp.csv, then trials and standard errors."""
-        cell = self.cell
-        return {
-            "m": cell.m,
-            "n": cell.n,
-            "sigma": cell.sigma,
-            "d": cell.d,
-            "k": cell.k,
-            "support_recovery_rate": self.rate,
-            "code_error": float(self.code_error.mean()),
-            "reconstruction_error": float(self.reconstruction_error.mean()),
-            "mask_seeds": len(self.recovered),
-            "trials": self.recovered.size,
-            "standard_error": self.standard_error,
-            "mask_standard_error": self.mask_standard_error,
-        }
 
 
 @lru_cache(maxsize=8)
@@ -161,11 +120,7 @@ def recovery(
     backend: str = "auto",
     device: str = "cpu",
 ) -> Recovery:
-    """Run `trials` trials on the mask of each seed.
-
-    Raises:
-        UserError: the cell, the seeds or the number of trials are out of range.
-    """
+    """Run `trials` trials on the mask of each seed."""
     cell.validate()
     if trials < 1 or not seeds or len(set(seeds)) != len(seeds):
         raise UserError(
@@ -181,5 +136,5 @@ def recovery(
             error = (dictionary.synthesize(found) - clean).norm(dim=1) / clean.norm(dim=1)
             parts.append(torch.stack([recovered.double(), overlap.double(), code_error, error]).cpu())
         results.append(torch.cat(parts, dim=1).numpy())
-    table = np.stack(results, axis=1)
-    return Recovery(cell, table[0] > 0, table[1], table[2], table[3])
+    recovered, *others = np.stack(results, axis=1)
+    return Recovery(recovered > 0, *others)

@@ -47,9 +47,8 @@ def write_synthetic(
 ) -> None:
     """Recover planted codes by OMP with absolute selection at one d, and write the rows.
 
-    Args:
-        spec: m, n, d, k and sigma (lists), masks (seeds 0, 1, …) and trials on each. Metrics are
-            `exact_recovery` and `support_overlap`; the noiseless trials are documents of the former.
+    `spec` has m, n, d, k and sigma (lists), masks (seeds 0, 1, …) and trials on each. Metrics are
+    `exact_recovery` and `support_overlap`; the noiseless trials are documents of the former.
     """
     from expander_sae.evaluation.synthetic import Cell, recovery  # torch, which comparing does without
 
@@ -105,11 +104,6 @@ class Comparison:
         return self.difference / joint_standard_error(self.rate, total, self.published)
 
 
-def read_published(path: str | Path) -> pd.DataFrame:
-    """resources/paper_synthetic_omp.csv."""
-    return tables.read_published(path, _PUBLISHED, "the published table of recovery")
-
-
 def compare_published(ours: pd.DataFrame, published: pd.DataFrame, trials: int) -> list[Comparison]:
     """Every published cell that `ours`, rows of metrics.parquet, has too."""
     rows = ours[(ours["metric"] == "exact_recovery") & (ours["inference"] == INFERENCE)]
@@ -124,11 +118,7 @@ def compare_published(ours: pd.DataFrame, published: pd.DataFrame, trials: int) 
 
 
 def trials_of(documents: pd.DataFrame) -> int | None:
-    """Trials on each mask, counted in noiseless cells, where each is a document; None without any.
-
-    Raises:
-        UserError: cells differ.
-    """
+    """Trials on each mask, counted in noiseless cells, where each is a document; None without any."""
     rows = documents[(documents["metric"] == "exact_recovery") & (documents["inference"] == INFERENCE)]
     found = rows.groupby(["m", "n", "d", "k", "seed"]).size().unique()
     if len(found) > 1:
@@ -157,20 +147,17 @@ def write_agreement(parts: Sequence[Path], published: Path, trials: int, out: Pa
 
     Nothing is written unless every published cell was run: the numbers are of all cells.
     """
-    table = read_published(published)
+    table = tables.read_published(published, _PUBLISHED, "the published table of recovery")
     ours = [tables.read_metrics(part) for part in parts]
     cells = compare_published(pd.concat(ours), table, trials) if ours else []
     rows = Rows(columns(int(table["m"].iloc[0]), int(table["n"].iloc[0]), 0, 0, 0))
     if len(cells) == len(table):
-        rows.add(
-            INFERENCE,
-            "all_cells",
-            {
-                "recovery_cells": float(len(cells)),
-                "recovery_largest_difference": max(abs(cell.difference) for cell in cells),
-                "recovery_mean_difference": float(np.mean([cell.difference for cell in cells])),
-                "recovery_within_two_se": float(sum(abs(cell.standard_errors) <= 2 for cell in cells)),
-                "recovery_mask_variance_ratio": mask_variance_ratio(cells),
-            },
-        )
+        values = {
+            "recovery_cells": float(len(cells)),
+            "recovery_largest_difference": max(abs(cell.difference) for cell in cells),
+            "recovery_mean_difference": float(np.mean([cell.difference for cell in cells])),
+            "recovery_within_two_se": float(sum(abs(cell.standard_errors) <= 2 for cell in cells)),
+            "recovery_mask_variance_ratio": mask_variance_ratio(cells),
+        }
+        rows.add(INFERENCE, "all_cells", values)
     tables.write_metrics(rows.metrics, out)

@@ -11,11 +11,7 @@ from expander_sae.training.run_folder import WEIGHTS
 
 
 def load_trained(folder: Path, device: str, backend: str) -> tuple[SparseAutoencoder, Run]:
-    """The autoencoder in a run's folder, and the run.
-
-    Raises:
-        UserError: no weights, or weights that no training job of a study wrote.
-    """
+    """The autoencoder in a run's folder, and the run: of a training job of a study."""
     path = folder / WEIGHTS
     autoencoder = SparseAutoencoder.load(path, device, backend)
     try:

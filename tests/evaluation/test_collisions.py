@@ -48,7 +48,6 @@ def test_summary_and_silent_tokens() -> None:
     assert found.summary() == {
         "collision_coverage": 2.0,
         "collision_deficit": 0.25,
-        "collision_deficit_max": 0.5,
         "collision_duplicate_edges": 2.0,
     }
     with pytest.raises(UserError, match="no token"):

@@ -16,7 +16,6 @@ from expander_sae.evaluation.features import (
     best_cosine,
     best_jaccard,
     dead_fraction,
-    novelty,
     random_sets,
     random_signs,
     token_entropy,
@@ -65,24 +64,23 @@ def test_best_jaccard_equals_sets(cells: int, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(module, "_CELLS", cells)
     first, second = [random_code(40, 15, 3, 0)], [random_code(40, 22, 4, 1)]
     a, b = python_sets(first, 15), python_sets(second, 22)
-    best, partner = best_jaccard(FiringSets.of(first, 15), FiringSets.of(second, 22))
+    best = best_jaccard(FiringSets.of(first, 15), FiringSets.of(second, 22))
     for i in range(15):
         if not a[i]:
-            assert math.isnan(best[i]) and partner[i] == -1
+            assert math.isnan(best[i])
             continue
         jaccard = [len(a[i] & b[j]) / len(a[i] | b[j]) for j in range(22)]
         assert best[i] == pytest.approx(max(jaccard))
-        assert partner[i] == (jaccard.index(max(jaccard)) if max(jaccard) > 0 else -1)
-    itself, partner = best_jaccard(FiringSets.of(first, 15), FiringSets.of(first, 15))
+    itself = best_jaccard(FiringSets.of(first, 15), FiringSets.of(first, 15))
     assert (itself[np.isfinite(itself)] == 1).all()
 
 
 def test_best_jaccard_of_silent_and_mismatched_sets() -> None:
     some, none = FiringSets.of([random_code(9, 8, 3, 2)], 8), FiringSets.of([random_code(9, 8, 3, 2)], 8)
     none = FiringSets.from_pairs(none.token[:0], none.token[:0], 6, 9)
-    best, partner = best_jaccard(some, none)
-    assert (best[some.counts > 0] == 0).all() and (partner == -1).all()
-    assert np.isnan(best_jaccard(none, some)[0]).all()
+    best = best_jaccard(some, none)
+    assert (best[some.counts > 0] == 0).all()
+    assert np.isnan(best_jaccard(none, some)).all()
     with pytest.raises(UserError, match="tokens"):
         best_jaccard(some, FiringSets.of([random_code(10, 8, 3, 2)], 8))
 
@@ -170,13 +168,3 @@ def test_dead_fraction() -> None:
     assert found[1] > found[7] > found[50] > 0
     with pytest.raises(UserError, match="51"):
         dead_fraction(sets, 51)
-
-
-def test_novelty_counts_live_features() -> None:
-    jaccard = np.array([np.nan, 0.05, 0.5, 0.09, 0.1])
-    null = np.array([np.nan, 0.01, 0.02, 0.3, 0.01])
-    cosine = np.array([0.0, 0.2, 0.1, 0.9, 0.3])
-    found = novelty(jaccard, null, cosine)
-    assert found == {"novel_jaccard": 0.5, "novel_jaccard_null": 0.75, "novel_cosine": 0.5}
-    with pytest.raises(UserError, match="no feature"):
-        novelty(np.array([np.nan]), null[:1], cosine[:1])

@@ -13,7 +13,6 @@ import torch
 from expander_sae.errors import UserError
 from expander_sae.evaluation.synthetic import (
     Cell,
-    Recovery,
     compare,
     planted_trials,
     recovery,
@@ -80,23 +79,13 @@ def test_compare_equals_sets_and_dense_vectors() -> None:
 def test_recovery_of_easy_and_hopeless_cells() -> None:
     easy = recovery(Cell(64, 128, 8, 2, 0.0), [0, 1], 40, backend="torch")
     assert easy.recovered.shape == (2, 40) and easy.rate == 1
-    assert easy.code_error.max() < 1e-10 and 0 < easy.standard_error < 0.05
+    assert easy.code_error.max() < 1e-10
     hopeless = recovery(Cell(8, 128, 4, 6, 0.0), [0], 40, backend="torch")
-    assert hopeless.rate < 0.2 and math.isnan(hopeless.mask_standard_error)
+    assert hopeless.rate < 0.2
     # Signs of the codes matter to signed selection, which the paper's check does not use.
     assert recovery(Cell(64, 128, 8, 2, 0.0), [0], 40, selection="signed", backend="torch").rate < 0.6
     other = recovery(Cell(64, 128, 8, 2, 0.0), [0], 40, pursuit=niht, backend="torch")
     assert other.rate > 0.5
-
-
-def test_rates_and_standard_errors() -> None:
-    recovered = np.array([[1, 1, 1, 0], [1, 0, 0, 0]], dtype=bool)
-    half = np.full((2, 4), 0.5)
-    found = Recovery(Cell(4, 4, 1, 1, 0.0), recovered, recovered + 0.0, half, half / 2)
-    assert found.rate == 0.5 and found.standard_error == pytest.approx(math.sqrt(0.25 / 12))
-    assert found.mask_standard_error == pytest.approx(0.25)
-    row = found.row()
-    assert (row["trials"], row["mask_seeds"], row["code_error"]) == (8, 2, 0.5)
 
 
 def test_arguments_out_of_range() -> None:
@@ -120,4 +109,4 @@ def test_published_cells(d: int, k: int, sigma: float) -> None:
     published = float(rows[d, k, sigma]["support_recovery_rate"])
     found = recovery(Cell(512, 4096, d, k, sigma), [0, 1, 2], 100)
     assert abs(found.rate - published) <= 3 * joint_standard_error(found.rate, 300, published)
-    assert found.row()["code_error"] == pytest.approx(float(rows[d, k, sigma]["code_error"]), abs=0.002)
+    assert found.code_error.mean() == pytest.approx(float(rows[d, k, sigma]["code_error"]), abs=0.002)

@@ -12,11 +12,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Some documents of a token sequence.
-
-    ids int64[B,T] (0 at padding); rows int64[tokens]: where the batch's tokens stand in the
-    sequence; place int64[tokens]: where they stand in the batch flattened to B·T.
-    """
+    """Some documents of a token sequence: ids int64[B,T], 0 at padding, and int64[tokens] where its tokens
+    stand: `rows` in the sequence, `place` in the batch flattened to B·T."""
 
     ids: Tensor
     rows: np.ndarray
@@ -32,10 +29,8 @@ def document_starts(document: np.ndarray) -> np.ndarray:
 def batches(document: np.ndarray, token_id: np.ndarray, batch_tokens: int) -> Iterator[Batch]:
     """Every document once, at most `batch_tokens` padded tokens a batch; a longer one is a batch of its own.
 
-    The longest come first, so that a device too small fails at once.
-
-    Args:
-        document, token_id: int[N], documents contiguous.
+    Both arrays are int[N], documents contiguous. The longest come first, so that a device too small fails at
+    once.
     """
     if not len(document):
         return

@@ -20,7 +20,7 @@ import numpy as np
 from expander_sae.activations.language_model import tokenizer_of
 from expander_sae.activations.near_duplicates import GRAM, NearDuplicateFilter, share_contained, word_grams
 from expander_sae.activations.sources import open_source
-from expander_sae.activations.splits import SPLITS, least_tokens, shard_counts, split_of
+from expander_sae.activations.splits import SPLITS, shard_counts, split_of
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
 from expander_sae.activations.weights import read_model, verify_weights
 from expander_sae.errors import UserError
@@ -51,11 +51,6 @@ class Splits:
         self._filter = NearDuplicateFilter(spec["max_overlap"])
 
     @property
-    def full(self) -> bool:
-        """Whether every split fills its shards."""
-        return all(self.tokens[split] >= self.wanted[split] for split in SPLITS)
-
-    @property
     def filled(self) -> int:
         """Tokens found of those wanted."""
         return sum(min(self.tokens[split], self.wanted[split]) for split in SPLITS)
@@ -80,24 +75,17 @@ class Splits:
 
     def check(self) -> None:
         """Raise `UserError` where the corpus ended before the asked amounts."""
-        name = self._spec["name"]
+        name, least = f"corpus {self._spec['name']!r}", self._spec["min_tokens"]
         if not any(self.tokens.values()):
-            raise UserError(
-                f"corpus {name!r}: found no document of {self._spec['min_tokens']} tokens or more, "
-                "expected some"
-            )
-        asked = least_tokens(self._needs, self._spec["context"])
-        for split in ("train", "test"):
-            if self.tokens[split] < asked[split]:
-                raise UserError(
-                    f"corpus {name!r} is too small for tokens.{split}: found {self.tokens[split]} tokens "
-                    f"in the {split} split, expected {asked[split]}"
-                )
-        if len(self.documents["ce"]) < self._needs["ce"]:
-            raise UserError(
-                f"corpus {name!r} is too small for tokens.ce_sequences: found {len(self.documents['ce'])} "
-                f"documents in the ce split, expected {self._needs['ce']}"
-            )
+            raise UserError(f"{name}: found no document of {least} tokens or more, expected some")
+        for split, key, unit, found in (
+            ("train", "train", "tokens", self.tokens["train"]),
+            ("test", "test", "tokens", self.tokens["test"]),
+            ("ce", "ce_sequences", "documents", len(self.documents["ce"])),
+        ):
+            if found < self._needs[split]:
+                where = f"found {found} {unit} in the {split} split, expected {self._needs[split]}"
+                raise UserError(f"{name} is too small for tokens.{key}: {where}")
 
 
 def write_tokens(
@@ -105,15 +93,8 @@ def write_tokens(
 ) -> None:
     """Write the token table (split, document, position, token_id) and its record.
 
-    Special tokens are those that the tokenizer adds by itself.
-
-    Args:
-        needs: {"train": tokens, "test": tokens, "ce": sequences, "shard": tokens of a shard}. Each split gets
-            whole shards where the corpus is long enough; the ce split has room for `ce` sequences of full
-            length.
-
-    Raises:
-        UserError: the corpus is empty or ends early.
+    `needs` is that of `shard_counts`. Each split gets whole shards where the corpus is long enough; the ce
+    split has room for `ce` sequences of full length.
     """
     model = read_model(model_json)
     verify_weights(model, model_json)
@@ -121,19 +102,19 @@ def write_tokens(
     source = open_source(spec)
     splits = Splits(spec, needs)
     checksum = hashlib.sha256()
-    read = 0
-    with Progress("corpus", sum(splits.wanted.values()), "token") as progress:
+    read, wanted = 0, sum(splits.wanted.values())
+    with Progress("corpus", wanted, "token") as progress:
         for number, text, token_ids in _tokenized(source.texts, tokenizer, spec["context"]):
             splits.add(number, text, token_ids)
             raw = text.encode(errors="replace")
             checksum.update(len(raw).to_bytes(8, "little") + raw)
             read = number + 1
             progress.to(splits.filled)
-            if splits.full:
+            if splits.filled == wanted:
                 break
     splits.check()
     write_token_table(Path(out_parquet), splits.documents)
-    record = {
+    record: dict[str, Any] = {
         "label": spec["label"],
         "settings": {key: value for key, value in spec.items() if key not in ("name", "label")},
         "needs": needs,
@@ -145,9 +126,8 @@ def write_tokens(
         "overlap": _overlap(splits),
         "lineage": lineage("corpus"),
     }
-    write_sealed_json(
-        out_json, {**record, "sha256": digest({s: record["splits"][s]["sha256"] for s in SPLITS})}
-    )
+    record["sha256"] = digest({split: record["splits"][split]["sha256"] for split in SPLITS})
+    write_sealed_json(out_json, record)
 
 
 def _tokenized(texts: Iterable[str], tokenizer: Any, context: int) -> Iterator[tuple[int, str, list[int]]]:
@@ -176,15 +156,10 @@ def _describe(splits: Splits, split: str) -> dict[str, Any]:
 
 def _overlap(splits: Splits) -> dict[str, Any]:
     """How much of the held-out text stands in the training text, word 8-gram by word 8-gram."""
+    unit = f"share of the distinct word {GRAM}-grams that also stand in train"
     train = splits.grams["train"]
-    return {
-        "unit": f"share of the distinct word {GRAM}-grams that also stand in train",
-        "train_grams": len(train),
-        **{
-            split: {
-                "grams": len(splits.grams[split]),
-                "share_in_train": share_contained(splits.grams[split], train),
-            }
-            for split in ("test", "ce")
-        },
-    }
+    found: dict[str, Any] = {"unit": unit, "train_grams": len(train)}
+    for split in ("test", "ce"):
+        grams = splits.grams[split]
+        found[split] = {"grams": len(grams), "share_in_train": share_contained(grams, train)}
+    return found

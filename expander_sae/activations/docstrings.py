@@ -36,16 +36,11 @@ DOCSTRINGS_SHA256 = "9accd6a7e158f9d5ca3cd4db4ca11a3064449b8ed905dd0d2ad190011c4
 
 MIN_CHARACTERS = 500
 # Written at build time: they differ between builds of one version.
-_BUILD_FILES = {
-    "version.py",
-    "_version.py",
-    "__config__.py",
-    "_distributor_init.py",
-    "_distributor_init_local.py",
-}
+_BUILD_FILE = re.compile(r"(_?version|__config__|_distributor_init(_local)?)\.py")
 # Newer syntax is refused whichever Python runs, so that the corpus does not depend on it.
 _GRAMMAR = (3, 11)
 _TRIPLE_QUOTE = re.compile(rb'"""|\'\'\'')
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -58,11 +53,7 @@ class DocstringCorpus:
 
 
 def read_docstrings(packages: Sequence[str] = tuple(PACKAGES)) -> DocstringCorpus:
-    """Docstrings of modules, classes and functions longer than 500 characters.
-
-    Raises:
-        UserError: a package is not installed.
-    """
+    """Docstrings of modules, classes and functions longer than 500 characters."""
     texts: list[str] = []
     versions: dict[str, str] = {}
     checksum = hashlib.sha256()
@@ -95,23 +86,18 @@ def _installed_files(package: str) -> tuple[str, list[Path]]:
         distribution = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
         raise UserError(f"corpus: package {package!r} is not installed; `make install` installs it") from None
-    found = [
-        file
-        for file in distribution.files or []
-        if file.parts[0] == package and file.suffix == ".py" and file.name not in _BUILD_FILES
-    ]
+    files = (file for file in distribution.files or [] if file.parts[0] == package and file.suffix == ".py")
+    found = sorted(file.as_posix() for file in files if not _BUILD_FILE.fullmatch(file.name))
     if not found:
         raise UserError(f"corpus: package {package!r} lists no .py files; reinstall it from its wheel")
-    paths = [
-        Path(str(distribution.locate_file(file))) for file in sorted(found, key=lambda file: file.as_posix())
-    ]
     # A build tag such as +cpu says nothing about the text.
-    return distribution.version.split("+")[0], paths
+    return distribution.version.split("+")[0], [Path(str(distribution.locate_file(file))) for file in found]
 
 
 def docstrings_of(source: bytes) -> list[str]:
     """Long docstrings of one file, in the order of the file; none if it does not parse."""
-    if not _may_hold_long_string(source):
+    places = [match.start() for match in _TRIPLE_QUOTE.finditer(source)]
+    if not any(after - before > MIN_CHARACTERS for before, after in pairwise(places)):
         return []
     try:
         with warnings.catch_warnings():
@@ -120,13 +106,7 @@ def docstrings_of(source: bytes) -> list[str]:
     except (SyntaxError, ValueError):
         return []
     cleaned = (clean(raw) for raw in _raw_docstrings(module))
-    return [text for text in cleaned if len(text) > MIN_CHARACTERS and _is_unicode(text)]
-
-
-def _may_hold_long_string(source: bytes) -> bool:
-    """Whether two neighbouring triple quotes stand far enough apart for a long docstring."""
-    places = [match.start() for match in _TRIPLE_QUOTE.finditer(source)]
-    return any(after - before > MIN_CHARACTERS for before, after in pairwise(places))
+    return [text for text in cleaned if len(text) > MIN_CHARACTERS and not _LONE_SURROGATE.search(text)]
 
 
 def _raw_docstrings(node: ast.Module | ast.stmt) -> Iterator[str]:
@@ -144,19 +124,8 @@ def _raw_docstrings(node: ast.Module | ast.stmt) -> Iterator[str]:
 
 
 def clean(docstring: str) -> str:
-    """Remove the common indentation and blank ends.
-
-    Written out, since `inspect.cleandoc` changed between Python versions.
-    """
+    """Remove the common indentation and blank ends: `inspect.cleandoc` changed between Python versions."""
     first, *rest = docstring.expandtabs().split("\n")
     margin = min((len(line) - len(line.lstrip(" ")) for line in rest if line.strip()), default=0)
     lines = [first.strip(), *(line[margin:].rstrip() for line in rest)]
     return "\n".join(lines).strip("\n")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate written as an escape
-        return False
-    return True

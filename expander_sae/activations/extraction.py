@@ -27,12 +27,10 @@ def extract_shard(
     device: str = "cpu",
     batch_tokens: int = 2048,
 ) -> None:
-    """Write shard `shard` of a split, one file a layer.
+    """Write tokens [shard · shard_tokens, (shard + 1) · shard_tokens) of a split, one file a layer.
 
-    The shard holds tokens [shard · shard_tokens, (shard + 1) · shard_tokens) of the split, fewer
-    where the split ends, none where it ended before. outputs: {layer: path}. Documents are run
-    from their beginning, in batches of at most `batch_tokens` padded tokens. The shard's metadata
-    name its model, layer, split, place and tokens, so that a stale shard can be told.
+    Fewer where the split ends, none where it ended before. Documents are run from their beginning, in batches
+    of at most `batch_tokens` padded tokens. The metadata tell model, layer, split, place and tokens.
     """
     model = LanguageModel.load(model_json, device)
     model.check_layers(sorted(outputs))

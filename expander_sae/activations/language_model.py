@@ -38,20 +38,15 @@ def tokenizer_of(record: dict[str, Any]) -> Any:
 
 def decoder_layers(model: nn.Module, depth: int) -> nn.ModuleList:
     """The stack of `depth` decoder layers: the outermost list of that many modules of one type."""
-    stacks = [
-        module
-        for _, module in sorted(model.named_modules(), key=lambda item: item[0].count("."))
-        if isinstance(module, nn.ModuleList)
-        and len(module) == depth
-        and len({type(layer) for layer in module}) == 1
-        and any(True for _ in module[0].children())
-    ]
-    if not stacks:
-        raise UserError(
-            f"models: {type(model).__name__} has no list of {depth} decoder layers; tested architectures are "
-            "GPT-NeoX, Qwen2, Llama and GPT-2"
-        )
-    return stacks[0]
+    modules = sorted(model.named_modules(), key=lambda item: item[0].count("."))
+    for stack in (module for _, module in modules if isinstance(module, nn.ModuleList)):
+        alike = len(stack) == depth and len({type(layer) for layer in stack}) == 1
+        if alike and any(True for _ in stack[0].children()):
+            return stack
+    raise UserError(
+        f"models: {type(model).__name__} has no list of {depth} decoder layers; tested architectures are "
+        "GPT-NeoX, Qwen2, Llama and GPT-2"
+    )
 
 
 class LanguageModel:
@@ -75,11 +70,7 @@ class LanguageModel:
 
     @classmethod
     def load(cls, model_json: str | Path, device: str | torch.device = "cpu") -> LanguageModel:
-        """Load what `materialise` described.
-
-        Raises:
-            UserError: it cannot be read or has another shape, or there is no such device.
-        """
+        """Load what `materialise` described."""
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
@@ -107,7 +98,6 @@ class LanguageModel:
 
     @property
     def tokenizer(self) -> Any:
-        """The model's tokenizer."""
         return tokenizer_of(self.record)
 
     @property
@@ -125,9 +115,8 @@ class LanguageModel:
         """Raise `UserError` for a layer that the model does not have."""
         for layer in layers:
             if not 0 <= layer < self.depth:
-                raise UserError(
-                    f"models[{self.record['name']}].layers: found {layer}, expected 0 to {self.depth - 1}"
-                )
+                expected = f"expected 0 to {self.depth - 1}"
+                raise UserError(f"models[{self.record['name']}].layers: found {layer}, {expected}")
 
     @torch.inference_mode()
     def residual(self, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:

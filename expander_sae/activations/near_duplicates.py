@@ -58,15 +58,12 @@ class NearDuplicateFilter:
         shared: Counter[int] = Counter()
         for gram in grams:
             shared.update(self._documents_with.get(gram, ()))
-        is_new = all(
-            common <= self.max_overlap * min(len(grams), self._sizes[other])
-            for other, common in shared.items()
-        )
-        number = len(self._sizes)
-        self._sizes.append(len(grams))
+        sizes = self._sizes
         for gram in grams:
-            self._documents_with.setdefault(gram, []).append(number)
-        return is_new
+            self._documents_with.setdefault(gram, []).append(len(sizes))
+        sizes.append(len(grams))
+        smaller = ((common, min(len(grams), sizes[other])) for other, common in shared.items())
+        return all(common <= self.max_overlap * size for common, size in smaller)
 
 
 def share_contained(grams: set[int], others: set[int]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,11 @@ from expander_sae.stages import lineage
 from expander_sae.storage.files import AGAIN, atomic_path, digest, sha256_file
 from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
+_TEXTS = ("split", "file", "index", "sha256", "index_sha256", "model", "lineage")
 _MANIFEST: dict[str, type] = {
-    "split": str,
-    "file": str,
-    "index": str,
-    "m": int,
-    "tokens": int,
-    "sha256": str,
-    "index_sha256": str,
-    "shards": list,
-    "model": str,
-    "layer": int,
-    "settings": dict,
-    "lineage": str,
+    **dict.fromkeys(_TEXTS, str),
+    **dict.fromkeys(("m", "tokens", "layer"), int),
+    **{"shards": list, "settings": dict},
 }
 
 
@@ -38,19 +31,8 @@ def build_pool(
 ) -> None:
     """Join shards 0, 1, 2, … of a split into raw float32 [N, m] and write the manifest.
 
-    Memory does not grow with the corpus: shards are read a row group at a time. Document,
-    position, token id and norm of every token go into a safetensors file beside the manifest,
-    named by it.
-
-    Args:
-        shards: files, in order.
-        split: theirs.
-        out_f32: the raw file.
-        out_json: the manifest.
-        spec: settings to record.
-
-    Raises:
-        UserError: a missing, truncated, altered or misplaced shard, or no token at all.
+    Memory does not grow with the corpus: shards are read a row group at a time. Document, position, token id
+    and norm of every token go into a safetensors file beside the manifest, named by it. `spec` is recorded.
     """
     out_f32, out_json = Path(out_f32), Path(out_json)
     with atomic_path(out_f32) as temporary:
@@ -94,10 +76,9 @@ def _join(
                 data = np.ascontiguousarray(rows.activation, dtype="<f4").data
                 raw.write(data)
                 checksum.update(data)
-                columns["document"].append(rows.document)
-                columns["position"].append(rows.position)
-                columns["token_id"].append(rows.token_id)
-                columns["norm"].append(np.linalg.norm(rows.activation.astype(np.float64), axis=1))
+                norm = np.linalg.norm(rows.activation.astype(np.float64), axis=1)
+                for column, values in zip(columns.values(), (*rows.of_tokens, norm), strict=True):
+                    column.append(values)
             parts.append(shard.about)
     return checksum.hexdigest(), columns, parts
 
@@ -110,18 +91,13 @@ def _check_shard(shard: Shard, split: str, number: int, earlier: list[dict[str, 
         if earlier[-1]["tokens"] < earlier[-1]["shard_tokens"] and shard.tokens:
             raise UserError(f"{shard.path}: found tokens after a shard that was not full; {AGAIN}")
     for key, value in expected.items():
-        if shard.about.get(key) != value:
-            raise UserError(
-                f"{shard.path}: found {key} {shard.about.get(key)!r}, expected {value!r}; {AGAIN}"
-            )
+        found = shard.about.get(key)
+        if found != value:
+            raise UserError(f"{shard.path}: found {key} {found!r}, expected {value!r}; {AGAIN}")
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
-    """The record of a pool, its seal and lineage checked.
-
-    Raises:
-        UserError: no such file, or not a whole manifest of this version; the message names it.
-    """
+    """The record of a pool, its seal and lineage checked."""
     record = read_sealed_json(path, _MANIFEST, "pool manifest")
     if record["lineage"] != lineage("pool"):
         found = record["lineage"]
@@ -135,10 +111,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     if record["tokens"] < 1 or record["m"] < 1:
         raise UserError(f"{path}: found {record['tokens']} tokens of {record['m']} values; {AGAIN}")
     for number, shard in enumerate(record["shards"]):
-        if not isinstance(shard, dict) or [type(shard.get(key)) for key in ("tokens", "sha256")] != [
-            int,
-            str,
-        ]:
+        kinds = [type(shard.get(key)) for key in ("tokens", "sha256")] if isinstance(shard, dict) else []
+        if kinds != [int, str]:
             raise UserError(f"{path}: shards[{number}]: found {shard!r}; {AGAIN}")
     return record
 
@@ -150,11 +124,8 @@ def _verify(path: Path, expected: str) -> None:
 
 
 class Pool:
-    """A split's activations, mapped read-only.
-
-    activations float32[N,m] (memmap); document int32[N], position int16[N], token_id int32[N],
-    norms float64[N]; m, tokens, sha256 of the raw file.
-    """
+    """A split's activations float32[N,m], mapped read-only, and of each token document int32[N], position
+    int16[N], token_id int32[N] and norms float64[N]; `sha256` is that of the raw file."""
 
     def __init__(self, manifest: Path, record: dict[str, Any], index: dict[str, np.ndarray]) -> None:
         self.path = manifest
@@ -173,12 +144,8 @@ class Pool:
     def open(cls, manifest: str | Path, verify: bool = True) -> Pool:
         """Open a pool by its manifest, whose seal, lineage and sizes are always checked.
 
-        The manifest's seal, lineage and sizes are always checked; `verify` also checks the sha256 of
-        the raw file and of the token columns, every byte (a second for 1.5 GB; a job opens a pool once
-        and reads all of it).
-
-        Raises:
-            UserError: a file that is missing or altered, by name.
+        `verify` also checks the sha256 of the raw file and of the token columns, every byte (a second for
+        1.5 GB; a job opens a pool once and reads all of it).
         """
         manifest = Path(manifest)
         record = read_manifest(manifest)
@@ -207,22 +174,15 @@ class Pool:
         _verify(self.file, self.sha256)
         _verify(self.path.parent / self.record["index"], self.record["index_sha256"])
 
-    def check_tokens(self, tokens: int) -> None:
-        """Raise `UserError` if the pool has fewer than `tokens` tokens."""
-        if not 0 < tokens <= self.tokens:
-            raise UserError(f"{self.path}: found {self.tokens} tokens, expected {tokens}")
-
     def prefix_digest(self, tokens: int) -> str:
         """Hash of the shards that hold the first `tokens` tokens, and of `tokens`.
 
         It does not change when more shards are added, so that a run on the first tokens stays
         valid when the pool grows.
         """
-        self.check_tokens(tokens)
-        covered, hashes = 0, []
-        for shard in self.record["shards"]:
-            if covered >= tokens:
-                break
-            hashes.append(shard["sha256"])
-            covered += shard["tokens"]
+        if not 0 < tokens <= self.tokens:
+            raise UserError(f"{self.path}: found {self.tokens} tokens, expected {tokens}")
+        shards = self.record["shards"]
+        before = accumulate((shard["tokens"] for shard in shards), initial=0)
+        hashes = [shard["sha256"] for shard, first in zip(shards, before, strict=False) if first < tokens]
         return digest({"tokens": tokens, "shards": hashes})

@@ -37,17 +37,19 @@ class Rows:
     def __len__(self) -> int:
         return len(self.document)
 
+    @property
+    def of_tokens(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All columns but the activations."""
+        return self.document, self.position, self.token_id
+
 
 def write_shard(path: Path, rows: Rows, about: dict[str, Any]) -> None:
-    """Write a shard atomically; `about`, a sha256 of the rows and a seal go into its metadata.
-
-    Raises:
-        UserError: an activation that is not finite.
-    """
+    """Write a shard atomically; `about`, a sha256 of the rows and a seal go into its metadata."""
     m = rows.activation.shape[1]
+    pieces = [slice(start, start + ROW_GROUP) for start in range(0, len(rows), ROW_GROUP)]
+    parts = [Rows(*(column[piece] for column in (*rows.of_tokens, rows.activation))) for piece in pieces]
     checksum = _Checksum()
-    for start in range(0, len(rows), ROW_GROUP):
-        part = _slice(rows, start)
+    for part in parts:
         _require_finite(part.activation, path)
         checksum.update(part)
     record = {**about, "m": m, "tokens": len(rows), "sha256": checksum.hexdigest()}
@@ -60,22 +62,16 @@ def write_shard(path: Path, rows: Rows, about: dict[str, Any]) -> None:
         ]
     ).with_metadata({_KEY: json.dumps(record, sort_keys=True)})
     with sealed_writer(path, schema, compression="none", use_dictionary=False) as writer:
-        for start in range(0, len(rows), ROW_GROUP):
-            part = _slice(rows, start)
+        for part in parts:
             flat = pa.array(np.ascontiguousarray(part.activation).reshape(-1), pa.float32())
             activation = pa.FixedSizeListArray.from_arrays(flat, m)
-            table = pa.table([part.document, part.position, part.token_id, activation], schema=schema)
+            table = pa.table([*part.of_tokens, activation], schema=schema)
             writer.write_table(table, row_group_size=ROW_GROUP)
 
 
 def _require_finite(activation: np.ndarray, path: Path) -> None:
     if not np.isfinite(activation).all():
         raise UserError(f"{path}: found activations that are not finite (NaN or infinity), expected numbers")
-
-
-def _slice(rows: Rows, start: int) -> Rows:
-    part = slice(start, start + ROW_GROUP)
-    return Rows(rows.document[part], rows.position[part], rows.token_id[part], rows.activation[part])
 
 
 class Shard:
@@ -99,20 +95,14 @@ class Shard:
             raise UserError(f"{path}: found {found} tokens, expected {self.tokens}; {AGAIN}")
 
     def row_groups(self) -> Iterator[Rows]:
-        """The rows, some thousands at a time.
-
-        Raises:
-            UserError: unreadable, or, at the end, not the rows that were written.
-        """
+        """The rows, some thousands at a time; their checksum is compared at the end."""
         checksum = _Checksum()
         for group in range(self._file.metadata.num_row_groups):
             try:
                 table = self._file.read_row_group(group)
                 activation = table["activation"].combine_chunks().flatten().to_numpy()
-                document, position, token_id = (
-                    table[name].to_numpy() for name in ("document", "position", "token_id")
-                )
-                rows = Rows(document, position, token_id, activation.reshape(-1, self.m))
+                columns = [table[name].to_numpy() for name in ("document", "position", "token_id")]
+                rows = Rows(*[*columns, activation.reshape(-1, self.m)])
             except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
                 raise UserError(f"{self.path}: unreadable ({first_line(error)}); {AGAIN}") from None
             checksum.update(rows)
@@ -137,9 +127,7 @@ class _Checksum:
         self._columns = [hashlib.sha256() for _ in range(4)]
 
     def update(self, rows: Rows) -> None:
-        for column, values in zip(
-            self._columns, (rows.document, rows.position, rows.token_id, rows.activation), strict=True
-        ):
+        for column, values in zip(self._columns, (*rows.of_tokens, rows.activation), strict=True):
             column.update(np.ascontiguousarray(values).data)
 
     def hexdigest(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class Source:
     """Texts in the corpus's fixed order, and what `corpus.json` says of where they came from."""
 
     texts: Iterable[str]
-    description: dict[str, Any] = field(default_factory=dict)
+    description: dict[str, Any]
 
 
 def open_source(spec: dict[str, Any]) -> Source:
@@ -46,13 +46,9 @@ def _docstrings(package: str | None, data_seed: int) -> Source:
     packages = tuple(PACKAGES) if package is None else (package,)
     corpus = read_docstrings(packages)
     order = Integers(data_seed, "corpus").permutation(len(corpus.texts))
-    description = {
-        "packages": {
-            name: {"version": corpus.versions[name], "licence": PACKAGES[name]} for name in packages
-        },
-        "documents_available": len(corpus.texts),
-        "sha256": corpus.sha256,
-    }
+    about = {name: {"version": corpus.versions[name], "licence": PACKAGES[name]} for name in packages}
+    count = len(corpus.texts)
+    description = {"packages": about, "documents_available": count, "sha256": corpus.sha256}
     return Source((corpus.texts[place] for place in order), description)
 
 
@@ -66,18 +62,16 @@ def _hub(spec: dict[str, Any]) -> Iterator[str]:
         )
         for row in rows:
             if spec["column"] not in row:
-                raise UserError(
-                    f"corpus.column: found {spec['column']!r}, expected one of {', '.join(sorted(row))}"
-                )
+                names = ", ".join(sorted(row))
+                raise UserError(f"corpus.column: found {spec['column']!r}, expected one of {names}")
             yield from _strings([row[spec["column"]]], f"corpus.column {spec['column']!r}")
     except UserError:
         raise
     except Exception as error:  # the library raises dozens of kinds: network, gating, format
-        raise UserError(
-            f"corpus.location: cannot read the Hub data set {name} ({first_line(error)}); check the "
-            "name, the revision and the network, set HF_TOKEN if it is gated, or use source: files with a "
-            "local copy"
-        ) from error
+        found = f"cannot read the Hub data set {name} ({first_line(error)})"
+        advice = "check the name, the revision and the network, set HF_TOKEN if it is gated"
+        local = "or use source: files with a local copy"
+        raise UserError(f"corpus.location: {found}; {advice}, {local}") from error
 
 
 def _matching_files(location: str) -> list[Path]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,8 @@ from expander_sae.errors import UserError
 from expander_sae.storage.files import AGAIN
 from expander_sae.storage.parquet_files import open_sealed, sealed_writer
 
-_SCHEMA = pa.schema(
-    [
-        ("split", pa.dictionary(pa.int8(), pa.string())),
-        ("document", pa.int32()),
-        ("position", pa.int16()),
-        ("token_id", pa.int32()),
-    ]
-)
+_COLUMNS = {"document": pa.int32(), "position": pa.int16(), "token_id": pa.int32()}
+_SCHEMA = pa.schema({"split": pa.dictionary(pa.int8(), pa.string()), **_COLUMNS})
 _ROW_GROUP = 1 << 16
 
 
@@ -38,12 +33,8 @@ class TokenizedDocument:
 
 def write_token_table(path: Path, documents: dict[str, list[TokenizedDocument]]) -> None:
     """Write the splits one after the other, each in document order, atomically."""
-    starts: dict[str, tuple[int, int]] = {}
-    row = 0
-    for split in SPLITS:
-        count = sum(len(document.token_ids) for document in documents[split])
-        starts[split] = (row, count)
-        row += count
+    counts = [sum(len(document.token_ids) for document in documents[split]) for split in SPLITS]
+    starts = dict(zip(SPLITS, zip(accumulate(counts, initial=0), counts, strict=False), strict=True))
     schema = _SCHEMA.with_metadata({"splits": json.dumps(starts)})
     with sealed_writer(path, schema, compression="zstd") as writer:
         for split in SPLITS:
@@ -51,13 +42,11 @@ def write_token_table(path: Path, documents: dict[str, list[TokenizedDocument]])
                 writer.write_table(_table(split, chunk, schema), row_group_size=_ROW_GROUP)
 
 
-def _chunks(
-    documents: Sequence[TokenizedDocument], tokens: int = _ROW_GROUP
-) -> list[list[TokenizedDocument]]:
+def _chunks(documents: Sequence[TokenizedDocument]) -> list[list[TokenizedDocument]]:
     chunks: list[list[TokenizedDocument]] = []
-    filled = tokens
+    filled = _ROW_GROUP
     for document in documents:
-        if filled >= tokens:
+        if filled >= _ROW_GROUP:
             chunks.append([])
             filled = 0
         chunks[-1].append(document)
@@ -83,8 +72,8 @@ def _table(split: str, documents: list[TokenizedDocument], schema: pa.Schema) ->
 class TokenRange:
     """Tokens [start, stop) of a split, preceded by the `context` earlier tokens of the first document.
 
-    document int32[N], position int16[N], token_id int32[N] with N = context + (stop − start): the
-    model must see a document from its beginning, whatever the range keeps of it.
+    The columns are int32, int16 and int32 [context + (stop − start)]: the model must see a document from its
+    beginning, whatever the range keeps of it.
     """
 
     document: np.ndarray
@@ -108,14 +97,13 @@ class TokenTable:
         self.path = Path(path)
         try:
             self._file = open_sealed(path)
+            about = self._file.metadata
             self._splits = _checked_splits(
-                json.loads(self._file.schema_arrow.metadata[b"splits"]), self._file.metadata.num_rows
+                json.loads(self._file.schema_arrow.metadata[b"splits"]), about.num_rows
             )
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, RecursionError):
             raise UserError(f"{path}: not a whole token table; {AGAIN}") from None
-        groups = [
-            self._file.metadata.row_group(i).num_rows for i in range(self._file.metadata.num_row_groups)
-        ]
+        groups = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
         self._group_starts = np.concatenate([[0], np.cumsum(groups)]).astype(np.int64)
 
     def tokens(self, split: str) -> int:
@@ -127,25 +115,22 @@ class TokenTable:
         first, count = self._splits[split]
         start, stop = min(start, count), min(stop, count)
         if start == stop:
-            empty = self._rows(0, 0)
-            return TokenRange(empty[0], empty[1], empty[2], 0)
+            return TokenRange(*self._rows(0, 0), 0)
         context = int(self._rows(first + start, first + start + 1)[1][0])
-        document, position, token_id = self._rows(first + start - context, first + stop)
-        return TokenRange(document, position, token_id, context)
+        return TokenRange(*self._rows(first + start - context, first + stop), context)
 
     def _rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Columns of rows [start, stop), reading only the row groups that hold them."""
         low = int(np.searchsorted(self._group_starts, start, side="right")) - 1
         high = int(np.searchsorted(self._group_starts, stop, side="left"))
-        columns = ["document", "position", "token_id"]
         groups = list(range(low, max(high, low))) if stop > start else []
         try:
-            table = self._file.read_row_groups(groups, columns=columns)
+            table = self._file.read_row_groups(groups, columns=list(_COLUMNS))
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{self.path}: unreadable ({error}); {AGAIN}") from None
         offset = start - int(self._group_starts[low]) if groups else 0
         table = table.slice(offset, stop - start)
-        document, position, token_id = (table[name].to_numpy() for name in columns)
+        document, position, token_id = (table[name].to_numpy() for name in _COLUMNS)
         return document, position, token_id
 
 

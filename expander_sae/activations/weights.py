@@ -13,40 +13,19 @@ from expander_sae.stages import lineage
 from expander_sae.storage.files import AGAIN, digest, read_json, sha256_file, temporary_sibling
 from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
-_HUB_PATTERNS = [
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*.json",
-    "tokenizer*",
-    "*.model",
-    "merges.txt",
-    "*.txt",
-]
+_HUB_PATTERNS = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
 _HASHED_SUFFIXES = {".safetensors", ".json", ".model", ".txt", ".py", ".bin"}
 DTYPES = ("float32", "bfloat16")
-_RECORD = (
-    "label",
-    "name",
-    "path",
-    "width",
-    "depth",
-    "dtype",
-    "architecture",
-    "trust_remote_code",
-    "sha256",
-    "lineage",
-)
+_OF_SPEC = ("label", "name", "width", "depth", "dtype", "trust_remote_code")
+_RECORD = (*_OF_SPEC, "path", "architecture", "sha256", "lineage")
 
 
 def materialise(spec: dict[str, Any], weights_folder: Path, out_json: Path) -> None:
     """Put a model's files where they can be loaded offline and write `model.json`.
 
-    package: the GGUF file inside an installed package is rewritten as safetensors into
-    `weights_folder`; hub: a snapshot of the pinned revision in the Hub's own cache; folder: the
-    path as it is.
-
-    Raises:
-        UserError: the model cannot be had, or its width or depth is not what the config says; names the key.
+    Source `package`: the GGUF file inside an installed package is rewritten as safetensors into
+    `weights_folder`; `hub`: a snapshot of the pinned revision in the Hub's own cache; `folder`: the path as
+    it is. Width and depth must be what the config says.
     """
     key = f"models[{spec['name']}]"
     if spec["dtype"] not in DTYPES:
@@ -58,22 +37,13 @@ def materialise(spec: dict[str, Any], weights_folder: Path, out_json: Path) -> N
     _check_index(folder, key)
     config = _config(folder, spec["trust_remote_code"], key)
     check_shape(config, spec, key)
-    out_json = Path(out_json)
-    write_sealed_json(
-        out_json,
-        {
-            "label": spec["label"],
-            "name": spec["name"],
-            "path": _path_beside(folder, out_json.parent),
-            "width": spec["width"],
-            "depth": spec["depth"],
-            "dtype": spec["dtype"],
-            "architecture": (config.architectures or [type(config).__name__])[0],
-            "trust_remote_code": spec["trust_remote_code"],
-            "sha256": _folder_sha256(folder),
-            "lineage": lineage("model"),
-        },
-    )
+    found = {
+        "path": _path_beside(folder, Path(out_json).parent),
+        "architecture": (config.architectures or [type(config).__name__])[0],
+        "sha256": _folder_sha256(folder),
+        "lineage": lineage("model"),
+    }
+    write_sealed_json(out_json, {key: spec[key] for key in _OF_SPEC} | found)
 
 
 def _check_index(folder: Path, key: str) -> None:
@@ -97,23 +67,15 @@ def check_shape(config: Any, spec: dict[str, Any], key: str) -> None:
 
 
 def read_model(model_json: str | Path) -> dict[str, Any]:
-    """`model.json` with `path` made absolute.
-
-    Raises:
-        UserError: it or the model's files are missing or stale.
-    """
-    model_json = Path(model_json)
+    """`model.json` with `path` made absolute, which must be there still."""
     record = read_sealed_json(model_json, _RECORD, "model record")
     if record["lineage"] != lineage("model"):
-        raise UserError(
-            f"{model_json}: written by another version of the code (found {record['lineage']}, expected "
-            f"{lineage('model')}); {AGAIN}"
-        )
-    path = Path(model_json.parent, record["path"])
+        versions = f"found {record['lineage']}, expected {lineage('model')}"
+        raise UserError(f"{model_json}: written by another version of the code ({versions}); {AGAIN}")
+    path = Path(model_json).parent / record["path"]
     if not path.is_dir():
-        raise UserError(
-            f"{model_json}: the model's folder {path} is gone; remove {model_json} to fetch it again"
-        )
+        gone = f"the model's folder {path} is gone"
+        raise UserError(f"{model_json}: {gone}; remove {model_json} to fetch it again")
     return {**record, "path": str(path.resolve())}
 
 
@@ -152,48 +114,39 @@ def _config(folder: Path, trust_remote_code: bool, key: str) -> Any:
 
 def _from_folder(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
     folder = Path(spec["location"]).expanduser()
+    found = f"{key}.location: found no"
     if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{key}.location: found no config.json in {folder}, expected a saved Hugging Face model"
-        )
+        raise UserError(f"{found} config.json in {folder}, expected a saved Hugging Face model")
     if not any(folder.glob("*.safetensors")):
-        raise UserError(f"{key}.location: found no .safetensors in {folder}; save the model as safetensors")
+        raise UserError(f"{found} .safetensors in {folder}; save the model as safetensors")
     return folder
 
 
 def _from_hub(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
+    from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
     name = spec["location"]
     patterns = [*_HUB_PATTERNS, "*.py"] if spec["trust_remote_code"] else _HUB_PATTERNS
-    local = "or set source: folder with a local path"
     try:
         folder = Path(snapshot_download(name, revision=spec["revision"], allow_patterns=patterns))
-    except GatedRepoError:
-        advice = f"is gated: accept its licence at https://huggingface.co/{name}, set HF_TOKEN, {local}"
-        raise UserError(f"{key}.location: {name} {advice}") from None
-    except RevisionNotFoundError:
+    except hub.RevisionNotFoundError:
         raise UserError(f"{key}.revision: found {spec['revision']!r}, which {name} does not have") from None
-    except RepositoryNotFoundError:
-        advice = f"was not found: check the name, set HF_TOKEN if it is private, {local}"
-        raise UserError(f"{key}.location: {name} {advice}") from None
-    except (LocalEntryNotFoundError, OSError, ValueError) as error:
-        advice = f"could not be fetched ({first_line(error)}): check the network and HF_HUB_OFFLINE, {local}"
-        raise UserError(f"{key}.location: {name} {advice}") from None
+    except hub.GatedRepoError:
+        problem = f"is gated: accept its licence at https://huggingface.co/{name}, set HF_TOKEN"
+    except hub.RepositoryNotFoundError:
+        problem = "was not found: check the name, set HF_TOKEN if it is private"
+    except (hub.LocalEntryNotFoundError, OSError, ValueError) as error:
+        problem = f"could not be fetched ({first_line(error)}): check the network and HF_HUB_OFFLINE"
     except Exception as error:  # the HTTP client's own errors, which differ between versions
         if not type(error).__module__.startswith(("httpx", "requests", "huggingface_hub")):
             raise
-        advice = f"could not be fetched ({first_line(error)}): check the network, {local}"
-        raise UserError(f"{key}.location: {name} {advice}") from None
-    if not any(folder.glob("*.safetensors")):
+        problem = f"could not be fetched ({first_line(error)}): check the network"
+    else:
+        if any(folder.glob("*.safetensors")):
+            return folder
         raise UserError(f"{key}.location: {name} has no .safetensors files, which are the only weights read")
-    return folder
+    raise UserError(f"{key}.location: {name} {problem}, or set source: folder with a local path")
 
 
 def _from_package(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
@@ -214,9 +167,9 @@ def _from_package(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{key}.location: cannot read {gguf} ({first_line(error)})") from None
-    config = type(loaded.config)(
-        **{k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "dtype")}
-    )
+    settings = loaded.config.to_dict().items()
+    kept = {key: value for key, value in settings if key not in ("quantization_config", "dtype")}
+    config = type(loaded.config)(**kept)
     config._name_or_path = spec["location"]
     config.architectures = [type(loaded).__name__]
     plain = type(loaded)(config)
@@ -242,9 +195,8 @@ def _gguf_file(package: str, key: str) -> Path:
     try:
         distribution = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
-        raise UserError(
-            f"{key}.location: package {package!r} is not installed; `make install` installs it"
-        ) from None
+        absent = f"package {package!r} is not installed; `make install` installs it"
+        raise UserError(f"{key}.location: {absent}") from None
     found = [Path(str(distribution.locate_file(f))) for f in distribution.files or [] if f.suffix == ".gguf"]
     if len(found) != 1 or not found[0].is_file():
         raise UserError(f"{key}.location: found {len(found)} GGUF files in package {package!r}, expected one")

@@ -21,6 +21,5 @@ def keep_freed_memory(megabytes: int = 128) -> bool:
     except (OSError, AttributeError, TypeError):
         return False
     # glibc takes no larger threshold than 32 MB for blocks that are mapped one by one.
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(
-        mallopt(_M_TRIM_THRESHOLD, megabytes << 20)
-    )
+    kept = bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT))
+    return kept and bool(mallopt(_M_TRIM_THRESHOLD, megabytes << 20))

@@ -22,12 +22,11 @@ _V2 = ("memory.max", "memory.current", ("inactive_file", "active_file", "slab_re
 def available_mb(root: Path = Path("/")) -> float | None:
     """Megabytes that can be taken before the machine, or a control group of this process, is full.
 
-    What the kernel can free at once (caches) counts as free. None where neither says, as on macOS. `root` is
-    where proc/ and sys/ lie.
+    What the kernel can free at once (caches) counts as free. None where neither says, as on macOS. Below
+    `root` lie proc/ and sys/.
     """
-    free = [_machine(root), *_groups(root)]
-    known = [value for value in free if value is not None]
-    return min(known, default=None)
+    free = (_machine(root), *_groups(root))
+    return min((value for value in free if value is not None), default=None)
 
 
 def require(needed_mb: float, root: Path = Path("/")) -> None:

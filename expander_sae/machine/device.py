@@ -25,15 +25,9 @@ def set_threads(count: int) -> None:
 def resolve_device(
     device: str | torch.device, key: str = "device", kinds: tuple[str, ...] | None = ("cpu", "cuda")
 ) -> torch.device:
-    """A device that torch can use.
+    """A device that torch can use: ``cpu``, ``cuda``, ``cuda:1``, …; ``auto`` is CUDA where there is one.
 
-    Args:
-        device: ``cpu``, ``cuda``, ``cuda:1``, …; ``auto`` is CUDA where there is one, otherwise the CPU.
-        key: what the user calls it, for the message.
-        kinds: which kinds of device will do; None is any that torch has.
-
-    Raises:
-        UserError: another kind, an unknown name, or a device that is not there.
+    `key` is what the user calls it, for messages; None in place of `kinds` is any kind that torch has.
     """
     import torch
 

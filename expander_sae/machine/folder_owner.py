@@ -89,10 +89,8 @@ def _psutil() -> Any:
     try:
         import psutil
     except ImportError:
-        raise UserError(
-            "psutil: not installed, expected it, to see which processes run; "
-            "install it with `pip install 'expander-sae[workflow]'`"
-        ) from None
+        advice = "install it with `pip install 'expander-sae[workflow]'`"
+        raise UserError(f"psutil: not installed, expected it, to see which processes run; {advice}") from None
     return psutil
 
 
@@ -128,10 +126,9 @@ def remove(folder: Path = Path()) -> None:
 def take(unlock: Callable[[], None], folder: Path = Path()) -> None:
     """Make the folder this process's, or raise `UserError` saying whose it is.
 
-    Args:
-        unlock: removes Snakemake's lock. It is called where a lock is there and all runs on record, one at
-            least, are of this machine and gone, and their jobs too. A run of another machine cannot be seen
-            from here: it counts as there as long as there is a lock, and its record stays.
+    Snakemake's lock is removed by `unlock` where all runs on record, one at least, are of this machine and
+    gone, and their jobs too. A run of another machine cannot be seen from here: it counts as there as long
+    as there is a lock, and its record stays.
     """
     with _alone(folder):
         locked = any((folder / _LOCKS).glob("*"))
@@ -145,9 +142,8 @@ def take(unlock: Callable[[], None], folder: Path = Path()) -> None:
         if locked:
             gone = ", ".join(f"{owner.began} (process {owner.pid})" for owner in others.values() if owner)
             if not gone:
-                raise UserError(
-                    _nobody(folder, f"{folder / _LOCKS}: found a lock without an owner, expected none")
-                )
+                found = f"{folder / _LOCKS}: found a lock without an owner, expected none"
+                raise UserError(_nobody(folder, found))
             print(f"unlocking: the run of {gone} is gone", file=sys.stderr)
             unlock()
         for path, owner in others.items():
@@ -163,18 +159,15 @@ def _nobody(folder: Path, found: str) -> str:
 def _refuse_if_in_use(owner: Owner, folder: Path) -> None:
     what = f"{folder.absolute()}: in use by a run of the workflow since {owner.began}, process {owner.pid}"
     if not owner.is_here:
-        raise UserError(
-            f"{what} on the machine {owner.host}, which cannot be seen from {socket.gethostname()}; wait "
-            f"for it, or if it is gone remove its lock with `snakemake --unlock` and {owner.record}"
-        )
+        where = f"on the machine {owner.host}, which cannot be seen from {socket.gethostname()}"
+        advice = f"if it is gone remove its lock with `snakemake --unlock` and {owner.record}"
+        raise UserError(f"{what} {where}; wait for it, or {advice}")
     if owner.is_alive():
         raise UserError(f"{what}; wait for it or end it (kill {owner.pid})")
-    jobs = owner.jobs()
-    if jobs:
-        raise UserError(
-            f"{folder.absolute()}: the run of {owner.began} (process {owner.pid}) is gone, but its jobs "
-            f"still work: {', '.join(jobs)}; wait for them or end them (kill NUMBER)"
-        )
+    if jobs := owner.jobs():
+        gone = f"{folder.absolute()}: the run of {owner.began} (process {owner.pid}) is gone"
+        advice = f"{', '.join(jobs)}; wait for them or end them (kill NUMBER)"
+        raise UserError(f"{gone}, but its jobs still work: {advice}")
 
 
 def _write(folder: Path) -> None:

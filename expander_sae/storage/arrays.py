@@ -32,9 +32,6 @@ def as_tensor(values: Tensor | np.ndarray, name: str = "activations") -> Tensor:
     """A tensor as it is; an array as a tensor on the CPU, of the same memory where torch can use it.
 
     Torch has no negative strides and no foreign byte order: such arrays are copied.
-
-    Raises:
-        UserError: neither, or an array of another kind than numbers.
     """
     if isinstance(values, Tensor):
         return values

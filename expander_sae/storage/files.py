@@ -25,11 +25,8 @@ _HOST = re.sub(r"\W", "", platform.node())[:32] or "host"
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that replaces it when the block ends without error.
 
-    The sibling keeps the suffix, since several writers choose the format by it. Siblings that
-    killed processes left are removed first.
-
-    Raises:
-        UserError: a full or failing disk, naming `path`.
+    The sibling keeps the suffix, since several writers choose the format by it. A full or failing disk is a
+    `UserError` that names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +49,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def temporary_sibling(path: Path) -> Path:
     """A name beside `path` for this process alone; what killed processes left there is removed.
 
-    The name holds host and process, so that only what nobody writes any more is removed: the
-    process has ended, or a day has passed on another host.
+    By host and process in the name, only what nobody writes any more is removed: the process has ended, or a
+    day has passed on another host.
     """
     ours = f"{_HOST}-{os.getpid()}"
     marked = re.compile(re.escape(f".{path.stem}.") + r"(.+)-(\d+)\.partial" + re.escape(path.suffix))
@@ -69,12 +66,9 @@ def temporary_sibling(path: Path) -> Path:
 
 
 def check_writable(path: str | Path) -> None:
-    """Find out before long work whether `atomic_path` will be able to write `path`.
+    """Find out before long work whether `atomic_path` will be able to write `path`, or raise `UserError`.
 
     Makes the folder, and makes and removes a temporary sibling.
-
-    Raises:
-        UserError: a folder of that name, or a place that cannot be written; the message names `path`.
     """
     path = Path(path)
     if path.is_dir():
@@ -82,10 +76,8 @@ def check_writable(path: str | Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_sibling(path)
-        try:
-            temporary.touch()
-        finally:
-            temporary.unlink(missing_ok=True)
+        temporary.touch()
+        temporary.unlink()
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
 

@@ -21,11 +21,7 @@ def sealed_writer(
 ) -> Iterator[pq.ParquetWriter]:
     """A writer whose file gets its seal and its name when the block ends without error.
 
-    Args:
-        path: the file.
-        schema: of its rows.
-        about: texts to keep in its footer.
-        options: of `pyarrow.parquet.ParquetWriter`.
+    The texts of `about` stand in its footer; the options are those of `pyarrow.parquet.ParquetWriter`.
     """
     with atomic_path(path) as temporary:
         with pq.ParquetWriter(temporary, schema, **options) as writer:
@@ -41,7 +37,6 @@ def open_sealed(path: str | Path, **options: Any) -> pq.ParquetFile:
     It is one file: names of folders above it are no columns of it, as they are where pyarrow reads tables.
 
     Raises:
-        UserError: no such file, or not the bytes that were sealed.
         OSError, pyarrow.ArrowException: no Parquet file, or one whose seal is damaged.
     """
     sealed = check_seal(path)

@@ -22,12 +22,8 @@ _SEALED_KEY = "expander_sae.sealed"
 def save_tensors(tensors: dict[str, Tensor], path: str | Path, about: dict[str, Any]) -> None:
     """Write tensors and a JSON value atomically, with a seal over every byte of the file.
 
-    All of `about` is one metadata entry: safetensors writes several in an order of its own, which
-    would give equal content other bytes at each run. The seal is first in it, so that nothing that
-    `about` says can be taken for it.
-
-    Raises:
-        UserError: the file cannot be written, for example on a full disk.
+    All of `about` is one metadata entry: safetensors writes several in an order of its own, which would give
+    equal content other bytes at each run. The seal is first in it: nothing that `about` says passes for it.
     """
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     entry = f'{{"{KEY}":"{UNSEALED}","about":{canonical_json(about)}}}'
@@ -41,11 +37,7 @@ def save_tensors(tensors: dict[str, Tensor], path: str | Path, about: dict[str, 
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, about) of a file that `save_tensors` wrote.
-
-    Raises:
-        UserError: no such file, altered in any byte, not a whole safetensors file, or not one of ours.
-    """
+    """(tensors, about) of a file that `save_tensors` wrote; `UserError` where a byte is altered."""
     sealed = check_seal(path)
     try:
         with safetensors.safe_open(str(path), framework="pt") as stored:

@@ -53,11 +53,7 @@ def seal(path: str | Path) -> None:
 
 
 def check_seal(path: str | Path) -> bool:
-    """Whether the file is sealed.
-
-    Raises:
-        UserError: its bytes are not those that were sealed, or it is no file.
-    """
+    """Whether the file is sealed; `UserError` where its bytes are not those that were, or it is no file."""
     try:
         with open(path, "rb") as stream:
             if not stream.read(1):
@@ -118,15 +114,8 @@ def write_sealed_json(path: str | Path, value: dict[str, Any]) -> None:
 
 
 def read_sealed_json(path: str | Path, keys: Iterable[str], kind: str) -> dict[str, Any]:
-    """A JSON object that `write_sealed_json` wrote, without its seal.
-
-    Args:
-        keys: what such a file must hold.
-        kind: what the file is, for messages.
-
-    Raises:
-        UserError: missing, altered, no JSON, or another kind of file.
-    """
+    """A JSON object that `write_sealed_json` wrote, without its seal; `UserError` where it is not whole, or
+    not of the kind, which must hold the keys."""
     sealed = check_seal(path)
     record = read_json(path)
     if not isinstance(record, dict) or not agree(sealed, record):

@@ -12,12 +12,10 @@ from expander_sae.training.step import TrainingState
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where one training keeps its state.
+    """Where one training, told from others by its fingerprint, keeps its state.
 
-    Args:
-        fingerprint: what tells the training from others.
-        temporary: the file is the job's own, so that one of another training, or a damaged one, is ignored.
-            One that a user names is not.
+    A `temporary` file is the job's own, so that one of another training, or a damaged one, is ignored; one
+    that a user names is not.
     """
 
     path: Path
@@ -25,24 +23,17 @@ class Checkpoint:
     temporary: bool = False
 
     def save(self, state: TrainingState) -> None:
-        """Write the state."""
         save_tensors(state.tensors(), self.path, {"fingerprint": self.fingerprint})
 
     def resume(self, state: TrainingState) -> None:
-        """Take over what was saved, if anything was.
-
-        Raises:
-            UserError: the file is damaged or another training's, unless it is `temporary`.
-        """
+        """Take over what was saved, if anything was; `UserError`: it is damaged or another training's."""
         if not self.path.exists():
             return
         try:
             stored, about = load_tensors(self.path)
             if about.get("fingerprint") != self.fingerprint:
-                raise UserError(
-                    f"{self.path}: a checkpoint of other settings or activations, expected one of this "
-                    "training; remove it or name another file"
-                )
+                found = "a checkpoint of other settings or activations, expected one of this training"
+                raise UserError(f"{self.path}: {found}; remove it or name another file")
         except UserError:
             if self.temporary:
                 return

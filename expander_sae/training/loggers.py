@@ -85,6 +85,10 @@ def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
 
 
+def _without_step(row: Row) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "step"}
+
+
 class TensorBoardLogger(Logger):
     """Scalars `{group}/{name}` in an event file below `folder`; view with ``tensorboard --logdir``.
 
@@ -98,9 +102,8 @@ class TensorBoardLogger(Logger):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise UserError(
-                "TensorBoard: the package is not installed (pip install 'expander-sae[tensorboard]')"
-            ) from None
+            how = "pip install 'expander-sae[tensorboard]'"
+            raise UserError(f"TensorBoard: the package is not installed ({how})") from None
         try:
             if "://" not in str(folder):
                 Path(folder).mkdir(parents=True, exist_ok=True)
@@ -118,10 +121,8 @@ class TensorBoardLogger(Logger):
     def __call__(self, row: Row) -> None:
         if self._writer is None:
             self._writer = self._make()
-        step = int(row["step"])
-        for name, value in row.items():
-            if name != "step":
-                self._writer.add_scalar(f"{self._group}/{name}", value, step)
+        for name, value in _without_step(row).items():
+            self._writer.add_scalar(f"{self._group}/{name}", value, int(row["step"]))
 
     def close(self) -> None:
         if self._writer is not None:
@@ -145,8 +146,7 @@ class WandbLogger(Logger):
         self._run: Any = wandb.init(project=project, config=dict(config or {}), **options)
 
     def __call__(self, row: Row) -> None:
-        values = {name: value for name, value in row.items() if name != "step"}
-        self._run.log(values, step=int(row["step"]))
+        self._run.log(_without_step(row), step=int(row["step"]))
 
     def close(self) -> None:
         self._run.finish()

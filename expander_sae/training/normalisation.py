@@ -26,13 +26,9 @@ class Activations(Protocol):
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What a recipe does to the activations before the autoencoder sees them.
+    """Tokens of a larger norm than `limit` are passed through; `scale` leads from model units to training's.
 
-    Args:
-        limit: tokens of a larger norm are passed through, not encoded (inf keeps every token).
-        scale: factor from model units to the autoencoder's.
-        mean: float32[m], mean kept activation in model units.
-        kept: int64[K], rows of the kept tokens.
+    `mean`, float32 [m], is that of the kept activations in model units; `kept`, int64 [K], are their rows.
     """
 
     limit: float
@@ -55,11 +51,9 @@ def float32_rows(activations: Tensor | np.ndarray, start: int, end: int) -> np.n
 def normalisation(pool: Activations, tokens: int, recipe: Recipe) -> Normalisation:
     """Norm limit, scale and mean from the first `tokens` tokens of a training pool.
 
-    limit = norm_limit · median norm; scale brings the mean kept norm to √m, where the recipe asks
-    for it. Sums are in float64, a piece of the pool at a time.
-
-    Raises:
-        UserError: fewer tokens in the pool, a limit that leaves none, or zeros that cannot be scaled.
+    limit = norm_limit · median norm; scale brings the mean kept norm to √m, where the recipe asks for it.
+    Sums are in float64, a piece of the pool at a time. `UserError`: the pool holds fewer tokens, the limit
+    leaves none, or zeros cannot be scaled.
     """
     if not 0 < tokens <= len(pool.norms):
         raise UserError(f"{pool.path}: found {len(pool.norms)} tokens, expected {tokens}")
@@ -67,8 +61,8 @@ def normalisation(pool: Activations, tokens: int, recipe: Recipe) -> Normalisati
     limit = math.inf if recipe.norm_limit is None else float(recipe.norm_limit) * float(np.median(norms))
     kept = np.flatnonzero(norms <= limit).astype(np.int64)
     if not len(kept):
-        found = recipe.norm_limit
-        raise UserError(f"recipe.norm_limit: found {found}, which leaves no token; expected more than 1")
+        found = f"{recipe.norm_limit}, which leaves no token"
+        raise UserError(f"recipe.norm_limit: found {found}; expected more than 1")
     total = np.zeros(pool.activations.shape[1], np.float64)
     for start in range(0, tokens, CHUNK):
         end = min(start + CHUNK, tokens)
@@ -85,11 +79,9 @@ def normalisation(pool: Activations, tokens: int, recipe: Recipe) -> Normalisati
 
 @dataclass(frozen=True, eq=False)
 class KeptTokens:
-    """The kept tokens of activations [N, m] in units of training, a batch at a time.
+    """The kept tokens of activations [N, m] in units of training, a batch of `device` and `dtype` at a time.
 
-    Args:
-        activations: of any floating dtype and device, left where they are.
-        device, dtype: of the batches.
+    The activations are of any floating dtype and device, and left where they are.
     """
 
     activations: Tensor

@@ -35,12 +35,8 @@ WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.j
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run to train, where to, and what from.
-
-    Args:
-        mask: its file, where a recipe generates the mask.
-        parent: weights of the dense run that a run of support `pruned_retuned` is pruned from.
-    """
+    """A run to train, where to, and what from: the file of its mask where a recipe generates it, and the
+    weights of the dense run that a run of support `pruned_retuned` is pruned from."""
 
     run: Run
     folder: Path
@@ -51,15 +47,9 @@ class RunFiles:
 def fingerprint(run: Run, pool: Pool, support: Mask | MaskRecipe, parent: str | None = None) -> str:
     """What the weights depend on: settings, the activations used, the mask, the stage versions; and the
     fingerprint of the run that they start from, if any."""
-    return digest(
-        {
-            "spec": run.spec,
-            "pool": pool.prefix_digest(run.train_tokens),
-            "mask": support.sha256,
-            "lineage": lineage("training"),
-        }
-        | ({} if parent is None else {"parent": parent})
-    )
+    used = {"spec": run.spec, "pool": pool.prefix_digest(run.train_tokens), "mask": support.sha256}
+    used |= {"lineage": lineage("training")} | ({} if parent is None else {"parent": parent})
+    return digest(used)
 
 
 def train_runs(
@@ -156,38 +146,23 @@ def _finished(folder: Path, identity: str) -> bool:
 def _write_results(
     run: Run, folder: Path, identity: str, scaling: Normalisation, state: TrainingState
 ) -> None:
-    about = {
-        "spec": run.spec,
-        "fingerprint": identity,
-        "norm_limit": scaling.norm_limit,
-        "scale": scaling.scale,
-    }
-    with (
-        atomic_path(folder / LOG) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as stream,
-    ):
+    about = {"spec": run.spec, "fingerprint": identity}
+    about |= {"norm_limit": scaling.norm_limit, "scale": scaling.scale}
+    with atomic_path(folder / LOG) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(LOG_COLUMNS)
         writer.writerows([int(row[0]), *(f"{value:.6g}" for value in row[1:])] for row in state.log)
-    mask = state.autoencoder.mask
-    write_sealed_json(
-        folder / RECORD,
-        about
-        | {
-            "finite": state.finite,
-            "log_sha256": sha256_file(folder / LOG),
-            "kept_tokens": len(scaling.kept),
-            "mask_sha256": None if mask is None else mask.sha256,
-            "lineage": lineage("training"),
-            "torch": torch.__version__,
-            "device": str(state.fired.device),
-            "backend": _backend_name(state.autoencoder),
-        },
-    )
+    mask, backend = state.autoencoder.mask, getattr(state.autoencoder.dictionary(), "backend", None)
+    result = {
+        "finite": state.finite,
+        "log_sha256": sha256_file(folder / LOG),
+        "kept_tokens": len(scaling.kept),
+        "mask_sha256": None if mask is None else mask.sha256,
+        "lineage": lineage("training"),
+        "torch": torch.__version__,
+        "device": str(state.fired.device),
+        "backend": "dense" if backend is None else backend.__name__.rsplit(".", 1)[-1],
+    }
+    write_sealed_json(folder / RECORD, about | result)
     state.autoencoder.save(folder / WEIGHTS, **about)
     (folder / CHECKPOINT).unlink(missing_ok=True)
-
-
-def _backend_name(autoencoder: SparseAutoencoder) -> str:
-    backend = getattr(autoencoder.dictionary(), "backend", None)
-    return "dense" if backend is None else backend.__name__.rsplit(".", 1)[-1]

@@ -45,8 +45,7 @@ class Cadence:
 class Training:
     """One autoencoder in a session, and who is told of it.
 
-    Args:
-        done: told the state when it is over; the weights are then those of activations in their own units.
+    `done` is told the state when it is over; the weights are then those of activations in their own units.
     """
 
     state: TrainingState
@@ -59,10 +58,8 @@ class Training:
 class Session:
     """What autoencoders share that are trained together: tokens, recipe, number of steps, cadence.
 
-    Args:
-        side_by_side: how many are advanced at once. Each ends as it would alone, bit for bit, since it draws
-            its batches from its own stream; those of one seed share each batch that is read. Memory grows
-            with it.
+    `side_by_side` of them are advanced at once, for which memory grows. Each ends as it would alone, bit for
+    bit, since it draws its batches from its own stream; those of one seed share each batch that is read.
     """
 
     tokens: KeptTokens
@@ -82,10 +79,8 @@ class Session:
     ) -> Training:
         """A new autoencoder on the session's device, at its first step or where its checkpoint left it.
 
-        Args:
-            seed: of the first weights, the batches and the resampling.
-            parent: a dense autoencoder of activations in their own units, from whose entries on the mask and
-                biases this one starts.
+        `seed` is that of the first weights, the batches and the resampling. This one starts at the biases of
+        `parent`, a dense autoencoder of activations in their own units, and at its entries on the mask.
         """
         scaling = self.tokens.normalisation
         autoencoder.initialise(torch_generator(seed, "initialisation"))
@@ -102,9 +97,8 @@ class Session:
     def train(self, trainings: Iterable[Training]) -> int:
         """Train each to the last step, or until a logged loss is not finite; returns how many there were.
 
-        Args:
-            trainings: taken only when there is room for the next, and let go of when they are over; where
-                they are made as they are taken, no more than `side_by_side` exist at a time.
+        One is taken only when there is room for it, and let go of when it is over: where they are made as
+        they are taken, no more than `side_by_side` exist at a time.
         """
         waiting, finished = iter(trainings), 0
         running: list[Training] = []
@@ -129,16 +123,12 @@ class Session:
         return True
 
     def _advance(self, running: list[Training]) -> None:
-        """One step of each.
-
-        What precedes the steps, the steps, and what hangs on their numbers, each for all: so that a device
-        can be given all the steps at once.
-        """
-        batches = self._batches(running)
+        """One step of each: what precedes the steps, the steps, and what follows, each for all, so that a
+        device can be given all the steps at once."""
+        pairs = list(zip(running, self._batches(running), strict=True))
         for training in running:
             rate = learning_rate(training.state.step, self.steps, self.recipe)
             training.state.optimiser.param_groups[0]["lr"] = rate
-        pairs = list(zip(running, batches, strict=True))
         rebuilt = [train_step(training.state, batch, self.recipe) for training, batch in pairs]
         for (training, batch), reconstruction in zip(pairs, rebuilt, strict=True):
             training.state.step += 1

@@ -54,10 +54,7 @@ class TrainingState:
         return [dict(zip(LOG_COLUMNS, row, strict=True)) for row in self.log]
 
     def log_step(self, batch: Tensor, reconstruction: Tensor) -> None:
-        """Log the step that was just made on `batch` with this ĥ, both [B, m].
-
-        silent_share is the share of features that have not fired since the last resampling.
-        """
+        """Log the step just made on `batch` with this ĥ, both [B, m]; silent: not fired since resampling."""
         loss = (reconstruction - batch).square().sum(dim=1).mean()
         norms = batch.norm(dim=1).clamp(min=torch.finfo(batch.dtype).tiny)
         error: Any = ((reconstruction - batch).norm(dim=1) / norms).mean()
@@ -71,12 +68,10 @@ class TrainingState:
         for name, parameter in self.autoencoder.named_parameters():
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 stored[f"adam.{name}.{key}"] = value
-        stored["generator.batches"] = self.batches.get_state()
-        stored["generator.resampling"] = self.resampling.get_state()
-        stored["fired"] = self.fired
-        stored["log"] = torch.tensor(self.log, dtype=torch.float64).reshape(-1, len(LOG_COLUMNS))
-        stored["step"] = torch.tensor([self.step])
-        return stored
+        streams = {"batches": self.batches, "resampling": self.resampling}
+        stored |= {f"generator.{name}": stream.get_state() for name, stream in streams.items()}
+        log = torch.tensor(self.log, dtype=torch.float64).reshape(-1, len(LOG_COLUMNS))
+        return stored | {"fired": self.fired, "log": log, "step": torch.tensor([self.step])}
 
     @torch.no_grad()
     def restore(self, stored: dict[str, Tensor]) -> None:

@@ -31,9 +31,8 @@ class TensorPool:
             raise UserError("activations: found no token, expected one or more")
         self.activations = tensor.detach()
         self.tokens, self.m = tensor.shape
-        self.norms = np.concatenate(
-            [np.linalg.norm(piece.astype(np.float64), axis=1) for piece in self._pieces()]
-        )
+        norms = [np.linalg.norm(piece.astype(np.float64), axis=1) for piece in self._pieces()]
+        self.norms = np.concatenate(norms)
         wrong = np.flatnonzero(~np.isfinite(self.norms))
         if wrong.size:
             raise UserError(f"activations: found a value that is not finite in row {wrong[0]}, expected none")

@@ -94,21 +94,17 @@ class Trainer:
     ) -> None:
         n, k, seed = _whole("n", n, 1), _whole("k", k, 1), _whole("seed", seed)
         d = None if d is None else _whole("d", d, 1)
-        log_every, checkpoint_every = (
-            _whole(name, value, 0)
-            for name, value in (("log_every", log_every), ("checkpoint_every", checkpoint_every))
-        )
+        log_every = _whole("log_every", log_every, 0)
+        checkpoint_every = _whole("checkpoint_every", checkpoint_every, 0)
         self.pool = TensorPool(activations)
         self.recipe_name, self.recipe = resolve(recipe, overrides)
         self.n, self.k, self.encoder, self.seed = n, k, encoder, seed
-        self.device = resolve_device(device)
-        self.backend = backend
+        self.device, self.backend = resolve_device(device), backend
         self.cadence = Cadence(log_every, checkpoint_every, checkpoint_last=True)
         self.on_log, self.checkpoint = on_log, checkpoint
         self.support = self._support(support, d)
         self.scaling = normalisation(self.pool, self.pool.tokens, self.recipe)
-        self.norm_limit = self.scaling.norm_limit
-        self.scale = self.scaling.scale
+        self.norm_limit, self.scale = self.scaling.norm_limit, self.scaling.scale
         self.log: list[dict[str, float]] = []
 
     def _support(self, support: str | Mask, d: int | None) -> Mask | MaskRecipe:
@@ -147,37 +143,21 @@ class Trainer:
         session.train([training])
         self.log = state.rows
         if not state.finite:
-            raise UserError(
-                f"training: the loss was not finite at step {state.step}, expected a number; a smaller "
-                "learning_rate may help"
-            )
+            found = f"the loss was not finite at step {state.step}, expected a number"
+            raise UserError(f"training: {found}; a smaller learning_rate may help")
         autoencoder.about = {"spec": spec, "norm_limit": self.norm_limit, "scale": self.scale}
         return autoencoder
 
     def spec(self, steps: int) -> dict[str, Any]:
         """The settings as JSON values, under the names of the workflow's tables."""
-        recipe = self.support.recipe
-        return {
-            "recipe": self.recipe_name,
-            "recipe_settings": asdict(self.recipe),
-            "support": recipe.family,
-            "encoder": self.encoder,
-            "m": self.pool.m,
-            "n": self.n,
-            "d": recipe.d,
-            "k": self.k,
-            "train_tokens": self.pool.tokens,
-            "steps": steps,
-            "seed": self.seed,
-        }
+        support = self.support.recipe
+        how: dict[str, Any] = {"recipe": self.recipe_name, "recipe_settings": asdict(self.recipe)}
+        what = {"support": support.family, "encoder": self.encoder}
+        sizes = {"m": self.pool.m, "n": self.n, "d": support.d, "k": self.k}
+        return how | what | sizes | {"train_tokens": self.pool.tokens, "steps": steps, "seed": self.seed}
 
     def _checkpoint(self, spec: dict[str, Any]) -> Checkpoint | None:
         if self.checkpoint is None:
             return None
-        told_apart_by = {
-            "spec": spec,
-            "mask": self.support.sha256,
-            "activations": self.pool.digest(),
-            "stage": lineage("training"),
-        }
-        return Checkpoint(Path(self.checkpoint), digest(told_apart_by))
+        told_apart_by = {"spec": spec, "mask": self.support.sha256, "activations": self.pool.digest()}
+        return Checkpoint(Path(self.checkpoint), digest(told_apart_by | {"stage": lineage("training")}))

@@ -15,8 +15,8 @@ from expander_sae.errors import UserError
 from expander_sae.evaluation.reconstruction import measure
 from expander_sae.machine.device import resolve_device
 from expander_sae.model.autoencoder import SparseAutoencoder
-from expander_sae.model.dictionary import SparseCode
-from expander_sae.pursuit.codes import encoded_rows, joined
+from expander_sae.model.dictionary import SparseCode, joined
+from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
 from expander_sae.storage.arrays import as_tensor
 

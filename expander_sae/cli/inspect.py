@@ -91,8 +91,8 @@ def _firing(autoencoder: SparseAutoencoder, options: argparse.Namespace) -> dict
     from expander_sae.cli.data import given_activations
     from expander_sae.evaluation.collisions import collisions, relabelled
     from expander_sae.evaluation.reconstruction import measure
-    from expander_sae.model.dictionary import SparseCode
-    from expander_sae.pursuit.codes import encoded_rows, joined
+    from expander_sae.model.dictionary import SparseCode, joined
+    from expander_sae.pursuit.codes import encoded_rows
     from expander_sae.storage.arrays import widened
 
     activations = given_activations(options, autoencoder.m)

@@ -71,7 +71,7 @@ def _safetensors(codes: Iterator[SparseCode], path: Path, about: dict[str, objec
     """index int32 [N, k] (−1: an empty place) and value float32 [N, k]; returns the active entries."""
     import torch
 
-    from expander_sae.pursuit.codes import joined
+    from expander_sae.model.dictionary import joined
     from expander_sae.storage.safetensors_files import save_tensors
 
     code = joined(codes)

@@ -20,8 +20,8 @@ from expander_sae.errors import UserError
 from expander_sae.measurements.index import Index
 from expander_sae.measurements.tables import read_metrics
 from expander_sae.model.autoencoder import SparseAutoencoder
-from expander_sae.model.dictionary import SparseDictionary
-from expander_sae.pursuit.codes import codes_of, encoded_rows, joined
+from expander_sae.model.dictionary import SparseDictionary, joined
+from expander_sae.pursuit.codes import codes_of, encoded_rows
 from expander_sae.pursuit.inference import INFERENCES
 from expander_sae.storage.arrays import HALF
 from expander_sae.theory.certificates import flatness

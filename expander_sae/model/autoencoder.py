@@ -113,10 +113,7 @@ class SparseAutoencoder(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """V ~ N(0, 1)/√d on the support; biases 0; a free encoder at W or drawn alike on its own.
-
-        A full encoder is N(0, 1)/√m.
-        """
+        """V ~ N(0, 1)/√d on the support; biases 0; a free encoder at W or drawn alike (full: N(0, 1)/√m)."""
         self.decoder.initialise(generator)
         self.b_enc.zero_()
         self.b_dec.zero_()
@@ -150,13 +147,10 @@ class SparseAutoencoder(nn.Module):
         return math.inf if limit is None else float(limit)
 
     def encoded(self, activations: Tensor | np.ndarray, norms: np.ndarray | None = None) -> Tensor:
-        """bool [N] on the CPU: which tokens the recipe encodes; the others are passed through unchanged.
+        """bool [N] on the CPU: which tokens are of a norm of at most `norm_limit`, compared in float64.
 
-        Encoded is a token of a norm of at most `norm_limit`, in float64, as the limit was made.
-
-        Args:
-            activations: [N, m]; a mapped file is read a few thousand rows at a time.
-            norms: float64 [N], where they are known; `activations` are not read then.
+        The others are passed through unchanged. A mapped file of `activations` [N, m] is read a few thousand
+        rows at a time, and not at all where their `norms`, float64 [N], are given.
 
         Raises:
             UserError: another shape.
@@ -196,18 +190,16 @@ class SparseAutoencoder(nn.Module):
             # Kernels look no index up: another one would read beyond the columns.
             low, high = (int(end) for end in torch.aminmax(index))
             if low < -1 or high >= self.n:
-                found = low if low < -1 else high
-                raise UserError(
-                    f"code.index: found {found}, expected −1 (an empty place) to n − 1 = {self.n - 1}"
-                )
+                expected = f"−1 (an empty place) to n − 1 = {self.n - 1}"
+                raise UserError(f"code.index: found {low if low < -1 else high}, expected {expected}")
         code = SparseCode(index.to(self.b_dec.device, torch.int64), self.own(value))
         return self.dictionary().synthesize(code) + self.b_dec
 
     def forward(self, activations: Tensor) -> tuple[Tensor, SparseCode]:
         """(ĥ [B, m], code); ĥ is differentiable in every parameter.
 
-        The selection needs no gradient, and its k kept pre-activations are what the gradient
-        starts from: it costs O(B·k·w), not O(B·n·w).
+        The selection needs no gradient, and its k kept pre-activations are what the gradient starts from: it
+        costs O(B·k·w), not O(B·n·w).
 
         Raises:
             UserError: another shape.
@@ -273,9 +265,7 @@ class SparseAutoencoder(nn.Module):
     def save(self, path: str | Path, **metadata: Any) -> Path:
         """Write one safetensors file, true values only, biases, and the mask as a recipe; returns its path.
 
-        Args:
-            path: the file.
-            metadata: JSON values kept beside those of `self.about`.
+        `metadata` are JSON values kept beside those of `self.about`.
 
         Raises:
             UserError: a folder of that name, a value that is no JSON, or a file that cannot be written.

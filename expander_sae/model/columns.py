@@ -58,8 +58,7 @@ class Columns(nn.Module, ABC):
     def aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> Tensor:
         """Turn column features[i] to residual[drawn[i]], as far as its support allows; residual [B, m].
 
-        Returns:
-            bool [S], which could be turned. A column whose sample vanishes on its support stays.
+        A column whose sample vanishes on its support stays. Returns bool [S], which could be turned.
         """
 
     def encoder(self, name: str) -> Columns | None:
@@ -68,10 +67,8 @@ class Columns(nn.Module, ABC):
             return None
         if name in ("warm_tied", "independent"):
             return type(self)(self.mask or self.recipe, self.backend, self.dtype, free=True)
-        raise UserError(
-            f"encoder: found {name!r} for a {self.recipe.family} dictionary, expected tied, warm_tied or "
-            "independent"
-        )
+        found = f"{name!r} for a {self.recipe.family} dictionary"
+        raise UserError(f"encoder: found {found}, expected tied, warm_tied or independent")
 
     def start_at(self, decoder: Columns) -> None:
         """Start a free encoder at a decoder of the same kind and support."""
@@ -86,10 +83,7 @@ class Columns(nn.Module, ABC):
         return None
 
     def tied_step(self, b_enc: Tensor, b_dec: Tensor, h: Tensor, k: int) -> TiedStep | None:
-        """A training step of a tied autoencoder without autograd, which sets the gradients of the parameters.
-
-        None where there is no such way: gradients then come through `dictionary`.
-        """
+        """A step of a tied autoencoder that sets the gradients without autograd; None: no such way."""
         return None
 
     def tensors(self) -> dict[str, Tensor]:
@@ -98,11 +92,7 @@ class Columns(nn.Module, ABC):
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take over `tensors`.
-
-        Raises:
-            KeyError, ValueError, RuntimeError: they do not fit.
-        """
+        """Take over `tensors`; `KeyError`, `ValueError` or `RuntimeError` where they do not fit."""
         for name, parameter in self.named_parameters():
             if parameter.shape != tensors[name].shape:
                 raise ValueError(f"{name} has shape {list(tensors[name].shape)}")
@@ -116,9 +106,7 @@ class Columns(nn.Module, ABC):
     def recorded(
         cls, record: dict[str, Any] | None, tensors: dict[str, Tensor], origin: str | Path
     ) -> Mask | MaskRecipe | None:
-        """The support of a weights file that has this `record`.
-
-        What is recorded is compared with the tensors before anything of that size is made.
+        """The support of a weights file that has this `record`, compared with the tensors before it is made.
 
         Raises:
             UserError: it is malformed, of another size than the tensors, or altered.
@@ -127,10 +115,8 @@ class Columns(nn.Module, ABC):
         recipe = MaskRecipe(**(record or {})["recipe"])
         size = tensors["b_dec"].numel(), tensors["b_enc"].numel()
         if (recipe.m, recipe.n) != size:
-            raise UserError(
-                f"{origin}: a support of m = {recipe.m}, n = {recipe.n} beside biases of {size[0]} and "
-                f"{size[1]}; was the file altered?"
-            )
+            found = f"a support of m = {recipe.m}, n = {recipe.n} beside biases of {size[0]} and {size[1]}"
+            raise UserError(f"{origin}: {found}; was the file altered?")
         return recipe
 
     @property

@@ -1,12 +1,13 @@
 """The decoder's columns, and the sparse codes that combine them.
 
-`SparseDictionary` and `DenseDictionary` answer the same questions, so that encoders, pursuits
-and metrics run on either without knowing which.
+`SparseDictionary` and `DenseDictionary` answer the same questions, so that encoders, pursuits and metrics run
+on either without knowing which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
@@ -39,6 +40,12 @@ class SparseCode:
         return torch.bincount(self.index[self.value != 0], minlength=n)
 
 
+def joined(codes: Iterable[SparseCode]) -> SparseCode:
+    """One code of all samples."""
+    parts = list(codes)
+    return SparseCode(torch.cat([part.index for part in parts]), torch.cat([part.value for part in parts]))
+
+
 class Dictionary(Protocol):
     """Columns w_1 … w_n in R^m.
 
@@ -57,54 +64,79 @@ class Dictionary(Protocol):
 
     def correlate(self, residual: Tensor) -> Tensor:
         """Wᵀr for each row of residual [B, m]: [B, n]."""
-        ...
 
     def correlate_topk(self, residual: Tensor, bias: Tensor | None, k: int) -> SparseCode:
         """The k largest (signed) entries of Wᵀr + bias."""
-        ...
 
     def correlate_at(
         self, residual: Tensor, index: Tensor, bias: Tensor | None = None, known: Tensor | None = None
     ) -> Tensor:
         """Entries of Wᵀr + bias at index [B, k]: [B, k]; 0 where index is −1.
 
-        Args:
-            known: these entries where `correlate_topk` has just computed them.
+        They are not computed where `known` holds them, as `correlate_topk` has just found them.
         """
-        ...
 
     def synthesize(self, code: SparseCode) -> Tensor:
         """Wx: [B, m]."""
-        ...
 
     def columns(self, index: Tensor) -> Tensor:
         """Columns written out: index [...] to [..., m]. For small index only."""
-        ...
 
     def gram(self, index: Tensor) -> Tensor:
         """W_SᵀW_S for the columns of each row of index [B, k]: [B, k, k]."""
-        ...
 
     def norms(self) -> Tensor:
         """Euclidean norm of each column: [n]."""
-        ...
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Dictionary:
         """The dictionary of these columns after `change` of their stored entries, to any dtype."""
-        ...
 
 
-def _gram(dictionary: Dictionary, index: Tensor) -> Tensor:
-    pieces = []
-    # A piece of about 64 MB of written-out columns at a time.
-    step = max(1, 16_000_000 // max(1, index.shape[1] * dictionary.m))
-    for part in index.split(step):
-        written = dictionary.columns(part.clamp(min=0)) * (part >= 0).unsqueeze(-1)
-        pieces.append(written @ written.transpose(1, 2))
-    return torch.cat(pieces)
+class _Stored(ABC):
+    """What both kinds answer alike, from their stored entries [n, w]."""
+
+    rows: Tensor | None = None
+    backend: ModuleType | None = None
+
+    def __init__(self, entries: Tensor, m: int) -> None:
+        self._entries, self.m = entries, m
+
+    @property
+    def n(self) -> int:
+        return self._entries.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._entries.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._entries.device
+
+    def correlate_at(
+        self, residual: Tensor, index: Tensor, bias: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor:
+        return autograd.correlate_at(self.backend, self._entries, self.rows, residual, index, bias, known)
+
+    def synthesize(self, code: SparseCode) -> Tensor:
+        return autograd.synthesize(self.backend, self._entries, self.rows, code.index, code.value, self.m)
+
+    def norms(self) -> Tensor:
+        return self._entries.detach().norm(dim=1)
+
+    @abstractmethod
+    def columns(self, index: Tensor) -> Tensor: ...
+
+    def gram(self, index: Tensor) -> Tensor:
+        pieces = []
+        # A piece of about 64 MB of written-out columns at a time.
+        for part in index.split(max(1, 16_000_000 // max(1, index.shape[1] * self.m))):
+            written = self.columns(part.clamp(min=0)) * (part >= 0).unsqueeze(-1)
+            pieces.append(written @ written.transpose(1, 2))
+        return torch.cat(pieces)
 
 
-class SparseDictionary:
+class SparseDictionary(_Stored):
     """Columns with at most w nonzeros each.
 
     Args:
@@ -114,80 +146,39 @@ class SparseDictionary:
         backend: name of the kernels, see `expander_sae.kernels.backends.select`.
     """
 
+    rows: Tensor
+    backend: ModuleType
+
     def __init__(self, values: Tensor, rows: Tensor, m: int, backend: str | ModuleType = "auto") -> None:
-        self.values = values
-        self.rows = rows
-        self.m = m
-        self._asked = backend
+        super().__init__(values, m)
+        self.values, self.rows, self._asked = values, rows, backend
         if isinstance(backend, str):
             backend = backends.select(backend, values.device, m, values.shape[1], values.dtype)
         self.backend = backend
-
-    @property
-    def n(self) -> int:
-        return self.values.shape[0]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.values.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.values.device
 
     def correlate(self, residual: Tensor) -> Tensor:
         return self.backend.correlate(self.values.detach(), self.rows, residual)
 
     def correlate_topk(self, residual: Tensor, bias: Tensor | None, k: int) -> SparseCode:
         with torch.no_grad():
-            return SparseCode(
-                *self.backend.correlate_topk(self.values.detach(), self.rows, residual.detach(), bias, k)
-            )
-
-    def correlate_at(
-        self, residual: Tensor, index: Tensor, bias: Tensor | None = None, known: Tensor | None = None
-    ) -> Tensor:
-        return autograd.correlate_at(self.backend, self.values, self.rows, residual, index, bias, known)
-
-    def synthesize(self, code: SparseCode) -> Tensor:
-        return autograd.synthesize(self.backend, self.values, self.rows, code.index, code.value, self.m)
+            values, rows = self.values.detach(), self.rows
+            return SparseCode(*self.backend.correlate_topk(values, rows, residual.detach(), bias, k))
 
     def columns(self, index: Tensor) -> Tensor:
         values = self.values.detach()[index]
         written = torch.zeros(*index.shape, self.m, dtype=self.dtype, device=self.device)
         return written.scatter_add_(-1, self.rows[index].long(), values)
 
-    def gram(self, index: Tensor) -> Tensor:
-        return _gram(self, index)
-
-    def norms(self) -> Tensor:
-        return self.values.detach().norm(dim=1)
-
     def changed(self, change: Callable[[Tensor], Tensor]) -> SparseDictionary:
         return SparseDictionary(change(self.values), self.rows, self.m, self._asked)
 
 
-class DenseDictionary:
+class DenseDictionary(_Stored):
     """Columns without structure: weight [n, m], row j is column w_j."""
 
     def __init__(self, weight: Tensor) -> None:
+        super().__init__(weight, weight.shape[1])
         self.weight = weight
-
-    @property
-    def m(self) -> int:
-        return self.weight.shape[1]
-
-    @property
-    def n(self) -> int:
-        return self.weight.shape[0]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.weight.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.weight.device
 
     def correlate(self, residual: Tensor) -> Tensor:
         return dense.correlate(self.weight.detach(), residual)
@@ -196,22 +187,8 @@ class DenseDictionary:
         with torch.no_grad():
             return SparseCode(*dense.correlate_topk(self.weight.detach(), residual.detach(), bias, k))
 
-    def correlate_at(
-        self, residual: Tensor, index: Tensor, bias: Tensor | None = None, known: Tensor | None = None
-    ) -> Tensor:
-        return autograd.correlate_at(None, self.weight, None, residual, index, bias, known)
-
-    def synthesize(self, code: SparseCode) -> Tensor:
-        return autograd.synthesize(None, self.weight, None, code.index, code.value, self.m)
-
     def columns(self, index: Tensor) -> Tensor:
         return self.weight.detach()[index]
-
-    def gram(self, index: Tensor) -> Tensor:
-        return _gram(self, index)
-
-    def norms(self) -> Tensor:
-        return self.weight.detach().norm(dim=1)
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> DenseDictionary:
         return DenseDictionary(change(self.weight))

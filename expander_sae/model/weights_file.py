@@ -62,13 +62,9 @@ def write(autoencoder: Stored, path: Path, about: dict[str, Any]) -> None:
     tensors = {"b_enc": autoencoder.b_enc.detach(), "b_dec": autoencoder.b_dec.detach(), **decoder.tensors()}
     if free is not None:
         tensors |= {of_encoder(name): tensor for name, tensor in free.tensors().items()}
-    header: dict[str, Any] = {
-        "format": FORMAT,
-        "shape": {"m": autoencoder.m, "n": autoencoder.n, "k": autoencoder.k},
-        "encoder": autoencoder.encoder_kind,
-        "mask": decoder.record(),
-        "about": about,
-    }
+    shape = {"m": autoencoder.m, "n": autoencoder.n, "k": autoencoder.k}
+    header: dict[str, Any] = {"format": FORMAT, "shape": shape, "encoder": autoencoder.encoder_kind}
+    header |= {"mask": decoder.record(), "about": about}
     if mask is not None and mask is not decoder.mask:
         header["encoder_mask"] = {"sha256": mask.sha256}
     save_tensors(tensors, path, header)
@@ -81,9 +77,8 @@ def read(kind: Callable[..., A], path: str | Path, backend: str) -> A:
         raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}")
     try:
         support, dtype = _recorded_support(header, tensors, path), tensors["b_enc"].dtype
-        loaded = kind(
-            **header["shape"], mask=support, encoder=header["encoder"], backend=backend, dtype=dtype
-        )
+        asked = {"mask": support, "encoder": header["encoder"], "backend": backend, "dtype": dtype}
+        loaded = kind(**header["shape"], **asked)
         _verify_encoder(loaded, header.get("encoder_mask"), path)
         _restore(loaded, tensors)
         loaded.about = header["about"]
@@ -105,18 +100,14 @@ def _restore(loaded: Stored, tensors: dict[str, Tensor]) -> None:
 def _recorded_support(
     header: dict[str, Any], tensors: dict[str, Tensor], origin: str | Path
 ) -> Mask | MaskRecipe | None:
-    """The support that a file records; None where its decoder is dense.
-
-    What the header says is compared with the tensors before anything of that size is made.
-    """
+    """The support that a file records, compared with the tensors before it is made; None: a dense decoder."""
     shape, record = header["shape"], header["mask"]
     if not all(type(shape[key]) is int for key in ("m", "n", "k")):
         raise UserError(f"{origin}: shape {shape!r}, expected whole numbers m, n and k")
     m, n = (tensors[name].numel() for name in ("b_dec", "b_enc"))
     if (shape["m"], shape["n"]) != (m, n):
-        raise UserError(
-            f"{origin}: m = {shape['m']}, n = {shape['n']} beside biases of {m} and {n}; was it altered?"
-        )
+        found = f"m = {shape['m']}, n = {shape['n']} beside biases of {m} and {n}"
+        raise UserError(f"{origin}: {found}; was it altered?")
     if header["encoder"] == "full":
         check_size("encoder", tensors, origin)
     family = "dense" if record is None else record["recipe"]["family"]
@@ -129,7 +120,5 @@ def _recorded_support(
 def _verify_encoder(loaded: Stored, record: dict[str, Any] | None, path: str | Path) -> None:
     mask = loaded.encoder_mask
     if record is not None and mask is not None and mask.sha256 != record["sha256"]:
-        raise UserError(
-            f"{path}: encoder_mask sha256 {record['sha256']}, regenerated {mask.sha256}; was the file "
-            "altered?"
-        )
+        found = f"encoder_mask sha256 {record['sha256']}, regenerated {mask.sha256}"
+        raise UserError(f"{path}: {found}; was the file altered?")

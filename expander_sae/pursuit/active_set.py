@@ -22,8 +22,8 @@ def dependence_limit(dtype: torch.dtype) -> float:
 class ActiveSet:
     """Held columns and their least-squares coefficients for each row of target [B, m].
 
-    Samples may hold different numbers of columns, up to `capacity`; empty places have index -1.
-    gram: WᵀW [n, n], if it is at hand; overlaps are then looked up.
+    Samples may hold different numbers of columns, up to `capacity`; empty places have index -1. Overlaps are
+    looked up in `gram`, WᵀW [n, n], if it is at hand.
     """
 
     def __init__(
@@ -49,8 +49,7 @@ class ActiveSet:
     def append(self, column: Tensor, wanted: Tensor) -> None:
         """Take up column [B] (int64) in the samples where `wanted` [B], unless it depends on those held."""
         # Every sample is computed; the others keep what they had. Rows past a sample's own count are zero.
-        size = int(self.held.max()) + 1
-        size = min(size, self.index.shape[1])
+        size = min(int(self.held.max()) + 1, self.index.shape[1])
         inverse = self._inverse[:, :size, :size]
         written = self.dictionary.columns(column)
         held = self.index[:, :size]

@@ -5,11 +5,13 @@ Y. C. Pati, R. Rezaiifar and P. S. Krishnaprasad (1993) for one column a round; 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from expander_sae.kernels.exact_topk import topk_of_columns
-from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, joined
 from expander_sae.pursuit.active_set import ActiveSet
 
 SELECTIONS = ("signed", "absolute")
@@ -53,10 +55,9 @@ def block_omp(
     """Codes of target [B, m] with at most k columns, `block` of them chosen from each residual.
 
     A round takes the columns with the largest scores ⟨w_j, r⟩/‖w_j‖ (their sizes, if `selection` is
-    "absolute"), the lowest index among equals, and refits all coefficients by least squares. A
-    column that depends on those held (ℓ² under 1e-6 of its squared norm, 1e-12 in float64) is passed
-    over for good. A sample stops early where its best score is at most `tolerance`·‖target‖, or
-    where it is rounding.
+    "absolute"), the lowest index among equals, and refits all coefficients by least squares. A column that
+    depends on those held (ℓ² under 1e-6 of its squared norm, 1e-12 in float64) is passed over for good. A
+    sample stops early where its best score is at most `tolerance`·‖target‖, or where it is rounding.
 
     Returns:
         Places in the order of choice; early stops leave index -1 and value 0 at the end.
@@ -69,32 +70,27 @@ def block_omp(
         raise ValueError(f"block = {block}: expected 1 <= block <= k = {k}")
     scale = inverse_norms(dictionary)
     gram = _whole_gram(dictionary, target.shape[0], k)
-    pieces = [
-        _pursue(dictionary, scale, gram, part, k, block, selection, tolerance)
-        for part in target.split(_BATCH)
-    ]
-    return SparseCode(torch.cat([p.index for p in pieces]), torch.cat([p.value for p in pieces]))
+    pursue = partial(_pursue, dictionary, scale, gram, k, block, selection, tolerance)
+    return joined(map(pursue, target.split(_BATCH)))
 
 
 def _whole_gram(dictionary: Dictionary, batch: int, k: int) -> Tensor | None:
     """WᵀW of a dense dictionary, where one product costs less than gathering k columns a step."""
     if not isinstance(dictionary, DenseDictionary) or dictionary.n > _GRAM_LIMIT:
         return None
-    if batch * k**2 * 64 < dictionary.n**2:
-        return None
     weight = dictionary.weight.detach()
-    return weight @ weight.t()
+    return None if batch * k**2 * 64 < dictionary.n**2 else weight @ weight.t()
 
 
 def _pursue(
     dictionary: Dictionary,
     scale: Tensor,
     gram: Tensor | None,
-    target: Tensor,
     k: int,
     block: int,
     selection: str,
     tolerance: float,
+    target: Tensor,
 ) -> SparseCode:
     active = ActiveSet(dictionary, target, k, gram)
     limit = score_limit(target, tolerance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,7 @@ def encoded_rows(
     origin: str | Path,
     norms: np.ndarray | None = None,
 ) -> np.ndarray:
-    """int64: the rows that `autoencoder.encoded` tells.
-
-    Raises:
-        UserError: there is none; the message names `origin`.
-    """
+    """int64: the rows that `autoencoder.encoded` tells; `UserError` that names `origin`: there is none."""
     rows = np.flatnonzero(autoencoder.encoded(activations, norms).numpy())
     if not rows.size:
         limit = autoencoder.norm_limit
@@ -50,9 +46,3 @@ def codes_of(
             code = inference(autoencoder, torch.from_numpy(part).to(device, autoencoder.b_dec.dtype))
             progress.advance(len(part))
             yield SparseCode(code.index.cpu(), widened(code.value).cpu())
-
-
-def joined(codes: Iterable[SparseCode]) -> SparseCode:
-    """One code of all samples."""
-    parts = list(codes)
-    return SparseCode(torch.cat([part.index for part in parts]), torch.cat([part.value for part in parts]))

@@ -33,18 +33,16 @@ def cosamp(
         Ω = the 2k best correlations with h − Wx,  T = Ω ∪ supp(x),
         b = argmin ‖h − W_T b‖,                    x = H_k(b).
 
-    CoSaMP need not descend: with 3k near m, or coherent columns, it wanders, often from a worse
-    start to a better end. So the iterate with the smallest residual is returned, the empty code
-    counting as the first: the residual never exceeds the target.
-
-    The least squares go over the Gram matrix with a ridge and iterative refinement; of dependent
-    columns they take the shortest solution, up to rounding.
+    CoSaMP need not descend: with 3k near m, or coherent columns, it wanders, often from a worse start to a
+    better end. So the iterate with the smallest residual is returned, the empty code counting as the first:
+    the residual never exceeds the target. The least squares go over the Gram matrix with a ridge and
+    iterative refinement; of dependent columns they take the shortest solution, up to rounding.
 
     Args:
-        selection: "signed": Ω and H_k take the largest positive entries; "absolute": the largest
-            in size, as published.
-        iterations: at most so many. A sample stops earlier where its support and its squared
-            residual (to a millionth) repeat.
+        selection: "signed": Ω and H_k take the largest positive entries; "absolute": the largest in size, as
+            published.
+        iterations: at most so many. A sample stops earlier where its support and its squared residual (to a
+            millionth) repeat.
         tolerance: and where ‖residual‖ is at most `tolerance`·‖target‖, or rounding.
         patience: and after so many iterations in a row without a smaller residual.
 
@@ -100,9 +98,9 @@ def _iterate(
 def least_squares(dictionary: Dictionary, target: Tensor, index: Tensor) -> Tensor:
     """argmin_b ‖target − W_T b‖ for T = index [B, c], no column twice: [B, c]; 0 in empty places.
 
-    b += (G + λI)⁻¹ W_Tᵀ(target − W_T b) from b = 0, four times: along a singular value s the
-    relative error is (λ/(λ + s²))⁴. λ = √eps·max diag(G) is far above the rounding of G, and keeps
-    that of the right side from filling the null space. Zero where the numbers are not finite.
+    b += (G + λI)⁻¹ W_Tᵀ(target − W_T b) from b = 0, four times: along a singular value s the relative error
+    is (λ/(λ + s²))⁴. λ = √eps·max diag(G) is far above the rounding of G, and keeps that of the right side
+    from filling the null space. Zero where the numbers are not finite.
     """
     gram = dictionary.gram(index).double()
     diagonal = gram.diagonal(dim1=1, dim2=2)

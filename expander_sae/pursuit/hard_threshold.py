@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from expander_sae.model.dictionary import Dictionary, SparseCode
+from expander_sae.model.dictionary import Dictionary, SparseCode, joined
 from expander_sae.pursuit.block_omp import check_arguments
 
 Iterate = Callable[[Tensor, SparseCode], SparseCode]
@@ -28,19 +28,13 @@ def in_batches(
     batch: int,
     iterate: Iterate,
 ) -> SparseCode:
-    """Check the arguments, then `iterate` on at most `batch` samples at a time, from empty codes.
-
-    Raises:
-        ValueError: arguments out of range.
-    """
+    """Check the arguments, then `iterate` on at most `batch` samples at a time, from empty codes."""
     check_arguments(dictionary, target, k, selection, tolerance)
     if iterations < 1:
         raise ValueError(f"iterations = {iterations}: expected at least 1")
-    pieces = []
-    for part in target.split(batch):
-        index = torch.full((part.shape[0], k), -1, dtype=torch.int64, device=target.device)
-        pieces.append(iterate(part, SparseCode(index, target.new_zeros(part.shape[0], k))))
-    return SparseCode(torch.cat([p.index for p in pieces]), torch.cat([p.value for p in pieces]))
+    index, value = target.new_full((len(target), k), -1, dtype=torch.int64), target.new_zeros(len(target), k)
+    parts = (tensor.split(batch) for tensor in (target, index, value))
+    return joined(iterate(part, SparseCode(*empty)) for part, *empty in zip(*parts, strict=True))
 
 
 def score(value: Tensor, selection: str) -> Tensor:
@@ -77,8 +71,8 @@ def keep_largest(code: SparseCode, k: int, selection: str) -> SparseCode:
 def merge(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Union of index [B, a] and [B, b]: (index [B, a + b], order), where order sorts their concatenation.
 
-    Ascending, so that the lowest column wins a tie; empty places and second mentions are −1. Of two
-    mentions the first one's place stays.
+    Ascending, so that the lowest column wins a tie; empty places and second mentions are −1. Of two mentions
+    the first one's place stays.
     """
     index, order = torch.cat([first, second], dim=1).sort(dim=1, stable=True)
     again = torch.zeros_like(index, dtype=torch.bool)

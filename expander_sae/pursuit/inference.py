@@ -106,11 +106,7 @@ def find(name: str) -> Method | None:
 
 
 def inferences(name: str) -> Method:
-    """The inference of this name: ``encoder``, ``omp``, ``niht``, ``cosamp`` or ``block_omp_{L}``, L ≥ 1.
-
-    Raises:
-        UserError: there is no such inference.
-    """
+    """The inference of this name, such as ``encoder``, ``omp`` or ``block_omp_{L}``; `UserError`: no such."""
     known = find(name)
     if known is None:
         listed = ", ".join(one.shown for one in INFERENCES.values())
@@ -119,11 +115,7 @@ def inferences(name: str) -> Method:
 
 
 def register(new: Method) -> None:
-    """Add an inference, as a line of `INFERENCES` does.
-
-    Raises:
-        UserError: the name is taken.
-    """
+    """Add an inference, as a line of `INFERENCES` does; `UserError` where its name is taken."""
     if find(new.name) or new.name in INFERENCES:
         raise UserError(f"inference: found {new.name!r}, expected a new name")
     INFERENCES[new.name] = new

@@ -31,18 +31,16 @@ def niht(
 ) -> SparseCode:
     """Codes of target [B, m] with at most k columns: x ← H_k(x + μ Wᵀ(h − Wx)), from x = 0.
 
-    With g = Wᵀ(h − Wx) and Γ the support of x (of H_k(g) where x is empty or g vanishes on it), the
-    step μ = ‖g_Γ‖²/‖W_Γ g_Γ‖² is optimal if Γ stays; where Γ changes, μ is halved until
-    μ ≤ (1 − c)‖Δx‖²/‖WΔx‖², c = 0.01, which makes the residual fall.
-
-    Only the support and the 2k best correlations can hold entries of H_k, so a step costs one
-    `correlate_topk` and O(B·3k) beside it.
+    With g = Wᵀ(h − Wx) and Γ the support of x (of H_k(g) where x is empty or g vanishes on it), the step
+    μ = ‖g_Γ‖²/‖W_Γ g_Γ‖² is optimal if Γ stays; where Γ changes, μ is halved until
+    μ ≤ (1 − c)‖Δx‖²/‖WΔx‖², c = 0.01, which makes the residual fall. Only the support and the 2k best
+    correlations can hold entries of H_k, so a step costs one `correlate_topk` and O(B·3k) beside it.
 
     Columns should have comparable norms: entries are compared as they are.
 
     Args:
-        selection: "signed": H_k keeps the k largest positive entries, the projection on
-            non-negative k-sparse codes; "absolute": the k largest in size, as published.
+        selection: "signed": H_k keeps the k largest positive entries, the projection on non-negative k-sparse
+            codes; "absolute": the k largest in size, as published.
         iterations: at most so many steps.
         tolerance: a sample stops where ‖residual‖ is at most `tolerance`·‖target‖, or rounding.
         stagnation: and where a step lowers its squared residual by no more than this share.
@@ -125,9 +123,8 @@ def _step(
 
 def _padded(ours: Tensor, theirs: Tensor, choose_theirs: Tensor) -> Tensor:
     """Row-wise choice between [B, k] and [B, at most k]."""
-    if theirs.shape[1] < ours.shape[1]:
-        fill = -1 if theirs.dtype == torch.int64 else 0
-        theirs = torch.nn.functional.pad(theirs, (0, ours.shape[1] - theirs.shape[1]), value=fill)
+    fill = -1 if theirs.dtype == torch.int64 else 0
+    theirs = torch.nn.functional.pad(theirs, (0, ours.shape[1] - theirs.shape[1]), value=fill)
     return torch.where(choose_theirs, theirs, ours)
 
 

@@ -33,20 +33,15 @@ def omp(
         SparseCode(index=tensor([[2, 1]]), value=tensor([[3., 1.]]))
     """
     check_arguments(dictionary, target, k, selection, tolerance)
+    # The fast paths take unit columns: x_j = y_j/‖w_j‖.
+    scale, how = inverse_norms(dictionary), (score_limit(target, tolerance), k, selection == "absolute")
     if isinstance(dictionary, DenseDictionary) and dense_omp.serves(dictionary.weight, target.shape[0], k):
-        scale = inverse_norms(dictionary)
-        unit = dictionary.weight.detach() * scale[:, None]
-        limit = score_limit(target, tolerance)
-        index, value = dense_omp.omp(unit, target, limit, k, selection == "absolute")
-        return SparseCode(index, value * scale[index.clamp(min=0)])
-    fast = getattr(dictionary.backend, "omp", None) if isinstance(dictionary, SparseDictionary) else None
-    if fast is None or not isinstance(dictionary, SparseDictionary):
+        index, value = dense_omp.omp(dictionary.weight.detach() * scale[:, None], target, *how)
+    elif isinstance(dictionary, SparseDictionary) and hasattr(dictionary.backend, "omp"):
+        unit = dictionary.values.detach() * scale[:, None]
+        index, value = dictionary.backend.omp(unit, dictionary.rows, target, *how)
+    else:
         return block_omp(dictionary, target, k, 1, selection, tolerance)
-    # The fast path takes unit columns: x_j = y_j/‖w_j‖.
-    scale = inverse_norms(dictionary)
-    unit = dictionary.values.detach() * scale[:, None]
-    limit = score_limit(target, tolerance)
-    index, value = fast(unit, dictionary.rows, target, limit, k, selection == "absolute")
     return SparseCode(index, value * scale[index.clamp(min=0)])
 
 
@@ -60,8 +55,3 @@ def omp_in_rounds(
     if number == 1:
         return omp(dictionary, target, k, selection)
     return block_omp(dictionary, target, k, min(number, k), selection)
-
-
-def early_stops(code: SparseCode) -> int:
-    """Number of samples that hold fewer columns than there are places."""
-    return int((code.index < 0).any(dim=1).sum())

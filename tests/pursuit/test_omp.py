@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseDictionary
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.pursuit.block_omp import block_omp
-from expander_sae.pursuit.omp import early_stops, omp
+from expander_sae.pursuit.omp import omp
 
 KINDS = ["torch", "numba", "dense"]
 
@@ -31,6 +31,11 @@ def random_columns(m: int, n: int, d: int, seed: int, unit: bool = True) -> tupl
 
 def normal(*shape: int, seed: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
+
+
+def early_stops(code: SparseCode) -> int:
+    """Number of samples that hold fewer columns than there are places."""
+    return int((code.index < 0).any(dim=1).sum())
 
 
 def written(dictionary: Dictionary) -> Tensor:

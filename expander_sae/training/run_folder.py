@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 from warnings import catch_warnings
 
 import torch
@@ -146,8 +147,8 @@ def _finished(folder: Path, identity: str) -> bool:
 def _write_results(
     run: Run, folder: Path, identity: str, scaling: Normalisation, state: TrainingState
 ) -> None:
-    about = {"spec": run.spec, "fingerprint": identity}
-    about |= {"norm_limit": scaling.norm_limit, "scale": scaling.scale}
+    settled: dict[str, Any] = {"norm_limit": scaling.norm_limit, "scale": scaling.scale}
+    about = {"spec": run.spec, "fingerprint": identity} | settled
     with atomic_path(folder / LOG) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(LOG_COLUMNS)

@@ -168,7 +168,7 @@ def compose(sheet: Sheet, columns: int = 2) -> Figure:
     page.text(sheet.subtitle, color=MUTED)
     page.top += 0.06
     for section in sheet.sections or [Section(sheet.panels)]:
-        page.text(section.heading, NORMAL + 1, 0.155, weight="bold")
+        page.text(section.heading, NORMAL + 0.5, 0.155, weight="bold")
         page.text(section.details, NORMAL, 0.155)
         for row in _rows(section.panels, broad):
             page.panels(row, 2 if broad and not row[0].wide else 1)

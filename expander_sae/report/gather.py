@@ -14,9 +14,10 @@ from pathlib import Path
 from expander_sae.errors import UserError
 from expander_sae.evaluation.synthetic_tables import trials_of, write_agreement
 from expander_sae.measurements import tables
+from expander_sae.measurements.results import RESOURCES
 from expander_sae.study.kept_tables import RUN_TABLES, comes_from
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "resources" / "paper_synthetic_omp.csv"
+PUBLISHED = RESOURCES / "paper_synthetic_omp.csv"
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,14 @@ class _Stored(ABC):
         self._entries, self.m = entries, m
 
     @property
+    def entries(self) -> Tensor:
+        return self._entries
+
+    @entries.setter
+    def entries(self, entries: Tensor) -> None:
+        self._entries = entries
+
+    @property
     def n(self) -> int:
         return self._entries.shape[0]
 
@@ -148,10 +156,11 @@ class SparseDictionary(_Stored):
 
     rows: Tensor
     backend: ModuleType
+    values = _Stored.entries
 
     def __init__(self, values: Tensor, rows: Tensor, m: int, backend: str | ModuleType = "auto") -> None:
         super().__init__(values, m)
-        self.values, self.rows, self._asked = values, rows, backend
+        self.rows, self._asked = rows, backend
         if isinstance(backend, str):
             backend = backends.select(backend, values.device, m, values.shape[1], values.dtype)
         self.backend = backend
@@ -176,9 +185,10 @@ class SparseDictionary(_Stored):
 class DenseDictionary(_Stored):
     """Columns without structure: weight [n, m], row j is column w_j."""
 
+    weight = _Stored.entries
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__(weight, weight.shape[1])
-        self.weight = weight
 
     def correlate(self, residual: Tensor) -> Tensor:
         return dense.correlate(self.weight.detach(), residual)

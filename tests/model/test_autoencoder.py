@@ -105,7 +105,9 @@ def test_values_and_gradients_equal_dense_computation(
     for sparse, full, support in pairs:
         if sparse is not None and full is not None:
             on_mask = dense_reference.to_dense(sparse.grad, *support, m)
-            torch.testing.assert_close(on_mask, full.grad, rtol=1e-10, atol=1e-10)
+            # A short column's gradient is large and sums terms as large: what cancels is exact to their size.
+            atol = 1e-10 * max(1.0, float(full.grad.abs().max()))
+            torch.testing.assert_close(on_mask, full.grad, rtol=1e-10, atol=atol)
     torch.testing.assert_close(autoencoder.b_enc.grad, b_enc.grad, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(autoencoder.b_dec.grad, b_dec.grad, rtol=1e-10, atol=1e-10)
 

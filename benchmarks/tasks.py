@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from itertools import cycle
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.measure import Call, Variant
 from benchmarks.peers import DenseEmulation, batched_qr, emulated_step, gathered_correlation
+from expander_sae.cost.time_model import Shape
 from expander_sae.kernels import dense
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
@@ -26,17 +26,6 @@ from expander_sae.training.step import TrainingState, train_step
 _FLOAT = 4
 _ADAM_PASSES = 7  # read parameter, gradient and two moments; write parameter and moments
 BACKENDS = ["torch", *(["numba"] if find_spec("numba") else [])]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """m, n, d, k as everywhere; batch: samples a call."""
-
-    m: int
-    n: int
-    d: int
-    k: int
-    batch: int
 
 
 def batches(shape: Shape, count: int = 8) -> Callable[[], Tensor]:

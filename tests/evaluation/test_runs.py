@@ -142,7 +142,7 @@ def test_pursuits_are_measured_on_as_many_tokens_as_are_asked_for(world: Path, t
     write_run(tmp_path)
     whole = evaluated(world, tmp_path)
     few = evaluated(world, tmp_path, pursued_tokens=7)
-    for frame, documents in (whole, few):
+    for frame, _ in (whole, few):
         assert value(frame, "test", "encoded_share", "omp") == value(frame, "test", "encoded_share")
     both = [documents for _, documents in (whole, few)]
     errors = [table[(table["metric"] == "relative_error") & (table["split"] == "test")] for table in both]
@@ -153,7 +153,8 @@ def test_pursuits_are_measured_on_as_many_tokens_as_are_asked_for(world: Path, t
     h = torch.from_numpy(np.array(pool.activations[:30]))
     h = h[sae.encoded(h)][kept]
     error = (h - sae.decode(inferences("omp")(sae, h))).norm(dim=1) / h.norm(dim=1)
-    assert value(few[0], "test", "relative_error", "omp") == pytest.approx(float(error.double().mean()), rel=1e-6)
+    expected = pytest.approx(float(error.double().mean()), rel=1e-6)
+    assert value(few[0], "test", "relative_error", "omp") == expected
 
 
 def test_nothing_is_measured_on_training_documents_unless_asked(world: Path, tmp_path: Path) -> None:

@@ -123,7 +123,8 @@ def test_recorded_rows_collect_to_the_same_bytes(tmp_path):
             if name == "curves":
                 tables.write_curves({str(tmp_path / f"{seed}.csv"): run(seed)}, part, "about")
             else:
-                tables.record([tmp_path / f"{name}.parquet"], name, run(seed), json.dumps({"seed": seed}), part)
+                about = json.dumps({"seed": seed})
+                tables.record([tmp_path / f"{name}.parquet"], name, run(seed), about, part)
                 assert tables.recorded_about(part) == json.dumps({"seed": seed})
         collect(parts, tmp_path / "rows.parquet")
         collect([tmp_path / f"{name}.parquet"], tmp_path / "whole.parquet")

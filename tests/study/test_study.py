@@ -50,7 +50,8 @@ def test_cells_share_jobs_where_they_may():
     assert started == {False}, "what it starts from may be of any job"
     assert len(both.trainings) == 3 and len(alone.trainings) == 8
     rows = targets.for_run_row(both, both.runs[0])
-    assert rows["documents"] == f"{both.evaluations[both.measured_by[both.runs[0].path]].folder}/documents.parquet"
+    folder = both.evaluations[both.measured_by[both.runs[0].path]].folder
+    assert rows["documents"] == f"{folder}/documents.parquet"
 
 
 def test_those_who_share_a_training_have_one_number_of_steps():

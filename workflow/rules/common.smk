@@ -81,7 +81,7 @@ SHOWN = {
 # Snakemake's own strict mode, and $PYTHON and $SCRIPTS as they are, with blanks or stars in them.
 shell.prefix("set -feuo pipefail; IFS=; ")
 
-CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+"
+CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+(_[a-z]+\d+(_trained)?)?"
 
 
 wildcard_constraints:

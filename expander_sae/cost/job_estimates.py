@@ -14,9 +14,11 @@ from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelS
 from expander_sae.cost.time_model import DENSE, Machine, Shape
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS
 from expander_sae.masks.supports import support_of
+from expander_sae.model.precisions import precision_of, stored_as
 from expander_sae.study.study import Job, Model, Run, Study
 
 _TOKEN_BYTES = 10  # document, position and token id of a shard's row
+_ROUNDING = 1e-6  # seconds a value, with 48 steps tried
 _BASELINES = 3  # passes over the cross-entropy sequences without an autoencoder; two more are nearly free
 
 
@@ -132,6 +134,10 @@ class Plan:
 
     def training(self, run: Run) -> Need:
         """One run: start, checks of the pool, and the steps."""
+        if not run.is_trained:  # weights are read, rounded and written
+            entries = run.n * run.d * (1 if run.encoder == "tied" else 2)
+            seconds = self.machine.jobs["start"] + entries * _ROUNDING
+            return Need(seconds, self.memory.training(run))
         jobs, shape = self.machine.jobs, Shape(run.m, run.n, run.d, run.k, self.recipe.batch_size)
         backend = DENSE if support_of(run.support).full else self.backend
         step = self._call("train_step", backend, shape)
@@ -209,8 +215,7 @@ def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
     rows = [(plan.sizes[model.label].width, len(model.layers) * tokens[model.label]) for model in models]
     for what, beside in (("shards", _TOKEN_BYTES), ("pools", INDEX_BYTES)):
         yield what, float(sum((width * FLOAT + beside) * count for width, count in rows))
-    values = sum(run.n * run.d * (1 if run.encoder == "tied" else 2) + run.n + run.m for run in study.trained)
-    yield "weights", float(values * FLOAT)
+    yield "weights", sum(map(_weights, study.trained))
     config = study.config
     documents = config["tokens"]["test"] / config["corpus"]["context"]
     # Rows of a document: three metrics of each inference on test, one on cross-entropy; kept thrice.
@@ -218,3 +223,9 @@ def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
     spliced = sum(len(run.evaluation.cross_entropy) for run in study.runs)
     kept = 3 * documents * inferences + config["tokens"]["ce_sequences"] * spliced
     yield "tables", kept * 3 * 16 + 60_000.0 * len(study.runs)
+
+
+def _weights(run: Run) -> float:
+    """Bytes of a run's weights, nearly."""
+    share = precision_of(stored_as(run.precision)).bits / 32
+    return (run.n * run.d * (1 if run.encoder == "tied" else 2) + run.n + run.m) * FLOAT * share

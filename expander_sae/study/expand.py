@@ -46,7 +46,8 @@ def _block_runs(
         label, m = labels.models[name]["label"], entries[name]["width"]
         layers = block["layers"] or as_list(entries[name]["layers"])
         for layer, n in product(layers, sizes(block, m)):
-            for support, encoder, d, k, seed, tokens, steps in product(*(block[key] for key in AXES)):
+            for axes in product(*(block[key] for key in AXES)):
+                support, encoder, d, k, precision, seed, tokens, steps = axes
                 width, features, length = d, n, steps
                 if support_of(support).full:
                     width, features = m, matched(match, m, n, d)
@@ -60,7 +61,7 @@ def _block_runs(
                 place = (label, labels.corpus, layer, labels.recipe)
                 shape = (support, encoder, m, features, width, k)
                 measured = (labels.recipe_settings, evaluation, analysis)
-                yield Run(*place, *shape, tokens, length, seed, *measured)
+                yield Run(*place, *shape, tokens, length, seed, *measured, precision=precision)
 
 
 def _measured(config: Config, block: dict[str, Any]) -> tuple[Evaluation, Analysis]:

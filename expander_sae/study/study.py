@@ -9,6 +9,7 @@ from typing import Any
 
 from expander_sae.activations.splits import shard_counts
 from expander_sae.errors import UserError
+from expander_sae.model.precisions import FLOAT32
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study import recipes
@@ -97,7 +98,7 @@ class Study:
     def trained(self) -> tuple[Run, ...]:
         """Every run that is trained: pending ones, and those that they start from or are compared with."""
         by_path = {run.path: run for run in self.runs}
-        parents = [run.parent for run in self.pending if run.parent]
+        parents = [parent for run in self.pending for parent in run.ancestors]
         references = [by_path[run.analysis.reference] for run in self.pending if run.analysis.reference]
         return tuple(dict.fromkeys([*self.pending, *parents, *references]))
 
@@ -183,7 +184,7 @@ class Study:
                 "tokens": tokens,
                 "sequences": self.config["tokens"]["ce_sequences"],
                 "recipe_settings": asdict(self.recipe_settings),
-                "columns": measured[0].unaided.columns,
+                "columns": measured[0].unaided.told,
             }
             if any(run.evaluation.train_cross_entropy for run in measured):
                 spec["train_cross_entropy"] = True
@@ -195,13 +196,14 @@ class Study:
     def timed(self) -> tuple[Run, ...]:
         """The runs that `results/speed.parquet` has rows of, recorded or not: tied expanders, and the tied
         dense runs with as many features."""
-        tied = [run for run in self.runs if run.encoder == "tied" and run.support in ("expander", "dense")]
+        wide = [run for run in self.runs if run.precision == FLOAT32]  # every other computes in it
+        tied = [run for run in wide if run.encoder == "tied" and run.support in ("expander", "dense")]
         sizes = {(run.m, run.n) for run in tied if run.support == "expander"}
         return tuple(run for run in tied if (run.m, run.n) in sizes)
 
     def speed_spec(self) -> str:
         """Digest of all that the rows of `results/speed.parquet` say but their times."""
-        return digest(sorted(list(run.columns.values()) for run in self.timed))
+        return digest(sorted(list(run.told.values()) for run in self.timed))
 
     @cached_property
     def synthetic(self) -> dict[str, dict[str, Any]]:

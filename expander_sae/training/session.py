@@ -118,6 +118,7 @@ class Session:
         if state.step < self.steps and state.finite:
             return False
         state.autoencoder.rescale(self.tokens.normalisation.scale)
+        state.autoencoder.settle()
         if training.done is not None:
             training.done(state)
         return True

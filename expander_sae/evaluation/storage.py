@@ -15,11 +15,16 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, int]:
     tied. `storage_values_rows_bytes` has explicit row indices too (and column degrees when these differ),
     `storage_encoder_bytes` both biases. `storage_total_bytes` is what the weights file must hold: values,
     encoder, biases and the recipe of the mask, in place of which a learned mask has the rows themselves.
+    Columns that token ids name have `storage_ids_bytes`, those of the ids, and `storage_ids_total_bytes`,
+    what whoever has the language model must hold: ids, biases and recipe, and no values.
     """
     decoder, free = autoencoder.decoder, autoencoder.free
     encoder_values = 0 if free is None else free.count
     values_bytes = decoder.count * BYTES_PER_VALUE
     encoder_bytes = (encoder_values + autoencoder.n + autoencoder.m) * BYTES_PER_VALUE
+    total = values_bytes + encoder_bytes + decoder.record_bytes
+    ids = decoder.named_by
+    named = {} if ids is None else {"storage_ids_bytes": ids, "storage_ids_total_bytes": total - values_bytes}
     return {
         "decoder_values": decoder.count,
         "encoder_values": encoder_values,
@@ -27,5 +32,6 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, int]:
         "storage_values_rows_bytes": values_bytes + decoder.row_bytes,
         "storage_encoder_bytes": encoder_bytes,
         "storage_mask_recipe_bytes": decoder.record_bytes,
-        "storage_total_bytes": values_bytes + encoder_bytes + decoder.record_bytes,
+        "storage_total_bytes": total,
+        **named,
     }

@@ -33,6 +33,9 @@ class Columns(nn.Module, ABC):
         free: columns of an encoder. There `values` is called ``encoder``, another name ``encoder_`` name.
     """
 
+    apart: type[Columns] | None = None
+    """The kind of an encoder's own columns on the same support; None: that of the decoder."""
+
     def __init__(
         self,
         support: Mask | MaskRecipe,
@@ -45,6 +48,7 @@ class Columns(nn.Module, ABC):
         self.recipe = support.recipe
         self.m, self.n, self.d = self.recipe.m, self.recipe.n, self.recipe.d
         self.backend, self.dtype, self.free = backend, dtype, free
+        self.frozen = False
 
     @abstractmethod
     def initialise(self, generator: torch.Generator) -> None:
@@ -53,6 +57,25 @@ class Columns(nn.Module, ABC):
     @abstractmethod
     def dictionary(self) -> Dictionary:
         """The columns, differentiable in the parameters; of unit norm but for a free encoder."""
+
+    def freeze(self) -> None:
+        """From now on neither training nor re-aiming moves the columns."""
+        self.frozen = True
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+
+    def constrain(self) -> None:
+        """Bring the columns back to where they may be; called after each step of training."""
+
+    @property
+    def most_active(self) -> int:
+        """The largest k that makes sense."""
+        return self.n
+
+    @property
+    def named_by(self) -> int | None:
+        """Bytes of token ids that name the columns to whoever has the language model; None: nothing does."""
+        return None
 
     @abstractmethod
     def aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> Tensor:
@@ -66,7 +89,7 @@ class Columns(nn.Module, ABC):
         if name == "tied":
             return None
         if name in ("warm_tied", "independent"):
-            return type(self)(self.mask or self.recipe, self.backend, self.dtype, free=True)
+            return (self.apart or type(self))(self.mask or self.recipe, self.backend, self.dtype, free=True)
         found = f"{name!r} for a {self.recipe.family} dictionary"
         raise UserError(f"encoder: found {found}, expected tied, warm_tied or independent")
 
@@ -195,6 +218,8 @@ class Entries(Columns):
     @torch.no_grad()
     def aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> Tensor:
         """A decoder's column gets the sample divided by √d, an encoder's the sample at unit norm."""
+        if self.frozen:
+            return torch.zeros_like(features, dtype=torch.bool)
         direction = self._restricted(residual, drawn, features)
         norm = direction.norm(dim=1, keepdim=True)
         usable = (norm > 0).flatten()

@@ -63,11 +63,10 @@ def _block_runs(
                 if not known.rebuilds and "encoder" in evaluation.inference:
                     told = _pursued(evaluation)
                     reasons.setdefault(f"{support}: by its encoder, whose codes do not rebuild anything")
-                place = (label, labels.corpus, layer, labels.recipe)
-                shape = (support, encoder, m, features, width, active)
-                number = seed if known.seeded else 0
-                measured = (labels.recipe_settings, told, analysis)
-                yield Run(*place, *shape, tokens, length, number, *measured)
+                yield Run(
+                    label, labels.corpus, layer, labels.recipe, support, encoder, m, features, width, active,
+                    tokens, length, seed if known.seeded else 0, labels.recipe_settings, told, analysis,
+                )  # fmt: skip
 
 
 def _pursued(evaluation: Evaluation) -> Evaluation:

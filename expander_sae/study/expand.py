@@ -62,7 +62,7 @@ def _block_runs(
                 told = evaluation
                 if not known.rebuilds and "encoder" in evaluation.inference:
                     told = _pursued(evaluation)
-                    reasons.setdefault(f"{support}: by its encoder, whose codes do not rebuild anything")
+                    reasons.setdefault(f"{support}: codes by its encoder, since they rebuild nothing")
                 yield Run(
                     label, labels.corpus, layer, labels.recipe, support, encoder, m, features, width, active,
                     tokens, length, seed if known.seeded else 0, labels.recipe_settings, told, analysis,

@@ -124,7 +124,9 @@ def test_exemplars_are_the_first_kept_tokens(h: np.ndarray, kept: np.ndarray) ->
 
 
 def test_too_few_tokens_for_so_many_exemplars_are_named(h: np.ndarray) -> None:
-    with pytest.raises(UserError, match=r"exemplars: found 49 kept training tokens, expected at least n = 96"):
+    with pytest.raises(
+        UserError, match=r"exemplars: found 49 kept training tokens, expected at least n = 96"
+    ):
         fitted(h[1:50], "exemplars")
 
 

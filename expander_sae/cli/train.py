@@ -33,11 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--k", type=positive, required=True, help="active features a token")
     add("--d", type=positive, help="nonzeros a decoder column (needed unless all are stored)")
     add("--steps", type=positive, default=1500, help="(default: %(default)s)")
-    add(
-        "--support",
-        default="expander",
-        help="mask family, dense, or a floor: pca, random, exemplars (default: %(default)s)",
-    )
+    families = "mask family, dense, pca, random or exemplars (default: %(default)s)"
+    add("--support", default="expander", help=families)
     add("--encoder", default="tied", help="tied, warm_tied or independent (default: tied)")
     add("--recipe", default="standard", help="standard or paper (default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -153,14 +150,11 @@ def _tell(terminal: Terminal, steps: int, row: dict[str, float]) -> None:
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
-    fitted = f"{record['tokens']:,} tokens, 0 steps: nobody trained it"
+    steps = f"{record['steps']:,} steps" if record["steps"] else "0 steps: nobody trained it"
     rows: list[tuple[str, Any]] = [
         ("written", f"{record['out']} ({record['bytes']:,} bytes)"),
         ("shape", "m = {m:,}, n = {n:,}, d = {d:,}, k = {k:,}".format(**record["shape"])),
-        (
-            "trained on",
-            f"{record['tokens']:,} tokens, {record['steps']:,} steps" if record["steps"] else fitted,
-        ),
+        ("trained on", f"{record['tokens']:,} tokens, {steps}"),
     ]
     if record["held_out_to"] is not None:
         rows.append(("kept back", record["held_out_to"]))

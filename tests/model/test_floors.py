@@ -204,7 +204,7 @@ def test_tokens_that_are_all_alike_have_no_components() -> None:
 
 
 def test_ids_name_exemplars_where_they_are_known(h: np.ndarray, tmp_path: Path) -> None:
-    """The ids of all tokens up to the last exemplar, passed-through ones too, and their documents' lengths."""
+    """Of all tokens up to the last exemplar, passed-through ones too, and the lengths of their documents."""
     pool, recipe = TensorPool(h), RECIPES["standard"]
     ids, document = np.arange(TOKENS) * 7 % 50, np.arange(TOKENS) // 10
     known = KeptTokens(pool.activations, normalisation(pool, TOKENS, recipe), token_id=ids, document=document)

@@ -177,12 +177,15 @@ def _budget(cell: Cell) -> tuple[int, int]:
 def _by_place(index: Index) -> dict[Place, list[Cell]]:
     """The sparse cells of each place; where nothing is sparse, the dense ones, n being their largest.
 
-    What nobody trained belongs to every place of its layer: it makes none of its own beside trained runs.
+    What nobody trained makes no place: it stands beside what was trained there.
     """
-    trained = [cell for cell in index.trained if described(cell.support).trained] or list(index.trained)
-    features = {cell: cell.n for cell in trained if cell.support != "dense"}
+    features = {
+        cell: cell.n
+        for cell in index.trained
+        if cell.support != "dense" and not described(cell.support).floor
+    }
     if not features:
-        alike = {cell: _place(cell, 0) for cell in trained}
+        alike = {cell: _place(cell, 0) for cell in index.trained if not described(cell.support).floor}
         features = {cell: max(one.n for one in alike if alike[one] == alike[cell]) for cell in alike}
     found: dict[Place, list[Cell]] = {}
     for cell, n in features.items():

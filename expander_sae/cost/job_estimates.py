@@ -138,8 +138,8 @@ class Plan:
             entries = run.n * run.d * (1 if run.encoder == "tied" else 2)
             seconds = self.machine.jobs["start"] + entries * _ROUNDING
             return Need(seconds, self.memory.training(run))
-        jobs, shape = self.machine.jobs, Shape(run.m, run.n, run.d, run.k, self.recipe.batch_size)
-        backend = DENSE if support_of(run.support).full else self.backend
+        jobs, (backend, d) = self.machine.jobs, self._kernels(run)
+        shape = Shape(run.m, run.n, d, run.k, self.recipe.batch_size)
         step = self._call("train_step", backend, shape)
         encode = self._call("encode_topk", backend, shape)
         if run.encoder != "tied":  # gradients and Adam of the encoder's own columns
@@ -175,13 +175,17 @@ class Plan:
             seconds += self._splice(size, run.layer)
         return seconds
 
+    def _kernels(self, run: Run) -> tuple[str, int]:
+        """The backend of a run's columns, and the entries of one that it computes with."""
+        return (DENSE, run.m) if support_of(run.support).written_out else (self.backend, run.d)
+
     def _inference(self, run: Run, name: str, tokens: int) -> float:
         """Codes and reconstructions of that many tokens."""
-        backend = DENSE if support_of(run.support).full else self.backend
+        backend, d = self._kernels(run)
         task = "omp" if name == "omp" else "encode_topk"
         calls, rest = divmod(tokens, EVALUATED_TOKENS)
         batches = [(count, batch) for count, batch in ((calls, EVALUATED_TOKENS), (1, rest)) if count * batch]
-        shapes = [(count, Shape(run.m, run.n, run.d, run.k, batch)) for count, batch in batches]
+        shapes = [(count, Shape(run.m, run.n, d, run.k, batch)) for count, batch in batches]
         return sum(count * self._call(task, backend, shape) for count, shape in shapes) / self.threads
 
     def _splice(self, size: ModelSize, layer: int) -> float:

@@ -19,7 +19,9 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
     tied. `storage_values_rows_bytes` has explicit row indices too (and column degrees when these differ),
     `storage_encoder_bytes` a free encoder with its steps, and both biases. `storage_total_bytes` is what the
     weights file must hold: values, encoder, biases and the recipe of the mask, in place of which a learned
-    mask has the rows themselves. `code_bits` are those of a token's code.
+    mask has the rows themselves. Columns that token ids name have `storage_ids_bytes`, those of the ids, and
+    `storage_ids_total_bytes`, what whoever has the language model must hold: ids, biases and recipe, and no
+    values. `code_bits` are those of a token's code.
     """
     decoder, free = autoencoder.decoder, autoencoder.free
     wide = autoencoder.b_enc.element_size()
@@ -27,6 +29,9 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
     values_bytes = decoder.value_bytes + decoder.step_bytes
     encoder_bytes = biases + (0 if free is None else free.value_bytes + free.step_bytes)
     bits = 8 * wide if decoder.precision.name == FLOAT32 else decoder.precision.bits
+    total = values_bytes + encoder_bytes + decoder.record_bytes
+    ids = decoder.named_by
+    named = {} if ids is None else {"storage_ids_bytes": ids, "storage_ids_total_bytes": total - values_bytes}
     return {
         "decoder_values": decoder.count,
         "encoder_values": 0 if free is None else free.count,
@@ -34,9 +39,10 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
         "storage_values_rows_bytes": values_bytes + decoder.row_bytes,
         "storage_encoder_bytes": encoder_bytes,
         "storage_mask_recipe_bytes": decoder.record_bytes,
-        "storage_total_bytes": values_bytes + encoder_bytes + decoder.record_bytes,
+        "storage_total_bytes": total,
         "storage_bits_per_value": bits,
         "code_bits": code_bits(autoencoder.n, autoencoder.k),
+        **named,
     }
 
 

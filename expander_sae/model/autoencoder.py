@@ -80,6 +80,9 @@ class SparseAutoencoder(InPrecision):
         self.encoder_kind, self.backend = encoder, backend
         self.about: dict[str, Any] = {}
         decoder: Columns = described(recipe.family).columns()(support, backend, dtype)
+        if k > decoder.most_active:
+            expected = f"1 to {decoder.most_active} for a {recipe.family} dictionary"
+            raise UserError(f"k: found {k}, expected {expected}")
         # In a tuple, so that torch takes neither for a submodule: its parameters would get longer names.
         self._columns = decoder, decoder.encoder(encoder)
         for name, parameter in decoder.named_parameters():
@@ -254,6 +257,10 @@ class SparseAutoencoder(InPrecision):
             self.free.aim(features, residual, drawn)
         self.b_enc[features] = 0
         return int(features.numel())
+
+    def constrain(self) -> None:
+        """Bring the columns back to where they may be; called after each step of training."""
+        self.decoder.constrain()
 
     @torch.no_grad()
     def rescale(self, factor: float) -> None:

@@ -48,9 +48,11 @@ def _block_runs(
         for layer, n in product(layers, sizes(block, m)):
             for axes in product(*(block[key] for key in AXES)):
                 support, encoder, d, k, precision, seed, tokens, steps = axes
-                width, features, length = d, n, steps
-                if support_of(support).full:
-                    width, features = m, matched(match, m, n, d)
+                known = support_of(support)
+                features, width, active = known.sized(m, n, d, k)
+                length = steps if known.trained else 0
+                if match:
+                    features = matched(match, m, n, d)
                     length = max(1, round(steps * d / m)) if match == "compute" else steps
                     if match in ("decoder", "total") and features <= 2 * k:
                         reasons.setdefault(
@@ -58,10 +60,24 @@ def _block_runs(
                             f"n'={features} features, at most 2k={2 * k}"
                         )
                         continue
-                place = (label, labels.corpus, layer, labels.recipe)
-                shape = (support, encoder, m, features, width, k)
-                measured = (labels.recipe_settings, evaluation, analysis)
-                yield Run(*place, *shape, tokens, length, seed, *measured, precision=precision)
+                told = evaluation
+                if not known.rebuilds and "encoder" in evaluation.inference:
+                    told = _pursued(evaluation)
+                    reasons.setdefault(f"{support}: codes by its encoder, since they rebuild nothing")
+                yield Run(
+                    label, labels.corpus, layer, labels.recipe, support, encoder, m, features, width, active,
+                    tokens, length, seed if known.seeded else 0, labels.recipe_settings, told, analysis,
+                    precision=precision,
+                )  # fmt: skip
+
+
+def _pursued(evaluation: Evaluation) -> Evaluation:
+    """The same without the codes of an encoder that rebuilds nothing."""
+    inference, spliced = (
+        tuple(name for name in names if name != "encoder")
+        for names in (evaluation.inference, evaluation.cross_entropy)
+    )
+    return replace(evaluation, inference=inference, cross_entropy=spliced, train_cross_entropy=False)
 
 
 def _measured(config: Config, block: dict[str, Any]) -> tuple[Evaluation, Analysis]:

@@ -105,17 +105,16 @@ class Study:
     @cached_property
     def trainings(self) -> tuple[Job, ...]:
         """What each training job trains: at most `compute.seeds_per_job` seeds of a cell, and at most
-        `compute.cells_per_job` cells of one number of steps. What starts from another run stands alone."""
+        `compute.cells_per_job` cells of one number of steps."""
         size = self.config["compute"]["seeds_per_job"]
         found = [
             Job(cell.name, cell.runs[start : start + size])
             for cell in jobs_of(self.trained).values()
             for start in range(0, len(cell.runs), size)
         ]
-        size = self.config["compute"]["cells_per_job"]
-        alone = [job for job in found if size == 1 or job.runs[0].parent]
-        others = [job for job in found if job not in alone]
-        return (*together(others, size, lambda run: run.steps).values(), *alone)
+        # What a run starts from has fewer ancestors: it is never of the same job.
+        size, alike = self.config["compute"]["cells_per_job"], lambda run: (run.steps, len(run.ancestors))
+        return tuple(together(found, size, alike).values()) if size > 1 else tuple(found)
 
     @cached_property
     def models(self) -> dict[str, Model]:

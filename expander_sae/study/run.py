@@ -116,7 +116,7 @@ class Run(Cell):
     @property
     def spec(self) -> dict[str, Any]:
         """What the training job is told, as a JSON object."""
-        return {**self.columns, "recipe_settings": dict(vars(self.recipe_settings))}
+        return {**self.columns, "recipe_settings": self.recipe_settings.settings}
 
     @cached_property
     def cell(self) -> Cell:

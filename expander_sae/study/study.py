@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -167,7 +166,7 @@ class Study:
                 "layer": layer,
                 "tokens": tokens,
                 "sequences": self.config["tokens"]["ce_sequences"],
-                "recipe_settings": asdict(self.recipe_settings),
+                "recipe_settings": self.recipe_settings.settings,
                 "columns": measured[0].unaided.columns,
             }
             if any(run.evaluation.train_cross_entropy for run in measured):

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from expander_sae.activations.splits import SPLITS
 from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine, Shape
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS
@@ -74,7 +73,10 @@ class Plan:
             _stage("model", map(self.model, models)),
             _stage("corpus", map(self.corpus, models)),
             _stage("extraction", (self.extraction(m) for m in models for _ in self._shards(m)), self.gpu),
-            _stage("pool", (self.pool(m, split) for m in models for split in SPLITS for _ in m.layers)),
+            _stage(
+                "pool",
+                (self.pool(m, split) for m in models for split in self.shard_tokens(m) for _ in m.layers),
+            ),
             _stage("mask", (self.mask(n, d) for n, d in masks.values())),
             _stage("training", (self.trainings(job.runs) for job in self.study.trainings), self.gpu),
             _stage("baseline", (self.baseline(m, layer) for m, layer in baselines), self.gpu),

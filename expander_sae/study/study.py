@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import Any
 
-from expander_sae.activations.splits import shard_counts
+from expander_sae.activations.splits import VALIDATION, shard_counts
 from expander_sae.errors import UserError
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
@@ -113,7 +113,8 @@ class Study:
     def needs(self, model: str) -> dict[str, int]:
         """What is drawn from the corpus for a model: tokens, and sequences for `ce`."""
         train, asked = self.models[model].train_tokens, self.config["tokens"]
-        return {"train": train, "test": asked["test"], "ce": asked["ce_sequences"], "shard": asked["shard"]}
+        needs = {"train": train, "test": asked["test"], "ce": asked["ce_sequences"], "shard": asked["shard"]}
+        return needs
 
     def shards(self, model: str) -> dict[str, int]:
         """How many shards each split of a model's corpus has."""
@@ -122,7 +123,10 @@ class Study:
     def shard_spec(self, model: str, split: str, shard: int) -> dict[str, Any]:
         """What the extraction job of a shard is told; the layers are those of its outputs."""
         size = self.config["tokens"]["shard"]
-        return {"model": model, "corpus": self.corpus, "split": split, "shard": shard, "shard_tokens": size}
+        spec = {"model": model, "corpus": self.corpus, "split": split, "shard": shard, "shard_tokens": size}
+        # Its documents are those that follow these splits', and other ones where these are longer.
+        after = {"after": {name: self.shards(model)[name] for name in ("test", "ce")}}
+        return spec | (after if split == VALIDATION else {})
 
     def pool_spec(self, model: str, layer: int, split: str) -> dict[str, Any]:
         """What the job is told that joins the shards of a split."""

@@ -81,6 +81,7 @@ class Plan:
             _stage("training", (self.trainings(job.runs) for job in self.study.trainings), self.gpu),
             _stage("baseline", (self.baseline(m, layer) for m, layer in baselines), self.gpu),
             _stage("evaluation", map(self.evaluation, self.study.cells.values()), self.gpu),
+            _stage("validation", map(self.validation, self.study.swept.values()), self.gpu),
             Stage("tables, figure", (self.other.jobs["tables"] * len(runs) + 10,), self.memory.tables),
         ]
         return [stage for stage in found if stage.seconds]
@@ -158,6 +159,14 @@ class Plan:
     def evaluation(self, cell: Job) -> Need:
         """The seeds of a setting, one after the other in one process."""
         seconds = self.machine.jobs["start_model"] + sum(map(self._run_evaluation, cell.runs))
+        return Need(seconds, max(map(self.memory.evaluation, cell.runs)))
+
+    def validation(self, cell: Job) -> Need:
+        """Swept runs of a cell on the validation split; an evaluation's memory is ample."""
+        seconds = self.machine.jobs["start"]
+        if (asked := self.study.sweep) is not None:
+            calls = [(run, name) for run in cell.runs for name in asked.inference]
+            seconds += sum(self._inference(run, name, asked.tokens) for run, name in calls)
         return Need(seconds, max(map(self.memory.evaluation, cell.runs)))
 
     def _run_evaluation(self, run: Run) -> float:

@@ -19,6 +19,7 @@ from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, folder_name
 from expander_sae.study.labels import label_corpus, label_model
 from expander_sae.study.references import with_references
 from expander_sae.study.run import RESULTS, Run
+from expander_sae.study.sweep import sweep_of
 
 __all__ = ["Job", "Model", "Run", "Study", "Task", "load_config"]
 
@@ -48,6 +49,7 @@ class Study:
             raise UserError(f"config: runs: found none to do, expected one or more\n{left_out}")
         self.runs, without = with_references(runs)
         self.left_out += without
+        self.sweep = sweep_of(config, self.runs)
 
     @property
     def rows(self) -> str | None:
@@ -84,11 +86,13 @@ class Study:
 
     @cached_property
     def trained(self) -> tuple[Run, ...]:
-        """Every run that is trained: pending ones, and those that they start from or are compared with."""
+        """Every run that is trained: pending ones, those that they start from or are compared with, and swept
+        ones."""
         by_path = {run.path: run for run in self.runs}
         parents = [run.parent for run in self.pending if run.parent]
         references = [by_path[run.analysis.reference] for run in self.pending if run.analysis.reference]
-        return tuple(dict.fromkeys([*self.pending, *parents, *references]))
+        swept = self.sweep.runs if self.sweep else ()
+        return tuple(dict.fromkeys([*self.pending, *parents, *references, *swept]))
 
     @cached_property
     def trainings(self) -> tuple[Job, ...]:
@@ -114,7 +118,7 @@ class Study:
         """What is drawn from the corpus for a model: tokens, and sequences for `ce`."""
         train, asked = self.models[model].train_tokens, self.config["tokens"]
         needs = {"train": train, "test": asked["test"], "ce": asked["ce_sequences"], "shard": asked["shard"]}
-        return needs
+        return needs | ({VALIDATION: asked[VALIDATION]} if self.sweep else {})
 
     def shards(self, model: str) -> dict[str, int]:
         """How many shards each split of a model's corpus has."""
@@ -142,6 +146,20 @@ class Study:
     def analyses(self) -> dict[str, Task]:
         """Cell name → its analysis, where some run is analysed: each such run's folder and `Analysis`."""
         return self._tasks("analysis", lambda run: run.analysis.json if run.analysis.analyses else {})
+
+    @cached_property
+    def swept(self) -> dict[str, Job]:
+        """Cell name → its swept runs."""
+        return jobs_of(self.sweep.runs) if self.sweep else {}
+
+    @cached_property
+    def validations(self) -> dict[str, Task]:
+        """Cell name → the measurement of its swept runs on the validation split."""
+        asked, found = self.sweep.asked if self.sweep else {}, {}
+        for cell, job in self.swept.items():
+            spec = {run.path: asked for run in job.runs}
+            found[cell] = Task(f"{RESULTS}/{cell}/{_asked(spec, 'evaluation')}", spec)
+        return found
 
     def _tasks(self, stage: str, asked: Callable[[Run], dict[str, Any]]) -> dict[str, Task]:
         """Cell → what this stage does for it, in a folder that is named by what it is told."""

@@ -31,8 +31,8 @@ class Recipe:
         rate_per_column: a column of d values starts with values of about 1/√d, and Adam moves each by about
             its rate, whatever its size. With this the rate of values is `learning_rate`/√d, so that columns
             of any d turn at one speed.
-        bias_rate: Adam's rate of both biases at the first step, which falls as that of the values does;
-            None: `learning_rate`.
+        bias_rate: Adam's rate of both biases at the first step, for each of the d values of a column: they
+            move at d·`bias_rate`, which falls as the rate of the values does; None: at `learning_rate`.
     """
 
     norm_limit: float | None = 10.0
@@ -77,7 +77,7 @@ RECIPES: dict[str, Recipe] = {
         resample_at_end=True,
     ),
     "standard": Recipe(),
-    "tuned": Recipe(rate_per_column=True, learning_rate=0.1, learning_rate_end=0.0, bias_rate=1e-3),
+    "tuned": Recipe(rate_per_column=True, learning_rate=0.1, learning_rate_end=0.0, bias_rate=3e-4),
 }
 
 

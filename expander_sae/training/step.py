@@ -98,7 +98,8 @@ class TrainingState:
 def _groups(autoencoder: SparseAutoencoder, recipe: Recipe) -> list[dict[str, Any]]:
     """The parameters in their order, each in a group of Adam with its `share` of the learning rate."""
     sizes = autoencoder.column_sizes()
-    of_biases = 1.0 if recipe.bias_rate is None else recipe.bias_rate / recipe.learning_rate
+    rate = recipe.learning_rate
+    of_biases = 1.0 if recipe.bias_rate is None else autoencoder.d * recipe.bias_rate / rate
     shares = {name: size**-0.5 if recipe.rate_per_column else 1.0 for name, size in sizes.items()}
     return [
         {"params": [parameter], "share": shares.get(name, of_biases)}

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from expander_sae.activations.splits import SPLITS
 from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine, Shape
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS
@@ -76,11 +75,15 @@ class Plan:
             _stage("model", map(self.model, models)),
             _stage("corpus", map(self.corpus, models)),
             _stage("extraction", (self.extraction(m) for m in models for _ in self._shards(m)), self.gpu),
-            _stage("pool", (self.pool(m, split) for m in models for split in SPLITS for _ in m.layers)),
+            _stage(
+                "pool",
+                (self.pool(m, split) for m in models for split in self.shard_tokens(m) for _ in m.layers),
+            ),
             _stage("mask", (self.mask(n, d) for n, d in masks.values())),
             _stage("training", (self.trainings(job.runs) for job in self.study.trainings), self.gpu),
             _stage("baseline", (self.baseline(m, layer) for m, layer in baselines), self.gpu),
             _stage("evaluation", map(self.evaluation, self.study.measured.values()), self.gpu),
+            _stage("validation", map(self.validation, self.study.swept.values()), self.gpu),
             Stage("tables, figure", (self.other.jobs["tables"] * len(runs) + 10,), self.memory.tables),
         ]
         return [stage for stage in found if stage.seconds]
@@ -163,6 +166,14 @@ class Plan:
         """The runs of a job, one after the other in one process."""
         seconds = self.machine.jobs["start_model"] + sum(map(self._run_evaluation, job.runs))
         return Need(seconds, max(map(self.memory.evaluation, job.runs)))
+
+    def validation(self, cell: Job) -> Need:
+        """Swept runs of a cell on the validation split; an evaluation's memory is ample."""
+        seconds = self.machine.jobs["start"]
+        if (asked := self.study.sweep) is not None:
+            calls = [(run, name) for run in cell.runs for name in asked.inference]
+            seconds += sum(self._inference(run, name, asked.tokens) for run, name in calls)
+        return Need(seconds, max(map(self.memory.evaluation, cell.runs)))
 
     def _run_evaluation(self, run: Run) -> float:
         size, asked = self.sizes[run.model], run.evaluation

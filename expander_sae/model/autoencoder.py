@@ -111,6 +111,12 @@ class SparseAutoencoder(InPrecision):
         """Where E may be nonzero; None is everywhere."""
         return self.mask if self.free is None else self.free.mask
 
+    def column_sizes(self) -> dict[str, int]:
+        """Name of each parameter that holds columns → how many values one of them starts with."""
+        sizes = dict(self.decoder.column_sizes())
+        free = {} if self.free is None else self.free.column_sizes()
+        return sizes | {weights_file.of_encoder(name): size for name, size in free.items()}
+
     def _apply(self, fn: Any, recurse: bool = True) -> SparseAutoencoder:
         for columns in filter(None, self._columns):
             columns._apply(fn)

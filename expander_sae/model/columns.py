@@ -87,6 +87,10 @@ class Columns(HeldParameters, ABC):
         A column whose sample vanishes on its support stays. Returns bool [S], which could be turned.
         """
 
+    def column_sizes(self) -> dict[str, int]:
+        """Name of each parameter that holds columns → the number of values of one: they start at 1/√of it."""
+        return {name: self.d for name, _ in self.named_parameters()}
+
     def encoder(self, name: str) -> Columns | None:
         """The columns of an encoder of this name, see `ENCODERS`; None where it is the decoder's own."""
         if name == "tied":

@@ -11,8 +11,9 @@ from typing import Any
 from expander_sae.masks.supports import support_of
 from expander_sae.study import presets
 from expander_sae.study.blocks import Config, as_list, blocks, sizes
+from expander_sae.study.sweep import sweep_errors
 
-RESERVED = ("logs", "masks", "synthetic")
+RESERVED = ("logs", "masks", "sweep", "synthetic")
 """Folders of results/ that a model's name must not take."""
 
 
@@ -35,6 +36,7 @@ def semantic_errors(config: Config) -> Iterator[str]:
             yield from _twice(f"{part}.{key}", value)
     if "synthetic" in config:
         yield from _synthetic_errors(config["synthetic"])
+    yield from sweep_errors(config)
     models = {entry["name"]: entry for entry in reversed(config["models"])}
     for index, (block, origin) in enumerate(blocks(config)):
         for key, value in config["runs"][index].items():

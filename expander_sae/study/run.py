@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, Self, get_type_hints
 
 from expander_sae.masks.supports import support_of
 from expander_sae.model.precisions import FLOAT32, is_trained
-from expander_sae.study.json_objects import record
+from expander_sae.study.json_objects import LATER, record, stated
 from expander_sae.study.recipes import Recipe
 
 RESULTS = "results"
@@ -22,20 +22,15 @@ RESULTS = "results"
 class _Settings:
     """What a job is told of a run."""
 
-    LATER: ClassVar[dict[str, Any]] = {}
-    """Settings that came later, and their values where a JSON object has none: what was measured before
-    keeps its name."""
-
     @classmethod
     def from_json(cls, settings: Any) -> Self:
         """Those that a job's JSON holds; raises `UserError` on a malformed one."""
-        known = {**cls.LATER, **settings} if isinstance(settings, dict) else settings
-        return record(cls, known, cls.__name__.lower())
+        return record(cls, settings, cls.__name__.lower())
 
     @property
     def json(self) -> dict[str, Any]:
         """The JSON object that the job is told, where tuples stand for lists."""
-        return {key: value for key, value in vars(self).items() if (key, value) not in self.LATER.items()}
+        return stated(self)
 
 
 @dataclass(frozen=True)
@@ -47,14 +42,12 @@ class Evaluation(_Settings):
     with `train_cross_entropy` the encoder's also on documents of the training pool.
     """
 
-    LATER: ClassVar[dict[str, Any]] = {"pursued_tokens": 0}
-
     inference: tuple[str, ...] = ()
     cross_entropy: tuple[str, ...] = ()
     test_tokens: int = 0
     ce_sequences: int = 0
     train_cross_entropy: bool = False
-    pursued_tokens: int = 0
+    pursued_tokens: int = field(default=0, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -141,7 +134,7 @@ class Run(Cell):
     @property
     def spec(self) -> dict[str, Any]:
         """What the training job is told, as a JSON object."""
-        return {**self.told, "recipe_settings": dict(vars(self.recipe_settings))}
+        return {**self.told, "recipe_settings": self.recipe_settings.settings}
 
     @cached_property
     def cell(self) -> Cell:

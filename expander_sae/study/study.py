@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
-from expander_sae.activations.splits import shard_counts
+from expander_sae.activations.splits import VALIDATION, shard_counts
 from expander_sae.errors import UserError
 from expander_sae.model.precisions import FLOAT32
 from expander_sae.stages import lineage
@@ -21,6 +20,7 @@ from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, folder_name
 from expander_sae.study.labels import label_corpus, label_model
 from expander_sae.study.references import with_references
 from expander_sae.study.run import RESULTS, Run
+from expander_sae.study.sweep import sweep_of
 
 __all__ = ["Job", "Model", "Run", "Study", "Task", "load_config"]
 
@@ -50,6 +50,7 @@ class Study:
             raise UserError(f"config: runs: found none to do, expected one or more\n{left_out}")
         self.runs, without = with_references(runs)
         self.left_out += without
+        self.sweep = sweep_of(config, self.runs)
 
     @property
     def rows(self) -> str | None:
@@ -96,11 +97,13 @@ class Study:
 
     @cached_property
     def trained(self) -> tuple[Run, ...]:
-        """Every run that is trained: pending ones, and those that they start from or are compared with."""
+        """Every run that is trained: pending ones, those that they start from or are compared with, and swept
+        ones."""
         by_path = {run.path: run for run in self.runs}
         parents = [parent for run in self.pending for parent in run.ancestors]
         references = [by_path[run.analysis.reference] for run in self.pending if run.analysis.reference]
-        return tuple(dict.fromkeys([*self.pending, *parents, *references]))
+        swept = self.sweep.runs if self.sweep else ()
+        return tuple(dict.fromkeys([*self.pending, *parents, *references, *swept]))
 
     @cached_property
     def trainings(self) -> tuple[Job, ...]:
@@ -129,7 +132,8 @@ class Study:
     def needs(self, model: str) -> dict[str, int]:
         """What is drawn from the corpus for a model: tokens, and sequences for `ce`."""
         train, asked = self.models[model].train_tokens, self.config["tokens"]
-        return {"train": train, "test": asked["test"], "ce": asked["ce_sequences"], "shard": asked["shard"]}
+        needs = {"train": train, "test": asked["test"], "ce": asked["ce_sequences"], "shard": asked["shard"]}
+        return needs | ({VALIDATION: asked[VALIDATION]} if self.sweep else {})
 
     def shards(self, model: str) -> dict[str, int]:
         """How many shards each split of a model's corpus has."""
@@ -138,7 +142,10 @@ class Study:
     def shard_spec(self, model: str, split: str, shard: int) -> dict[str, Any]:
         """What the extraction job of a shard is told; the layers are those of its outputs."""
         size = self.config["tokens"]["shard"]
-        return {"model": model, "corpus": self.corpus, "split": split, "shard": shard, "shard_tokens": size}
+        spec = {"model": model, "corpus": self.corpus, "split": split, "shard": shard, "shard_tokens": size}
+        # Its documents are those that follow these splits', and other ones where these are longer.
+        after = {"after": {name: self.shards(model)[name] for name in ("test", "ce")}}
+        return spec | (after if split == VALIDATION else {})
 
     def pool_spec(self, model: str, layer: int, split: str) -> dict[str, Any]:
         """What the job is told that joins the shards of a split."""
@@ -154,6 +161,20 @@ class Study:
     def analyses(self) -> dict[str, Task]:
         """The same of its analysis, where some run is analysed: each such run's folder and `Analysis`."""
         return self._tasks("analysis", lambda run: run.analysis.json if run.analysis.analyses else {})
+
+    @cached_property
+    def swept(self) -> dict[str, Job]:
+        """Cell name → its swept runs."""
+        return jobs_of(self.sweep.runs) if self.sweep else {}
+
+    @cached_property
+    def validations(self) -> dict[str, Task]:
+        """Cell name → the measurement of its swept runs on the validation split."""
+        asked, found = self.sweep.asked if self.sweep else {}, {}
+        for cell, job in self.swept.items():
+            spec = {run.path: asked for run in job.runs}
+            found[cell] = Task(f"{RESULTS}/{cell}/{_asked(spec, 'evaluation')}", spec)
+        return found
 
     def _tasks(self, stage: str, asked: Callable[[Run], dict[str, Any]]) -> dict[str, Task]:
         """Job → what this stage does for it, in a folder that is named by what it is told."""
@@ -182,7 +203,7 @@ class Study:
                 "layer": layer,
                 "tokens": tokens,
                 "sequences": self.config["tokens"]["ce_sequences"],
-                "recipe_settings": asdict(self.recipe_settings),
+                "recipe_settings": self.recipe_settings.settings,
                 "columns": measured[0].unaided.told,
             }
             if any(run.evaluation.train_cross_entropy for run in measured):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from expander_sae.activations.splits import VALIDATION
 from expander_sae.storage.files import digest
 from expander_sae.study.jobs import Job
 from expander_sae.study.kept_tables import OTHER_TABLES
@@ -76,6 +77,14 @@ def for_analysis(study: Study, job: Job) -> Files:
         "weights": list(map(weights, spec)),
         "references": list(map(weights, sorted(references))),
         "test": _pool(job.runs[0], "test"),
+    }
+
+
+def for_validation(cell: Job) -> Files:
+    """What the measurement of swept runs reads."""
+    return {
+        "weights": [weights(run.path) for run in cell.runs],
+        "validation": _pool(cell.runs[0], VALIDATION),
     }
 
 

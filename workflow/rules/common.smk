@@ -90,7 +90,7 @@ wildcard_constraints:
     **dict.fromkeys(["model", "corpus", "recipe"], r"[A-Za-z0-9][A-Za-z0-9._-]*"),
     **dict.fromkeys(["layer", "tokens", "m", "n", "d", "seed"], r"\d+"),
     family=r"[a-z][a-z0-9_]*",
-    split="train|test|ce",
+    split="train|test|ce|validation",
     shard=r"\d{5}",
     asked=r"[0-9a-f]{12}",
     cell=CELL,

@@ -134,7 +134,9 @@ def write_tokens(
     write_sealed_json(out_json, record)
 
 
-def _tokenized(documents: Iterable[Text], tokenizer: Any, context: int) -> Iterator[tuple[int, Text, list[int]]]:
+def _tokenized(
+    documents: Iterable[Text], tokenizer: Any, context: int
+) -> Iterator[tuple[int, Text, list[int]]]:
     """(number, document, token ids) of every document, tokenised in batches for speed."""
     numbered = enumerate(documents)
     while batch := list(islice(numbered, _BATCH)):

@@ -65,7 +65,9 @@ def write_labels(
     labels = None if user is None else read_user_labels(user, known)
     given = _of_user(labels, read.document, read.position, user)
     columns = [read.document, read.position, read.token_id]
-    columns += [pa.array(values, pa.string()).dictionary_encode() for values in (texts, kind, place, origin, given)]
+    columns += [
+        pa.array(values, pa.string()).dictionary_encode() for values in (texts, kind, place, origin, given)
+    ]
     with sealed_writer(out, _SCHEMA, compression="zstd") as writer:
         writer.write_table(pa.table(columns, schema=_SCHEMA))
 
@@ -114,7 +116,3 @@ class LabelTable:
             found = self.columns[name][: len(expected)]
             if len(found) != len(expected) or (found.astype(np.int64) != expected).any():
                 raise UserError(f"{self.path}: found other tokens than those of the test pool; {AGAIN}")
-
-    def family(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """The labels of a family at these rows, object [N], None being none."""
-        return self.columns[FAMILIES[name]][rows]

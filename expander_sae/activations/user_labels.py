@@ -41,7 +41,9 @@ def read_user_labels(path: Path, origins: Origins) -> Labels:
         _check(row, where)
         columns = row.keys() if columns is None else columns
         if row.keys() != columns:
-            raise UserError(f"{where}: found keys {_listed(row)}, expected {_listed(columns)} as in the first row")
+            raise UserError(
+                f"{where}: found keys {_listed(row)}, expected {_listed(columns)} as in the first row"
+            )
         number = row["document"] if "document" in row else numbers.get(text_sha256(row["text"]))
         if number not in origins.by_number:
             continue
@@ -81,11 +83,13 @@ def _check(row: Any, where: str) -> None:
     for key, value in row.items():
         number = isinstance(value, int) and not isinstance(value, bool)
         fits = {
-            "label": number or isinstance(value, str) and bool(value),
+            "label": number or (isinstance(value, str) and bool(value)),
             "text": isinstance(value, str),
         }.get(key, number and value >= 0)
         if not fits:
-            expected = {"label": "a text or a whole number", "text": "a text"}.get(key, "a whole number from 0")
+            expected = {"label": "a text or a whole number", "text": "a text"}.get(
+                key, "a whole number from 0"
+            )
             raise UserError(f"{where}: {key}: found {value!r}, expected {expected}")
 
 

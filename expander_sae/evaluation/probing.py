@@ -10,13 +10,12 @@ Neither the order of the features nor the scale of their values changes anything
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from expander_sae.evaluation.feature_values import FeatureValues
 from expander_sae.evaluation.label_families import Documents, Family
 from expander_sae.evaluation.label_scores import LabelScores
-from expander_sae.model.dictionary import SparseCode
 
 SIZES = (1, 5, 20)
 LEAST_FIRINGS = 4
@@ -24,45 +23,6 @@ LEAST_FIRINGS = 4
 
 _TOLERANCE = 1e-9
 _STEPS = 100
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureValues:
-    """Non-zero values of a code, by feature: those of feature j stand at [starts[j], starts[j + 1]).
-
-    token: int64 [E], ascending within a feature; value: float64 [E].
-    """
-
-    token: np.ndarray
-    value: np.ndarray
-    starts: np.ndarray
-    tokens: int
-
-    @staticmethod
-    def of(code: SparseCode, n: int) -> FeatureValues:
-        sample, place = (code.value != 0).nonzero(as_tuple=True)
-        feature = code.index[sample, place].cpu().numpy()
-        order = np.argsort(feature, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(np.bincount(feature, minlength=n))])
-        value = code.value[sample, place].double().cpu().numpy()
-        return FeatureValues(sample.cpu().numpy()[order], value[order], starts, len(code.index))
-
-    @property
-    def feature(self) -> np.ndarray:
-        """int64 [E]."""
-        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
-
-    def rows(self, features: np.ndarray, on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens among `on` on which one of the features fires, their values [tokens, features])."""
-        parts = [slice(self.starts[j], self.starts[j + 1]) for j in features]
-        token = np.concatenate([np.empty(0, np.int64), *(self.token[part] for part in parts)])
-        slot = np.repeat(np.arange(len(features)), [part.stop - part.start for part in parts])
-        value = np.concatenate([np.empty(0), *(self.value[part] for part in parts)])
-        kept = on[token]
-        unique, inverse = np.unique(token[kept], return_inverse=True)
-        written = np.zeros((len(unique), len(features)))
-        written[inverse, slot[kept]] = value[kept]
-        return unique, written
 
 
 def probes(
@@ -101,7 +61,9 @@ def ranking(values: FeatureValues, family: Family, on: np.ndarray, most: int) ->
     return [candidates[order[:, label]] for label in range(labels)]
 
 
-def _predicted(values: FeatureValues, features: np.ndarray, labelled: np.ndarray, fit: np.ndarray) -> np.ndarray:
+def _predicted(
+    values: FeatureValues, features: np.ndarray, labelled: np.ndarray, fit: np.ndarray
+) -> np.ndarray:
     """bool [N]: which tokens a probe of these features tells to have the label, fitted on the tokens `fit`."""
     token, written = values.rows(features, np.ones_like(fit))
     fitted = fit[token]

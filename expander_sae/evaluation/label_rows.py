@@ -1,0 +1,46 @@
+"""Rows of the analyses that read labels of tokens, for codes by each inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from expander_sae.evaluation.feature_values import FeatureValues
+from expander_sae.evaluation.label_scores import summary
+from expander_sae.evaluation.probing import SIZES, probes
+from expander_sae.evaluation.selectivity import frequent_share, selectivity
+from expander_sae.evaluation.subject import Subject
+from expander_sae.measurements.new_rows import Rows
+
+
+def selectivity_rows(subject: Subject, rows: Rows) -> None:
+    """The best single feature of each label, and features that fire on much."""
+    for inference in subject.settings.inference:
+        code = FeatureValues.of(subject.labelled_code(inference), subject.autoencoder.n)
+        values = {"frequent_share": frequent_share(code)}
+        for name, family in subject.families.items():
+            metric = "selectivity" if name == "token" else f"selectivity_{name}"
+            values |= summary(metric, [selectivity(code, family, subject.documents)])
+        if "token" in subject.families:
+            chance = selectivity(code.elsewhere(subject.seed), subject.families["token"], subject.documents)
+            values["selectivity_null"] = float(chance.mean()[0])
+        rows.add(inference, "test", values)
+
+
+def probing_rows(subject: Subject, rows: Rows) -> None:
+    """Sparse probes of every family; the plain names are the mean over those that a corpus gives by itself."""
+    for inference in subject.settings.inference:
+        code = FeatureValues.of(subject.labelled_code(inference), subject.autoencoder.n)
+        scores = {name: probes(code, family, subject.documents) for name, family in subject.families.items()}
+        for size in SIZES:
+            own = [found[size] for name, found in scores.items() if name != "user"]
+            values = summary(f"probe_f1_{size}", own) if own else {}
+            for name, found in scores.items():
+                values[f"probe_f1_{size}_{name}"] = float(found[size].mean()[0])
+            rows.add(inference, "test", values)
+
+
+LABELLED: dict[str, Callable[[Subject, Rows], None]] = {
+    "selectivity": selectivity_rows,
+    "probing": probing_rows,
+}
+"""Analysis → its rows."""

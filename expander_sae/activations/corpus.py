@@ -93,7 +93,7 @@ class Splits:
 def write_tokens(
     spec: dict[str, Any], needs: dict[str, int], model_json: Path, out_parquet: Path, out_json: Path
 ) -> None:
-    """Write the token table (split, document, position, token_id), its record, and `origins.parquet` beside it.
+    """Write the token table (split, document, position, token_id) and its record, with the origins beside it.
 
     `needs` is that of `shard_counts`. Each split gets whole shards where the corpus is long enough; the ce
     split has room for `ce` sequences of full length.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def write_labels(
     edges = np.flatnonzero(np.diff(read.document, prepend=-1, append=-1))
     kind: list[str] = []
     place: list[str | None] = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         kind += kinds(texts[start:stop], read.token_id[start:stop].tolist(), special)
         place += positions(texts[start:stop])
     missing = sorted(set(read.document.tolist()) - known.by_number.keys())

@@ -21,6 +21,7 @@ Positions, the first that fits; most tokens have none:
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import Any
 
 DOCUMENT_START = 8
@@ -55,7 +56,7 @@ def _kind(text: str, before: str) -> str:
         return "digits"
     if not any(sign.isalnum() for sign in core):
         return "punctuation"
-    capital_inside = any(a.islower() and b.isupper() for a, b in zip(core, core[1:], strict=False))
+    capital_inside = any(a.islower() and b.isupper() for a, b in pairwise(core))
     if not core.isalpha() or capital_inside:
         return "code"
     goes_on = not text[0].isspace() and (before[-1:].isalnum() or before.endswith("_"))

@@ -170,7 +170,7 @@ def _subject(autoencoder: SparseAutoencoder, run: Run, settings: Analysis, pool:
 
 def _labels(path: Path | None, pool: Pool, tokens: int) -> LabelTable:
     if path is None:
-        raise UserError("evaluation.analyses: found analyses of labels, expected their table to be given")
+        raise UserError("labels: found no table of the test tokens' labels, expected one")
     found = LabelTable.read(path)
     found.check(pool.document[:tokens], pool.position[:tokens], pool.token_id[:tokens])
     return found

@@ -27,7 +27,7 @@ def selectivity_rows(subject: Subject, rows: Rows) -> None:
 
 
 def probing_rows(subject: Subject, rows: Rows) -> None:
-    """Sparse probes of every family; the plain names are the mean over those that a corpus gives by itself."""
+    """Sparse probes of every family; a plain name is the mean over those that a corpus gives by itself."""
     for inference in subject.settings.inference:
         code = FeatureValues.of(subject.labelled_code(inference), subject.autoencoder.n)
         scores = {name: probes(code, family, subject.documents) for name, family in subject.families.items()}

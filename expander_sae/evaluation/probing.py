@@ -1,9 +1,9 @@
 """Sparse probes: how well a label is told from the values of a few features.
 
-For each label the features are ranked by the absolute correlation of their value with the label. Of the first
+For each label the features are ranked by the absolute correlation of their value with the label. On the first
 1, 5 or 20 of them a logistic regression is fitted (sum of log-losses and ½‖w‖² of weights on values of unit
-root mean square), and the threshold with the largest F1 is taken: all of it on one half of the documents. F1 is
-that of the other half, and the halves change places (Gurnee et al. 2023, arXiv 2305.01610, probe neurons so).
+root mean square), and the threshold with the largest F1 is taken: all of that on one half of the documents.
+F1 is that of the other half, and the halves change places. Gurnee et al. (2023, arXiv 2305.01610) probe so.
 Neither the order of the features nor the scale of their values changes anything but rounding.
 """
 
@@ -114,7 +114,7 @@ def logistic(x: np.ndarray, positive: np.ndarray, total: np.ndarray) -> np.ndarr
 
 
 def best_threshold(score: np.ndarray, positive: np.ndarray, total: np.ndarray) -> float:
-    """The threshold above which tokens are told to have the label with the largest F1; the highest of equals."""
+    """The threshold that tells the label with the largest F1; the highest of equals."""
     order = np.argsort(-score, kind="stable")
     score, hits, fired = score[order], np.cumsum(positive[order]), np.cumsum(total[order])
     below = np.append(score[1:], score[-1] - 2.0)

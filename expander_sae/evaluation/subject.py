@@ -62,7 +62,7 @@ class Subject:
 
     @cached_property
     def labelled(self) -> np.ndarray:
-        """int64: the tokens, of N, whose labels are read: those of documents evenly spread over the test set."""
+        """int64: which of the N tokens are read with their labels: whole documents, evenly spread."""
         document = Documents.of(self._column("document", self.place))
         share = self.settings.labelled_tokens / self.settings.test_tokens
         read = evenly(document.count, max(1, round(share * document.count)))

@@ -47,7 +47,7 @@ def by_hand(code: SparseCode, n: int, family: Family, documents: Documents) -> l
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rounded", [False, True])
 def test_against_sets_of_tokens(seed: int, rounded: bool) -> None:
-    """Rounded values are shared by tokens, which are then told of together, and by features that are equal."""
+    """Rounded values are shared by tokens, which are told of together, and by features that are equal."""
     family, documents = labelled_tokens(seed)
     code = random_code(seed, n=30, k=5)
     code = SparseCode(code.index, code.value.round()) if rounded else code
@@ -80,7 +80,7 @@ def test_negative_values_tell_of_nothing() -> None:
 
 
 def test_a_feature_that_was_chosen_by_luck_is_not_paid_for() -> None:
-    """Of many features at random the best on all documents looks good; that of one half is not on the other."""
+    """Of many features at random the best on all documents looks good; chosen on a half it is not."""
     family, documents = labelled_tokens(0)
     code = random_code(3, n=2000, k=40)
     values = FeatureValues.of(SparseCode(code.index, code.value.abs()), 2000)

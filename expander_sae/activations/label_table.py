@@ -102,7 +102,7 @@ class LabelTable:
 
     @classmethod
     def read(cls, path: Path) -> LabelTable:
-        """Raises `UserError` naming the file where it is not whole."""
+        """The table that `write_labels` wrote; a `UserError` names the file where it is not whole."""
         try:
             with open_sealed(path) as file:
                 table = file.read(list(_SCHEMA.names))

@@ -12,7 +12,7 @@ A document or token has at most one label; those that no row names have none.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def read_user_labels(path: Path, origins: Origins) -> Labels:
     """
     numbers = {sha256: number for number, (_, sha256) in origins.by_number.items()}
     found: Labels = {}
-    columns: set[str] | None = None
+    columns: Set[str] | None = None
     for where, row in _rows(path):
         _check(row, where)
         columns = row.keys() if columns is None else columns

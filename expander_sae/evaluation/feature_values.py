@@ -14,7 +14,11 @@ from expander_sae.model.dictionary import SparseCode
 class FeatureValues:
     """Non-zero values of a code, by feature: those of feature j stand at [starts[j], starts[j + 1]).
 
-    token: int64 [E], ascending within a feature; value: float64 [E].
+    Args:
+        token: int64 [E], ascending within a feature.
+        value: float64 [E].
+        starts: int64 [n + 1].
+        tokens: how many there are, N.
     """
 
     token: np.ndarray

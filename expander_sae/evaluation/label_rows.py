@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from expander_sae.evaluation.feature_values import FeatureValues
-from expander_sae.evaluation.label_scores import summary
 from expander_sae.evaluation.probing import SIZES, probes
-from expander_sae.evaluation.selectivity import frequent_share, selectivity
+from expander_sae.evaluation.selectivity import Selectivity, frequent_share
 from expander_sae.evaluation.subject import Subject
 from expander_sae.measurements.new_rows import Rows
 
@@ -17,12 +16,15 @@ def selectivity_rows(subject: Subject, rows: Rows) -> None:
     for inference in subject.settings.inference:
         code = FeatureValues.of(subject.labelled_code(inference), subject.autoencoder.n)
         values = {"frequent_share": frequent_share(code)}
+        chance = code.elsewhere(subject.seed)
         for name, family in subject.families.items():
-            metric = "selectivity" if name == "token" else f"selectivity_{name}"
-            values |= summary(metric, [selectivity(code, family, subject.documents)])
-        if "token" in subject.families:
-            chance = selectivity(code.elsewhere(subject.seed), subject.families["token"], subject.documents)
-            values["selectivity_null"] = float(chance.mean()[0])
+            found = Selectivity(code, family, subject.documents)
+            if name == "token":
+                values |= found.summary("selectivity")
+                null = Selectivity(chance, family, subject.documents)
+                values["selectivity_null"] = float(null.scores().mean()[0])
+            else:
+                values[f"selectivity_{name}"] = float(found.scores().mean()[0])
         rows.add(inference, "test", values)
 
 
@@ -32,10 +34,10 @@ def probing_rows(subject: Subject, rows: Rows) -> None:
         code = FeatureValues.of(subject.labelled_code(inference), subject.autoencoder.n)
         scores = {name: probes(code, family, subject.documents) for name, family in subject.families.items()}
         for size in SIZES:
-            own = [found[size] for name, found in scores.items() if name != "user"]
-            values = summary(f"probe_f1_{size}", own) if own else {}
-            for name, found in scores.items():
-                values[f"probe_f1_{size}_{name}"] = float(found[size].mean()[0])
+            means = {name: float(found[size].mean()[0]) for name, found in scores.items()}
+            values = {f"probe_f1_{size}_{name}": mean for name, mean in means.items()}
+            if own := [mean for name, mean in means.items() if name != "user"]:
+                values[f"probe_f1_{size}"] = sum(own) / len(own)
             rows.add(inference, "test", values)
 
 

@@ -1,21 +1,16 @@
-"""F1 of predicted labels, from sums by document, and how sure their mean is.
+"""F1 of predicted labels, from sums by document.
 
     F1 = 2·hits / (fired + has)
 
 with, over the tokens, hits: predicted and labelled; fired: predicted; has: labelled. Sums by document are all
-that a bootstrap over documents needs.
+that weights of documents need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from expander_sae.measurements.bootstrap import bootstrap
-
-LEVEL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,20 +33,3 @@ class LabelScores:
         f1 = self.f1(weights)
         there = np.isfinite(f1)
         return np.where(there, f1, 0.0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
-
-
-def summary(name: str, families: Sequence[LabelScores]) -> dict[str, float]:
-    """`name`: the mean over families of the mean F1, and `name`_low and _high: its 95 % interval.
-
-    Documents are resampled, and what was chosen is held fixed.
-    """
-    documents = len(families[0].has)
-
-    def statistic(drawn: Mapping[str, np.ndarray], _: np.ndarray) -> np.ndarray:
-        return np.mean([family.mean(drawn["test"]) for family in families], axis=0)
-
-    found = bootstrap(statistic, {"test": documents}, seeds=1)
-    values = {name: found.value}
-    if interval := found.interval(LEVEL):
-        values |= {f"{name}_low": interval[0], f"{name}_high": interval[1]}
-    return values

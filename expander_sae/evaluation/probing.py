@@ -64,7 +64,7 @@ def ranking(values: FeatureValues, family: Family, on: np.ndarray, most: int) ->
 def _predicted(
     values: FeatureValues, features: np.ndarray, labelled: np.ndarray, fit: np.ndarray
 ) -> np.ndarray:
-    """bool [N]: which tokens a probe of these features tells to have the label, fitted on the tokens `fit`."""
+    """bool [N]: of which tokens a probe of these features tells the label, fitted on the tokens `fit`."""
     token, written = values.rows(features, np.ones_like(fit))
     fitted = fit[token]
     scale = np.sqrt((written[fitted] ** 2).sum(axis=0) / max(int(fit.sum()), 1))

@@ -41,3 +41,15 @@ def planted_code(family: Family, n: int, k: int, seed: int) -> SparseCode:
     return SparseCode(
         torch.cat([first, index], 1), torch.cat([torch.from_numpy(value)[:, None], noise.value], 1)
     )
+
+
+def noisy_code(family: Family, seed: int) -> SparseCode:
+    """Features 3j, 3j + 1 and 3j + 2 fire on label j, each on two in five of its tokens, and a few others."""
+    generator = np.random.default_rng([4, seed])
+    labels = len(family.names)
+    fires = generator.random((TOKENS, 3 * labels)) < np.where(
+        family.label[:, None] == np.arange(3 * labels) // 3, 0.4, 0.05
+    )
+    index = np.where(fires, np.arange(3 * labels), -1)
+    value = generator.uniform(1, 2, index.shape) * fires
+    return SparseCode(torch.from_numpy(index), torch.from_numpy(value))

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from expander_sae.evaluation.feature_values import FeatureValues
 from expander_sae.evaluation.label_families import Documents, Family, family_of
-from expander_sae.evaluation.label_scores import LabelScores, summary
-from expander_sae.evaluation.selectivity import frequent_share, selectivity
+from expander_sae.evaluation.label_scores import LabelScores
+from expander_sae.evaluation.selectivity import Selectivity, frequent_share
 from expander_sae.model.dictionary import SparseCode
-from tests.evaluation.labelled import LABELS, TOKENS, labelled_tokens, planted_code, random_code
+from tests.evaluation.labelled import LABELS, TOKENS, labelled_tokens, noisy_code, planted_code, random_code
 
 
 def by_hand(code: SparseCode, n: int, family: Family, documents: Documents) -> list[float]:
@@ -51,7 +51,7 @@ def test_against_sets_of_tokens(seed: int, rounded: bool) -> None:
     family, documents = labelled_tokens(seed)
     code = random_code(seed, n=30, k=5)
     code = SparseCode(code.index, code.value.round()) if rounded else code
-    scores = selectivity(FeatureValues.of(code, 30), family, documents)
+    scores = Selectivity(FeatureValues.of(code, 30), family, documents).scores()
     assert scores.f1()[0] == pytest.approx(by_hand(code, 30, family, documents), rel=1e-12)
     assert scores.has.sum(axis=0).tolist() == [(family.label == label).sum() for label in range(LABELS)]
 
@@ -59,9 +59,9 @@ def test_against_sets_of_tokens(seed: int, rounded: bool) -> None:
 def test_planted_features_have_one_and_random_ones_next_to_nothing() -> None:
     family, documents = labelled_tokens(0)
     code = FeatureValues.of(planted_code(family, n=200, k=6, seed=1), 200)
-    values = summary("selectivity", [selectivity(code, family, documents)])
+    values = Selectivity(code, family, documents).summary("selectivity")
     assert values == {"selectivity": 1.0, "selectivity_low": 1.0, "selectivity_high": 1.0}
-    chance = summary("selectivity", [selectivity(code.elsewhere(0), family, documents)])
+    chance = Selectivity(code.elsewhere(0), family, documents).summary("selectivity")
     assert chance["selectivity_low"] < chance["selectivity"] < chance["selectivity_high"] < 0.25
 
 
@@ -69,14 +69,14 @@ def test_a_feature_that_fires_everywhere_is_read_by_its_large_values() -> None:
     family, documents = labelled_tokens(0)
     value = np.random.default_rng(0).uniform(1, 2, TOKENS) + 2 * (family.label == 0)
     code = SparseCode(torch.zeros(TOKENS, 1, dtype=torch.int64), torch.from_numpy(value)[:, None])
-    assert selectivity(FeatureValues.of(code, 1), family, documents).f1()[0, 0] == 1.0
+    assert Selectivity(FeatureValues.of(code, 1), family, documents).scores().f1()[0, 0] == 1.0
 
 
 def test_negative_values_tell_of_nothing() -> None:
     family, documents = labelled_tokens(0)
     code = planted_code(family, 60, 4, 0)
     none = FeatureValues.of(SparseCode(code.index, -code.value.abs()), 60)
-    assert selectivity(none, family, documents).f1()[0].tolist() == [0.0] * LABELS
+    assert Selectivity(none, family, documents).scores().f1()[0].tolist() == [0.0] * LABELS
 
 
 def test_a_feature_that_was_chosen_by_luck_is_not_paid_for() -> None:
@@ -91,7 +91,7 @@ def test_a_feature_that_was_chosen_by_luck_is_not_paid_for() -> None:
             set(values.token[a:b].tolist()) for a, b in zip(values.starts, values.starts[1:], strict=False)
         ]
         best.append(max(2 * len(one & has) / (len(one) + len(has)) for one in told))
-    assert selectivity(values, family, documents).mean()[0] < 0.5 * np.mean(best)
+    assert Selectivity(values, family, documents).scores().mean()[0] < 0.5 * np.mean(best)
 
 
 @settings(max_examples=25, deadline=None)
@@ -105,7 +105,7 @@ def test_order_of_features_and_scale_of_codes_change_nothing(seed: int, planted:
     value = code.value * factor[code.index.clamp(min=0)]
     other = SparseCode(torch.where(code.index >= 0, renamed[code.index.clamp(min=0)], -1), value)
     first, second = (FeatureValues.of(one, 40) for one in (code, other))
-    scores = [selectivity(one, family, documents) for one in (first, second)]
+    scores = [Selectivity(one, family, documents).scores() for one in (first, second)]
     for name in ("hits", "fired", "has"):
         assert getattr(scores[0], name) == pytest.approx(getattr(scores[1], name), abs=1e-12)
     assert frequent_share(first) == frequent_share(second)
@@ -136,17 +136,39 @@ def test_halves_alternate_by_document_and_labels_that_are_rare_do_not_count() ->
     assert family_of("user", few, long).names == (), "on fewer than 3 in 1,000 tokens"
 
 
-def test_the_interval_covers_the_mean_over_documents() -> None:
-    """Each document's share of hits is drawn around 0.6; the interval of most draws covers that."""
-    covered = 0
-    for seed in range(60):
-        generator = np.random.default_rng(seed)
-        has = np.full((40, 5), 10.0)
-        hits = generator.binomial(10, 0.6, size=has.shape).astype(float)
-        values = summary("mean", [LabelScores(hits, has, has)])
-        covered += values["mean_low"] <= 0.6 <= values["mean_high"]
-        assert values["mean"] == pytest.approx(hits.sum() / has.sum())
-    assert 52 <= covered <= 60
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_of_documents_count_their_tokens_so_often(seed: int) -> None:
+    """Whole weights give the choices and the scores of as many copies of each document."""
+    family, documents = labelled_tokens(seed)
+    code = random_code(seed, n=30, k=5)
+    weight = np.random.default_rng(seed).integers(0, 4, documents.count).astype(float)
+    # Copies stand in their half: document 2i or 2i + 1 of the copied ones.
+    rows, place = [], []
+    for half in (0, 1):
+        following = half
+        for one in range(half, documents.count, 2):
+            for _ in range(int(weight[one])):
+                token = np.flatnonzero(documents.index == one)
+                rows.append(token)
+                place.append(np.full(len(token), following))
+                following += 2
+    token, index = np.concatenate(rows), np.concatenate(place)
+    copied = Documents(index, int(index.max()) + 1)
+    again = Family("user", family.label[token], family.names)
+    other = FeatureValues.of(SparseCode(code.index[token], code.value[token]), 30)
+    found = Selectivity(FeatureValues.of(code, 30), family, documents).scores(weight).f1(weight[None])
+    assert found == pytest.approx(Selectivity(other, again, copied).scores().f1(), rel=1e-12)
+
+
+def test_the_interval_is_as_wide_as_values_of_other_documents_differ() -> None:
+    found = []
+    for seed in range(12):
+        family, documents = labelled_tokens(seed)
+        code = noisy_code(family, seed)
+        values = Selectivity(FeatureValues.of(code, 30), family, documents).summary("mean")
+        found.append((values["mean"], (values["mean_high"] - values["mean_low"]) / 2))
+    mean, half = np.array(found).T
+    assert 0.7 < 2.09 * mean.std(ddof=1) / half.mean() < 1.4
 
 
 def test_labels_that_no_drawn_document_has_leave_the_mean_of_the_others() -> None:

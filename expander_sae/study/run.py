@@ -55,7 +55,9 @@ class Analysis(_Settings):
     """What else is measured of a run; nothing unless an analysis is named.
 
     `pursuits` are compared, beside the encoder and OMP, on `pursuit_tokens` test tokens. `reference` is the
-    folder of the dense run that novelty is measured against, if there is one.
+    folder of the dense run that novelty is measured against, if there is one. Codes by every way of
+    `inference` are compared with labels of the tokens, those of whole documents with about `labelled_tokens`
+    test tokens; `labels` is the user's own file of them. JSON leaves out what no analysis of labels asks for.
     """
 
     analyses: tuple[str, ...] = ()
@@ -63,6 +65,26 @@ class Analysis(_Settings):
     pursuits: tuple[str, ...] = ()
     pursuit_tokens: int = 0
     reference: str | None = None
+    inference: tuple[str, ...] = ()
+    labelled_tokens: int = 0
+    labels: str | None = None
+
+    @classmethod
+    def from_json(cls, settings: Any) -> Self:
+        absent = {name: value for name, value in vars(cls()).items() if name in _OF_LABELS}
+        return super().from_json({**absent, **settings} if isinstance(settings, dict) else settings)
+
+    @property
+    def json(self) -> dict[str, Any]:
+        default = vars(Analysis())
+        return {
+            name: value
+            for name, value in super().json.items()
+            if name not in _OF_LABELS or value != default[name]
+        }
+
+
+_OF_LABELS = ("inference", "labelled_tokens", "labels")
 
 
 @dataclass(frozen=True, order=True)

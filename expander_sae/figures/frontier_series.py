@@ -44,7 +44,7 @@ def measured_series(view: View, metric: str, one_n: bool) -> list[Series]:
         for inference in INFERENCES:
             estimate = view.index.estimate(cell, metric, inference)
             if estimate.asked:
-                key = (_role(cell, view), cell.encoder, inference)
+                key = (role_of(cell, view), cell.encoder, inference)
                 found.setdefault(key, []).append(Point(cell, _stored(cell, view), estimate))
     return _series(found)
 
@@ -58,7 +58,7 @@ def published_series(view: View, metric: str, roles: set[str]) -> list[Series]:
     found: dict[tuple[str, str, str], list[Point]] = {}
     for inference in INFERENCES:
         for cell, mean in view.near(metric, inference):
-            role = _role(cell, view)
+            role = role_of(cell, view)
             sized = role == "small_dense" or cell.n == view.place.n
             if sized and role in roles and role in on_frontier() and cell.encoder in _ENCODERS:
                 point = Point(cell, float(cell.n * cell.d), mean.estimate)
@@ -89,7 +89,8 @@ def shown_cells(view: View, one_n: bool) -> list[Cell]:
     return [*sparse, *(cell for cell in cells if cell.support == "dense" and belongs(cell))]
 
 
-def _role(cell: Cell, view: View) -> str:
+def role_of(cell: Cell, view: View) -> str:
+    """Its support; a dense dictionary of fewer features than the view's is a role of its own."""
     return "small_dense" if cell.support == "dense" and cell.n < view.place.n else cell.support
 
 

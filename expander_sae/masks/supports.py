@@ -39,6 +39,7 @@ class Support:
         full: each column has all m entries, so there is no d to choose.
         parent: the support whose tied run of the same seed this one starts from.
         in_configs: a configuration may ask for it; otherwise only figures tell it apart.
+        floor: nobody trained it; what it reaches says how much training was worth.
         order: of figures and tables of controls; by name among equals.
         control: its words in the figure of controls; one with words is missed there where it was not run.
         frontier: its short name and its words on the frontier page, which draws these first, in table order.
@@ -56,6 +57,7 @@ class Support:
     full: bool = False
     parent: str | None = None
     in_configs: bool = True
+    floor: bool = False
     order: int = 10
     control: str = ""
     frontier: tuple[str, str] | None = None

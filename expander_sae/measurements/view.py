@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from expander_sae.masks.supports import support_order
+from expander_sae.masks.supports import described, support_order
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.index import Index
 from expander_sae.measurements.published import TOKENS, Published, PublishedMean
@@ -164,10 +164,17 @@ def _budget(cell: Cell) -> tuple[int, int]:
 
 
 def _by_place(index: Index) -> dict[Place, list[Cell]]:
-    """The sparse cells of each place; where nothing is sparse, the dense ones, n being their largest."""
-    features = {cell: cell.n for cell in index.trained if cell.support != "dense"}
+    """The sparse cells of each place; where nothing is sparse, the dense ones, n being their largest.
+
+    What nobody trained makes no place: it stands beside what was trained there.
+    """
+    features = {
+        cell: cell.n
+        for cell in index.trained
+        if cell.support != "dense" and not described(cell.support).floor
+    }
     if not features:
-        alike = {cell: _place(cell, 0) for cell in index.trained}
+        alike = {cell: _place(cell, 0) for cell in index.trained if not described(cell.support).floor}
         features = {cell: max(one.n for one in alike if alike[one] == alike[cell]) for cell in alike}
     found: dict[Place, list[Cell]] = {}
     for cell, n in features.items():

@@ -84,7 +84,7 @@ def _limits(sizes: Sequence[float]) -> tuple[float, float]:
 
 
 def _legend(every: Sequence[Candidate], looks: Looks) -> list[Line2D]:
-    found = {}
+    found: dict[str, Line2D] = {}
     for one in every:
         if not one.untrained:
             look = looks(one.role, "encoder")

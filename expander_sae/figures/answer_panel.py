@@ -1,10 +1,11 @@
-"""One panel of the page of choices: a metric over bytes on disk, with fronts, floors and names on the marks."""
+"""One panel of the page of choices: a metric over bytes, with fronts, floors and names on the marks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
@@ -241,7 +242,7 @@ class _Text:
 def _covered(steps: Sequence[tuple[float, float]]) -> list[Box]:
     """The boxes of a line of steps."""
     found = []
-    for (left, y), (right, after) in zip(steps, steps[1:], strict=False):
+    for (left, y), (right, after) in pairwise(steps):
         found.append((left, y - 0.008, right, y + 0.008))
         found.append((right - 0.008, min(y, after), right + 0.008, max(y, after)))
     return found
@@ -251,7 +252,7 @@ def _along(steps: Sequence[tuple[float, float]], words: str) -> list[tuple[float
     """Middles of a text on a line of steps, from the right to the left, where it stands on one step."""
     wide = text_width(words, SMALL, "bold")
     found = []
-    for (left, y), (right, _) in reversed(list(zip(steps, steps[1:], strict=False))):
+    for (left, y), (right, _) in reversed(list(pairwise(steps))):
         x = right - wide / 2 - 0.03
         while x - wide / 2 >= left:
             found.append((x, y))

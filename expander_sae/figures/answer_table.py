@@ -43,10 +43,10 @@ class AnswerTable:
         """The texts of a row."""
         taken = row.taken
         values = [_number(taken, metric) for metric in _VALUES]
-        return [
-            budget_text(row.budget), row.purpose.words, self._named(row), size_text(taken.size) if taken else _DASH, *values,
-            self._untrained(row), *(_time(taken) if taken else (_DASH, _DASH)),
-        ]  # fmt: skip
+        size = size_text(taken.size) if taken else _DASH
+        times = _time(taken) if taken else (_DASH, _DASH)
+        named = budget_text(row.budget), row.purpose.words, self._named(row)
+        return [*named, size, *values, self._untrained(row), *times]
 
     def _named(self, row: Row) -> str:
         if row.taken is None:
@@ -58,7 +58,8 @@ class AnswerTable:
     def notes(self) -> list[str]:
         """Each smaller dictionary that is not told apart from the one taken."""
         found = [
-            f"{budget_text(row.budget)}, {row.purpose.words}: {self.names(row.alike)} ({size_text(row.alike.size)})"
+            f"{budget_text(row.budget)}, {row.purpose.words}: {self.names(row.alike)} "
+            f"({size_text(row.alike.size)})"
             for row in self.rows
             if row.alike
         ]

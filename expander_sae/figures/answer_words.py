@@ -25,24 +25,24 @@ def caption(every: Sequence[Candidate]) -> str:
     """One paragraph, with words for what is shown only."""
     floors = {one.cell.support for one in every if one.untrained}
     sentences = [
-        "A dictionary writes a layer's activation as a sum of k of its n columns; an expander's columns have d "
-        "nonzeros each, dense ones all m. Black steps: the best that so many bytes buy."
+        "A dictionary writes a layer's activation as a sum of k of its n columns; an expander's columns have "
+        "d nonzeros each, dense ones all m. Black steps: the best that so many bytes buy."
     ]
     if floors:
         told = "; ".join(words for name, words in _FLOORS.items() if name in floors)
         sentences.append(f"Grey: what takes no training{f': {told}' if told else ''}.")
     if any(CE in one.estimates for one in every):
         sentences.append(
-            "CE recovered is 1 where the model predicts as without the dictionary, 0 as without the layer; its "
-            "axis is stretched near 1."
+            "CE recovered is 1 where the model predicts as without the dictionary, 0 as without the layer; "
+            "its axis is stretched near 1."
         )
     if any(SELECTIVITY in one.estimates for one in every):
         sentences.append(
-            "Selectivity: F1 of the best single feature for a label, such as a token, on documents that did not "
-            "choose it."
+            "Selectivity: F1 of the best single feature for a label, such as a token, on documents that did "
+            "not choose it."
         )
     sentences.append(
-        "The table takes the best trained mean that fits. Bars: 95 % intervals. Times: estimates for one core "
-        f"of an {machine().device}, to code a token and to train."
+        "The table takes the best trained mean that fits. Bars: 95 % intervals. Times: estimates for one "
+        f"core of an {machine().device}, to code a token and to train."
     )
     return " ".join(sentences)

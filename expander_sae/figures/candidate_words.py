@@ -62,8 +62,7 @@ def size_text(size: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """1.5e-4 → 150 µs, 97 → 97 s, 600 → 10 min."""
-    for least, unit, name in ((120.0, 60.0, "min"), (1.0, 1.0, "s"), (1e-3, 1e-3, "ms"), (0.0, 1e-6, "µs")):
-        if seconds >= least:
-            break
-    return f"{seconds / unit:.2g} {name}" if seconds / unit < 100 else f"{seconds / unit:,.0f} {name}"
+    """1.5e-4 → 150 μs, 97 → 97 s, 600 → 10 min."""
+    units = ((120.0, 60.0, "min"), (1.0, 1.0, "s"), (1e-3, 1e-3, "ms"), (-math.inf, 1e-6, "μs"))
+    unit, name = next((unit, name) for least, unit, name in units if seconds >= least)
+    return f"{seconds / unit:.2g} {name}" if seconds / unit < 99.5 else f"{seconds / unit:,.0f} {name}"

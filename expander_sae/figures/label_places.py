@@ -9,8 +9,9 @@ from dataclasses import dataclass
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top, in inches."""
 
-_DIRECTIONS = tuple((math.cos(angle), math.sin(angle)) for angle in
-                    (math.pi * step / 8 for step in (0, 8, 2, 6, 14, 10, 4, 12, 1, 7, 15, 9, 3, 5, 11, 13)))  # fmt: skip
+_EIGHTHS = (0, 8, 2, 6, 14, 10, 4, 12, 1, 7, 15, 9, 3, 5, 11, 13)
+_DIRECTIONS = tuple((math.cos(math.pi * step / 8), math.sin(math.pi * step / 8)) for step in _EIGHTHS)
+"""Right, left, the corners, above, below, and between them."""
 _BESIDE = (0.05, 0.16, 0.27, 0.38)
 _REACHES = (0.07, 0.13, 0.2, 0.28, 0.38, 0.5, 0.65)
 

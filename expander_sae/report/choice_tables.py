@@ -21,13 +21,14 @@ _VALUES = [Column(CE, "CE recovered"), Column(ERROR, "rel. error"), Column(SELEC
 
 
 def choice_table(results: Results) -> Table:
-    """For each budget of bytes and each purpose the trained dictionary to take, and what no training gives."""
+    """For each budget of bytes and each purpose the dictionary to take, and what no training gives."""
     columns = [
         *_WHERE, Column("budget", "if you have"), Column("purpose", "and want"), Column("take", "take"),
         Column("size", "on disk"), Column("inference", "read by"), *_VALUES,
         Column("alike", "not told apart from it, smaller"), Column("untrained", "nobody trained"),
-        Column("untrained_size", "its size"), Column("untrained_value", "gives"), Column("verdict", "which is"),
-        Column("microseconds", "µs a token", 0), Column("training_seconds", "training, s", 0),
+        Column("untrained_size", "its size"), Column("untrained_value", "gives"), 
+        Column("verdict", "which is"), Column("microseconds", "μs a token", 0),
+        Column("training_seconds", "training, s", 0),
         Column("decides", "decides", data=True), Column("bytes", "bytes", data=True), *_CELL,
     ]  # fmt: skip
     rows = []
@@ -36,12 +37,12 @@ def choice_table(results: Results) -> Table:
         names = Names.of(every, view.place.n)
         rows += [{**_where(view), **_row(row, names)} for row in answers(every)]
     caption = (
-        "Of the trained dictionaries that fit a budget of bytes the one with the best mean, of equal ones the "
-        "smallest. Beside it the smallest smaller one that is within its 95 % interval, and the best that "
-        "nobody trained, read in the same way within the same budget. Times are estimates for one core of an "
-        f"{machine().device}, to code a token and to train."
+        "Of the trained dictionaries that fit a budget of bytes the one with the best mean, of equal ones "
+        "the smallest. Beside it the smallest smaller one that is within its 95 % interval, and the best "
+        "that nobody trained, read in the same way within the same budget. Times are estimates for one core "
+        f"of an {machine().device}, to code a token and to train."
     )
-    return Table("choice", "Which dictionary should I use?", caption, columns, rows)
+    return Table("choice", "Which dictionary to use", caption, columns, rows)
 
 
 def _row(row: Row, names: Names) -> dict[str, Any]:
@@ -86,8 +87,8 @@ def frontier_table(results: Results) -> Table:
             for one in every
         ]  # fmt: skip
     caption = (
-        "Every dictionary with its bytes on disk. It is best where no other one, trained or untrained alike and "
-        "read in the same way, is at least as good in no more bytes."
+        "Every dictionary with its bytes on disk. It is best where none that is read in the same way, and is "
+        "trained or untrained like it, is as good in fewer bytes or better in as many."
     )
     return Table("frontier", "Every dictionary over its bytes", caption, columns, rows)
 

@@ -1,6 +1,7 @@
 """The front: no member is dominated, everything else is, and the order of the rows does not matter."""
 
 import math
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +40,7 @@ def test_the_order_of_the_rows_does_not_matter(rows: list[Option], random) -> No
 @given(options)
 def test_along_the_front_more_bytes_give_more(rows: list[Option]) -> None:
     members = front(rows)
-    for smaller, larger in zip(members, members[1:], strict=False):
+    for smaller, larger in pairwise(members):
         same = (smaller.size, smaller.value) == (larger.size, larger.value)
         assert same or (smaller.size < larger.size and smaller.value < larger.value)
 

@@ -18,7 +18,7 @@ from expander_sae.figures.candidates import CE, ERROR, METRICS, SELECTIVITY, Can
 from expander_sae.figures.layout import Panel, Sheet
 from expander_sae.figures.plots import mark_key
 from expander_sae.figures.style import MUTED, Looks, looks_for
-from expander_sae.masks.supports import described
+from expander_sae.masks.supports import described, support_order
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
 
@@ -85,12 +85,10 @@ def _limits(sizes: Sequence[float]) -> tuple[float, float]:
 
 def _legend(every: Sequence[Candidate], looks: Looks) -> list[Line2D]:
     found: dict[str, Line2D] = {}
-    for one in every:
-        if not one.untrained:
-            look = looks(one.role, "encoder")
-            label = described(one.role).short.replace("_", " ")
-            mark = mark_key(label, marker=look.marker, color=look.colour, mec="white", mew=0.5)
-            found.setdefault(label, mark)
+    for role in sorted({one.role for one in every if not one.untrained}, key=support_order):
+        look = looks(role, "encoder")
+        label = described(role).short.replace("_", " ")
+        found[label] = mark_key(label, marker=look.marker, color=look.colour, mec="white", mew=0.5)
     more = [
         mark_key("filled: read by its encoder (one pass)", marker="o", color=MUTED),
         mark_key("hollow: read by OMP (k rounds)", marker="o", mfc="white", color=MUTED),

@@ -1,6 +1,6 @@
 """What to take for the bytes and the time that one has: the rows of the table of choices.
 
-`choice.py` has the rule. Only trained dictionaries are taken; the best that nobody trained and that fits the
+The rule is that of `measurements/choice.py`. Only trained dictionaries are taken; the best that nobody trained and that fits the
 same budget stands beside each, read in the same way.
 """
 

@@ -20,7 +20,10 @@ LINE = 0.142
 """Height of a row in inches."""
 
 HEAD = ("if you have", "and want", "take", "on disk", "CE rec.", "error", "select.", "nobody trained gives",
-        "a token", "training")  # fmt: skip
+        "per token", "to train")  # fmt: skip
+_GAP = 0.05
+"""Least inches between two columns."""
+
 _TAKE, _FIRST_VALUE, _UNTRAINED = 2, 4, 7
 _VALUES = (CE, ERROR, SELECTIVITY)
 _DASH = "–"
@@ -78,7 +81,7 @@ class AnswerTable:
         axes.set_ylim(height, 0)
         texts = [self.cells(row) for row in self.rows]
         lefts = _lefts([list(HEAD), *texts], width)
-        for left, word in zip(lefts, HEAD, strict=True):
+        for left, word in zip(lefts, HEAD, strict=False):
             axes.text(left, LINE / 2, word, fontsize=SMALL, color=MUTED, va="center")
         for place, (row, line) in enumerate(zip(self.rows, texts, strict=True), 1):
             new = place == 1 or row.budget != self.rows[place - 2].budget
@@ -91,7 +94,7 @@ class AnswerTable:
         self, axes: Axes, row: Row, line: Sequence[str], lefts: Sequence[float], middle: float
     ) -> None:
         decides = _FIRST_VALUE + _VALUES.index(row.purpose.metric)
-        for column, (left, text) in enumerate(zip(lefts, line, strict=True)):
+        for column, (left, text) in enumerate(zip(lefts, line, strict=False)):
             colour, bold = INK, column in (0, decides)
             if column == _TAKE and row.taken:
                 colour, bold = self.looks(row.taken.role, "encoder").colour, True
@@ -103,8 +106,13 @@ class AnswerTable:
 
 
 def _lefts(lines: Sequence[Sequence[str]], width: float) -> list[float]:
-    """Where columns begin: each as wide as its widest text, the rest shared between them."""
+    """Where columns begin: each as wide as its widest text, the rest shared between them.
+
+    Without room for all of them the last ones, which are times, are left out.
+    """
     widths = [max(text_width(line[column], SMALL, "bold") for line in lines) for column in range(len(HEAD))]
+    while sum(widths) + _GAP * (len(widths) - 1) > width and len(widths) > _UNTRAINED + 1:
+        widths.pop()
     gap = (width - sum(widths)) / (len(widths) - 1)
     return [sum(widths[:column]) + gap * column for column in range(len(widths))]
 

@@ -101,6 +101,6 @@ def test_the_order_of_the_candidates_does_not_matter(every: list[Candidate]) -> 
 
 def test_a_value_that_is_missing_is_never_taken(every: list[Candidate]) -> None:
     best = row(answers(every), math.inf, "fidelity_encoder").taken
-    blind = [replace(one, estimates={k: v for k, v in one.estimates.items() if one.key != best.key or k != CE})
-             for one in every]  # fmt: skip
+    without = {name: estimate for name, estimate in best.estimates.items() if name != CE}
+    blind = [replace(one, estimates=without) if one.key == best.key else one for one in every]
     assert row(answers(blind), math.inf, "fidelity_encoder").taken.key != best.key

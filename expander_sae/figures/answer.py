@@ -9,12 +9,12 @@ from functools import partial
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from expander_sae.figures.answer_panel import AnswerPanel
+from expander_sae.figures.answer_panel import GREY, AnswerPanel
 from expander_sae.figures.answer_rows import BUDGETS, answers
 from expander_sae.figures.answer_table import AnswerTable
 from expander_sae.figures.answer_words import caption
 from expander_sae.figures.candidate_words import Names
-from expander_sae.figures.candidates import CE, ERROR, METRICS, SELECTIVITY, Candidate, candidates
+from expander_sae.figures.candidates import CE, ERROR, METRICS, SELECTIVITY, Candidate, Group, candidates
 from expander_sae.figures.layout import Panel, Sheet
 from expander_sae.figures.plots import mark_key
 from expander_sae.figures.style import MUTED, Looks, looks_for
@@ -39,8 +39,9 @@ def choices(results: Results) -> list[Sheet]:
 
 def _worth_showing(every: Sequence[Candidate]) -> bool:
     """There is a floor, a second precision or selectivity; otherwise the other pages say it all."""
-    beside = any(one.untrained or SELECTIVITY in one.estimates for one in every)
-    return any(not one.untrained for one in every) and (beside or len({one.precision for one in every}) > 1)
+    groups = {one.group for one in every}
+    beside = groups - {"trained"} or any(SELECTIVITY in one.estimates for one in every)
+    return "trained" in groups and bool(beside or len({one.precision for one in every}) > 1)
 
 
 def sheet_of(view: View, every: Sequence[Candidate], looks: Looks) -> Sheet:
@@ -85,7 +86,7 @@ def _limits(sizes: Sequence[float]) -> tuple[float, float]:
 
 def _legend(every: Sequence[Candidate], looks: Looks) -> list[Line2D]:
     found: dict[str, Line2D] = {}
-    for role in sorted({one.role for one in every if not one.untrained}, key=support_order):
+    for role in sorted({one.role for one in every if one.group == "trained"}, key=support_order):
         look = looks(role, "encoder")
         label = described(role).short.replace("_", " ")
         found[label] = mark_key(label, marker=look.marker, color=look.colour, mec="white", mew=0.5)
@@ -93,6 +94,8 @@ def _legend(every: Sequence[Candidate], looks: Looks) -> list[Line2D]:
         mark_key("filled: read by its encoder (one pass)", marker="o", color=MUTED),
         mark_key("hollow: read by OMP (k rounds)", marker="o", mfc="white", color=MUTED),
     ]
-    if any(one.untrained for one in every):
-        more.append(mark_key("grey: nobody trained it", marker="d", color=MUTED))
+    greys: dict[Group, str] = {"untrained": "grey: nobody trained it", "frozen": "grey: trained in part"}
+    for group, label in greys.items():
+        if any(one.group == group for one in every):
+            more.append(mark_key(label, marker=GREY[group].marker, color=MUTED))
     return [*found.values(), *more]

@@ -11,18 +11,29 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 from expander_sae.figures.candidate_words import Names, size_text
-from expander_sae.figures.candidates import CE, ERROR, Candidate
+from expander_sae.figures.candidates import CE, ERROR, Candidate, Group
 from expander_sae.figures.label_places import Box, Placed, Wanted, place
 from expander_sae.figures.plots import height_of, width_of
 from expander_sae.figures.style import INK, MUTED, SMALL, Look, Looks, text_width
+from expander_sae.measurements.choice import choose
 from expander_sae.measurements.pareto import front
 
 SHADES = {"encoder": "#D8D8D8", "omp": "#EFEFEF"}
 """What nobody trained reaches: darker by the encoder, lighter by OMP."""
 
 DASHES = {"encoder": "-", "omp": (0, (3.5, 1.6))}
-_FRONTS = {"encoder": "best by its encoder", "omp": "best by OMP"}
-_FLOORS = {"encoder": "nobody trained this (encoder)", "omp": "nobody trained this (OMP)"}
+GREY: dict[Group, Look] = {"untrained": Look(MUTED, "d"), "frozen": Look(MUTED, "X")}
+"""What was not trained, or in part only, is grey whatever it is."""
+
+_LINED: dict[Group, tuple[dict[str, str], str]] = {
+    "trained": ({"encoder": "best by its encoder", "omp": "best by OMP"}, INK),
+    "untrained": (
+        {"encoder": "nobody trained this (encoder)", "omp": "nobody trained this (OMP)"},
+        MUTED,
+    ),
+}
+"""The groups whose fronts are drawn, with the words at their lines."""
+
 _LINE = 0.1
 """Height of a line of the smallest text in inches."""
 
@@ -89,8 +100,9 @@ class AnswerPanel:
         for inference in ("omp", "encoder"):
             self._shade(axes, inference)
             self._stairs(axes, inference)
+        named = {one.key for one in self.named()}
         for one in self.shown:
-            self._mark(axes, one)
+            self._mark(axes, one, one.key in named)
         self._labels(axes)
 
     @property
@@ -103,10 +115,10 @@ class AnswerPanel:
         """The candidates that have its metric."""
         return [one for one in self.candidates if self.metric in one.estimates]
 
-    def front(self, inference: str, untrained: bool = False) -> list[Candidate]:
-        """Those of an inference, trained or not, that no other one of them beats, by size."""
+    def front(self, inference: str, group: Group = "trained") -> list[Candidate]:
+        """Those of an inference and a group that no other one of them beats, by size."""
         mine = {one.key: one for one in self.shown
-                if one.inference == inference and one.untrained is untrained}  # fmt: skip
+                if one.inference == inference and one.group == group}  # fmt: skip
         return [mine[option.name] for option in front(one.option(self.metric) for one in mine.values())]
 
     def _height(self, one: Candidate) -> float:
@@ -116,7 +128,7 @@ class AnswerPanel:
         """The y limits: all that is trained, and whatever is better; worse floors run out of the panel."""
         bad = self.scale.bad
         every = [bad * self._height(one) for one in self.shown]
-        trained = [bad * self._height(one) for one in self.shown if not one.untrained] or every
+        trained = [bad * self._height(one) for one in self.shown if one.group == "trained"] or every
         best, worst = min(every), max(trained)
         span = max(worst - best, 0.02)
         ends = bad * (best - 0.16 * span), bad * (worst + 0.2 * span)
@@ -128,9 +140,9 @@ class AnswerPanel:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size_text(value) if self.last else ""))
         axes.xaxis.set_minor_formatter(NullFormatter())
 
-    def _steps(self, inference: str, untrained: bool) -> tuple[list[float], list[float]]:
+    def _steps(self, inference: str, group: Group) -> tuple[list[float], list[float]]:
         """The best that any number of bytes gives, to the right edge."""
-        members = self.front(inference, untrained)
+        members = self.front(inference, group)
         if not members:
             return [], []
         sizes, heights = [one.size for one in members], [self._height(one) for one in members]
@@ -138,7 +150,7 @@ class AnswerPanel:
 
     def _shade(self, axes: Axes, inference: str) -> None:
         """All that nobody had to train for."""
-        sizes, heights = self._steps(inference, True)
+        sizes, heights = self._steps(inference, "untrained")
         if sizes:
             edge = axes.get_ylim()[1 if self.scale.bad > 0 else 0]
             axes.fill_between(sizes, heights, edge, step="post", color=SHADES[inference], lw=0, zorder=0.5)
@@ -147,48 +159,58 @@ class AnswerPanel:
 
     def _stairs(self, axes: Axes, inference: str) -> None:
         """The front of what was trained."""
-        sizes, heights = self._steps(inference, False)
+        sizes, heights = self._steps(inference, "trained")
         if sizes:
             axes.plot(sizes, heights, ls=DASHES[inference], color=INK, lw=0.9, drawstyle="steps-post",
                       zorder=2.5)  # fmt: skip
 
-    def _mark(self, axes: Axes, one: Candidate) -> None:
-        """Large on the front, small and pale off it; filled by the encoder, hollow by OMP."""
-        best = one.key in {member.key for member in self.front(one.inference, one.untrained)}
-        look = Look(MUTED, "d") if one.untrained else self.looks(one.role, "encoder")
+    def named(self) -> list[Candidate]:
+        """Members of fronts, and of each support that was trained in part the best."""
+        found = [one for group in _LINED for way in DASHES for one in self.front(way, group)]
+        frozen = [one for one in self.shown if one.group == "frozen"]
+        for support in dict.fromkeys(one.cell.support for one in frozen):
+            mine = {one.key: one for one in frozen if one.cell.support == support}
+            if best := choose(one.option(self.metric) for one in mine.values()):
+                found.append(mine[best.taken.name])
+        return found
+
+    def _mark(self, axes: Axes, one: Candidate, named: bool) -> None:
+        """Large where it is named, otherwise small and pale; filled by the encoder, hollow by OMP."""
+        look = GREY.get(one.group) or self.looks(one.role, "encoder")
         hollow = one.inference == "omp"
         axes.plot([one.size], [self._height(one)], ls="none", marker=look.marker,
-                  ms=look.size if best else 0.62 * look.size, color=look.colour,
-                  mfc="white" if hollow else look.colour, mec=look.colour if hollow or not best else "white",
-                  mew=1.0 if hollow and best else 0.5, alpha=1.0 if best else 0.55,
-                  zorder=4 if best else 2)  # fmt: skip
+                  ms=look.size if named else 0.62 * look.size, color=look.colour,
+                  mfc="white" if hollow else look.colour, mec=look.colour if hollow or not named else "white",
+                  mew=1.0 if hollow and named else 0.5, alpha=1.0 if named else 0.55,
+                  zorder=4 if named else 2)  # fmt: skip
         middle, half = one.mean(self.metric), one.half(self.metric)
-        if best and not one.untrained and math.isfinite(half):
+        if named and one.group == "trained" and math.isfinite(half):
             ends = [self.scale(middle - half), self.scale(middle + half)]
             axes.plot([one.size] * 2, ends, color=look.colour, lw=0.9, zorder=3)
 
     def _labels(self, axes: Axes) -> None:
-        """What the fronts are, then the names of their members."""
+        """What the fronts are, then the names of the marks."""
         panel = _Panel(self.limits, axes.get_ylim(), width_of(axes), height_of(axes))
         texts: list[_Text] = []
         lines: list[Box] = []
-        for untrained in (False, True):
+        for group, (words, colour) in _LINED.items():
             for inference in DASHES:
-                steps = [panel.at(*pair) for pair in zip(*self._steps(inference, untrained), strict=True)]
+                steps = [panel.at(*pair) for pair in zip(*self._steps(inference, group), strict=True)]
                 if steps:
                     lines += _covered(steps)
-                    words, colour = (_FLOORS, MUTED) if untrained else (_FRONTS, INK)
                     bad = self.scale.bad
-                    spots, sides = _along(steps, words[inference]), (bad,) if untrained else (-bad, bad)
+                    spots, sides = (
+                        _along(steps, words[inference]),
+                        (-bad, bad) if group == "trained" else (bad,),
+                    )
                     texts.append(_Text(words[inference], colour, "bold", spots, sides))
-        for untrained in (False, True):
-            for inference in DASHES:
-                for one in self.front(inference, untrained):
-                    spot = panel.at(one.size, self._height(one))
-                    colour = MUTED if untrained else self.looks(one.role, "encoder").colour
-                    name = self.names(one) if untrained else self.names.on_mark(one)
-                    if 0 <= spot[1] <= panel.height:
-                        texts.append(_Text(name, colour, "normal", [spot]))
+        for one in self.named():
+            spot = panel.at(one.size, self._height(one))
+            if 0 <= spot[1] <= panel.height:
+                trained = one.group == "trained"
+                name = self.names.on_mark(one) if trained else self.names(one)
+                colour = self.looks(one.role, "encoder").colour if trained else MUTED
+                texts.append(_Text(name, colour, "normal", [spot]))
         marks = [panel.at(one.size, self._height(one)) for one in self.shown]
         obstacles = [*lines, *((x - 0.035, y - 0.035, x + 0.035, y + 0.035) for x, y in marks)]
         room = (0.02, 0.02, panel.width - 0.02, panel.height - 0.02)

@@ -1,7 +1,7 @@
 """What to take for the bytes and the time that one has: the rows of the table of choices.
 
-The rule is that of `measurements/choice.py`. Only trained dictionaries are taken; the best that nobody trained and that fits the
-same budget stands beside each, read in the same way.
+The rule is that of `measurements/choice.py`. Only trained dictionaries are taken; the best that nobody
+trained and that fits the same budget stands beside each, read in the same way.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def purposes(candidates: Sequence[Candidate]) -> list[Purpose]:
 
     def measured(metric: str, inferences: Sequence[str]) -> bool:
         return any(one.inference in inferences and metric in one.estimates for one in candidates
-                   if not one.untrained)  # fmt: skip
+                   if one.group == "trained")  # fmt: skip
 
     found = []
     for inference, words in (("encoder", "fidelity by encoder"), ("omp", "fidelity by OMP")):
@@ -75,8 +75,8 @@ def _answer(candidates: Sequence[Candidate], budget: float, purpose: Purpose) ->
     allowed = [one for one in candidates if one.inference in purpose.inferences]
     by_key = {one.key: one for one in allowed}
     trained, untrained = (
-        choose((one.option(purpose.metric) for one in allowed if one.untrained is floor), budget)
-        for floor in (False, True)
+        choose((one.option(purpose.metric) for one in allowed if one.group == group), budget)
+        for group in ("trained", "untrained")
     )
     floor = by_key[untrained.taken.name] if untrained else None
     if trained is None:

@@ -23,7 +23,7 @@ def budget_text(budget: float) -> str:
 
 def caption(every: Sequence[Candidate]) -> str:
     """One paragraph, with words for what is shown only."""
-    floors = {one.cell.support for one in every if one.untrained}
+    floors = {one.cell.support for one in every if one.group == "untrained"}
     sentences = [
         "A dictionary writes a layer's activation as a sum of k of its n columns; an expander's columns have "
         "d nonzeros each, dense ones all m. Black steps: the best that so many bytes buy."

@@ -33,7 +33,7 @@ def microseconds(one: Candidate) -> float | None:
 def training_seconds(one: Candidate) -> float | None:
     """Of all its steps, after the activations are there; 0 of what nobody trained."""
     shape, backend = _shape(one), _backend(one)
-    if one.untrained:
+    if one.group == "untrained":
         return 0.0
     if backend is None or one.cell.encoder != "tied":
         return None

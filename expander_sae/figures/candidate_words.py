@@ -41,7 +41,9 @@ class Names:
         words = []
         if cell.d < cell.m:
             words.append(f"d={cell.d}")
-        if cell.n != self.n or cell.support == "dense":
+        if cell.support == "pca":
+            words.append(f"{cell.n // 2}")  # each component is two features, one with each sign
+        elif cell.n != self.n or cell.support == "dense":
             words.append(f"n={cell.n:,}")
         if one.by_ids:
             words.append("as ids")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from expander_sae.figures.frontier_series import role_of, shown_cells
 from expander_sae.masks.supports import described
@@ -17,8 +17,11 @@ from expander_sae.study.run import Cell
 
 CE, ERROR, SELECTIVITY = "ce_recovered", "relative_error", "selectivity"
 METRICS = (CE, ERROR, SELECTIVITY)
-BYTES, ID_BYTES = "storage_total_bytes", "storage_ids_bytes"
+BYTES, ID_BYTES = "storage_total_bytes", "storage_ids_total_bytes"
 FLOAT32 = "float32"
+
+Group = Literal["trained", "untrained", "frozen"]
+GROUPS: tuple[Group, ...] = ("trained", "untrained", "frozen")
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,11 @@ class Candidate:
     halves: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def untrained(self) -> bool:
-        """Whether nobody trained it."""
-        return described(self.cell.support).floor
+    def group(self) -> Group:
+        """Frozen is a floor that was trained in part, such as a random decoder with a trained encoder."""
+        if not described(self.cell.support).floor:
+            return "trained"
+        return "frozen" if self.cell.steps else "untrained"
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -68,27 +73,28 @@ class Candidate:
 
 
 def candidates(view: View) -> list[Candidate]:
-    """All of a view that have bytes and at least one of `METRICS`, the trained ones first."""
+    """All of a view that have bytes and at least one of `METRICS`, by group: the trained ones first."""
     found: dict[tuple[Any, ...], Candidate] = {}
-    for cell in [*shown_cells(view, one_n=True), *floor_cells(view)]:
+    for cell in [*shown_cells(view, one_n=True, precision=None), *floor_cells(view)]:
         for one in _read(view, cell):
             found[one.key] = one
-    return sorted(found.values(), key=lambda one: (one.untrained, one.key))
+    return sorted(found.values(), key=lambda one: (GROUPS.index(one.group), one.key))
 
 
 def floor_cells(view: View) -> list[Cell]:
-    """The untrained cells of a view's place, whatever their steps, n and d.
+    """The untrained cells of a view's place, whatever their n and d.
 
-    A dictionary of fewer than k features has all of them active.
+    Fewer than k principal components have all of them active; each is two features, one with each sign.
     """
     place = view.place
     return [
         cell
         for cell in view.index.trained
         if described(cell.support).floor
-        and (cell.model, cell.corpus, cell.layer, cell.recipe, cell.m)
-        == (place.model, place.corpus, place.layer, place.recipe, place.m)
-        and (cell.train_tokens, cell.k) == (view.train_tokens, min(view.k, cell.n))
+        and cell.steps == 0
+        and (cell.model, cell.corpus, cell.layer, cell.recipe, cell.m, cell.train_tokens)
+        == (place.model, place.corpus, place.layer, place.recipe, place.m, view.train_tokens)
+        and (cell.k == view.k or (cell.k < view.k and cell.n <= 2 * cell.k))
     ]
 
 

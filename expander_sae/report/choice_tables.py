@@ -71,7 +71,7 @@ def frontier_table(results: Results) -> Table:
     fronts = [Column(f"front_{metric}", f"best: {column.label}")
               for metric, column in zip(METRICS, _VALUES, strict=True)]  # fmt: skip
     columns = [
-        *_WHERE, Column("name", "dictionary"), Column("trained", "trained"), Column("inference", "read by"),
+        *_WHERE, Column("name", "dictionary"), Column("group", "group"), Column("inference", "read by"),
         Column("bytes", "bytes", 0), *_VALUES, *fronts, *_CELL,
     ]  # fmt: skip
     rows = []
@@ -81,23 +81,23 @@ def frontier_table(results: Results) -> Table:
         best = {metric: _members(every, metric) for metric in METRICS}
         rows += [
             {
-                **_where(view), **_told(one), "name": names(one), "trained": "no" if one.untrained else "yes",
+                **_where(view), **_told(one), "name": names(one), "group": one.group,
                 **{f"front_{metric}": "yes" for metric in METRICS if one.key in best[metric]},
             }
             for one in every
         ]  # fmt: skip
     caption = (
-        "Every dictionary with its bytes on disk. It is best where none that is read in the same way, and is "
-        "trained or untrained like it, is as good in fewer bytes or better in as many."
+        "Every dictionary with its bytes on disk. It is best where none of its group that is read in the "
+        "same way is as good in fewer bytes or better in as many. Frozen ones were trained in part."
     )
     return Table("frontier", "Every dictionary over its bytes", caption, columns, rows)
 
 
 def _members(every: list[Candidate], metric: str) -> set[Any]:
     """Keys of the members of the fronts: trained and not, by each inference."""
-    groups: dict[tuple[bool, str], list[Candidate]] = {}
+    groups: dict[tuple[str, str], list[Candidate]] = {}
     for one in every:
-        groups.setdefault((one.untrained, one.inference), []).append(one)
+        groups.setdefault((one.group, one.inference), []).append(one)
     return {option.name for group in groups.values() for option in front(one.option(metric) for one in group)}
 
 

@@ -85,12 +85,15 @@ def test_every_member_of_a_front_is_named_on_its_panel(sheet: Sheet, page: Figur
     for panel, axes in zip(panels(sheet), drawn, strict=True):
         written = [text.get_text() for text in axes.texts]
         low, high = axes.get_ylim()
-        for untrained in (False, True):
+        for one in panel.named():
+            if low <= panel.scale(one.mean(panel.metric)) <= high:
+                name = panel.names.on_mark(one) if one.group == "trained" else panel.names(one)
+                assert name in written, f"{panel.metric}: {name}"
+        named = {one.key for one in panel.named()}
+        for group in ("trained", "untrained"):
             for inference in ("encoder", "omp"):
-                for one in panel.front(inference, untrained):
-                    if low <= panel.scale(one.mean(panel.metric)) <= high:
-                        name = panel.names(one) if untrained else panel.names.on_mark(one)
-                        assert name in written, f"{panel.metric}: {name}"
+                assert {one.key for one in panel.front(inference, group)} <= named
+        assert [one.cell.support for one in panel.named()].count("frozen_decoder") == 1
 
 
 def test_panels_share_the_axis_of_bytes_and_hold_every_trained_mark(sheet: Sheet, page: Figure) -> None:
@@ -104,7 +107,7 @@ def test_panels_share_the_axis_of_bytes_and_hold_every_trained_mark(sheet: Sheet
         for one in panel.shown:
             height = panel.scale(one.mean(panel.metric))
             assert (one.size, height) in marks
-            assert one.untrained or low <= height <= high
+            assert one.group != "trained" or low <= height <= high
 
 
 def test_the_grey_begins_where_the_first_floor_stands(sheet: Sheet, page: Figure) -> None:
@@ -115,7 +118,7 @@ def test_the_grey_begins_where_the_first_floor_stands(sheet: Sheet, page: Figure
     assert len(shades) == 2, "by the encoder and by OMP"
     for inference, colour in (("encoder", 0xD8), ("omp", 0xEF)):
         shaded = shades[colour, colour, colour].get_datalim(axes.transData)
-        members = panel.front(inference, untrained=True)
+        members = panel.front(inference, "untrained")
         assert shaded.x0 == pytest.approx(min(one.size for one in members))
         assert shaded.y1 == pytest.approx(max(panel.scale(one.mean(CE)) for one in members))
 

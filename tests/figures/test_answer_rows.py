@@ -38,7 +38,9 @@ def test_no_trained_dictionary_that_fits_is_better_than_the_one_taken(every: lis
         rivals = [
             rival
             for rival in every
-            if not rival.untrained and rival.inference in one.purpose.inferences and rival.size <= one.budget
+            if rival.group == "trained"
+            and rival.inference in one.purpose.inferences
+            and rival.size <= one.budget
         ]
         assert one.taken in rivals
         assert one.taken.mean(one.purpose.metric) == max(r.mean(one.purpose.metric) for r in rivals)
@@ -50,7 +52,7 @@ def test_the_best_that_nobody_trained_stands_beside(every: list[Candidate]) -> N
     assert (small.untrained.cell.support, small.untrained.by_ids) == ("exemplars", True)
     assert small.verdict == "worse"
     # As columns PCA with 240 components takes half a megabyte, the 56 of it 146 kB.
-    assert row(rows, 150e3, "fidelity_encoder").untrained.cell.n == 56
+    assert row(rows, 150e3, "fidelity_encoder").untrained.cell.n == 112
     features = row(rows, 40e3, "features")
     assert features.untrained.mean(SELECTIVITY) == pytest.approx(0.84)
     assert features.verdict == "better"
@@ -76,7 +78,7 @@ def test_without_cross_entropy_the_error_decides_and_less_is_better() -> None:
     found = row(answers(every), math.inf, "fidelity_encoder")
     assert found.purpose.metric == ERROR
     assert found.taken.mean(ERROR) == min(
-        o.mean(ERROR) for o in every if o.inference == "encoder" and not o.untrained
+        o.mean(ERROR) for o in every if o.inference == "encoder" and o.group == "trained"
     )
 
 

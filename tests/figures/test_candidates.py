@@ -33,7 +33,7 @@ def find(
 
 
 def test_each_dictionary_is_there_once_for_each_inference(every: list[Candidate]) -> None:
-    rows = len(choices.TRAINED) + len(choices.UNTRAINED)
+    rows = len(choices.TRAINED) + len(choices.UNTRAINED) + len(choices.FROZEN)
     assert len(every) == 2 * (rows + 1), "exemplars stand there twice: as columns and as token ids"
     assert len({one.key for one in every}) == len(every)
 
@@ -43,7 +43,7 @@ def test_its_numbers_are_those_of_the_table(every: list[Candidate]) -> None:
     assert one.size == 4.0 * (N * 30 + N + M)
     assert one.mean(CE) == pytest.approx(0.948)
     assert one.mean(ERROR) == pytest.approx(0.338)
-    assert not one.untrained
+    assert one.group == "trained"
     assert one.option(ERROR).value == pytest.approx(-0.338), "of an error less is more"
     assert one.half(CE) == pytest.approx(one.estimates[CE].half)
     documents, seeds = 0.02, one.estimates[SELECTIVITY].half
@@ -51,10 +51,11 @@ def test_its_numbers_are_those_of_the_table(every: list[Candidate]) -> None:
 
 
 def test_what_nobody_trained_stands_beside_whatever_its_steps_n_and_k(every: list[Candidate]) -> None:
-    small = find(every, "pca", 56, M, "encoder")
-    assert small.untrained and small.cell.k == 56 and small.cell.steps == 0
+    small = find(every, "pca", 112, M, "encoder")
+    assert small.group == "untrained" and small.cell.k == 56 and small.cell.steps == 0
     assert math.isnan(small.half(CE)), "one seed"
     assert small.half(SELECTIVITY) == pytest.approx(0.02), "its documents have an interval all the same"
+    assert find(every, "frozen_decoder", N, 7, "encoder").group == "frozen"
     ids = find(every, "exemplars", N, M, "omp", by_ids=True)
     columns = find(every, "exemplars", N, M, "omp")
     assert ids.size == 9400 < columns.size
@@ -71,7 +72,7 @@ def test_without_bytes_or_of_another_layer_nothing_is_there() -> None:
     table = choices.frame()
     assert candidates(choices.only_view(table[~table["metric"].str.startswith("storage")])) == []
     moved = table.assign(layer=table["layer"].where(table["steps"] > 0, 20))
-    assert not any(one.untrained for one in candidates(choices.only_view(moved)))
+    assert not any(one.group == "untrained" for one in candidates(choices.only_view(moved)))
 
 
 def test_a_diverged_seed_is_in_no_mean() -> None:
@@ -88,7 +89,7 @@ def test_names_tell_all_apart_and_say_a_precision_only_where_there_are_several(
     every: list[Candidate],
 ) -> None:
     named = {Names.of(every, N)(one) for one in every}
-    assert {"expander d=7", "dense n=240", "dense n=4,608", "PCA n=56", "random columns d=30"} <= named
+    assert {"expander d=7", "dense n=240", "dense n=4,608", "PCA 56", "random columns d=30"} <= named
     assert {"exemplars", "exemplars as ids"} <= named
     whole = choices.everything()
     names = Names.of(whole, N)
@@ -111,7 +112,7 @@ def test_a_pursuit_and_more_values_cost_more_time(every: list[Candidate]) -> Non
     times = [microseconds(one) for one in (small, large, pursued)]
     assert times == sorted(times) and times[0] > 0
     assert 0 < training_seconds(small) < training_seconds(large)
-    assert training_seconds(find(every, "pca", 56, M, "encoder")) == 0
+    assert training_seconds(find(every, "pca", 112, M, "encoder")) == 0
 
 
 def test_shipped_tables_without_bytes_of_floors_still_have_candidates() -> None:

@@ -58,10 +58,10 @@ def purposes(candidates: Sequence[Candidate]) -> list[Purpose]:
                    if one.group == "trained")  # fmt: skip
 
     found = []
-    for inference, words in (("encoder", "fidelity by encoder"), ("omp", "fidelity by OMP")):
+    for inference, words in (("encoder", "fidelity (encoder)"), ("omp", "fidelity (OMP)")):
         metric = CE if measured(CE, (inference,)) else ERROR
         found.append(Purpose(f"fidelity_{inference}", words, metric, (inference,)))
-    found.append(Purpose("features", "readable features", SELECTIVITY, ("encoder", "omp")))
+    found.append(Purpose("features", "features", SELECTIVITY, ("encoder", "omp")))
     return [one for one in found if measured(one.metric, one.inferences)]
 
 

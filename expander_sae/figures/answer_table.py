@@ -21,7 +21,7 @@ LINE = 0.142
 
 HEAD = ("if you have", "and want", "take", "on disk", "CE rec.", "error", "select.", "nobody trained gives",
         "per token", "to train")  # fmt: skip
-_GAP = 0.05
+_GAP = 0.035
 """Least inches between two columns."""
 
 _TAKE, _FIRST_VALUE, _UNTRAINED = 2, 4, 7
@@ -110,11 +110,18 @@ def _lefts(lines: Sequence[Sequence[str]], width: float) -> list[float]:
 
     Without room for all of them the last ones, which are times, are left out.
     """
-    widths = [max(text_width(line[column], SMALL, "bold") for line in lines) for column in range(len(HEAD))]
+    widths = [max(text_width(line[column], SMALL, _weight(column)) for line in lines)
+              for column in range(len(HEAD))]  # fmt: skip
     while sum(widths) + _GAP * (len(widths) - 1) > width and len(widths) > _UNTRAINED + 1:
         widths.pop()
     gap = (width - sum(widths)) / (len(widths) - 1)
     return [sum(widths[:column]) + gap * column for column in range(len(widths))]
+
+
+def _weight(column: int) -> str:
+    """The heaviest weight in a column."""
+    values = range(_FIRST_VALUE, _FIRST_VALUE + len(_VALUES))
+    return "bold" if column in (0, _TAKE, _UNTRAINED, *values) else "normal"
 
 
 def _number(one: Candidate | None, metric: str) -> str:

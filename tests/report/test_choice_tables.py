@@ -34,7 +34,7 @@ def read(text: str) -> list[dict[str, str]]:
 def test_a_row_of_choices_says_which_run_was_taken_and_its_numbers(results: Results) -> None:
     rows = read(to_csv(choice_table(results)))
     assert len(rows) == 12
-    (row,) = [r for r in rows if (r["budget"], r["purpose"]) == ("≤ 500 kB", "fidelity by encoder")]
+    (row,) = [r for r in rows if (r["budget"], r["purpose"]) == ("≤ 500 kB", "fidelity (encoder)")]
     # Without other precisions than float32 only d = 7 fits: n′ = 240 takes 572 kB.
     assert (row["take"], row["support"], row["n"], row["d"], row["steps"]) == (
         "expander d=7", "expander", str(N), "7", str(choices.STEPS),
@@ -71,8 +71,8 @@ def test_where_intervals_are_not_known_the_table_says_so() -> None:
     alone = Results(choices.frame(untrained=False, seeds=(0,)))
     rows = choice_table(alone).rows
     told = {row["purpose"]: row.get("alike") for row in rows if row["budget"] == "any size"}
-    assert told["fidelity by encoder"] == "one seed: not known"
-    assert told["readable features"] != "one seed: not known", "documents give an interval"
+    assert told["fidelity (encoder)"] == "one seed: not known"
+    assert told["features"] != "one seed: not known", "documents give an interval"
     assert all(row["verdict"] is None for row in rows)
 
 
@@ -93,7 +93,7 @@ def test_every_mark_of_the_page_is_in_the_table_of_marks(results: Results) -> No
 
 def test_a_study_without_floors_and_precisions_has_its_choices_too() -> None:
     table = choice_table(Results(study.study(later=False)))
-    assert {row["purpose"] for row in table.rows} == {"fidelity by encoder", "fidelity by OMP"}
+    assert {row["purpose"] for row in table.rows} == {"fidelity (encoder)", "fidelity (OMP)"}
     assert not any(row.get("untrained") for row in table.rows)
     bare = study.study(later=False)
     assert choice_table(Results(bare[~bare["metric"].str.startswith("storage")])).rows == []

@@ -264,10 +264,6 @@ class SparseAutoencoder(InPrecision):
         self.b_enc[features] = 0
         return int(features.numel())
 
-    def constrain(self) -> None:
-        """Bring the columns back to where they may be; called after each step of training."""
-        self.decoder.constrain()
-
     @torch.no_grad()
     def rescale(self, factor: float) -> None:
         """Make an autoencoder of s·h into one of h, with s = `factor`: both biases are divided by s.

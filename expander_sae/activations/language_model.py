@@ -5,6 +5,7 @@ The residual stream of layer l is the output of decoder layer l, counted from 0.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -34,7 +35,7 @@ def tokenizer_of(record: dict[str, Any]) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             record["path"], trust_remote_code=record["trust_remote_code"], local_files_only=True
         )
-        tokens = tokenizer("a", add_special_tokens=False)["input_ids"]
+        tokens = tokenizer(string.printable, add_special_tokens=False)["input_ids"]
     except Exception as error:  # the library raises dozens of kinds, as files are missing or of another form
         found = f"no readable tokenizer in {record['path']} ({first_line(error)})"
         raise UserError(f"models[{record['name']}]: {found}") from None

@@ -169,5 +169,7 @@ def _text(value: Any, where: str) -> Iterator[str]:
         raise UserError(f"{where}: found {type(value).__name__}, expected text")
     if found := LONE_SURROGATE.search(value):
         code = f"\\u{ord(found[0]):04x}"
-        raise UserError(f"{where}: found {code}, half of a character, which no tokenizer takes; expected text")
+        raise UserError(
+            f"{where}: found {code}, half of a character, which no tokenizer takes; expected text"
+        )
     yield value

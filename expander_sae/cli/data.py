@@ -99,7 +99,9 @@ def _checked(found: np.ndarray, path: Path, tokens: int | None, m: int | None, f
             f"{path}: shape {list(found.shape)} of {found.dtype}, expected numbers of shape [N, m]"
         )
     if not found.size:
-        raise UserError(f"{path}: shape {list(found.shape)}, expected at least one row of at least one number")
+        raise UserError(
+            f"{path}: shape {list(found.shape)}, expected at least one row of at least one number"
+        )
     found = found.reshape(-1, found.shape[-1])
     if m is not None and found.shape[1] != m:
         raise UserError(f"{path}: activations of width {found.shape[1]}, expected m = {m}")
@@ -223,11 +225,15 @@ def _shards(folder: Path, split: str) -> list[Path]:
         return alike
     for file, match in numbered.items():
         if match is None:
-            raise UserError(f"{file}: found another name than SPLIT-00000.parquet, which others beside it have")
+            raise UserError(
+                f"{file}: found another name than SPLIT-00000.parquet, which others beside it have"
+            )
     splits = {file: match.group(1) for file, match in numbered.items() if match}
     files = [file for file, found in splits.items() if found == split]
     if not files:
-        raise UserError(f"{folder}: no shard of --split {split}, found {', '.join(sorted(set(splits.values())))}")
+        raise UserError(
+            f"{folder}: no shard of --split {split}, found {', '.join(sorted(set(splits.values())))}"
+        )
     return files
 
 

@@ -62,7 +62,9 @@ def _plain(tensor: Tensor, name: str) -> Tensor:
     if tensor.is_quantized:
         raise UserError(f"{name}: found {tensor.dtype}, expected plain numbers (tensor.dequantize())")
     if tensor.is_meta:
-        raise UserError(f"{name}: found a tensor on the device meta, which has no values; expected one that has")
+        raise UserError(
+            f"{name}: found a tensor on the device meta, which has no values; expected one that has"
+        )
     if tensor.is_complex():
         raise UserError(f"{name}: found {tensor.dtype}, expected real numbers")
     return tensor.resolve_neg()

@@ -133,7 +133,9 @@ def test_near_copies_without_blanks_are_kept_apart_too(model_json, tmp_path):
     copies = [text[:30] + "新" + text[31:] for text in texts]
     rows = [json.dumps({"text": text}, ensure_ascii=False) for text in texts + copies]
     (tmp_path / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    _, record = written(tmp_path, model_json, tmp_path / "out", {"train": 9, "test": 9, "ce": 1, "shard": 10**6})
+    _, record = written(
+        tmp_path, model_json, tmp_path / "out", {"train": 9, "test": 9, "ce": 1, "shard": 10**6}
+    )
     assert record["documents_dropped"]["near_duplicate"] == len(copies)
     assert record["overlap"]["test"]["share_in_train"] == 0
 

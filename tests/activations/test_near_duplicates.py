@@ -113,7 +113,10 @@ def test_as_much_chinese_is_compared_as_holds_the_tokens_of_a_context():
 
 
 def test_english_that_quotes_chinese_is_compared_by_its_words():
-    quoting = "the phrase 今天天气非常好 stands in a text of many english words about many other things and more " * 3
+    quoting = (
+        "the phrase 今天天气非常好 stands in a text of many english words about many other things and more "
+        * 3
+    )
     assert len(word_grams(quoting, 700)) == len(plain_grams(quoting, 700))
 
 
@@ -121,4 +124,6 @@ def test_groups_of_the_built_in_corpus_are_those_of_words_alone():
     """No docstring has a share of Chinese or a word so long that it would be taken apart."""
     for text in read_docstrings(["pandas"]).texts:
         words = re.findall(r"\w+", text[:700].lower())
-        assert len(word_grams(text, 700)) == max(1, len({tuple(words[i : i + 8]) for i in range(len(words) - 7)}))
+        assert len(word_grams(text, 700)) == max(
+            1, len({tuple(words[i : i + 8]) for i in range(len(words) - 7)})
+        )

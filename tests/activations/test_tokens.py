@@ -55,6 +55,8 @@ def test_positions_are_right_or_the_document_is_refused(tmp_path, tokens, fits):
         write_token_table(path, splits)
         assert TokenTable(path).read("train", tokens - 2, tokens).position.tolist() == list(range(tokens))
     else:
-        with pytest.raises(UserError, match=r"tokens\.parquet: found a document of 32769 tokens, expected at most 32768"):
+        with pytest.raises(
+            UserError, match=r"tokens\.parquet: found a document of 32769 tokens, expected at most 32768"
+        ):
             write_token_table(path, splits)
         assert not path.exists()

@@ -213,7 +213,11 @@ LISTS = pa.list_(pa.float32())
         ([[1, 2], [3, None]], LISTS, "row 1 has a null among its numbers"),
         ([[1, 2], [None, 3]], pa.list_(pa.int32()), "row 1 has a null among its numbers"),
         ([[1, None], [2, 3]], pa.list_(pa.float32(), 2), "row 0 has a null among its numbers"),
-        ([[[1, 2], [3, 4]]], pa.list_(LISTS), "holds list<element: list<element: float>>, expected lists of m numbers"),
+        (
+            [[[1, 2], [3, 4]]],
+            pa.list_(LISTS),
+            "holds list<element: list<element: float>>, expected lists of m numbers",
+        ),
         ([1, 2, 3, 4], pa.float32(), "holds float, expected lists of m numbers"),
         ([[True, False]], pa.list_(pa.bool_()), "holds list<element: bool>, expected lists of m numbers"),
     ],
@@ -238,7 +242,9 @@ def test_files_of_other_widths_name_the_file_and_its_row(tmp_path):
     for number, width in enumerate((4, 3)):
         lists = pa.array([[0.0] * 4, [0.0] * width], LISTS)
         pq.write_table(pa.table({"activation": lists}), tmp_path / f"train-{number:05d}.parquet")
-    with pytest.raises(UserError, match=r"train-00001\.parquet: column 'activation': row 1 has 3 numbers, expected 4"):
+    with pytest.raises(
+        UserError, match=r"train-00001\.parquet: column 'activation': row 1 has 3 numbers, expected 4"
+    ):
         read_activations(tmp_path)
 
 
@@ -262,7 +268,12 @@ def test_tensors_of_a_pt_file_are_read_or_refused_in_a_sentence(tmp_path):
         torch.save(stored, tmp_path / "a.pt")
         return read_activations(tmp_path / "a.pt", **options)
 
-    for stored in (h.clone().requires_grad_(), torch.nn.Parameter(h), torch._neg_view(-h), {"deep": {"h": h}}):
+    for stored in (
+        h.clone().requires_grad_(),
+        torch.nn.Parameter(h),
+        torch._neg_view(-h),
+        {"deep": {"h": h}},
+    ):
         np.testing.assert_array_equal(read(stored), ARRAY)
     for name in ("0", "deep.h", "deep.1"):
         stored = {0: h, "deep": {"h": h, 1: h}, "step": 3}
@@ -290,7 +301,9 @@ def test_paths_of_any_name_are_read_and_not_written_over(tmp_path, name):
     for path in (folder, folder / "train-00000.parquet", tmp_path / f"{name}.npy"):
         np.testing.assert_array_equal(read_activations(path), ARRAY)
         with pytest.raises(UserError, match="--out: found .*, which is "):
-            check_files({"out": path if path.is_file() else folder / "train-00000.parquet"}, {ACTIVATIONS: path})
+            check_files(
+                {"out": path if path.is_file() else folder / "train-00000.parquet"}, {ACTIVATIONS: path}
+            )
     pool = tmp_path / f"{name}.json"
     (tmp_path / f"{name}.f32").write_bytes(b"activations")
     with pytest.raises(UserError, match="--out: found .*, which is a file of the activations"):

@@ -24,7 +24,8 @@ set_threads(1)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests.faults import commands, corruption, disks, inputs, kills, network, processes, security  # noqa: E402
+from tests.faults import commands, corruption, disks, inputs, kills, network, odd_arrays, odd_corpora  # noqa: E402
+from tests.faults import odd_paths, processes, security  # noqa: E402
 from tests.faults.tally import Tally, table  # noqa: E402
 from tests.faults.tiny_study import TinyStudy  # noqa: E402
 
@@ -37,6 +38,7 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "disks": 8,
         "configs": 4000,
         "files": 2000,
+        "odd": 2000,
         "commands": 520,
         "folders": 5,
     },
@@ -48,6 +50,7 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "disks": 3,
         "configs": 500,
         "files": 500,
+        "odd": 500,
         "commands": 60,
         "folders": 3,
     },
@@ -59,6 +62,7 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "disks": 1,
         "configs": 40,
         "files": 30,
+        "odd": 100,
         "commands": 5,
         "folders": 1,
     },
@@ -113,6 +117,12 @@ class Campaign:
             "config": apart(
                 "bad input: config", lambda at: inputs.bad_configs(study.folder, n["configs"], self.seed)
             ),
+            "paths": apart("odd paths", lambda at: odd_paths.odd_paths(at, n["odd"], self.seed)),
+            "corpora": apart(
+                "odd corpora",
+                lambda at: odd_corpora.odd_corpora(at, study.folder / "model", n["odd"], self.seed),
+            ),
+            "arrays": apart("odd arrays", lambda at: odd_arrays.odd_arrays(at, n["odd"], self.seed)),
             "commands": lambda: commands.bad_scripts(
                 study, calm, scratch / "commands", n["commands"], draw("commands")
             ),
@@ -130,8 +140,8 @@ class Campaign:
 
 
 PARTS = (
-    "kills workflow files results disk permissions network config shard mask weights commands cli shell"
-    " foreign tokens"
+    "kills workflow files results disk permissions network config shard mask weights paths corpora arrays"
+    " commands cli shell foreign tokens"
 )
 
 

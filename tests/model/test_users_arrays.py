@@ -100,7 +100,9 @@ def test_no_row_is_left_out_in_silence(activations: torch.Tensor, bad: float) ->
     for same in (wrong, wrong.numpy(), wrong.bfloat16(), wrong.double()):
         for inference in ("encoder", "omp", "niht"):
             for call in (expander_sae.infer, expander_sae.evaluate):
-                with pytest.raises(expander_sae.UserError, match="activations: row 7 has a value that is not finite"):
+                with pytest.raises(
+                    expander_sae.UserError, match="activations: row 7 has a value that is not finite"
+                ):
                     call(sae, same, inference)
         with pytest.raises(expander_sae.UserError, match="activations: row 7 has a value"):
             expander_sae.evaluate(sae, same, every_token=True)
@@ -125,10 +127,17 @@ def _views(h: torch.Tensor) -> dict[str, tuple[object, str]]:
 @pytest.mark.parametrize(
     "kind", ["sparse", "csr", "complex", "complex array", "meta", "quantised", "nested", "masked"]
 )
-def test_what_is_no_matrix_of_real_numbers_is_refused_in_a_sentence(activations: torch.Tensor, kind: str) -> None:
+def test_what_is_no_matrix_of_real_numbers_is_refused_in_a_sentence(
+    activations: torch.Tensor, kind: str
+) -> None:
     sae = trainer(activations).fit(5)
     found, said = _views(activations)[kind]
-    calls = (sae.encode, lambda h: expander_sae.infer(sae, h), lambda h: expander_sae.evaluate(sae, h), trainer)
+    calls = (
+        sae.encode,
+        lambda h: expander_sae.infer(sae, h),
+        lambda h: expander_sae.evaluate(sae, h),
+        trainer,
+    )
     for call in calls:
         with pytest.raises(expander_sae.UserError, match=f"activations: found .*{said}"):
             call(found)

@@ -52,19 +52,25 @@ def test_what_exists_under_a_name_is_meant_by_it(tmp_path: Path, name: str) -> N
         assert located(file) == files_of(file) == [file]
     assert files_of(f"{folder}/*.txt") == [inside[0]], "the folder letter by letter, then a pattern"
     assert files_of(f"{folder}/**/*.txt") == sorted(inside[:2])
-    assert files_of(f"{folder}/") == [os.path.join(folder, "", file[len(folder) + 1 :]) for file in files_of(folder)]
+    assert files_of(f"{folder}/") == [
+        os.path.join(folder, "", file[len(folder) + 1 :]) for file in files_of(folder)
+    ]
 
 
 def test_a_pattern_is_one_where_nothing_has_its_name(tmp_path: Path) -> None:
     write(tmp_path, "v1/a.txt", "v2/a.txt", "v3/a.txt", "v2/.hidden.txt", "v1/sub/b.txt")
     assert files_of(f"{tmp_path}/v[12]/*.txt") == [f"{tmp_path}/v1/a.txt", f"{tmp_path}/v2/a.txt"]
-    assert files_of(f"{tmp_path}/v[12]") == [f"{tmp_path}/{name}" for name in ("v1/a.txt", "v1/sub/b.txt", "v2/a.txt")]
+    assert files_of(f"{tmp_path}/v[12]") == [
+        f"{tmp_path}/{name}" for name in ("v1/a.txt", "v1/sub/b.txt", "v2/a.txt")
+    ]
     assert files_of(f"{tmp_path}/nothing") == files_of(f"{tmp_path}/x*") == []
     everything = files_of(f"{tmp_path}/**")
     assert len(everything) == len(set(everything)) == 4, "folders and their files both match"
 
 
-def test_the_tilde_is_the_home_folder_unless_it_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tilde_is_the_home_folder_unless_it_is_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home, here = tmp_path / "home [1]", tmp_path / "here"
     (file,) = write(home, "texts/a.txt")
     write(here, "b.txt")

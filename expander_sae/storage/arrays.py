@@ -62,16 +62,14 @@ def _plain(tensor: Tensor, name: str) -> Tensor:
     if tensor.is_quantized:
         raise UserError(f"{name}: found {tensor.dtype}, expected plain numbers (tensor.dequantize())")
     if tensor.is_meta:
-        raise UserError(
-            f"{name}: found a tensor on the device meta, which has no values; expected one that has"
-        )
+        raise UserError(f"{name}: found a tensor on the device meta, which has no values; expected some")
     if tensor.is_complex():
         raise UserError(f"{name}: found {tensor.dtype}, expected real numbers")
     return tensor.resolve_neg()
 
 
 def finite_norms(rows: Tensor | np.ndarray, name: str = "activations") -> np.ndarray:
-    """Norms float64 [N] of rows [N, m], all of whose values are finite; else a `UserError` names the first."""
+    """Norms float64 [N] of rows [N, m], all of finite values; else a `UserError` names the first."""
     norms = norms_of(rows)
     wrong = np.flatnonzero(~np.isfinite(norms))
     if wrong.size:

@@ -300,11 +300,11 @@ def test_paths_of_any_name_are_read_and_not_written_over(tmp_path, name):
     np.save(tmp_path / f"{name}.npy", ARRAY)
     for path in (folder, folder / "train-00000.parquet", tmp_path / f"{name}.npy"):
         np.testing.assert_array_equal(read_activations(path), ARRAY)
-        with pytest.raises(UserError, match="--out: found .*, which is "):
+        with pytest.raises(UserError, match=r"--out: found .*, which is "):
             check_files(
                 {"out": path if path.is_file() else folder / "train-00000.parquet"}, {ACTIVATIONS: path}
             )
     pool = tmp_path / f"{name}.json"
     (tmp_path / f"{name}.f32").write_bytes(b"activations")
-    with pytest.raises(UserError, match="--out: found .*, which is a file of the activations"):
+    with pytest.raises(UserError, match=r"--out: found .*, which is a file of the activations"):
         check_files({"out": tmp_path / f"{name}.f32"}, {ACTIVATIONS: pool})

@@ -24,8 +24,19 @@ set_threads(1)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests.faults import commands, corruption, disks, inputs, kills, network, odd_arrays, odd_corpora  # noqa: E402
-from tests.faults import odd_paths, processes, security  # noqa: E402
+from tests.faults import (  # noqa: E402  # noqa: E402
+    commands,
+    corruption,
+    disks,
+    inputs,
+    kills,
+    network,
+    odd_arrays,
+    odd_corpora,
+    odd_paths,
+    processes,
+    security,
+)
 from tests.faults.tally import Tally, table  # noqa: E402
 from tests.faults.tiny_study import TinyStudy  # noqa: E402
 

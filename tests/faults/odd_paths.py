@@ -110,7 +110,8 @@ def _case(here: Path, top: str, inner: str, draw: random.Random) -> Callable[[],
     relative = draw.random() < 0.5
     base = "" if relative else f"{here}/"
     forms = [f"{base}{top}/{inner}/{inner}{suffix}", f"{base}{top}/{inner}", f"{base}{top}/{inner}/"]
-    forms += [f"{base}{top}/{inner}/*", f"{base}{top}/**"] if other.parent != file.parent else []
+    forms += [f"{base}{top}/{inner}/*"] if other.parent != file.parent else []
+    forms += [f"{base}{top}/**"] if _decoy(top) != top else []
 
     def use() -> None:
         os.chdir(here)

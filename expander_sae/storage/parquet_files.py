@@ -53,7 +53,7 @@ def open_sealed(path: str | Path, **options: Any) -> pq.ParquetFile:
 def rows_of_lists(lists: pa.Array, where: str, m: int | None = None, first: int = 0) -> np.ndarray:
     """A column of lists of numbers as rows [N, m]; None for `m`: as many as the first list has.
 
-    `first` is the number of the first row in its file, from 0. How many numbers there are in all says nothing.
+    `first` is the number of the first row in its file, from 0. The numbers in all say nothing.
 
     Raises:
         UserError: no lists of numbers, a row that is null or of another length, or a null in a row; it names

@@ -1,4 +1,4 @@
-"""Activations in files of odd shapes and kinds: the very rows that were written, or the first bad one's name."""
+"""Activations in files of odd shapes and kinds: the rows that were written, or the first bad one by name."""
 
 from __future__ import annotations
 

@@ -128,12 +128,6 @@ class Campaign:
             "config": apart(
                 "bad input: config", lambda at: inputs.bad_configs(study.folder, n["configs"], self.seed)
             ),
-            "paths": apart("odd paths", lambda at: odd_paths.odd_paths(at, n["odd"], self.seed)),
-            "corpora": apart(
-                "odd corpora",
-                lambda at: odd_corpora.odd_corpora(at, study.folder / "model", n["odd"], self.seed),
-            ),
-            "arrays": apart("odd arrays", lambda at: odd_arrays.odd_arrays(at, n["odd"], self.seed)),
             "commands": lambda: commands.bad_scripts(
                 study, calm, scratch / "commands", n["commands"], draw("commands")
             ),
@@ -147,7 +141,16 @@ class Campaign:
                 f"bad input: {kind}",
                 lambda at, kind=kind: inputs.bad_files(at, kind, n["files"], self.seed),  # type: ignore[misc]
             )
-        return parts
+        return parts | {name: apart(f"odd {name}", work) for name, work in self._odd().items()}
+
+    def _odd(self) -> dict[str, Callable[[Path], dict[str, Any]]]:
+        """Name → part on inputs that are odd and, for the most part, right."""
+        model, count, seed = self.study.folder / "model", self.amounts["odd"], self.seed
+        return {
+            "paths": lambda at: odd_paths.odd_paths(at, count, seed),
+            "corpora": lambda at: odd_corpora.odd_corpora(at, model, count, seed),
+            "arrays": lambda at: odd_arrays.odd_arrays(at, count, seed),
+        }
 
 
 PARTS = (

@@ -13,7 +13,6 @@ from expander_sae.cli.outputs import ACTIVATIONS, check_files
 from expander_sae.errors import UserError
 from tests.cli.test_data import ARRAY, shard
 
-
 LISTS = pa.list_(pa.float32())
 
 

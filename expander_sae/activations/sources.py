@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -110,7 +110,7 @@ def _files(paths: list[Path], column: str) -> Iterator[str]:
             raise UserError(f"{path}: not a whole gzip file ({first_line(error)})") from None
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
     """The bytes of a file, unpacked where it is compressed."""
     return gzip.open(path) if _kind(path).endswith(".gz") else path.open("rb")
 

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,11 +22,18 @@ from expander_sae.storage.locations import files_of
 SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 
+class Text(NamedTuple):
+    """A document, and where it is from: its package or its file; None for a data set of the Hub."""
+
+    text: str
+    origin: str | None
+
+
 @dataclass(frozen=True)
 class Source:
-    """Texts in the corpus's fixed order, and what `corpus.json` says of where they came from."""
+    """Documents in the corpus's fixed order, and what `corpus.json` says of where they came from."""
 
-    texts: Iterable[str]
+    documents: Iterable[Text]
     description: dict[str, Any]
 
 
@@ -35,7 +42,7 @@ def open_source(spec: dict[str, Any]) -> Source:
     if spec["source"] == "docstrings":
         return _docstrings(spec["location"], spec["data_seed"])
     if spec["source"] == "hub":
-        return Source(_hub(spec), {"revision": spec["revision"]})
+        return Source((Text(text, None) for text in _hub(spec)), {"revision": spec["revision"]})
     if spec["source"] == "files":
         paths = _matching_files(spec["location"])
         return Source(_files(paths, spec["column"]), {"files": len(paths)})
@@ -52,7 +59,7 @@ def _docstrings(package: str | None, data_seed: int) -> Source:
     about = {name: {"version": corpus.versions[name], "licence": PACKAGES[name]} for name in packages}
     count = len(corpus.texts)
     description = {"packages": about, "documents_available": count, "sha256": corpus.sha256}
-    return Source((corpus.texts[place] for place in order), description)
+    return Source((Text(corpus.texts[place], corpus.packages[place]) for place in order), description)
 
 
 def _hub(spec: dict[str, Any]) -> Iterator[str]:
@@ -100,12 +107,14 @@ def _kind(file: Path) -> str:
     return Path(file.stem).suffix.lower() + ending if ending == ".gz" else ending
 
 
-def _files(paths: list[Path], column: str) -> Iterator[str]:
+def _files(paths: list[Path], column: str) -> Iterator[Text]:
     for path in paths:
         read = _parquet_file if _kind(path) == ".parquet" else _text_file
         read = _json_lines if _kind(path).startswith(".jsonl") else read
         try:
-            yield from read(path, column)
+            for text in read(path, column):
+                # A name may hold bytes that are no text.
+                yield Text(text, path.as_posix().encode(errors="backslashreplace").decode())
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UserError(f"{path}: not a whole gzip file ({first_line(error)})") from None
 

@@ -17,7 +17,7 @@ def spec(location, source="files", **changes):
 
 
 def texts(*args, **kwargs):
-    return list(open_source(spec(*args, **kwargs)).texts)
+    return [document.text for document in open_source(spec(*args, **kwargs)).documents]
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def _read(path: Path, texts: list[str], said: str | None, tokenizer: Any) -> Cal
 
         spec = {"source": "files", "location": str(path), "column": "text"}
         try:
-            found = list(open_source(spec).texts)
+            found = [document.text for document in open_source(spec).documents]
         except UserError as error:
             if said is None or said not in str(error) or path.name not in str(error):
                 raise AssertionError(f"said {error}, expected {said}") from None
@@ -150,13 +150,15 @@ def _read(path: Path, texts: list[str], said: str | None, tokenizer: Any) -> Cal
 def _judge(texts: list[str], tokenizer: Any) -> None:
     """Every document has its own tokens, and a second copy of it is not kept."""
     from expander_sae.activations.corpus import Splits, _tokenized
+    from expander_sae.activations.sources import Text
 
     vocabulary = tokenizer.get_vocab()
     spec = {"name": "odd", "context": _CONTEXT, "min_tokens": 2, "max_overlap": 0.2, "data_seed": 0}
     splits = Splits(spec, {"train": 10**6, "test": 10**6, "ce": 10**4, "shard": 10**6})
     special = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)))
     kept = 0
-    for number, text, ids in _tokenized(texts * 2, tokenizer, _CONTEXT):
+    documents = [Text(text, None) for text in texts * 2]
+    for number, (text, _), ids in _tokenized(documents, tokenizer, _CONTEXT):
         expected = [vocabulary.get(character, 0) for character in text[:_CONTEXT]]
         if ids != expected and not special.search(text):
             raise AssertionError(f"document {number} has tokens {ids}, expected {expected}")

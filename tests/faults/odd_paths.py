@@ -128,7 +128,7 @@ def _texts(file: Path, location: str) -> None:
 
     def read() -> tuple[list[str], str]:
         spec = {"name": "odd", "source": "files", "location": location, "column": "text"}
-        return list(open_source(spec).texts), label_corpus(spec)["label"]
+        return [document.text for document in open_source(spec).documents], label_corpus(spec)["label"]
 
     first, again = read(), read()
     file.write_text("something else")

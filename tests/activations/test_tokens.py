@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from expander_sae.activations import tokens as tokens_module
-from expander_sae.activations.tokens import TokenizedDocument, TokenTable, write_token_table
+from expander_sae.activations.tokens import MOST_POSITIONS, TokenizedDocument, TokenTable, write_token_table
 from expander_sae.errors import UserError
 
 
@@ -44,3 +44,19 @@ def test_missing_and_broken_files_are_named(tmp_path):
     (tmp_path / "cut.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"cut\.parquet"):
         TokenTable(tmp_path / "cut.parquet")
+
+
+@pytest.mark.parametrize(("tokens", "fits"), [(MOST_POSITIONS, True), (MOST_POSITIONS + 1, False)])
+def test_positions_are_right_or_the_document_is_refused(tmp_path, tokens, fits):
+    """Beyond 2^15 they would be negative, and every range of tokens empty."""
+    splits = {"train": [TokenizedDocument(0, [7] * tokens)], "test": [], "ce": []}
+    path = tmp_path / "tokens.parquet"
+    if fits:
+        write_token_table(path, splits)
+        assert TokenTable(path).read("train", tokens - 2, tokens).position.tolist() == list(range(tokens))
+    else:
+        with pytest.raises(
+            UserError, match=r"tokens\.parquet: found a document of 32769 tokens, expected at most 32768"
+        ):
+            write_token_table(path, splits)
+        assert not path.exists()

@@ -29,6 +29,17 @@ def test_folder_is_used_where_it_is(saved, tmp_path):
     assert not (tmp_path / "weights").exists()
 
 
+def test_a_folder_of_any_name_is_that_folder(saved, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("model [1]", "~x", "{model}", "it's *"):
+        (tmp_path / name).symlink_to(saved)
+        for location in (tmp_path / name, f"~/{name}"):
+            materialise(tiny_spec(location, "qwen2"), tmp_path / "weights", tmp_path / "model.json")
+            assert read_model(tmp_path / "model.json")["path"] == str(saved)
+    with pytest.raises(UserError, match=r"location: found no config\.json in ~nobody-of-this-name/x"):
+        materialise(tiny_spec("~nobody-of-this-name/x", "qwen2"), tmp_path / "weights", tmp_path / "no.json")
+
+
 def test_folder_below_the_results_is_recorded_relative(saved):
     materialise(tiny_spec(saved, "qwen2"), saved, saved.parent / "model.json")
     assert json.loads((saved.parent / "model.json").read_text())["path"] == saved.name

@@ -24,7 +24,19 @@ set_threads(1)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests.faults import commands, corruption, disks, inputs, kills, network, processes, security  # noqa: E402
+from tests.faults import (  # noqa: E402  # noqa: E402
+    commands,
+    corruption,
+    disks,
+    inputs,
+    kills,
+    network,
+    odd_arrays,
+    odd_corpora,
+    odd_paths,
+    processes,
+    security,
+)
 from tests.faults.tally import Tally, table  # noqa: E402
 from tests.faults.tiny_study import TinyStudy  # noqa: E402
 
@@ -37,6 +49,7 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "disks": 8,
         "configs": 4000,
         "files": 2000,
+        "odd": 2000,
         "commands": 520,
         "folders": 5,
     },
@@ -48,6 +61,7 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "disks": 3,
         "configs": 500,
         "files": 500,
+        "odd": 500,
         "commands": 60,
         "folders": 3,
     },
@@ -59,6 +73,7 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "disks": 1,
         "configs": 40,
         "files": 30,
+        "odd": 100,
         "commands": 5,
         "folders": 1,
     },
@@ -126,12 +141,21 @@ class Campaign:
                 f"bad input: {kind}",
                 lambda at, kind=kind: inputs.bad_files(at, kind, n["files"], self.seed),  # type: ignore[misc]
             )
-        return parts
+        return parts | {name: apart(f"odd {name}", work) for name, work in self._odd().items()}
+
+    def _odd(self) -> dict[str, Callable[[Path], dict[str, Any]]]:
+        """Name → part on inputs that are odd and, for the most part, right."""
+        model, count, seed = self.study.folder / "model", self.amounts["odd"], self.seed
+        return {
+            "paths": lambda at: odd_paths.odd_paths(at, count, seed),
+            "corpora": lambda at: odd_corpora.odd_corpora(at, model, count, seed),
+            "arrays": lambda at: odd_arrays.odd_arrays(at, count, seed),
+        }
 
 
 PARTS = (
-    "kills workflow files results disk permissions network config shard mask weights commands cli shell"
-    " foreign tokens"
+    "kills workflow files results disk permissions network config shard mask weights paths corpora arrays"
+    " commands cli shell foreign tokens"
 )
 
 

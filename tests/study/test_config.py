@@ -73,6 +73,10 @@ def test_every_mistake_is_listed_with_its_key():
         ({"grid": {"n": 1, "d": 7}}, "grid.n: found 1, expected at least 2"),
         ({"grid": {"n": 600, "d": 7, "k": [64, 601]}}, "grid.k[1]: found 601, expected at most n=600"),
         ({"grid": {"n": 600}}, "runs[0].d: missing"),
+        (
+            {"corpus": {"name": "docstrings", "context": 32769}},
+            "corpus.context: found 32769, expected at most 32768 (tokens to which a document is cut)",
+        ),
         ({"grid": {"d": 7}}, "runs[0].n: missing"),
         ({"grid": {"n": 600, "expansion": 2, "d": 7}}, "grid.expansion: found beside grid.n"),
         ({"grid": {"expansion": 0.3, "d": 7}}, "grid.expansion[0]: found 0.3, expected a multiple"),

@@ -19,6 +19,7 @@ import numpy as np
 
 from expander_sae.activations.language_model import tokenizer_of
 from expander_sae.activations.near_duplicates import GRAM, NearDuplicateFilter, share_contained, word_grams
+from expander_sae.activations.positions import check_context
 from expander_sae.activations.sources import open_source
 from expander_sae.activations.splits import SPLITS, shard_counts, split_of
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
@@ -98,6 +99,7 @@ def write_tokens(
     """
     model = read_model(model_json)
     verify_weights(model, model_json)
+    check_context(spec["context"], model)
     tokenizer = tokenizer_of(model)
     source = open_source(spec)
     splits = Splits(spec, needs)

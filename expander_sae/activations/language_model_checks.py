@@ -26,6 +26,8 @@ _BATCH = 1024
 """Padded tokens of the probe that is a batch, unless one document has more."""
 _DRAWS = 2
 """A property is broken if it is for so many draws of ids. Rounding can send one token to another expert."""
+_NO_EFFECT = 1e-9
+"""The relative change of the logits up to which a replaced output counts as unread."""
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """The largest relative error that counts as rounding, by the dtype of the model."""
 
@@ -129,6 +131,9 @@ class _Probe:
         constants = [torch.zeros_like(mean), mean]
         given = [own, *(vector.expand_as(own) for vector in constants)]
         expected = [_traced(model, ids, [])[1], *(_replaced(model, ids, layer, hidden) for hidden in given[1:])]
+
+        if expected[0] is not None and _relative_error(expected[1], expected[0]) <= _NO_EFFECT:
+            raise _Broken(f"replacing the output of layer {layer} changes no logits")
 
         def spliced() -> None:
             for hidden, logits in zip(given, expected, strict=True):

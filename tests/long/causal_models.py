@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import signal
+import multiprocessing
+import resource
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,19 @@ from expander_sae.rng import torch_generator
 WIDTH, DEPTH, VOCABULARY = 32, 4, 96
 LAYER = 1
 _MOST_PARAMETERS = 30_000_000
-_SECONDS = 120
+_SECONDS = 60
+_BYTES = 6 << 30
 
 _SIZES: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "embedding_size", "emb_dim"), WIDTH),
     **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers"), DEPTH),
     **dict.fromkeys(("encoder_layers", "num_encoder_layers", "num_decoder_layers"), DEPTH),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
-    **dict.fromkeys(("encoder_attention_heads", "linear_num_value_heads", "linear_num_key_heads"), 4),
+    **dict.fromkeys(("encoder_attention_heads", "linear_num_heads", "linear_num_value_heads", "linear_num_key_heads"), 4),
     **dict.fromkeys(("num_key_value_heads", "multi_query_group_num", "num_global_key_value_heads"), 2),
     **dict.fromkeys(("head_dim", "d_kv", "d_head", "v_head_dim", "qk_nope_head_dim", "global_head_dim"), 8),
     **dict.fromkeys(("qk_rope_head_dim", "kv_channels", "attention_head_dim", "swa_head_dim"), 8),
-    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "index_head_dim"), 8),
+    **dict.fromkeys(("linear_key_head_dim", "linear_head_dim", "linear_value_head_dim", "index_head_dim"), 8),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "n_inner", "decoder_ffn_dim", "ffn_hidden_size"), 48),
     **dict.fromkeys(("encoder_ffn_dim", "moe_intermediate_size", "shared_expert_intermediate_size"), 48),
     **dict.fromkeys(("mlp_hidden_size", "moe_shared_expert_intermediate_size", "shared_intermediate_size"), 48),
@@ -63,7 +64,6 @@ _SIZES: dict[str, Any] = {
     "index_topk": 512,
     "mtp_num_layers": 0,
     "num_nextn_predict_layers": 0,
-    "pad_token_id": None,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "sep_token_id": 2,
@@ -71,6 +71,8 @@ _SIZES: dict[str, Any] = {
     "is_decoder": True,
 }
 """Key of a configuration → its small value, used where the configuration has the key."""
+
+_OF_LATENT_ATTENTION = {"num_key_value_heads": 4, "qk_head_dim": 16}
 
 _OF_MODEL: dict[str, dict[str, Any]] = {}
 """Model type → keys that fit no other."""
@@ -88,13 +90,18 @@ def small_config(kind: str) -> Any:
 def _small(described: dict[str, Any]) -> dict[str, Any]:
     depth = max((described.get(k) or 0 for k in ("num_hidden_layers", "n_layer", "num_layers")), default=0)
     found: dict[str, Any] = {}
+    sizes = _SIZES | (_OF_LATENT_ATTENTION if "kv_lora_rank" in described else {})
     for key, value in described.items():
         if isinstance(value, dict) and key.endswith("_config"):
             found[key] = _small(value)
-        elif key in _SIZES and (value is not None or key == "pad_token_id"):
-            found[key] = _SIZES[key]
+        elif key in sizes and value is not None:
+            found[key] = sizes[key]
         elif isinstance(value, list) and depth > DEPTH and len(value) == depth:
-            found[key] = value[:DEPTH]
+            found[key] = [*value[: DEPTH - 1], value[-1]]
+        elif key == "per_layer_config" and isinstance(value, dict):
+            found[key] = {at: kept for at, kept in value.items() if int(at) < DEPTH}
+        elif key == "pad_token_id":
+            found[key] = value if value is None or 0 <= value < VOCABULARY else 0
         else:
             found[key] = copy.deepcopy(value)
     return found
@@ -123,6 +130,8 @@ def built(kind: str) -> LanguageModel:
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.copy_(0.25 * torch.randn(parameter.shape, generator=generator))
+    with torch.inference_mode():
+        model(input_ids=torch.arange(3, 27)[None], use_cache=False)  # else these sizes fit no such model
     text = model.config.get_text_config()
     record = {
         "name": kind,
@@ -152,6 +161,27 @@ def verdict(kind: str, tokens: int) -> tuple[str, str]:
     return ("passes", "") if LAYER in cut else ("passes, whole", "")
 
 
+def _apart(kind: str, tokens: int) -> tuple[str, str]:
+    """`verdict` in a process of its own, with bounds: some sizes cannot be made small."""
+    fork = multiprocessing.get_context("fork")
+    receive, send = fork.Pipe(duplex=False)
+
+    def work() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (_BYTES, _BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+        send.send(verdict(kind, tokens))
+
+    process = fork.Process(target=work)
+    process.start()
+    send.close()
+    try:
+        found: tuple[str, str] = receive.recv()
+    except EOFError:
+        found = "not built", f"more than {_SECONDS} s or {_BYTES >> 30} GB"
+    process.join()
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", nargs="+")
@@ -163,23 +193,11 @@ def main() -> int:
 
     logging.set_verbosity_error()
     torch.set_num_threads(1)
-
-    def ring(*_: Any) -> None:
-        raise TimeoutError(f"no end after {_SECONDS} s")
-
-    signal.signal(signal.SIGALRM, ring)
     rows = []
     for kind, name in causal_classes():
         if options.only and kind not in options.only:
             continue
-        signal.alarm(_SECONDS)
-        try:
-            found, why = verdict(kind, options.tokens)
-        except TimeoutError as error:
-            found, why = "not built", str(error)
-        finally:
-            signal.alarm(0)
-        rows.append((name, kind, found, why))
+        rows.append((name, kind, *_apart(kind, options.tokens)))
         print(*rows[-1], sep=" | ", flush=True)
     for found in sorted({row[2] for row in rows}):
         print(found, sum(row[2] == found for row in rows), file=sys.stderr)

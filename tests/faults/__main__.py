@@ -24,7 +24,7 @@ set_threads(1)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests.faults import commands, corruption, disks, inputs, kills, network, processes, security  # noqa: E402
+from tests.faults import commands, corruption, disks, inputs, kills, models, network, processes, security  # noqa: E402
 from tests.faults.tally import Tally, table  # noqa: E402
 from tests.faults.tiny_study import TinyStudy  # noqa: E402
 
@@ -39,6 +39,7 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "files": 2000,
         "commands": 520,
         "folders": 5,
+        "models": 1200,
     },
     "quick": {
         "kills": 40,
@@ -50,6 +51,7 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "files": 500,
         "commands": 60,
         "folders": 3,
+        "models": 300,
     },
     "slice": {
         "kills": 6,
@@ -61,6 +63,7 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "files": 30,
         "commands": 5,
         "folders": 1,
+        "models": 20,
     },
 }
 
@@ -113,6 +116,7 @@ class Campaign:
             "config": apart(
                 "bad input: config", lambda at: inputs.bad_configs(study.folder, n["configs"], self.seed)
             ),
+            "models": apart("odd language models", lambda at: models.odd_models(n["models"], self.seed)),
             "commands": lambda: commands.bad_scripts(
                 study, calm, scratch / "commands", n["commands"], draw("commands")
             ),
@@ -130,7 +134,7 @@ class Campaign:
 
 
 PARTS = (
-    "kills workflow files results disk permissions network config shard mask weights commands cli shell"
+    "kills workflow files results disk permissions network config models shard mask weights commands cli shell"
     " foreign tokens"
 )
 

@@ -189,8 +189,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    # What every model imports, before there are processes that would each do so.
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaForCausalLM, MixtralForCausalLM
     from transformers.utils import logging
 
+    assert all((CONFIG_MAPPING, AutoModelForCausalLM, LlamaForCausalLM, MixtralForCausalLM))
     logging.set_verbosity_error()
     torch.set_num_threads(1)
     rows = []

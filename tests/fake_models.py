@@ -1,6 +1,6 @@
 """Small language models that each break one property of `language_model_checks`, or only look odd.
 
-A fault is a function that changes a sound model. Its strength is drawn by the fault campaign; the tests use 1.
+A fault is a function that changes a sound model. The fault campaign draws its strength; the tests use 1.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def _forms(formed: Callable[[Tensor], Any]) -> Callable[[Fake], None]:
     return change
 
 
-def documents(vocabulary: int, seed: int = 0, lengths: Sequence[int] = (6, 2, 9, 1, 9, 4)) -> tuple[Any, list[Tensor]]:
+def documents(
+    vocabulary: int, seed: int = 0, lengths: Sequence[int] = (6, 2, 9, 1, 9, 4)
+) -> tuple[Any, list[Tensor]]:
     """(what `spliced_sums` asks of a pool of random documents, their ids)."""
     generator = torch_generator(seed, "fake documents")
     found = [torch.randint(1, vocabulary, (length,), generator=generator) for length in lengths]
@@ -255,7 +257,10 @@ def _unread(_: float) -> Callable[[Fake], None]:
 FAULTS: dict[str, tuple[Strong, str]] = {
     "without causal mask": (_unmasked, "changes with the tokens after it"),
     "sees padding": (_sees_padding, "changes with padding|changes with the tokens after it"),
-    "normalised over the batch": (_normalised_over_the_batch, "changes with the other documents of its batch"),
+    "normalised over the batch": (
+        _normalised_over_the_batch,
+        "changes with the other documents of its batch",
+    ),
     "limited capacity": (_limited_capacity, "changes with"),
     "dynamic length": (_dynamic_length, "changes with the length of its document"),
     "random": (_random, "two forward passes over the same tokens"),

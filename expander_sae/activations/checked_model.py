@@ -55,11 +55,16 @@ def _identity(model: LanguageModel) -> dict[str, Any]:
     import transformers
 
     software = {"torch": torch.__version__, "transformers": transformers.__version__}
-    return {"model_sha256": model.sha256, "device": model.device.type, "software": software, "version": _VERSION}
+    return {
+        "model_sha256": model.sha256,
+        "device": model.device.type,
+        "software": software,
+        "version": _VERSION,
+    }
 
 
 def _known(path: Path, of: dict[str, Any]) -> dict[int, tuple[int, bool]]:
-    """Layer → (tokens that it passed on, whether the model can be cut there), of what was recorded of the same.
+    """Layer → (tokens that it passed on, whether the model can be cut there), as recorded of the same.
 
     A record that is damaged, or of something else, counts as none, and is written anew.
     """

@@ -201,8 +201,8 @@ class LanguageModel:
         if not isinstance(hidden, Tensor) or tuple(hidden.shape) != expected:
             found = list(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
             raise UserError(
-                f"models[{self.record['name']}]: layer {layer} of {type(self.module).__name__} gives {found}, "
-                f"expected one tensor [batch, tokens, width] = {list(expected)}"
+                f"models[{self.record['name']}]: layer {layer} of {type(self.module).__name__} gives "
+                f"{found}, expected one tensor [batch, tokens, width] = {list(expected)}"
             )
         return hidden
 

@@ -1,10 +1,11 @@
 """What must be true of a language model for its numbers to mean what they say, tested on random tokens.
 
-`residual` and `logits_after` take for granted that a layer's output is one tensor [B, T, m], that a token's
-activation depends on the tokens before it and on nothing else of its batch, and that replacing a layer's output
-is all that splicing does. Models break each of these: encoders see later tokens, rotary embeddings of dynamic
-length and experts of limited capacity see the batch, layers share keys and values or read token ids again. So
-each is tested against forward passes of the model's own, with plain hooks, before anything is extracted.
+`residual` and `logits_after` take for granted that a layer's output is one tensor [B, T, m], that a
+token's activation depends on the tokens before it and on nothing else of its batch, and that replacing
+a layer's output is all that splicing does. Models break each of these: encoders see later tokens, rotary
+embeddings of dynamic length and experts of limited capacity see the batch, layers share keys and values
+or read token ids again. So each is tested against forward passes of the model's own, with plain hooks,
+before anything is extracted.
 """
 
 from __future__ import annotations
@@ -86,16 +87,20 @@ class _Probe:
         outputs, logits = _traced(self.model, ids, self.layers)
         for layer in self.layers:
             if len(outputs[layer]) != 1:
-                raise _Broken(f"layer {layer} runs {len(outputs[layer])} times in a forward pass, expected once")
+                raise _Broken(
+                    f"layer {layer} runs {len(outputs[layer])} times in a forward pass, expected once"
+                )
         if logits is None or logits.ndim != 3 or logits.shape[:2] != ids.shape:
             found = None if logits is None else list(logits.shape)
-            raise _Broken(f"its logits are {found}, expected [batch, tokens, vocabulary] of {list(ids.shape)}")
+            raise _Broken(
+                f"its logits are {found}, expected [batch, tokens, vocabulary] of {list(ids.shape)}"
+            )
         for _ in range(2):
             found_states = self.model.residual(ids, self.layers)
             for layer in self.layers:
                 _finite(found_states[layer], f"layer {layer} has activations")
                 same = f"two forward passes over the same tokens give layer {layer} other activations"
-                self.compare(found_states[layer], outputs[layer][0], same)
+                self.compare(found_states[layer], outputs[layer][0], same, self.tolerance / 10)
 
     def batch(self, length: int) -> None:
         """A token's activation depends on the tokens before it and on nothing else in its batch.
@@ -130,7 +135,10 @@ class _Probe:
         mean = own.reshape(-1, model.width).mean(dim=0)
         constants = [torch.zeros_like(mean), mean]
         given = [own, *(vector.expand_as(own) for vector in constants)]
-        expected = [_traced(model, ids, [])[1], *(_replaced(model, ids, layer, hidden) for hidden in given[1:])]
+        expected = [
+            _traced(model, ids, [])[1],
+            *(_replaced(model, ids, layer, hidden) for hidden in given[1:]),
+        ]
 
         if expected[0] is not None and _relative_error(expected[1], expected[0]) <= _NO_EFFECT:
             raise _Broken(f"replacing the output of layer {layer} changes no logits")
@@ -159,10 +167,12 @@ class _Probe:
             model.cut = before
         return False
 
-    def compare(self, found: Tensor, expected: Tensor | None, what: str) -> None:
+    def compare(
+        self, found: Tensor, expected: Tensor | None, what: str, tolerance: float | None = None
+    ) -> None:
         """Raise `_Broken` where two tensors [..., m] differ by more than rounding at some token."""
         error = _relative_error(found, expected) if expected is not None else float("nan")
-        if not error <= self.tolerance:
+        if not error <= (self.tolerance if tolerance is None else tolerance):
             raise _Broken(f"{what} (relative error {error:.2g})")
 
 
@@ -219,7 +229,7 @@ def _traced(
 
 @torch.inference_mode()
 def _replaced(model: LanguageModel, ids: Tensor, layer: int, hidden: Tensor) -> Tensor:
-    """Logits of a forward pass over the true ids in which `hidden` [B,T,m] takes the place of a layer's output."""
+    """Logits of a forward pass over the true ids with `hidden` [B,T,m] in place of a layer's output."""
 
     def replace(module: nn.Module, inputs: Any, output: Any) -> Any:
         if isinstance(output, tuple | list):
@@ -242,5 +252,7 @@ def _finite(states: Tensor, what: str) -> None:
 def _relative_error(found: Tensor, expected: Tensor) -> float:
     """Largest error of a token's vector, relative to its norm, or to a thousandth of the largest norm."""
     norms = expected.float().norm(dim=-1)
-    errors = (found.float() - expected.float()).norm(dim=-1) / norms.clamp(min=1e-3 * float(norms.max()) + 1e-30)
+    errors = (found.float() - expected.float()).norm(dim=-1) / norms.clamp(
+        min=1e-3 * float(norms.max()) + 1e-30
+    )
     return float(errors.max())

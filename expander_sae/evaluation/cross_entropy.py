@@ -40,9 +40,10 @@ def spliced_sums(
     """(document int32[S], sums float64[S] in nats, counts int64[S]) when the output of `layer` is replaced.
 
     A document of T tokens has T − 1 next tokens. Used are the first S = `sequences` documents of the pool.
-    Where `layer` is in the model's `cut`, layers up to it are not run: their output is in the pool. The replacement is float32[N,m] for the
-    N tokens of these documents, or a function that gives it from their activations float32[N,m]. Where it
-    is then one vector at every token, all documents have the same logits, which are computed for one only.
+    The replacement is float32[N,m] for the N tokens of these documents, or a function that gives it from
+    their activations float32[N,m]. Where `layer` is in the model's `cut`, layers up to it are not run, and
+    a replacement that is one vector at every token gives all documents the same logits, which are computed
+    for one only.
     """
     edges = sequence_edges(ce_pool, sequences)
     rows = int(edges[-1])

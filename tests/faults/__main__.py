@@ -134,8 +134,8 @@ class Campaign:
 
 
 PARTS = (
-    "kills workflow files results disk permissions network config models shard mask weights commands cli shell"
-    " foreign tokens"
+    "kills workflow files results disk permissions network config models shard mask weights commands cli"
+    " shell foreign tokens"
 )
 
 

@@ -53,7 +53,9 @@ def _case(draw: random.Random, fault: str | None, form: str | None, strength: fl
     except UserError as error:
         if not fault:
             return f"a sound model is refused: {error}"
-        return "" if str(error).startswith("models[fake]: ") and "\n" not in str(error) else f"unclear: {error}"
+        return (
+            "" if str(error).startswith("models[fake]: ") and "\n" not in str(error) else f"unclear: {error}"
+        )
     lengths = [tokens, *(draw.randrange(1, tokens + 1) for _ in range(5))]
     return _wrong_numbers(model, layers, lengths, seed, draw.choice((1, 64, 512)))
 

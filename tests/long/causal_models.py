@@ -2,8 +2,8 @@
 
     python -m tests.long.causal_models [--only NAME …] [--tokens N] [--out FILE.md]
 
-Each is built with random weights from its own configuration, in which every size that has a known name is made
-small. Printed is a table: class, verdict, property that fails. Some minutes.
+Each is built with random weights from its own configuration, in which every size that has a known name
+is made small. Printed is a table: class, model type, verdict, property that fails. Some minutes.
 """
 
 from __future__ import annotations
@@ -32,22 +32,32 @@ _SECONDS = 60
 _BYTES = 6 << 30
 
 _SIZES: dict[str, Any] = {
-    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "embedding_size", "emb_dim"), WIDTH),
+    **dict.fromkeys(
+        ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "embedding_size", "emb_dim"), WIDTH
+    ),
     **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers"), DEPTH),
     **dict.fromkeys(("encoder_layers", "num_encoder_layers", "num_decoder_layers"), DEPTH),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
-    **dict.fromkeys(("encoder_attention_heads", "linear_num_heads", "linear_num_value_heads", "linear_num_key_heads"), 4),
+    **dict.fromkeys(
+        ("encoder_attention_heads", "linear_num_heads", "linear_num_value_heads", "linear_num_key_heads"), 4
+    ),
     **dict.fromkeys(("num_key_value_heads", "multi_query_group_num", "num_global_key_value_heads"), 2),
     **dict.fromkeys(("head_dim", "d_kv", "d_head", "v_head_dim", "qk_nope_head_dim", "global_head_dim"), 8),
     **dict.fromkeys(("qk_rope_head_dim", "kv_channels", "attention_head_dim", "swa_head_dim"), 8),
     **dict.fromkeys(("linear_key_head_dim", "linear_head_dim", "linear_value_head_dim", "index_head_dim"), 8),
-    **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "n_inner", "decoder_ffn_dim", "ffn_hidden_size"), 48),
+    **dict.fromkeys(
+        ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "decoder_ffn_dim", "ffn_hidden_size"), 48
+    ),
     **dict.fromkeys(("encoder_ffn_dim", "moe_intermediate_size", "shared_expert_intermediate_size"), 48),
-    **dict.fromkeys(("mlp_hidden_size", "moe_shared_expert_intermediate_size", "shared_intermediate_size"), 48),
+    **dict.fromkeys(
+        ("mlp_hidden_size", "moe_shared_expert_intermediate_size", "shared_intermediate_size"), 48
+    ),
     **dict.fromkeys(("intermediate_size_mlp", "dense_intermediate_size", "expert_ffn_hidden_size"), 48),
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "text_vocab_size", "n_vocab"), VOCABULARY),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
-    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k", "num_experts_per_token", "top_k_experts"), 2),
+    **dict.fromkeys(
+        ("num_experts_per_tok", "moe_topk", "moe_k", "num_experts_per_token", "top_k_experts"), 2
+    ),
     **dict.fromkeys(("n_group", "topk_group", "num_expert_groups", "n_shared_experts"), 1),
     **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "o_lora_rank", "hidden_size_per_layer_input"), 16),
     **dict.fromkeys(("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers"), 1),
@@ -71,6 +81,8 @@ _SIZES: dict[str, Any] = {
     "is_decoder": True,
 }
 """Key of a configuration → its small value, used where the configuration has the key."""
+
+_VERDICTS = ("passes", "passes, whole", "refused", "not built")
 
 _OF_LATENT_ATTENTION = {"num_key_value_heads": 4, "qk_head_dim": 16}
 
@@ -190,10 +202,9 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     # What every model imports, before there are processes that would each do so.
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaForCausalLM, MixtralForCausalLM
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM, MixtralForCausalLM  # noqa: F401
     from transformers.utils import logging
 
-    assert all((CONFIG_MAPPING, AutoModelForCausalLM, LlamaForCausalLM, MixtralForCausalLM))
     logging.set_verbosity_error()
     torch.set_num_threads(1)
     rows = []
@@ -204,7 +215,40 @@ def main() -> int:
         print(*rows[-1], sep=" | ", flush=True)
     for found in sorted({row[2] for row in rows}):
         print(found, sum(row[2] == found for row in rows), file=sys.stderr)
+    if options.out:
+        options.out.write_text(page(rows, options.tokens))
     return 0
+
+
+def page(rows: list[tuple[str, str, str, str]], tokens: int) -> str:
+    """The table as a page of the documentation."""
+    import transformers
+
+    counts = ", ".join(f"{found} {sum(row[2] == found for row in rows)}" for found in _VERDICTS)
+    lines = [
+        "# Which language models pass",
+        "",
+        f"Every causal class of transformers {transformers.__version__} that can be built tiny ({DEPTH} layers",
+        f"of width {WIDTH}, random weights), through the",
+        "[test before a model's first use](model.md#what-is-tested)",
+        f"at layer {LAYER} on documents of {tokens} tokens. This page is written by",
+        "`python -m tests.long.causal_models --out docs/howto/models.md`.",
+        "",
+        f"Of {len(rows)} classes: {counts}.",
+        "",
+        "*passes*: the layers below are not run when its output is replaced. *passes, whole*: layers above",
+        "read more than its output, so the whole model is run. *refused*: the property that fails is named.",
+        "*not built*: no tiny configuration was found, which says nothing about the model.",
+        "",
+        "| class | model type | verdict | why |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {name} | {kind} | {found} | {_cell(why)} |" for name, kind, found, why in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ").replace("*", r"\*")
 
 
 if __name__ == "__main__":

@@ -163,8 +163,19 @@ def test_a_mistake_names_key_value_and_what_is_allowed(changes, expected):
 
 
 def test_a_context_beyond_the_positions_of_a_model_on_disk(tmp_path):
-    model = {"name": "mine", "source": "folder", "location": str(tmp_path), "width": 8, "depth": 2, "layers": 1}
-    found = {"models": [model], "grid": {"n": 16, "d": 2, "k": 2}, "corpus": {"name": "docstrings", "context": 65}}
+    model = {
+        "name": "mine",
+        "source": "folder",
+        "location": str(tmp_path),
+        "width": 8,
+        "depth": 2,
+        "layers": 1,
+    }
+    found = {
+        "models": [model],
+        "grid": {"n": 16, "d": 2, "k": 2},
+        "corpus": {"name": "docstrings", "context": 65},
+    }
     load_config(config(**found))  # nothing is known of it yet
     (tmp_path / "config.json").write_text('{"n_positions": 64}')
     said = "corpus.context: found 65, expected at most 64 (positions of model mine)"

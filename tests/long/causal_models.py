@@ -228,8 +228,8 @@ def page(rows: list[tuple[str, str, str, str]], tokens: int) -> str:
     lines = [
         "# Which language models pass",
         "",
-        f"Every causal class of transformers {transformers.__version__} that can be built tiny ({DEPTH} layers",
-        f"of width {WIDTH}, random weights), through the",
+        f"Every causal class of transformers {transformers.__version__} that can be built tiny",
+        f"({DEPTH} layers of width {WIDTH}, random weights), through the",
         "[test before a model's first use](model.md#what-is-tested)",
         f"at layer {LAYER} on documents of {tokens} tokens. This page is written by",
         "`python -m tests.long.causal_models --out docs/howto/models.md`.",

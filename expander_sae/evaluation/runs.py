@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from expander_sae.activations.checked_model import load_checked
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
+from expander_sae.evaluation.certificate_rows import evenly
 from expander_sae.evaluation.cross_entropy import (
     TRAIN_BASELINES,
     longest_document,
@@ -96,12 +98,18 @@ def evaluate_run(
     spliced += [(split, "encoder") for split in texts if split != "ce"]
     if measured.finite and spliced:
         longest = longest_document(texts.values(), settings.ce_sequences)
-        model = load_checked(model_file, [measured.run.layer], longest, device)
+        model = _language_model(model_file, run.layer, longest, device)
         for split, name in spliced:
             measured.cross_entropy(model, texts[split], split, name, reference[split])
     tables.write_metrics(measured.rows.metrics, folder / METRICS)
     tables.write_documents(measured.rows.documents, folder / DOCUMENTS)
     return {"fingerprint": autoencoder.about["fingerprint"], "seconds": measured.seconds}
+
+
+@lru_cache(maxsize=1)
+def _language_model(model_file: Path, layer: int, tokens: int, device: str) -> LanguageModel:
+    """The model that all runs of a job at a layer are spliced into, loaded once."""
+    return load_checked(model_file, [layer], tokens, device)
 
 
 @dataclass
@@ -130,9 +138,12 @@ class _Measured:
         if self.finite:
             tokens, of = self.settings.test_tokens, self.autoencoder
             encoded = encoded_rows(of, pool.activations[:tokens], pool.path, pool.norms[:tokens])
+            share = encoded.size / tokens
+            if name != "encoder" and self.settings.pursued_tokens:
+                encoded = encoded[evenly(encoded.size, self.settings.pursued_tokens)]
             _, sums = reconstruct(of, pool.activations[encoded], inferences(name))
             summary = sums.summary()
-            self.rows.add(name, "test", summary | {"encoded_share": encoded.size / tokens})
+            self.rows.add(name, "test", summary | {"encoded_share": share})
             per_token = {"relative_error": sums.token_relative_error, "squared_error": sums.squared_error}
             per_token["squared_deviation"] = sums.squared_deviation
             for metric, values in per_token.items():

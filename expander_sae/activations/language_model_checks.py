@@ -112,7 +112,10 @@ class _Probe:
         ids = self.draw(1, length)
         changed = torch.cat([ids[:, :part], self.draw(1, length - part)], dim=1)
         padded = torch.cat([ids[:, :part], torch.zeros(1, length - part, dtype=torch.int64)], dim=1)
-        full = torch.cat([ids, padded, self.draw(rows - 2, length)])
+        # Last, where experts of limited capacity are taken by what stands before: text, and mostly padding.
+        others = self.draw(rows - 2, length)
+        others[(rows - 2) // 2 :, 1:] = 0
+        full = torch.cat([others, padded, ids])
         alone, later = (self.model.residual(given, layers) for given in (ids, changed))
         together, short = self.model.residual(full, layers), self.model.residual(ids[:, :part], layers)
         where = f"of a document of {length} tokens"
@@ -123,9 +126,9 @@ class _Probe:
             self.compare(later[layer][0, :part], begun, f"{what} changes with the tokens after it, {where}")
             length_seen = f"{what} changes with the length of its document, {part} or {length} tokens"
             self.compare(short[layer][0], begun, length_seen)
-            others = f"{what} changes with the other documents of its batch, {where}"
-            self.compare(together[layer][0], whole, others)
-            self.compare(together[layer][1, :part], begun, f"{what} changes with padding, {where}")
+            company = f"{what} changes with the other documents of its batch, {where}"
+            self.compare(together[layer][-1], whole, company)
+            self.compare(together[layer][-2, :part], begun, f"{what} changes with padding, {where}")
 
     def splice(self, layer: int) -> bool:
         """Splicing at a layer is a forward pass with its output replaced; whether what lies below can be left

@@ -23,8 +23,9 @@ _ERROR = 1e-2
 
 def odd_models(count: int, seed: int) -> dict[str, Any]:
     """Sound models, and models with a fault of any strength, behind layers of every form."""
-    tally, draw = Tally("odd language models"), random.Random(seed)
+    tally = Tally("odd language models")
     for number in range(count):
+        draw = random.Random(f"{seed}/{number}")
         fault = draw.choice((None, *fake_models.FAULTS, *fake_models.FAULTS))
         form = draw.choice((None, *fake_models.ODD))
         strength = 10 ** draw.uniform(-5, 1)

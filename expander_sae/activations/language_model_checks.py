@@ -138,12 +138,9 @@ class _Probe:
         mean = own.reshape(-1, model.width).mean(dim=0)
         constants = [torch.zeros_like(mean), mean]
         given = [own, *(vector.expand_as(own) for vector in constants)]
-        expected = [
-            _traced(model, ids, [])[1],
-            *(_replaced(model, ids, layer, hidden) for hidden in given[1:]),
-        ]
-
-        if expected[0] is not None and _relative_error(expected[1], expected[0]) <= _NO_EFFECT:
+        expected = [_replaced(model, ids, layer, hidden) for hidden in given]
+        expected[0] = torch.as_tensor(_traced(model, ids, [])[1])
+        if _relative_error(expected[1], expected[0]) <= _NO_EFFECT:
             raise _Broken(f"replacing the output of layer {layer} changes no logits")
 
         def spliced() -> None:
@@ -170,11 +167,9 @@ class _Probe:
             model.cut = before
         return False
 
-    def compare(
-        self, found: Tensor, expected: Tensor | None, what: str, tolerance: float | None = None
-    ) -> None:
+    def compare(self, found: Tensor, expected: Tensor, what: str, tolerance: float | None = None) -> None:
         """Raise `_Broken` where two tensors [..., m] differ by more than rounding at some token."""
-        error = _relative_error(found, expected) if expected is not None else float("nan")
+        error = _relative_error(found, expected)
         if not error <= (self.tolerance if tolerance is None else tolerance):
             raise _Broken(f"{what} (relative error {error:.2g})")
 

@@ -1,6 +1,6 @@
 """Every causal class of transformers that can be built tiny, through the self-test of a language model.
 
-    python -m tests.long.causal_models [--only NAME …] [--tokens N] [--out FILE.md]
+    python -m tests.long.causal_models [--only NAME …] [--tokens N] [--rows FILE] [--out FILE.md]
 
 Each is built with random weights from its own configuration, in which every size that has a known name
 is made small. Printed is a table: class, model type, verdict, property that fails. Some minutes.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import multiprocessing
 import resource
 import sys
@@ -198,7 +199,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="page that is written")
+    parser.add_argument("--rows", type=Path, help="rows so far, kept so that a run that ended goes on")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     # What every model imports, before there are processes that would each do so.
@@ -207,17 +209,29 @@ def main() -> int:
 
     logging.set_verbosity_error()
     torch.set_num_threads(1)
-    rows = []
+    known = _rows(options.rows)
     for kind, name in causal_classes():
-        if options.only and kind not in options.only:
+        if kind in known or (options.only and kind not in options.only):
             continue
-        rows.append((name, kind, *_apart(kind, options.tokens)))
-        print(*rows[-1], sep=" | ", flush=True)
+        known[kind] = (name, kind, *_apart(kind, options.tokens))
+        print(*known[kind], sep=" | ", flush=True)
+        if options.rows:
+            with options.rows.open("a") as stream:
+                stream.write(json.dumps(known[kind]) + "\n")
+    rows = [known[kind] for kind, _ in causal_classes() if kind in known]
     for found in sorted({row[2] for row in rows}):
         print(found, sum(row[2] == found for row in rows), file=sys.stderr)
     if options.out:
         options.out.write_text(page(rows, options.tokens))
     return 0
+
+
+def _rows(path: Path | None) -> dict[str, tuple[str, str, str, str]]:
+    """Model type → its row, of those that were written before."""
+    if path is None or not path.exists():
+        return {}
+    found = [tuple(json.loads(line)) for line in path.read_text().splitlines()]
+    return {row[1]: row for row in found}
 
 
 def page(rows: list[tuple[str, str, str, str]], tokens: int) -> str:

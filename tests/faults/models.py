@@ -18,7 +18,7 @@ from tests import fake_models
 from tests.faults.tally import Tally
 
 _ERROR = 1e-2
-"""Relative error from which a number counts as wrong: ten times what the tests take for rounding."""
+"""Relative error from which a number counts as wrong: far more than what is taken for rounding."""
 
 
 def odd_models(count: int, seed: int) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
     z = Eᵀ(h − b_dec) + b_enc,   x = the k largest signed entries of z,   ĥ = W x + b_dec
 
-with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv 2607.01799, §3).
+with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv 2607.01799, §3). One of
+another library may select by z and then multiply by a gain of each feature: x_j = g_j z_j.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class SparseAutoencoder(nn.Module):
     Attributes:
         decoder: the columns of W, see model/columns.py.
         free: those of a free encoder; None where it is tied.
+        gains: [n], what kept pre-activations are multiplied by; None, as ours all are, is 1.
         about: JSON values that travel with the weights, such as `norm_limit`, the norm above which tokens
             are passed through and not encoded.
 
@@ -54,6 +56,7 @@ class SparseAutoencoder(nn.Module):
 
     values: nn.Parameter
     encoder: nn.Parameter | None
+    gains: Tensor | None
 
     def __init__(
         self,
@@ -87,6 +90,7 @@ class SparseAutoencoder(nn.Module):
             self.register_parameter(weights_file.of_encoder(name), parameter)
         self.b_enc = nn.Parameter(torch.zeros(n, dtype=dtype))
         self.b_dec = nn.Parameter(torch.zeros(m, dtype=dtype))
+        self.register_buffer("gains", None)
 
     @property
     def decoder(self) -> Columns:
@@ -171,7 +175,8 @@ class SparseAutoencoder(nn.Module):
         h = as_tensor(activations)
         self._check_rows(h)
         encoder = self._encoder_on(self.dictionary())
-        return encoder.correlate_topk(self.own(h) - self.b_dec, self.b_enc, self.k)
+        found = encoder.correlate_topk(self.own(h) - self.b_dec, self.b_enc, self.k)
+        return found if self.gains is None else SparseCode(found.index, found.value * self.gains[found.index])
 
     @torch.no_grad()
     def decode(self, code: SparseCode) -> Tensor:
@@ -205,7 +210,7 @@ class SparseAutoencoder(nn.Module):
             UserError: another shape.
         """
         self._check_rows(activations)
-        if self.free is None:
+        if self.free is None and self.gains is None:
             fused = self.decoder.tied(self.b_enc, self.b_dec, activations, self.k)
             if fused is not None:
                 return fused[0], SparseCode(*fused[1:])
@@ -214,6 +219,8 @@ class SparseAutoencoder(nn.Module):
         centred = activations - self.b_dec
         selected = encoder.correlate_topk(centred, self.b_enc, self.k)
         kept = encoder.correlate_at(centred, selected.index, self.b_enc, known=selected.value)
+        if self.gains is not None:
+            kept = kept * self.gains[selected.index]
         code = SparseCode(selected.index, kept)
         return decoder.synthesize(code) + self.b_dec, code
 
@@ -223,7 +230,7 @@ class SparseAutoencoder(nn.Module):
         The same numbers as autograd gives, but faster where the encoder is tied: to the last bit in float32
         and float64 on a CPU. Parameters that need no gradient get none. Hooks are not called.
         """
-        tied = self.free is None
+        tied = self.free is None and self.gains is None
         step = self.decoder.tied_step(self.b_enc, self.b_dec, activations, self.k) if tied else None
         if step is None:
             self.zero_grad(set_to_none=True)

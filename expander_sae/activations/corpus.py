@@ -22,7 +22,7 @@ from expander_sae.activations.near_duplicates import GRAM, NearDuplicateFilter, 
 from expander_sae.activations.sources import open_source
 from expander_sae.activations.splits import SPLITS, shard_counts, split_of
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
-from expander_sae.activations.weights import read_model, verify_weights
+from expander_sae.activations.weights import read_model, verify_weights, vocabulary_of
 from expander_sae.errors import UserError
 from expander_sae.machine.progress import Progress
 from expander_sae.stages import lineage
@@ -99,12 +99,17 @@ def write_tokens(
     model = read_model(model_json)
     verify_weights(model, model_json)
     tokenizer = tokenizer_of(model)
+    vocabulary = vocabulary_of(model)
     source = open_source(spec)
     splits = Splits(spec, needs)
     checksum = hashlib.sha256()
     read, wanted = 0, sum(splits.wanted.values())
     with Progress("corpus", wanted, "token") as progress:
         for number, text, token_ids in _tokenized(source.texts, tokenizer, spec["context"]):
+            if max(token_ids, default=0) >= vocabulary:
+                found = f"its tokenizer gives token {max(token_ids)} in document {number}"
+                expected = f"expected numbers below {vocabulary}, the model's vocabulary"
+                raise UserError(f"models[{model['name']}]: {found}, {expected}")
             splits.add(number, text, token_ids)
             raw = text.encode(errors="replace")
             checksum.update(len(raw).to_bytes(8, "little") + raw)

@@ -24,16 +24,25 @@ class _Reached(Exception):
 
 
 def tokenizer_of(record: dict[str, Any]) -> Any:
-    """The tokenizer of a model record (`read_model`); the weights are not read."""
+    """The tokenizer of a model record (`read_model`); the weights are not read.
+
+    It cuts what is too long at the end: the start of a document is what near-duplicates are judged by.
+    """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             record["path"], trust_remote_code=record["trust_remote_code"], local_files_only=True
         )
-    except (OSError, ValueError, KeyError) as error:
+        tokens = tokenizer("a", add_special_tokens=False)["input_ids"]
+    except Exception as error:  # the library raises dozens of kinds, as files are missing or of another form
         found = f"no readable tokenizer in {record['path']} ({first_line(error)})"
         raise UserError(f"models[{record['name']}]: {found}") from None
+    if not tokens:  # of some architectures the library makes one without a vocabulary
+        expected = "expected its files, such as tokenizer.json, beside the weights"
+        raise UserError(f"models[{record['name']}]: no tokenizer in {record['path']}; {expected}")
+    tokenizer.truncation_side = "right"
+    return tokenizer
 
 
 def decoder_layers(model: nn.Module, depth: int) -> nn.ModuleList:

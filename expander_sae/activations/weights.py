@@ -11,6 +11,7 @@ from typing import Any
 from expander_sae.errors import UserError, first_line
 from expander_sae.stages import lineage
 from expander_sae.storage.files import AGAIN, digest, read_json, sha256_file, temporary_sibling
+from expander_sae.storage.locations import named
 from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
 _HUB_PATTERNS = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
@@ -92,6 +93,12 @@ def verify_weights(record: dict[str, Any], model_json: str | Path) -> None:
         )
 
 
+def vocabulary_of(record: dict[str, Any]) -> int:
+    """How many tokens the model of a record (`read_model`) has embeddings of; the weights are not read."""
+    config = _config(Path(record["path"]), record["trust_remote_code"], f"models[{record['name']}]")
+    return int(config.get_text_config().vocab_size)
+
+
 def _path_beside(folder: Path, base: Path) -> str:
     """Relative where `folder` lies below `base`, so that results can be moved; else absolute."""
     folder, base = folder.resolve(), base.resolve()
@@ -113,7 +120,7 @@ def _config(folder: Path, trust_remote_code: bool, key: str) -> Any:
 
 
 def _from_folder(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
-    folder = Path(spec["location"]).expanduser()
+    folder = Path(named(spec["location"]))
     found = f"{key}.location: found no"
     if not (folder / "config.json").is_file():
         raise UserError(f"{found} config.json in {folder}, expected a saved Hugging Face model")

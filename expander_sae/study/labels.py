@@ -8,16 +8,19 @@ taken for fresh, and nothing that was made is overwritten.
 from __future__ import annotations
 
 import os
-from glob import glob
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
+from expander_sae.storage.locations import files_of
 from expander_sae.study import presets
 
 RELEASED = {"model": "model1", "corpus": "corpus1-extraction1-model1-pool1"}
 """Stage versions whose results carry plain names. Do not change: raise the stage's version."""
+
+_READING = "texts2"
+"""How files are read as texts. Raise it where other texts or groups come of the same files."""
 
 
 def label_model(entry: dict[str, Any]) -> dict[str, Any]:
@@ -30,8 +33,9 @@ def label_corpus(entry: dict[str, Any]) -> dict[str, Any]:
     """The entry `corpus` with its label. Its text files, or the versions of the packages whose
     docstrings are read, are part of what it is."""
     content: Any = None
-    if entry["source"] == "files":
-        content = _files(entry["location"])
+    # Of a Hub's id that is also a folder here, the Hub's library reads the folder.
+    if entry["source"] == "files" or (entry["source"] == "hub" and os.path.exists(entry["location"])):
+        content = [_READING, *_files(entry["location"])]
     elif entry["source"] == "docstrings":
         installed = {name: _installed(name) for name in presets.DOCSTRING_VERSIONS}
         content = None if installed == presets.DOCSTRING_VERSIONS else installed
@@ -50,12 +54,12 @@ def _labelled(
 
 def _files(location: str) -> list[list[Any]]:
     """Name, size and time of change of each file: cheap enough to ask whenever a run is planned."""
-    found = [location] if os.path.isfile(location) else sorted(glob(location, recursive=True))
-    paths: list[str] = []
-    for path in found:
-        inside = (os.path.join(at, name) for at, _, names in os.walk(path) for name in names)
-        paths += sorted(inside) if os.path.isdir(path) else [path]
-    return [[path, os.stat(path).st_size, os.stat(path).st_mtime_ns] for path in paths]
+    found = []
+    for path in files_of(location):
+        # A link to nothing is refused by name when it is read.
+        about = os.stat(path) if os.path.exists(path) else os.lstat(path)
+        found.append([path, about.st_size, about.st_mtime_ns])
+    return found
 
 
 def _installed(package: str) -> str | None:

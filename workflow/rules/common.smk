@@ -9,6 +9,7 @@ from pathlib import Path
 
 from job_functions import as_json, asks, inputs_of, of, untriggered
 from snakemake.exceptions import WorkflowError
+from snakemake.io import contains_wildcard
 from snakemake_patches import own_folder, plan_quickly, quick, require_targets
 
 from expander_sae.cost.job_estimates import Plan
@@ -26,6 +27,14 @@ plan_quickly()
 
 # Of this file and not of the workflow's main one, which can be the Snakefile beside it or ../Snakefile.
 BASE = Path(str(workflow.current_basedir)).parents[1]
+# The same for lists of inputs, in which Snakemake takes {name} for a wildcard: from the working folder, so that
+# no folder above the two has a part in it.
+BESIDE = Path(os.path.relpath(BASE))
+if contains_wildcard(BESIDE):
+    raise WorkflowError(
+        f"{BASE}: found braces in the folder's name, which Snakemake takes for a wildcard; expected the workflow "
+        "to be started in this folder, or another name"
+    )
 
 
 # A configuration given on the command line stands alone: it is not merged into config.yaml.
@@ -73,9 +82,9 @@ SHOWN = {
     "documents": "results/documents.parquet",
     "claims": "results/claims.json",
     "curves": "results/curves.parquet",
-    "published": BASE / "resources" / "paper_figures.csv",
-    "synthetic": BASE / "resources" / "paper_synthetic_omp.csv",
-    "benchmarks": sorted((BASE / "benchmarks" / "results").glob("*.json")),
+    "published": BESIDE / "resources" / "paper_figures.csv",
+    "synthetic": BESIDE / "resources" / "paper_synthetic_omp.csv",
+    "benchmarks": sorted((BESIDE / "benchmarks" / "results").glob("*.json")),
 }
 
 # Snakemake's own strict mode, and $PYTHON and $SCRIPTS as they are, with blanks or stars in them.

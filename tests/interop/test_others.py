@@ -108,7 +108,7 @@ def test_every_key_that_they_write_is_known(tmp_path: Path) -> None:
     known = foreign_keys.SPARSIFY
     assert fields | {"d_in"} <= known.applied | known.harmless | known.only.keys()
     trainers = installed("dictionary_learning.trainers.top_k")
-    trainer = trainers.TopKTrainer(steps=10, activation_dim=M, dict_size=N, k=K, layer=3, lm_name="tiny")
+    trainer = trainers.TopKTrainer(steps=9999, activation_dim=M, dict_size=N, k=K, layer=3, lm_name="tiny")
     torch.save(trainer.ae.state_dict(), tmp_path / "ae.pt")
     (tmp_path / "config.json").write_text(json.dumps({"trainer": trainer.config, "buffer": None}))
     assert expander_sae.load(tmp_path).k == K

@@ -10,7 +10,13 @@ from pathlib import Path
 from job_functions import as_json, asks, inputs_of, of, untriggered
 from snakemake.exceptions import WorkflowError
 from snakemake.io import contains_wildcard
-from snakemake_patches import own_folder, plan_quickly, quick, require_targets
+from snakemake_patches import (
+    compare_contents,
+    own_folder,
+    plan_quickly,
+    quick,
+    require_targets,
+)
 
 from expander_sae.cost.job_estimates import Plan
 from expander_sae.cost.memory_estimate import Memory
@@ -24,6 +30,7 @@ from expander_sae.study.study import Study, load_config
 from expander_sae.study.wildcard_patterns import one_of
 
 plan_quickly()
+compare_contents()
 
 # Of this file and not of the workflow's main one, which can be the Snakefile beside it or ../Snakefile.
 BASE = Path(str(workflow.current_basedir)).parents[1]

@@ -50,7 +50,9 @@ def test_no_match_names_the_key(folder):
         texts(folder / "nothing-*.txt")
 
 
-@pytest.mark.parametrize("name", ["notes.md", "more.json", "more.jsonl.zst", "more.csv", "sub/more", "more.tar.gz"])
+@pytest.mark.parametrize(
+    "name", ["notes.md", "more.json", "more.jsonl.zst", "more.csv", "sub/more", "more.tar.gz"]
+)
 def test_no_file_of_a_folder_is_skipped_in_silence(folder, name):
     (folder / name).write_text('{"text": "a document"}')
     for location in (folder, folder / name, folder / "**"):
@@ -103,7 +105,9 @@ def test_half_a_character_is_refused_with_its_file_and_line(tmp_path):
     with pytest.raises(UserError, match=r"b\.parquet: row 2: column 'text': not UTF-8 text"):
         texts(tmp_path / "b.parquet")
     (tmp_path / "c.jsonl").write_bytes(b'{"text": "fine"}\n' * 3000 + b'{"text": "caf\xe9"}\n')
-    with pytest.raises(UserError, match=r"c\.jsonl:3001: not UTF-8 text \(invalid continuation byte at byte 13\)"):
+    with pytest.raises(
+        UserError, match=r"c\.jsonl:3001: not UTF-8 text \(invalid continuation byte at byte 13\)"
+    ):
         texts(tmp_path / "c.jsonl")
 
 

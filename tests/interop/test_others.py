@@ -17,6 +17,8 @@ import expander_sae
 from expander_sae.interop import dictionary_learning, foreign_keys, sparsify
 from tests.interop.problems import K, M, N, activations, reference, small
 
+pytestmark = pytest.mark.saelens
+
 FAMILIES = pytest.mark.parametrize(
     ("family", "encoder"), [("expander", "tied"), ("bernoulli", "independent"), ("dense", "tied")]
 )

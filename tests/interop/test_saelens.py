@@ -16,6 +16,8 @@ from expander_sae.rng import torch_generator
 from tests.interop.problems import K, M, N, activations, reference, small
 from tests.tiny_models import VOCABULARY, WIDTH, tiny_model_json
 
+pytestmark = pytest.mark.saelens
+
 sae_lens = pytest.importorskip("sae_lens", reason="sae-lens is not installed: make test-saelens")
 
 

@@ -100,7 +100,7 @@ def vocabulary_of(record: dict[str, Any]) -> int:
 
 
 def _path_beside(folder: Path, base: Path, spec: dict[str, Any]) -> str:
-    """Relative where `folder` lies below `base`, or was given so, so that a study can be moved; else absolute."""
+    """Relative where `folder` lies below `base` or was given so: a study can be moved. Else absolute."""
     given = spec["source"] == "folder" and not Path(named(spec["location"])).is_absolute()
     folder, base = folder.resolve(), base.resolve()
     if given or folder.is_relative_to(base):

@@ -37,7 +37,7 @@ BASE = Path(str(workflow.current_basedir)).parents[1]
 # The same for lists of inputs, which Snakemake compares by name. A copy of the checkout with its results has the
 # same names where they are relative, a copy of a study outside of it where they are absolute. In these lists
 # {name} is a wildcard: relative, no folder above the two has a part in it.
-WITHIN = Path.cwd().is_relative_to(BASE)
+WITHIN = Path.cwd().is_relative_to(BASE.resolve())
 BESIDE = Path(os.path.relpath(BASE)) if WITHIN or contains_wildcard(BASE) else BASE
 if contains_wildcard(BESIDE):
     raise WorkflowError(

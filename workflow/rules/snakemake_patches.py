@@ -53,8 +53,8 @@ def compare_contents() -> None:
     """Let Snakemake compare what an input holds, of whatever size, before it calls a newer one changed.
 
     It does so up to 1 MB only, so that a study that was copied (`cp -r`, rsync without times) would be made
-    again: all of its files are new there. Ancient inputs are left out: their times say nothing, and a pool can be
-    larger than memory.
+    again: all of its files are new there. Ancient inputs are left out: their times say nothing, and a pool
+    can be larger than memory.
     """
 
     async def eligible(file: Any, threshold: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from expander_sae.errors import UserError
@@ -18,7 +18,7 @@ def record(kind: type[Record], value: Any, where: str, keys: Collection[str] = (
         UserError: `where` and the key that is missing or unknown, or whose value has another type.
     """
     hints = get_type_hints(kind)
-    types = {key: hints[key] for key in keys or hints}
+    types = {key: hints[key] for key in keys or (field.name for field in fields(kind))}  # type: ignore[arg-type]
     if not isinstance(value, dict):
         raise UserError(f"{where}: found {type(value).__name__}, expected a JSON object")
     for key in [*types, *value]:

@@ -284,6 +284,21 @@ rule everything:
     assert (tmp_path / "second.txt").read_text() == "2\n"
 
 
+def test_nothing_is_planned_in_a_copy_whose_files_are_all_new(tmp_path):
+    """As of `cp -r`, or of rsync without times; one shard is larger than what Snakemake compares."""
+    first, second = tmp_path / "first", tmp_path / "further" / "second"
+    shards = "results/smollm2-135m-instruct/docstrings/layer2/shards"
+    (first / shards).mkdir(parents=True)
+    (first / shards / "train-00000.parquet").write_bytes(bytes(2_000_000))
+    pretend_finished(first, CONFIG)
+    shutil.copytree(first, second, copy_function=shutil.copy)
+    for file in (second / "results").rglob("*.parquet"):
+        file.touch()
+    assert plan(second, CONFIG) == {}
+    (second / shards / "train-00000.parquet").write_bytes(bytes(2_000_001))
+    assert plan(second, CONFIG)["pool"] == 1, "other content is no copy"
+
+
 def test_all_is_understood_where_snakemake_takes_it_for_a_configuration(tmp_path):
     """`snakemake --configfile FILE all`, typed in the checkout."""
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(CONFIG))

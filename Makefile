@@ -115,7 +115,9 @@ $(STAMP):
 
 # CUDA builds of torch bring the triton that they need; elsewhere its interpreter serves the tests.
 $(TEST_STAMP): $(STAMP)
-	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) --no-deps --requirement requirements-test.lock
+	@! $(BIN)/python -c 'import triton' 2>/dev/null || own='^triton=='; \
+	grep -Ev "$${own:-^$$}" requirements-test.lock > .venv/requirements-test.txt
+	@$(PIP) --no-deps --requirement .venv/requirements-test.txt
 	@rm -f .venv/tests-*
 	@touch $@
 

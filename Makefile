@@ -2,7 +2,7 @@
 # make figures    draw every figure and table, the verdicts and the report again from STUDY's tables
 # make test       install and run the tests
 # make test-wheel build the wheel, install it alone and run the quick start with it
-# make test-saelens run the tests that need SAELens, which is installed apart
+# make test-saelens run the tests in SAELens, sparsify and dictionary_learning, which are installed apart
 # make test-slurm run a study on a SLURM of one node: Debian packages slurm-wlm and munge, and root
 # make lint       style, types and the workflow's own checks
 # make docs       build the documentation into site/
@@ -52,8 +52,10 @@ figures: $(STAMP)
 	@$(BIN)/python -m expander_sae.report "$$STUDY"
 
 test: $(TEST_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm' --durations=20 --durations-min=5
-	@if command -v sbatch >/dev/null && [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-slurm; fi
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm and not saelens' --durations=20 --durations-min=5
+	@echo 'make test-saelens runs those in SAELens, sparsify and dictionary_learning'
+	@if command -v sbatch >/dev/null && [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-slurm; \
+	else echo 'not run: those on SLURM (make test-slurm), which need sbatch and root'; fi
 
 # As a user of the library alone has it: no extra, nothing of this checkout.
 test-wheel: $(STAMP)
@@ -65,7 +67,7 @@ test-wheel: $(STAMP)
 	.venv/wheel/env/bin/python -I tests/wheel.py
 
 test-saelens: .venv/saelens/installed
-	PYTHONPATH="$$PWD/.venv/saelens" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/interop tests/docs/test_python.py
+	PYTHONPATH="$$PWD/.venv/saelens" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m saelens tests/interop tests/docs/test_python.py
 
 .venv/saelens/installed: requirements-saelens.lock | $(TEST_STAMP)
 	@rm -rf .venv/saelens
@@ -74,7 +76,7 @@ test-saelens: .venv/saelens/installed
 
 # The executor lies apart: where it is installed, every start of snakemake asks SLURM.
 test-slurm: $(TEST_STAMP) .venv/slurm/installed
-	PYTHONPATH="$$PWD/.venv/slurm" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm -rs tests/cluster
+	PYTHONPATH="$$PWD/.venv/slurm" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/cluster
 
 .venv/slurm/installed: requirements-slurm.lock | $(STAMP)
 	@rm -rf .venv/slurm
@@ -113,7 +115,9 @@ $(STAMP):
 
 # CUDA builds of torch bring the triton that they need; elsewhere its interpreter serves the tests.
 $(TEST_STAMP): $(STAMP)
-	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) --no-deps --requirement requirements-test.lock
+	@! $(BIN)/python -c 'import triton' 2>/dev/null || own='^triton=='; \
+	grep -Ev "$${own:-^$$}" requirements-test.lock > .venv/requirements-test.txt
+	@$(PIP) --no-deps --requirement .venv/requirements-test.txt
 	@rm -f .venv/tests-*
 	@touch $@
 

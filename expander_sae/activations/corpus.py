@@ -23,6 +23,7 @@ import numpy as np
 from expander_sae.activations.language_model import tokenizer_of
 from expander_sae.activations.near_duplicates import GRAM, NearDuplicateFilter, share_contained, word_grams
 from expander_sae.activations.origins import ORIGINS, Origins
+from expander_sae.activations.positions import check_context
 from expander_sae.activations.sources import Text, open_source
 from expander_sae.activations.splits import VALIDATION, shard_counts, split_of
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
@@ -109,6 +110,7 @@ def write_tokens(
     """
     model = read_model(model_json)
     verify_weights(model, model_json)
+    check_context(spec["context"], model)
     tokenizer = tokenizer_of(model)
     vocabulary = vocabulary_of(model)
     source = open_source(spec)

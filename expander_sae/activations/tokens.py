@@ -122,6 +122,16 @@ class TokenTable:
         """Number of tokens of a split."""
         return self._splits[split][1]
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document; 0 where there is none."""
+        metadata = self._file.metadata
+        column = self._file.schema_arrow.get_field_index("position")
+        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        return 1 + max(
+            (group.column(column).statistics.max for group in groups if group.num_rows), default=-1
+        )
+
     def read(self, split: str, start: int, stop: int) -> TokenRange:
         """Tokens [start, min(stop, available)) of a split; empty where the split ends before."""
         first, count = self._splits[split]

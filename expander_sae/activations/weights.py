@@ -39,7 +39,7 @@ def materialise(spec: dict[str, Any], weights_folder: Path, out_json: Path) -> N
     config = _config(folder, spec["trust_remote_code"], key)
     check_shape(config, spec, key)
     found = {
-        "path": _path_beside(folder, Path(out_json).parent),
+        "path": _path_beside(folder, Path(out_json).parent, spec),
         "architecture": (config.architectures or [type(config).__name__])[0],
         "sha256": _folder_sha256(folder),
         "lineage": lineage("model"),
@@ -99,10 +99,13 @@ def vocabulary_of(record: dict[str, Any]) -> int:
     return int(config.get_text_config().vocab_size)
 
 
-def _path_beside(folder: Path, base: Path) -> str:
-    """Relative where `folder` lies below `base`, so that results can be moved; else absolute."""
+def _path_beside(folder: Path, base: Path, spec: dict[str, Any]) -> str:
+    """Relative where `folder` lies below `base` or was given so: a study can be moved. Else absolute."""
+    given = spec["source"] == "folder" and not Path(named(spec["location"])).is_absolute()
     folder, base = folder.resolve(), base.resolve()
-    return folder.relative_to(base).as_posix() if folder.is_relative_to(base) else str(folder)
+    if given or folder.is_relative_to(base):
+        return Path(os.path.relpath(folder, base)).as_posix()
+    return str(folder)
 
 
 def _folder_sha256(folder: Path) -> str:

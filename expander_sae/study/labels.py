@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from expander_sae.stages import lineage
+from expander_sae.storage.content import contents
 from expander_sae.storage.files import digest
 from expander_sae.storage.locations import files_of
 from expander_sae.study import presets
@@ -25,7 +26,7 @@ _READING = "texts2"
 
 def label_model(entry: dict[str, Any]) -> dict[str, Any]:
     """The entry of `models` with its label. A folder's files are part of what it is."""
-    content = _files(entry["location"]) if entry["source"] == "folder" else None
+    content = contents(files_of(entry["location"])) if entry["source"] == "folder" else None
     return _labelled(entry, presets.MODELS, content, lineage("model"), RELEASED["model"])
 
 
@@ -35,7 +36,7 @@ def label_corpus(entry: dict[str, Any]) -> dict[str, Any]:
     content: Any = None
     # Of a Hub's id that is also a folder here, the Hub's library reads the folder.
     if entry["source"] == "files" or (entry["source"] == "hub" and os.path.exists(entry["location"])):
-        content = [_READING, *_files(entry["location"])]
+        content = [_READING, *contents(files_of(entry["location"]))]
     elif entry["source"] == "docstrings":
         installed = {name: _installed(name) for name in presets.DOCSTRING_VERSIONS}
         content = None if installed == presets.DOCSTRING_VERSIONS else installed
@@ -50,16 +51,6 @@ def _labelled(
     identity = [settings] + [content] * (content is not None) + [stages] * (stages != released)
     plain = identity == [known.get(name)]
     return {"name": name, "label": name if plain else f"{name}-{digest(identity)[:6]}", **settings}
-
-
-def _files(location: str) -> list[list[Any]]:
-    """Name, size and time of change of each file: cheap enough to ask whenever a run is planned."""
-    found = []
-    for path in files_of(location):
-        # A link to nothing is refused by name when it is read.
-        about = os.stat(path) if os.path.exists(path) else os.lstat(path)
-        found.append([path, about.st_size, about.st_mtime_ns])
-    return found
 
 
 def _installed(package: str) -> str | None:

@@ -142,6 +142,12 @@ def test_fewer_tokens_than_asked(folder, model_json, tmp_path, more, key):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_context_beyond_the_positions_of_the_model(folder, model_json, tmp_path):
+    with pytest.raises(UserError, match=r"corpus\.context: found 257, expected at most 256 \(positions of"):
+        written(folder, model_json, tmp_path, context=257)
+    assert not list(tmp_path.iterdir())
+
+
 def test_empty_corpus(model_json, tmp_path):
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(UserError, match="corpus 'mine': found no document"):

@@ -38,6 +38,15 @@ def test_every_range_starts_at_a_document_and_holds_what_was_written(table):
                     assert (found.position[1:][~same] == 0).all()
 
 
+def test_longest_document_of_all_splits(tmp_path, monkeypatch):
+    monkeypatch.setattr("expander_sae.activations.tokens._ROW_GROUP", 4)
+    path = tmp_path / "tokens.parquet"
+    for lengths, expected in (([3, 9, 2], 9), ([1], 1), ([], 0)):
+        documents = [TokenizedDocument(n, [5] * length) for n, length in enumerate(lengths)]
+        write_token_table(path, {"train": documents[:1], "test": documents[1:], "ce": []})
+        assert TokenTable(path).longest == expected
+
+
 def test_missing_and_broken_files_are_named(tmp_path):
     with pytest.raises(UserError, match="absent"):
         TokenTable(tmp_path / "absent.parquet")

@@ -24,12 +24,13 @@ set_threads(1)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests.faults import (  # noqa: E402  # noqa: E402
+from tests.faults import (  # noqa: E402
     commands,
     corruption,
     disks,
     inputs,
     kills,
+    models,
     network,
     odd_arrays,
     odd_corpora,
@@ -52,6 +53,7 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "odd": 2000,
         "commands": 520,
         "folders": 5,
+        "models": 1200,
     },
     "quick": {
         "kills": 40,
@@ -64,6 +66,7 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "odd": 500,
         "commands": 60,
         "folders": 3,
+        "models": 300,
     },
     "slice": {
         "kills": 6,
@@ -76,6 +79,7 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "odd": 100,
         "commands": 5,
         "folders": 1,
+        "models": 20,
     },
 }
 
@@ -128,6 +132,7 @@ class Campaign:
             "config": apart(
                 "bad input: config", lambda at: inputs.bad_configs(study.folder, n["configs"], self.seed)
             ),
+            "models": apart("odd language models", lambda at: models.odd_models(n["models"], self.seed)),
             "commands": lambda: commands.bad_scripts(
                 study, calm, scratch / "commands", n["commands"], draw("commands")
             ),
@@ -154,8 +159,8 @@ class Campaign:
 
 
 PARTS = (
-    "kills workflow files results disk permissions network config shard mask weights paths corpora arrays"
-    " commands cli shell foreign tokens"
+    "kills workflow files results disk permissions network config models shard mask weights paths corpora"
+    " arrays commands cli shell foreign tokens"
 )
 
 

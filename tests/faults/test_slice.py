@@ -16,6 +16,7 @@ from tests.faults.tally import Tally, table
 
 PARTS = (
     "config",
+    "models",
     "shard",
     "mask",
     "weights",

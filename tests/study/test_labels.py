@@ -1,5 +1,8 @@
 """Folder names that tell settings apart."""
 
+import os
+import shutil
+
 import pytest
 
 from expander_sae.study import presets
@@ -62,3 +65,29 @@ def test_a_change_behind_a_link_or_a_tilde_is_noticed(tmp_path, monkeypatch):
 def test_a_link_to_nothing_stops_no_plan(tmp_path):
     (tmp_path / "gone.txt").symlink_to("nothing")
     assert corpus_label(tmp_path) == corpus_label(tmp_path)
+
+
+def test_a_copied_study_keeps_its_labels(tmp_path, monkeypatch):
+    """As of `cp -r`, or of rsync without times: every file of the copy is new."""
+    first = tmp_path / "first"
+    (first / "model").mkdir(parents=True)
+    (first / "texts").mkdir()
+    (first / "model" / "model.safetensors").write_bytes(b"weights")
+    (first / "texts" / "a.txt").write_text("a text")
+    shutil.copytree(first, tmp_path / "second", copy_function=shutil.copy)
+    os.utime(tmp_path / "second" / "model" / "model.safetensors", (0, 0))
+    os.utime(tmp_path / "second" / "texts" / "a.txt", (0, 0))
+    model = {"name": "mine", "source": "folder", "location": "model", "width": 576, "depth": 30, "layers": 15}
+    corpus = {"name": "texts", "source": "files", "location": "texts"}
+
+    def labels(folder):
+        monkeypatch.chdir(tmp_path / folder)
+        run = study_of(models=[model], corpus=corpus).runs[0]
+        return run.model, run.corpus
+
+    assert labels("first") == labels("second") != ("mine", "texts")
+    before = labels("second")
+    (tmp_path / "second" / "model" / "model.safetensors").write_bytes(b"altered")
+    (tmp_path / "second" / "texts" / "a.txt").write_text("b text")
+    for found, old in zip(labels("second"), before, strict=True):
+        assert found != old, "equal names and sizes, other content"

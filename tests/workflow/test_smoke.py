@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import yaml
@@ -52,6 +53,19 @@ def test_what_made_it_stands_beside_it(finished):
 
 def test_nothing_is_left_to_do(finished):
     assert plan(finished, CONFIG, source=finished) == {}
+
+
+def test_nothing_is_left_to_do_in_a_copy_whose_files_are_all_new(finished, tmp_path):
+    """As of `cp -r`, or of rsync without times, also where an input is newer than what was made of it."""
+    copied = tmp_path / "copy"
+    shutil.copytree(finished, copied, copy_function=shutil.copy)
+    for shard in copied.rglob("*.parquet"):
+        shard.touch()
+    assert max(file.stat().st_size for file in copied.rglob("shards/*.parquet")) > 1e6
+    assert plan(copied, CONFIG) == {}
+    shard = next(copied.rglob("shards/train-00000.parquet"))
+    shard.write_bytes(shard.read_bytes() + b"more")
+    assert plan(copied, CONFIG)["pool"] == 1, "other content is no copy"
 
 
 def test_one_more_d_plans_its_jobs_and_no_more(finished):

@@ -10,7 +10,13 @@ from pathlib import Path
 from job_functions import as_json, asks, inputs_of, marked, of, untriggered
 from snakemake.exceptions import WorkflowError
 from snakemake.io import contains_wildcard
-from snakemake_patches import own_folder, plan_quickly, quick, require_targets
+from snakemake_patches import (
+    compare_contents,
+    own_folder,
+    plan_quickly,
+    quick,
+    require_targets,
+)
 
 from expander_sae.cost.job_estimates import Plan
 from expander_sae.cost.memory_estimate import Memory
@@ -24,12 +30,15 @@ from expander_sae.study.study import Study, load_config
 from expander_sae.study.wildcard_patterns import one_of
 
 plan_quickly()
+compare_contents()
 
 # Of this file and not of the workflow's main one, which can be the Snakefile beside it or ../Snakefile.
 BASE = Path(str(workflow.current_basedir)).parents[1]
-# The same for lists of inputs, in which Snakemake takes {name} for a wildcard: from the working folder, so that
-# no folder above the two has a part in it.
-BESIDE = Path(os.path.relpath(BASE))
+# The same for lists of inputs, which Snakemake compares by name. A copy of the checkout with its results has the
+# same names where they are relative, a copy of a study outside of it where they are absolute. In these lists
+# {name} is a wildcard: relative, no folder above the two has a part in it.
+WITHIN = Path.cwd().is_relative_to(BASE.resolve())
+BESIDE = Path(os.path.relpath(BASE)) if WITHIN or contains_wildcard(BASE) else BASE
 if contains_wildcard(BESIDE):
     raise WorkflowError(
         f"{BASE}: found braces in the folder's name, which Snakemake takes for a wildcard; expected the workflow "

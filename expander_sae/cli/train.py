@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from expander_sae.cli.arguments import add_activations, add_compute, positive
 from expander_sae.cli.terminal import Terminal, number, pairs
+from expander_sae.study.recipes import DEFAULT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ EXAMPLES = (
     "expander-sae train activations.npy --n 4608 --d 30 --k 64 --steps 1500 --out weights.safetensors",
     "expander-sae train shards/ --n 4608 --d 7 --k 64 --held-out 8192 --csv training.csv --out w.safetensors",
     "expander-sae train a.npy --n 99 --d 7 --k 9 --held-out 999 --held-out-to kept.npy --out w.safetensors",
-    "expander-sae train acts.pt --support dense --n 1024 --k 32 --set learning_rate=1e-3 --out w.safetensors",
+    "expander-sae train acts.pt --support dense --n 1024 --k 32 --set learning_rate=0.05 --out w.safetensors",
 )
 
 
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     families = "mask family, dense, pca, random or exemplars (default: %(default)s)"
     add("--support", default="expander", help=families)
     add("--encoder", default="tied", help="tied, warm_tied or independent (default: tied)")
-    add("--recipe", default="standard", help="standard or paper (default: %(default)s)")
+    add("--recipe", default=DEFAULT, help="tuned, standard or paper (default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe")
     add("--held-out", type=positive, metavar="ROWS", help="keep the last ROWS back and measure on them")
@@ -127,7 +128,7 @@ def _overrides(given: list[str]) -> dict[str, Any]:
         except ValueError:
             separator = ""
         if not separator or not key.isidentifier():
-            raise UserError(f"--set: found {text!r}, expected KEY=VALUE such as learning_rate=1e-3")
+            raise UserError(f"--set: found {text!r}, expected KEY=VALUE such as learning_rate=0.05")
     return found
 
 

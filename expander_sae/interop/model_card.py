@@ -14,6 +14,8 @@ from expander_sae.masks.supports import described
 from expander_sae.measurements.index import Index
 from expander_sae.measurements.tables import read_metrics
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.precisions import FLOAT32
+from expander_sae.study.run import LEFT_OUT
 from expander_sae.training.run_folder import WEIGHTS
 
 METRICS = "metrics.parquet"
@@ -166,8 +168,10 @@ def _frontier(path: Path, spec: dict[str, Any]) -> str:
     }
     columns = (("relative_error", "encoder"), ("ce_recovered", "encoder"), ("ce_recovered", "omp"))
     for cell in sorted(cells, key=lambda cell: (cells[cell].mean, cell)):
-        own = all(getattr(cell, key) == spec[key] for key in ("support", "encoder", "n", "d"))
-        name = f"{cell.support}-{cell.encoder}"
+        mine = LEFT_OUT | spec
+        own = all(getattr(cell, key) == mine[key] for key in ("support", "encoder", "n", "d", "precision"))
+        rounded = "" if cell.precision == FLOAT32 else f", {cell.precision}"
+        name = f"{cell.support}-{cell.encoder}{rounded}"
         measured = (index.estimate(cell, *column) for column in columns)
         lines.append(
             f"| {f'**{name} (this one)**' if own else name} | {cell.n:,} | {cell.d} "

@@ -123,6 +123,7 @@ class Session:
         if state.step < self.steps and state.finite:
             return False
         state.autoencoder.rescale(self.tokens.normalisation.scale)
+        state.autoencoder.settle()
         if training.done is not None:
             training.done(state)
         return True
@@ -132,8 +133,7 @@ class Session:
         device can be given all the steps at once."""
         pairs = list(zip(running, self._batches(running), strict=True))
         for training in running:
-            rate = learning_rate(training.state.step, self.steps, self.recipe)
-            training.state.optimiser.param_groups[0]["lr"] = rate
+            training.state.set_rate(learning_rate(training.state.step, self.steps, self.recipe))
         rebuilt = [train_step(training.state, batch, self.recipe) for training, batch in pairs]
         for (training, batch), reconstruction in zip(pairs, rebuilt, strict=True):
             training.state.step += 1

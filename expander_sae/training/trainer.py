@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from expander_sae.masks.supports import described, find
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
-from expander_sae.study.recipes import resolve
+from expander_sae.study.recipes import DEFAULT, resolve
 from expander_sae.training.checkpoint import Checkpoint
 from expander_sae.training.loggers import Logger, Report
 from expander_sae.training.normalisation import KeptTokens, normalisation
@@ -46,7 +45,7 @@ class Trainer:
         d: nonzeros of each decoder column; needed unless the support is dense.
         support: a mask family (`expander_sae.MaskRecipe`), ``dense``, or a `Mask` of your own recipe.
         encoder: ``tied`` or another kind of `SparseAutoencoder`.
-        recipe: ``standard`` or ``paper`` (`expander_sae.study.recipes`).
+        recipe: ``tuned``, ``standard`` or ``paper`` (`expander_sae.study.recipes`).
         seed: of the mask, the first weights, the batches and the resampling.
         device: ``auto`` takes CUDA where there is one.
         backend: kernels, see `expander_sae.kernels.backends.select`.
@@ -82,7 +81,7 @@ class Trainer:
         d: int | None = None,
         support: str | Mask = "expander",
         encoder: str = "tied",
-        recipe: str = "standard",
+        recipe: str = DEFAULT,
         seed: int = 0,
         device: str | torch.device = "auto",
         backend: str = "auto",
@@ -152,7 +151,7 @@ class Trainer:
     def spec(self, steps: int) -> dict[str, Any]:
         """The settings as JSON values, under the names of the workflow's tables."""
         support = self.support.recipe
-        how: dict[str, Any] = {"recipe": self.recipe_name, "recipe_settings": asdict(self.recipe)}
+        how: dict[str, Any] = {"recipe": self.recipe_name, "recipe_settings": self.recipe.settings}
         what = {"support": support.family, "encoder": self.encoder}
         sizes = {"m": self.pool.m, "n": self.n, "d": support.d, "k": self.k}
         return how | what | sizes | {"train_tokens": self.pool.tokens, "steps": steps, "seed": self.seed}

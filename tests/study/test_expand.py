@@ -8,7 +8,7 @@ def test_runs_are_the_product_of_a_block():
     study = study_of()
     assert [(run.d, run.seed) for run in study.runs] == [(7, 0), (7, 1), (30, 0), (30, 1)]
     assert study.runs[0].path == (
-        "results/smollm2-135m-instruct/docstrings/layer15/standard_t120000_s1500/expander-tied/"
+        "results/smollm2-135m-instruct/docstrings/layer15/tuned_t120000_s1500/expander-tied/"
         "n4608_d7_k64_seed0"
     )
     assert study.runs[0].mask == "results/masks/expander_m576_n4608_d7_seed0.json"

@@ -225,3 +225,19 @@ def test_ids_name_exemplars_where_they_are_known(h: np.ndarray, tmp_path: Path) 
     wide = replace(known, token_id=ids + 70_000)
     Session(wide, recipe, 0).start(sae, 0)
     assert storage(sae)["storage_ids_bytes"] == 4 * 97 + 2 * 10
+
+
+@pytest.mark.parametrize("support", FLOORS)
+@pytest.mark.parametrize("precision", ["bfloat16", "int8", "int4"])
+def test_floors_are_stored_in_fewer_bits(h: np.ndarray, support: str, precision: str, tmp_path: Path) -> None:
+    """Each stored vector is rounded by itself; the spreads of random columns keep their digits."""
+    sae = fitted(h, support)
+    sae.about = {}
+    fewer = sae.stored(precision)
+    cosines = (columns(sae) * columns(fewer)).sum(axis=1)
+    assert cosines.min() > {"bfloat16": 0.9999, "int8": 0.9999, "int4": 0.97}[precision]
+    activations, path = torch.from_numpy(h[1:90]), tmp_path / "w.safetensors"
+    again = load(fewer.save(path))
+    assert torch.equal(fewer.encode(activations).value, again.encode(activations).value)
+    assert np.array_equal(columns(fewer), columns(again))
+    assert storage(fewer)["storage_total_bytes"] < storage(sae)["storage_total_bytes"] - 100

@@ -40,7 +40,8 @@ class Sweep:
 def sweep_of(config: Config, runs: Sequence[Run]) -> Sweep | None:
     """Every cell of `runs` under each recipe of the block `sweep`; None without one.
 
-    Runs that start from another's weights are left out: what they start from is swept.
+    Runs that start from another's weights are left out: what they start from is swept. So are those that
+    nobody trains.
     """
     if "sweep" not in config:
         return None
@@ -51,7 +52,8 @@ def sweep_of(config: Config, runs: Sequence[Run]) -> Sweep | None:
         label, settings = recipes.resolve(config["recipe"], _overrides(config) | combination)
         values[label] = combination
         for run in runs:
-            if support_of(run.support).parent:
+            known = support_of(run.support)
+            if known.parent or not known.trained:
                 continue
             for steps, seed in product(as_list(asked.get("steps", run.steps)), as_list(asked["seeds"])):
                 swept = replace(run, recipe=label, recipe_settings=settings, steps=steps, seed=seed)

@@ -117,3 +117,10 @@ def test_frozen_decoders_and_encoders_have_masks_and_steps():
     assert [run.support for run in runs] == names
     assert {(run.steps, run.n, run.d, run.k) for run in runs} == {(1500, 4608, 7, 64)}
     assert all(run.mask and run.parent is None for run in runs)
+
+
+def test_a_sweep_leaves_out_what_nobody_trains():
+    sweep = {"training": {"learning_rate": [0.001, 0.003]}, "seeds": 0}
+    study = study_of(runs=[{"support": ["expander", "random", "pca"], "d": 7, "seeds": 0}], sweep=sweep)
+    assert study.sweep is not None
+    assert {run.support for run in study.sweep.runs} == {"expander"}

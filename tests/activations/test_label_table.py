@@ -188,5 +188,5 @@ def test_a_damaged_table_is_refused(written: Written, model_json: Path, tmp_path
         raw = bytearray((path if path.exists() else written[0] / ORIGINS).read_bytes())
         raw[len(raw) // 2] ^= 1
         path.write_bytes(raw)
-        with pytest.raises(UserError, match="altered or cut short|not a readable table"):
+        with pytest.raises(UserError, match=r"altered or cut short|not a readable table"):
             read(path)

@@ -4,6 +4,9 @@ Documents come in the source's fixed order. One document of every group of near-
 and falls to train, test or ce by a hash of its text; reading stops when every split has its shards
 full. Each decision depends on earlier documents only, so each split is prefix-stable: asking for
 more tokens appends documents and changes none.
+
+A validation split takes the documents that fall to test or ce when these are full. It never takes one of
+train, and no other split changes by it. More tokens of test or ce take the first of its documents away.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from expander_sae.activations.language_model import tokenizer_of
 from expander_sae.activations.near_duplicates import GRAM, NearDuplicateFilter, share_contained, word_grams
 from expander_sae.activations.origins import ORIGINS, Origins
 from expander_sae.activations.sources import Text, open_source
-from expander_sae.activations.splits import SPLITS, shard_counts, split_of
+from expander_sae.activations.splits import VALIDATION, shard_counts, split_of
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
 from expander_sae.activations.weights import read_model, verify_weights
 from expander_sae.errors import UserError
@@ -44,9 +47,9 @@ class Splits:
         self._spec = spec
         self._needs = needs
         shards = shard_counts(needs, spec["context"])
-        self.wanted = {split: shards[split] * needs["shard"] for split in SPLITS}
-        self.documents: dict[str, list[TokenizedDocument]] = {split: [] for split in SPLITS}
-        self.grams: dict[str, set[int]] = {split: set() for split in SPLITS}
+        self.wanted = {split: count * needs["shard"] for split, count in shards.items()}
+        self.documents: dict[str, list[TokenizedDocument]] = {split: [] for split in shards}
+        self.grams: dict[str, set[int]] = {split: set() for split in shards}
         self.tokens: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter(too_short=0, near_duplicate=0, not_needed=0)
         self._filter = NearDuplicateFilter(spec["max_overlap"])
@@ -54,7 +57,7 @@ class Splits:
     @property
     def filled(self) -> int:
         """Tokens found of those wanted."""
-        return sum(min(self.tokens[split], self.wanted[split]) for split in SPLITS)
+        return sum(min(self.tokens[split], wanted) for split, wanted in self.wanted.items())
 
     def add(self, number: int, text: str, token_ids: list[int]) -> bool:
         """Judge one document and keep it where it is wanted; returns whether it is kept."""
@@ -67,13 +70,18 @@ class Splits:
             self.dropped["near_duplicate"] += 1
             return False
         split = split_of(text, spec["data_seed"])
-        if self.tokens[split] >= self.wanted[split]:
+        if self._full(split) and split != "train":
+            split = VALIDATION
+        if self._full(split):
             self.dropped["not_needed"] += 1
             return False
         self.documents[split].append(TokenizedDocument(number, token_ids))
         self.grams[split] |= grams
         self.tokens[split] += len(token_ids)
         return True
+
+    def _full(self, split: str) -> bool:
+        return self.tokens[split] >= self.wanted.get(split, 0)
 
     def check(self) -> None:
         """Raise `UserError` where the corpus ended before the asked amounts."""
@@ -84,8 +92,9 @@ class Splits:
             ("train", "train", "tokens", self.tokens["train"]),
             ("test", "test", "tokens", self.tokens["test"]),
             ("ce", "ce_sequences", "documents", len(self.documents["ce"])),
+            (VALIDATION, VALIDATION, "tokens", self.tokens[VALIDATION]),
         ):
-            if found < self._needs[split]:
+            if found < self._needs.get(split, 0):
                 where = f"found {found} {unit} in the {split} split, expected {self._needs[split]}"
                 raise UserError(f"{name} is too small for tokens.{key}: {where}")
 
@@ -126,11 +135,11 @@ def write_tokens(
         "documents_read": read,
         "documents_dropped": dict(splits.dropped),
         "special_tokens": "those the tokenizer adds by itself",
-        "splits": {split: _describe(splits, split) for split in SPLITS},
+        "splits": {split: _describe(splits, split) for split in splits.documents},
         "overlap": _overlap(splits),
         "lineage": lineage("corpus"),
     }
-    record["sha256"] = digest({split: record["splits"][split]["sha256"] for split in SPLITS})
+    record["sha256"] = digest({split: record["splits"][split]["sha256"] for split in splits.documents})
     write_sealed_json(out_json, record)
 
 
@@ -165,7 +174,8 @@ def _overlap(splits: Splits) -> dict[str, Any]:
     unit = f"share of the distinct word {GRAM}-grams that also stand in train"
     train = splits.grams["train"]
     found: dict[str, Any] = {"unit": unit, "train_grams": len(train)}
-    for split in ("test", "ce"):
-        grams = splits.grams[split]
+    for split, grams in splits.grams.items():
+        if split == "train":
+            continue
         found[split] = {"grams": len(grams), "share_in_train": share_contained(grams, train)}
     return found

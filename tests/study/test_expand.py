@@ -117,3 +117,16 @@ def test_frozen_decoders_and_encoders_have_masks_and_steps():
     assert [run.support for run in runs] == names
     assert {(run.steps, run.n, run.d, run.k) for run in runs} == {(1500, 4608, 7, 64)}
     assert all(run.mask and run.parent is None for run in runs)
+
+
+def test_analyses_of_labels_are_told_inferences_tokens_and_the_users_file():
+    block = {"support": "expander", "d": 7, "seeds": 0}
+    asked = {"analyses": ["probing"], "labels": "mine.jsonl", "inference": ["encoder"], "cross_entropy": []}
+    (run,) = study_of(runs=[block], evaluation=asked).runs
+    assert (run.analysis.inference, run.analysis.labels) == (("encoder",), "mine.jsonl")
+    assert run.analysis.labelled_tokens == run.analysis.test_tokens == 8192
+    few = [{**block, "inference": ["omp"]}, block]
+    (run,) = study_of(runs=few, evaluation={**asked, "labelled_tokens": 100}).runs
+    assert (run.analysis.inference, run.analysis.labelled_tokens) == (("encoder", "omp"), 100)
+    (run,) = study_of(runs=[block], evaluation={**asked, "analyses": ["features"]}).runs
+    assert (run.analysis.inference, run.analysis.labelled_tokens, run.analysis.labels) == ((), 0, None)

@@ -19,6 +19,7 @@ from expander_sae.evaluation.certificate_rows import evenly
 from expander_sae.evaluation.feature_values import FeatureValues
 from expander_sae.evaluation.features import FiringSets, random_sets, random_signs
 from expander_sae.evaluation.label_families import Documents, family_of
+from expander_sae.evaluation.label_rows import LABELLED
 from expander_sae.evaluation.probing import probes
 from expander_sae.evaluation.selectivity import Selectivity
 from expander_sae.measurements import tables
@@ -29,7 +30,7 @@ from expander_sae.theory import certificates
 from tests.evaluation.pools import LIMIT, K, N, write_label_table, write_pool, write_run
 
 SETTINGS = Analysis(
-    tuple(ANALYSES),
+    tuple(name for name in ANALYSES if name not in LABELLED),
     280,
     ("block_omp_2", "niht", "cosamp"),
     pursuit_tokens=30,

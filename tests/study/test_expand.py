@@ -124,3 +124,16 @@ def test_a_sweep_leaves_out_what_nobody_trains():
     study = study_of(runs=[{"support": ["expander", "random", "pca"], "d": 7, "seeds": 0}], sweep=sweep)
     assert study.sweep is not None
     assert {run.support for run in study.sweep.runs} == {"expander"}
+
+
+def test_analyses_of_labels_are_told_inferences_tokens_and_the_users_file():
+    block = {"support": "expander", "d": 7, "seeds": 0}
+    asked = {"analyses": ["probing"], "labels": "mine.jsonl", "inference": ["encoder"], "cross_entropy": []}
+    (run,) = study_of(runs=[block], evaluation=asked).runs
+    assert (run.analysis.inference, run.analysis.labels) == (("encoder",), "mine.jsonl")
+    assert run.analysis.labelled_tokens == run.analysis.test_tokens == 8192
+    few = [{**block, "inference": ["omp"]}, block]
+    (run,) = study_of(runs=few, evaluation={**asked, "labelled_tokens": 100}).runs
+    assert (run.analysis.inference, run.analysis.labelled_tokens) == (("encoder", "omp"), 100)
+    (run,) = study_of(runs=[block], evaluation={**asked, "analyses": ["features"]}).runs
+    assert (run.analysis.inference, run.analysis.labelled_tokens, run.analysis.labels) == ((), 0, None)

@@ -94,6 +94,15 @@ def test_what_is_measured_survives_json(kind, settings):
         kind.from_json({key: value for key, value in told.items() if key != "test_tokens"})
 
 
+def test_what_no_analysis_of_labels_asks_for_names_no_result():
+    told = Analysis(("novelty",), 50)
+    assert told.json.keys() == {"analyses", "test_tokens", "pursuits", "pursuit_tokens", "reference"}
+    assert Analysis.from_json(told.json) == told
+    labelled = Analysis(("probing",), 50, inference=("omp",), labelled_tokens=40, labels="mine.jsonl")
+    assert Analysis.from_json(labelled.json) == labelled
+    assert set(labelled.json) - set(told.json) == {"inference", "labelled_tokens", "labels"}
+
+
 MODEL = "smollm2-135m-instruct"
 PINNED = {
     "models": [{"name": MODEL, "layers": [15]}],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+from expander_sae.model import weights_file
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.precisions import FLOAT32
 from expander_sae.model.stored_biases import stored_bytes
+from expander_sae.storage.files import canonical_json
 
 CODE_VALUE_BITS = 8
 """Of each of the k values of a code."""
@@ -19,22 +21,28 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
     tied. `storage_values_rows_bytes` has explicit row indices too (and column degrees when these differ),
     `storage_encoder_bytes` a free encoder with its steps, and both biases. `storage_total_bytes` is what the
     weights file must hold: values, encoder, biases and the recipe of the mask, in place of which a learned
-    mask has the rows themselves. `code_bits` are those of a token's code.
+    mask has the rows themselves. In another precision than float32 the recipe has the few words beside that
+    say how to read the values. `code_bits` are those of a token's code.
     """
     decoder, free = autoencoder.decoder, autoencoder.free
     wide = autoencoder.b_enc.element_size()
     biases = stored_bytes(autoencoder.m, autoencoder.n, decoder.precision, wide)
     values_bytes = decoder.value_bytes + decoder.step_bytes
     encoder_bytes = biases + (0 if free is None else free.value_bytes + free.step_bytes)
-    bits = 8 * wide if decoder.precision.name == FLOAT32 else decoder.precision.bits
+    recipe = decoder.record_bytes
+    if decoder.precision.name == FLOAT32:
+        bits = 8 * wide
+    else:
+        bits, said = decoder.precision.bits, weights_file.record(autoencoder)
+        recipe += len(canonical_json(said)) - len(canonical_json(said["mask"]))
     return {
         "decoder_values": decoder.count,
         "encoder_values": 0 if free is None else free.count,
         "storage_values_bytes": values_bytes,
         "storage_values_rows_bytes": values_bytes + decoder.row_bytes,
         "storage_encoder_bytes": encoder_bytes,
-        "storage_mask_recipe_bytes": decoder.record_bytes,
-        "storage_total_bytes": values_bytes + encoder_bytes + decoder.record_bytes,
+        "storage_mask_recipe_bytes": recipe,
+        "storage_total_bytes": values_bytes + encoder_bytes + recipe,
         "storage_bits_per_value": bits,
         "code_bits": code_bits(autoencoder.n, autoencoder.k),
     }

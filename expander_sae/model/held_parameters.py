@@ -11,6 +11,16 @@ from expander_sae.model.precisions import FLOAT32, PRECISIONS, Precision
 from expander_sae.storage.bit_packing import packed_bytes
 
 
+def of_encoder(name: str) -> str:
+    """What a free encoder's parameter is called beside the decoder's."""
+    return "encoder" if name == "values" else f"encoder_{name}"
+
+
+def _zero(values: Tensor, valid: Tensor) -> Tensor:
+    """bool [n]: columns that have entries, all of them 0. Padding can hold anything."""
+    return ((values == 0) | ~valid).all(dim=1) & valid.any(dim=1)
+
+
 class HeldParameters(nn.Module):
     """Parameters of n columns, a row for each, as a weights file holds them.
 
@@ -40,18 +50,19 @@ class HeldParameters(nn.Module):
         Raises:
             UserError: a column of zeros, and the precision has no level 0.
         """
-        quick, self.precision, self.rounds = self.rounds, precision, False
+        used, self.precision, self.rounds = self.rounds, precision, False
         for name, parameter in self.named_parameters():
             if not precision.levels or parameter.ndim < 2:
                 if precision.name != FLOAT32:
                     parameter.copy_(parameter.to(torch.bfloat16))
                 continue
-            zero = (parameter == 0).all(dim=1)
-            if precision.levels % 2 == 0 and not quick and zero.any():
+            valid = self.valid_of(name)
+            zero = (parameter == 0).all(dim=1) if valid is None else _zero(parameter, valid)
+            if precision.levels % 2 == 0 and not used and zero.any():
                 found = f"column {int(zero.nonzero()[0])} is zero, for which {precision.name} has no level"
                 raise UserError(f"precision: {found}; expected int8 or wider")
-            find = rounding.quick if quick else rounding.closest
-            levels, step = find(parameter.detach(), self.valid_of(name), precision)
+            shares = rounding.SOME if used else rounding.MANY
+            levels, step = rounding.closest(parameter.detach(), valid, precision, shares)
             parameter.copy_(levels * step if self.free else levels)
             if self.free:
                 self._set_step(name, step)
@@ -71,12 +82,12 @@ class HeldParameters(nn.Module):
         return held
 
     def _tensors_of(self, name: str, values: Tensor) -> dict[str, Tensor]:
-        valid, step = self.valid_of(name), self.step_of(name)
+        valid, step, label = self.valid_of(name), self.step_of(name), of_encoder(name) if self.free else name
         if not self.precision.levels or values.ndim < 2:
             values = values if valid is None else values[valid]
-            return {name: values if self.precision.name == FLOAT32 else stored_values.exact(name, values)}
+            return {name: values if self.precision.name == FLOAT32 else stored_values.exact(label, values)}
         levels = values if step is None else values / step[:, None]
-        kept = stored_values.coded(name, levels, valid, self.precision)
+        kept = {name: stored_values.coded(label, levels, valid, self.precision)}
         return kept | ({} if step is None else {stored_values.step_of(name): step.to(torch.bfloat16)})
 
     def tensor_names(self) -> list[str]:

@@ -316,21 +316,21 @@ def test_a_rounded_run_stores_what_its_parent_ended_with(support: str, pool: Pat
 def test_a_run_that_is_trained_in_a_precision_is_closer_than_a_rounded_one(
     pool: Path, tmp_path: Path
 ) -> None:
-    """Two bits lose much, of which training that sees them gets a part back."""
+    """One bit loses much, of which training that sees them gets a part back."""
     recipe = replace(RECIPE, learning_rate=0.01)
     wide = planned(steps=200, recipe_settings=recipe)
     train(wide, pool, mask(tmp_path), tmp_path / "wide")
-    rounded, trained = (replace(wide, precision=name) for name in ("int2", "int2_trained"))
-    train(rounded, pool, None, tmp_path / "int2", parent=tmp_path / "wide" / "weights.safetensors")
+    rounded, trained = (replace(wide, precision=name) for name in ("int1", "int1_trained"))
+    train(rounded, pool, None, tmp_path / "int1", parent=tmp_path / "wide" / "weights.safetensors")
     assert train(trained, pool, mask(tmp_path), tmp_path / "trained", checkpoint_every=50)
     opened = Pool.open(pool)
     h = torch.from_numpy(np.array(opened.activations[normalisation(opened, TOKENS, recipe).kept]))
     error = {}
-    for name in ("int2", "trained"):
+    for name in ("int1", "trained"):
         sae = SparseAutoencoder.load(tmp_path / name / "weights.safetensors")
         error[name] = float(((h - sae.decode(sae.encode(h))).norm(dim=1) / h.norm(dim=1)).mean())
-    assert error["trained"] < error["int2"] - 0.01
-    assert sae.precision == "int2" and set(sae.values.unique().tolist()) == {-3, -1, 1, 3}
+    assert error["trained"] < error["int1"] - 0.01
+    assert sae.precision == "int1" and set(sae.values.unique().tolist()) == {-1, 1}
     last = (tmp_path / "trained" / "training.csv").read_text().splitlines()[-1].split(",")
     assert abs(error["trained"] - float(last[2])) < 0.1, "what was trained is what is stored"
 

@@ -33,13 +33,14 @@ class TokenizedDocument:
 
 def write_token_table(path: Path, documents: dict[str, list[TokenizedDocument]]) -> None:
     """Write the splits one after the other, each in document order, atomically."""
-    counts = [sum(len(document.token_ids) for document in documents[split]) for split in SPLITS]
-    starts = dict(zip(SPLITS, zip(accumulate(counts, initial=0), counts, strict=False), strict=True))
+    splits = tuple(documents)
+    counts = [sum(len(document.token_ids) for document in documents[split]) for split in splits]
+    starts = dict(zip(splits, zip(accumulate(counts, initial=0), counts, strict=False), strict=True))
     schema = _SCHEMA.with_metadata({"splits": json.dumps(starts)})
     with sealed_writer(path, schema, compression="zstd") as writer:
-        for split in SPLITS:
+        for split in splits:
             for chunk in _chunks(documents[split]):
-                writer.write_table(_table(split, chunk, schema), row_group_size=_ROW_GROUP)
+                writer.write_table(_table(split, splits, chunk, schema), row_group_size=_ROW_GROUP)
 
 
 def _chunks(documents: Sequence[TokenizedDocument]) -> list[list[TokenizedDocument]]:
@@ -54,13 +55,15 @@ def _chunks(documents: Sequence[TokenizedDocument]) -> list[list[TokenizedDocume
     return chunks
 
 
-def _table(split: str, documents: list[TokenizedDocument], schema: pa.Schema) -> pa.Table:
+def _table(
+    split: str, splits: tuple[str, ...], documents: list[TokenizedDocument], schema: pa.Schema
+) -> pa.Table:
     lengths = np.array([len(document.token_ids) for document in documents])
     total = int(lengths.sum())
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    codes = pa.array(np.full(total, SPLITS.index(split), np.int8))
+    codes = pa.array(np.full(total, splits.index(split), np.int8))
     columns = [
-        pa.DictionaryArray.from_arrays(codes, pa.array(SPLITS)),
+        pa.DictionaryArray.from_arrays(codes, pa.array(splits)),
         np.repeat(np.array([document.number for document in documents], np.int32), lengths),
         (np.arange(total) - starts).astype(np.int16),
         np.concatenate([np.array(document.token_ids, np.int32) for document in documents]),
@@ -135,8 +138,8 @@ class TokenTable:
 
 
 def _checked_splits(splits: Any, rows: int) -> dict[str, tuple[int, int]]:
-    """Split → (first row, rows), each inside of the table."""
-    found = {split: (int(splits[split][0]), int(splits[split][1])) for split in SPLITS}
+    """Split → (first row, rows), each inside of the table; `KeyError`: one of `SPLITS` is missing."""
+    found = {split: (int(splits[split][0]), int(splits[split][1])) for split in {*SPLITS, *splits}}
     if any(first < 0 or count < 0 or first + count > rows for first, count in found.values()):
         raise ValueError(f"splits {found} of {rows} rows")
     return found

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from expander_sae.activations.splits import SPLITS
 from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine, Shape
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS
@@ -76,11 +75,15 @@ class Plan:
             _stage("model", map(self.model, models)),
             _stage("corpus", map(self.corpus, models)),
             _stage("extraction", (self.extraction(m) for m in models for _ in self._shards(m)), self.gpu),
-            _stage("pool", (self.pool(m, split) for m in models for split in SPLITS for _ in m.layers)),
+            _stage(
+                "pool",
+                (self.pool(m, split) for m in models for split in self.shard_tokens(m) for _ in m.layers),
+            ),
             _stage("mask", (self.mask(n, d) for n, d in masks.values())),
             _stage("training", (self.trainings(job.runs) for job in self.study.trainings), self.gpu),
             _stage("baseline", (self.baseline(m, layer) for m, layer in baselines), self.gpu),
-            _stage("evaluation", map(self.evaluation, self.study.cells.values()), self.gpu),
+            _stage("evaluation", map(self.evaluation, self.study.measured.values()), self.gpu),
+            _stage("validation", map(self.validation, self.study.swept.values()), self.gpu),
             Stage("tables, figure", (self.other.jobs["tables"] * len(runs) + 10,), self.memory.tables),
         ]
         return [stage for stage in found if stage.seconds]
@@ -127,7 +130,7 @@ class Plan:
         return Need(0.1 + self.other.jobs["mask_entry"] * n * d, self.memory.mask(n, d))
 
     def trainings(self, runs: Sequence[Run]) -> Need:
-        """The seeds of a setting, one after the other in one process."""
+        """Runs one after the other in one process."""
         needs = [self.training(run) for run in runs]
         again = (len(runs) - 1) * self.machine.jobs["start"]
         return Need(sum(need.seconds for need in needs) - again, max(need.peak_mb for need in needs))
@@ -138,8 +141,8 @@ class Plan:
             entries = run.n * run.d * (1 if run.encoder == "tied" else 2)
             seconds = self.machine.jobs["start"] + entries * _ROUNDING
             return Need(seconds, self.memory.training(run))
-        jobs, shape = self.machine.jobs, Shape(run.m, run.n, run.d, run.k, self.recipe.batch_size)
-        backend = DENSE if support_of(run.support).full else self.backend
+        jobs, (backend, d) = self.machine.jobs, self._kernels(run)
+        shape = Shape(run.m, run.n, d, run.k, self.recipe.batch_size)
         step = self._call("train_step", backend, shape)
         encode = self._call("encode_topk", backend, shape)
         if run.encoder != "tied":  # gradients and Adam of the encoder's own columns
@@ -159,28 +162,41 @@ class Plan:
     def _largest_evaluation(self, model: str) -> float:
         return max(self.memory.evaluation(run) for run in self.study.runs if run.model == model)
 
-    def evaluation(self, cell: Job) -> Need:
-        """The seeds of a setting, one after the other in one process."""
-        seconds = self.machine.jobs["start_model"] + sum(map(self._run_evaluation, cell.runs))
+    def evaluation(self, job: Job) -> Need:
+        """The runs of a job, one after the other in one process."""
+        seconds = self.machine.jobs["start_model"] + sum(map(self._run_evaluation, job.runs))
+        return Need(seconds, max(map(self.memory.evaluation, job.runs)))
+
+    def validation(self, cell: Job) -> Need:
+        """Swept runs of a cell on the validation split; an evaluation's memory is ample."""
+        seconds = self.machine.jobs["start"]
+        if (asked := self.study.sweep) is not None:
+            calls = [(run, name) for run in cell.runs for name in asked.inference]
+            seconds += sum(self._inference(run, name, asked.tokens) for run, name in calls)
         return Need(seconds, max(map(self.memory.evaluation, cell.runs)))
 
     def _run_evaluation(self, run: Run) -> float:
         size, asked = self.sizes[run.model], run.evaluation
         seconds = size.parameters * self.machine.jobs["load"]
         for name in asked.inference:
-            seconds += self._inference(run, name, asked.test_tokens)
+            pursued = name != "encoder" and asked.pursued_tokens
+            seconds += self._inference(run, name, pursued or asked.test_tokens)
         for name in asked.cross_entropy:
             seconds += self._inference(run, name, self.memory.sequence_tokens)
             seconds += self._splice(size, run.layer)
         return seconds
 
+    def _kernels(self, run: Run) -> tuple[str, int]:
+        """The backend of a run's columns, and the entries of one that it computes with."""
+        return (DENSE, run.m) if support_of(run.support).written_out else (self.backend, run.d)
+
     def _inference(self, run: Run, name: str, tokens: int) -> float:
         """Codes and reconstructions of that many tokens."""
-        backend = DENSE if support_of(run.support).full else self.backend
+        backend, d = self._kernels(run)
         task = "omp" if name == "omp" else "encode_topk"
         calls, rest = divmod(tokens, EVALUATED_TOKENS)
         batches = [(count, batch) for count, batch in ((calls, EVALUATED_TOKENS), (1, rest)) if count * batch]
-        shapes = [(count, Shape(run.m, run.n, run.d, run.k, batch)) for count, batch in batches]
+        shapes = [(count, Shape(run.m, run.n, d, run.k, batch)) for count, batch in batches]
         return sum(count * self._call(task, backend, shape) for count, shape in shapes) / self.threads
 
     def _splice(self, size: ModelSize, layer: int) -> float:

@@ -22,7 +22,9 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
     `storage_encoder_bytes` a free encoder with its steps, and both biases. `storage_total_bytes` is what the
     weights file must hold: values, encoder, biases and the recipe of the mask, in place of which a learned
     mask has the rows themselves. In another precision than float32 the recipe has the few words beside that
-    say how to read the values. `code_bits` are those of a token's code.
+    say how to read the values. Columns that token ids name have `storage_ids_bytes`, those of the ids, and
+    `storage_ids_total_bytes`, what whoever has the language model must hold: ids, biases and recipe, and no
+    values. `code_bits` are those of a token's code.
     """
     decoder, free = autoencoder.decoder, autoencoder.free
     wide = autoencoder.b_enc.element_size()
@@ -35,6 +37,8 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
     else:
         bits, said = decoder.precision.bits, weights_file.record(autoencoder)
         recipe += len(canonical_json(said)) - len(canonical_json(said["mask"]))
+    total, ids = values_bytes + encoder_bytes + recipe, decoder.named_by
+    named = {} if ids is None else {"storage_ids_bytes": ids, "storage_ids_total_bytes": total - values_bytes}
     return {
         "decoder_values": decoder.count,
         "encoder_values": 0 if free is None else free.count,
@@ -42,9 +46,10 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
         "storage_values_rows_bytes": values_bytes + decoder.row_bytes,
         "storage_encoder_bytes": encoder_bytes,
         "storage_mask_recipe_bytes": recipe,
-        "storage_total_bytes": values_bytes + encoder_bytes + recipe,
+        "storage_total_bytes": total,
         "storage_bits_per_value": bits,
         "code_bits": code_bits(autoencoder.n, autoencoder.k),
+        **named,
     }
 
 

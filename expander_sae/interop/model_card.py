@@ -10,6 +10,7 @@ import yaml
 from expander_sae.errors import UserError
 from expander_sae.evaluation.storage import storage
 from expander_sae.interop.fidelity import Fidelity
+from expander_sae.masks.supports import described
 from expander_sae.measurements.index import Index
 from expander_sae.measurements.tables import read_metrics
 from expander_sae.model.autoencoder import SparseAutoencoder
@@ -83,11 +84,14 @@ def _what(sae: SparseAutoencoder, spec: dict[str, Any], repo_id: str, base_model
         if "layer" in spec
         else ""
     )
+    family = sae.decoder.recipe.family
+    known = described(family)
     support = "dense columns" if sae.mask is None else f"columns of {sae.d} nonzeros on a fixed random mask"
+    support += "" if known.trained else " that nobody trained"
     return (
         f"# {repo_id.split('/')[-1]}\n\n"
         f"A TopK sparse autoencoder{where}: {sae.n:,} features of width {sae.m:,}, k = {sae.k} a token, "
-        f"{support} ({spec.get('support', 'dense' if sae.mask is None else sae.mask.recipe.family)}), "
+        f"{support} ({spec.get('support', family)}), "
         f"encoder {sae.encoder_kind}. The method is that of Mendoza-Smith, arXiv 2607.01799."
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from expander_sae.masks.supports import support_order
+from expander_sae.masks.supports import described, support_order
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.index import Index
 from expander_sae.measurements.published import TOKENS, Published, PublishedMean
@@ -107,6 +107,15 @@ class View:
         """The d of a support's tied cells."""
         return self.values("d", support=support, **{"encoder": "tied", **where})
 
+    def floors(self) -> list[Cell]:
+        """The cells of dictionaries that nobody trained, of the same layer and training tokens."""
+        here = self.place._replace(n=0), self.train_tokens
+        return sorted(
+            cell
+            for cell in self.index.trained
+            if (_place(cell, 0), cell.train_tokens) == here and not described(cell.support).trained
+        )
+
     def supports(self, **where: Any) -> list[str]:
         """The sparse supports of tied cells: the expander first, then known ones, then others."""
         found = {cell.support for cell in self.matching(**{"encoder": "tied", **where})} - {"dense"}
@@ -152,7 +161,9 @@ def _view(index: Index, paper: Published, place: Place, budget: tuple[int, int],
     cells = [
         cell
         for cell in index.trained
-        if _place(cell, place.n) == place and (cell.n == place.n or cell.support == "dense")
+        if _place(cell, place.n) == place
+        and (cell.n == place.n or cell.support == "dense")
+        and described(cell.support).trained
     ]
     return View(index, paper, cells, place, *budget, k)
 
@@ -166,8 +177,15 @@ def _budget(cell: Cell) -> tuple[int, int]:
 
 
 def _by_place(index: Index) -> dict[Place, list[Cell]]:
-    """The sparse cells of each place; where nothing is sparse, the dense ones, n being their largest."""
-    shown = [cell for cell in index.trained if cell.precision == index.precision]
+    """The sparse cells of each place; where nothing is sparse, the dense ones, n being their largest.
+
+    What nobody trained makes no place: it stands beside what was trained there.
+    """
+    shown = [
+        cell
+        for cell in index.trained
+        if cell.precision == index.precision and not described(cell.support).floor
+    ]
     features = {cell: cell.n for cell in shown if cell.support != "dense"}
     if not features:
         alike = {cell: _place(cell, 0) for cell in shown}

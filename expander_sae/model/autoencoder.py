@@ -81,6 +81,9 @@ class SparseAutoencoder(InPrecision):
         self.encoder_kind, self.backend = encoder, backend
         self.about: dict[str, Any] = {}
         decoder: Columns = described(recipe.family).columns()(support, backend, dtype)
+        if k > decoder.most_active:
+            expected = f"1 to {decoder.most_active} for a {recipe.family} dictionary"
+            raise UserError(f"k: found {k}, expected {expected}")
         # In a tuple, so that torch takes neither for a submodule: its parameters would get longer names.
         self._columns = decoder, decoder.encoder(encoder)
         for name, parameter in decoder.named_parameters():
@@ -108,6 +111,12 @@ class SparseAutoencoder(InPrecision):
     def encoder_mask(self) -> Mask | None:
         """Where E may be nonzero; None is everywhere."""
         return self.mask if self.free is None else self.free.mask
+
+    def column_sizes(self) -> dict[str, int]:
+        """Name of each parameter that holds columns → how many values one of them starts with."""
+        sizes = dict(self.decoder.column_sizes())
+        free = {} if self.free is None else self.free.column_sizes()
+        return sizes | {weights_file.of_encoder(name): size for name, size in free.items()}
 
     def _apply(self, fn: Any, recurse: bool = True) -> SparseAutoencoder:
         for columns in filter(None, self._columns):

@@ -36,6 +36,9 @@ class Columns(HeldParameters, ABC):
         free: columns of an encoder. There `values` is called ``encoder``, another name ``encoder_`` name.
     """
 
+    apart: type[Columns] | None = None
+    """The kind of an encoder's own columns on the same support; None: that of the decoder."""
+
     def __init__(
         self,
         support: Mask | MaskRecipe,
@@ -48,6 +51,7 @@ class Columns(HeldParameters, ABC):
         self.recipe = support.recipe
         self.m, self.n, self.d = self.recipe.m, self.recipe.n, self.recipe.d
         self.backend, self.dtype = backend, dtype
+        self.frozen = False
 
     @abstractmethod
     def initialise(self, generator: torch.Generator) -> None:
@@ -57,6 +61,25 @@ class Columns(HeldParameters, ABC):
     def dictionary(self) -> Dictionary:
         """The columns, differentiable in the parameters; of unit norm but for a free encoder."""
 
+    def freeze(self) -> None:
+        """From now on neither training nor re-aiming moves the columns."""
+        self.frozen = True
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+
+    def constrain(self) -> None:
+        """Bring the columns back to where they may be; called after each step of training."""
+
+    @property
+    def most_active(self) -> int:
+        """The largest k that makes sense."""
+        return self.n
+
+    @property
+    def named_by(self) -> int | None:
+        """Bytes of token ids that name the columns to whoever has the language model; None: nothing does."""
+        return None
+
     @abstractmethod
     def aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> Tensor:
         """Turn column features[i] to residual[drawn[i]], as far as its support allows; residual [B, m].
@@ -64,12 +87,16 @@ class Columns(HeldParameters, ABC):
         A column whose sample vanishes on its support stays. Returns bool [S], which could be turned.
         """
 
+    def column_sizes(self) -> dict[str, int]:
+        """Name of each parameter that holds columns → the number of values of one: they start at 1/√of it."""
+        return {name: self.d for name, _ in self.named_parameters()}
+
     def encoder(self, name: str) -> Columns | None:
         """The columns of an encoder of this name, see `ENCODERS`; None where it is the decoder's own."""
         if name == "tied":
             return None
         if name in ("warm_tied", "independent"):
-            return type(self)(self.mask or self.recipe, self.backend, self.dtype, free=True)
+            return (self.apart or type(self))(self.mask or self.recipe, self.backend, self.dtype, free=True)
         found = f"{name!r} for a {self.recipe.family} dictionary"
         raise UserError(f"encoder: found {found}, expected tied, warm_tied or independent")
 
@@ -191,6 +218,8 @@ class Entries(Columns):
     @torch.no_grad()
     def aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> Tensor:
         """A decoder's column gets the sample divided by √d, an encoder's the sample at unit norm."""
+        if self.frozen:
+            return torch.zeros_like(features, dtype=torch.bool)
         direction = self._restricted(residual, drawn, features)
         norm = direction.norm(dim=1, keepdim=True)
         usable = (norm > 0).flatten()

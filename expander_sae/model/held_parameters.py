@@ -37,6 +37,11 @@ class HeldParameters(nn.Module):
         self.free, self.rounds = free, False
         self.precision = PRECISIONS[FLOAT32]
 
+    @property
+    def stepped(self) -> bool:
+        """Whether the lengths of the rows matter, so that a file holds the step of each."""
+        return self.free
+
     def valid_of(self, name: str) -> Tensor | None:
         """Which entries of a parameter are no padding, bool of its shape; None: all."""
         return None
@@ -63,8 +68,8 @@ class HeldParameters(nn.Module):
                 raise UserError(f"precision: {found}; expected int8 or wider")
             shares = rounding.SOME if used else rounding.MANY
             levels, step = rounding.closest(parameter.detach(), valid, precision, shares)
-            parameter.copy_(levels * step if self.free else levels)
-            if self.free:
+            parameter.copy_(levels * step if self.stepped else levels)
+            if self.stepped:
                 self._set_step(name, step)
 
     def _set_step(self, name: str, step: Tensor) -> None:
@@ -105,7 +110,7 @@ class HeldParameters(nn.Module):
                 count = parameter.numel() if valid is None else int(valid.sum())
                 found = stored_values.decoded(name, found, count, self.precision).to(parameter.dtype)
                 found = found.reshape(parameter.shape) if valid is None else found
-                if self.free:
+                if self.stepped:
                     step = stored_values.steps(tensors[stored_values.step_of(name)], len(parameter))
                     self._set_step(name, step.to(parameter.dtype))
             elif self.precision.name != FLOAT32:
@@ -135,7 +140,7 @@ class HeldParameters(nn.Module):
     @property
     def step_bytes(self) -> int:
         """Bytes of the steps of a free encoder's columns."""
-        stepped = self.free and self.precision.levels
+        stepped = self.stepped and self.precision.levels
         return (
             2 * sum(len(parameter) for parameter in self.parameters() if parameter.ndim > 1) if stepped else 0
         )

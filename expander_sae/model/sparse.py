@@ -60,7 +60,8 @@ class Sparse(Entries):
         if name == "full":
             return Dense(dense_recipe(self.m, self.n), self.backend, self.dtype, free=True)
         if name == "own_support":
-            return type(self)(self.recipe.generate("encoder_mask"), self.backend, self.dtype, free=True)
+            kind = self.apart or type(self)
+            return kind(self.recipe.generate("encoder_mask"), self.backend, self.dtype, free=True)
         made = super().encoder(name)
         if isinstance(made, Sparse):
             made.places = self.places

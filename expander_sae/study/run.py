@@ -13,7 +13,7 @@ from typing import Any, Self, get_type_hints
 
 from expander_sae.masks.supports import support_of
 from expander_sae.model.precisions import FLOAT32, is_trained
-from expander_sae.study.json_objects import record
+from expander_sae.study.json_objects import LATER, record, stated
 from expander_sae.study.recipes import Recipe
 
 RESULTS = "results"
@@ -30,15 +30,16 @@ class _Settings:
     @property
     def json(self) -> dict[str, Any]:
         """The JSON object that the job is told, where tuples stand for lists."""
-        return dict(vars(self))
+        return stated(self)
 
 
 @dataclass(frozen=True)
 class Evaluation(_Settings):
     """How well a run rebuilds: what is measured, and on how much; nothing unless something is named.
 
-    Every way of `inference` is measured on the test tokens. What those in `cross_entropy` rebuild is spliced
-    into the language model; with `train_cross_entropy` the encoder's also on documents of the training pool.
+    Every way of `inference` is measured on the test tokens; pursuits on `pursued_tokens` of them, spread
+    evenly, where that is not 0. What those in `cross_entropy` rebuild is spliced into the language model;
+    with `train_cross_entropy` the encoder's also on documents of the training pool.
     """
 
     inference: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class Evaluation(_Settings):
     test_tokens: int = 0
     ce_sequences: int = 0
     train_cross_entropy: bool = False
+    pursued_tokens: int = field(default=0, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class Analysis(_Settings):
     """What else is measured of a run; nothing unless an analysis is named.
 
     `pursuits` are compared, beside the encoder and OMP, on `pursuit_tokens` test tokens. `reference` is the
-    folder of the dense run that novelty is measured against, if there is one.
+    folder of the dense run that novelty is measured against, if there is one. Codes by every way of
+    `inference` are compared with labels of the tokens, those of whole documents with about `labelled_tokens`
+    test tokens; `labels` is the user's own file of them. JSON leaves out what no analysis of labels asks for.
     """
 
     analyses: tuple[str, ...] = ()
@@ -61,6 +65,26 @@ class Analysis(_Settings):
     pursuits: tuple[str, ...] = ()
     pursuit_tokens: int = 0
     reference: str | None = None
+    inference: tuple[str, ...] = ()
+    labelled_tokens: int = 0
+    labels: str | None = None
+
+    @classmethod
+    def from_json(cls, settings: Any) -> Self:
+        absent = {name: value for name, value in vars(cls()).items() if name in _OF_LABELS}
+        return super().from_json({**absent, **settings} if isinstance(settings, dict) else settings)
+
+    @property
+    def json(self) -> dict[str, Any]:
+        default = vars(Analysis())
+        return {
+            name: value
+            for name, value in super().json.items()
+            if name not in _OF_LABELS or value != default[name]
+        }
+
+
+_OF_LABELS = ("inference", "labelled_tokens", "labels")
 
 
 @dataclass(frozen=True, order=True)
@@ -132,7 +156,7 @@ class Run(Cell):
     @property
     def spec(self) -> dict[str, Any]:
         """What the training job is told, as a JSON object."""
-        return {**self.told, "recipe_settings": dict(vars(self.recipe_settings))}
+        return {**self.told, "recipe_settings": self.recipe_settings.settings}
 
     @cached_property
     def cell(self) -> Cell:

@@ -88,7 +88,8 @@ def train_runs(
     ((count, steps, recipe),) = shared
     with catch_warnings(action="ignore"):  # that the file must not be written to: nobody does
         activations = torch.from_numpy(pool.activations)
-    tokens = KeptTokens(activations, normalisation(pool, count, recipe), device)
+    scaling = normalisation(pool, count, recipe)
+    tokens = KeptTokens(activations, scaling, device, token_id=pool.token_id, document=pool.document)
     session = Session(tokens, recipe, steps, Cadence(checkpoint_every=checkpoint_every), side_by_side)
     return session.train(filter(None, map(partial(_start, session, pool, backend), runs))) > 0
 

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from expander_sae.activations.corpus import write_tokens
+from expander_sae.activations.splits import split_of
 from expander_sae.errors import UserError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -78,6 +79,34 @@ def test_asking_for_more_appends_and_changes_nothing(folder, model_json, tmp_pat
             assert len(after) == len(before)
 
 
+def test_validation_has_documents_of_its_own_that_no_other_split_needs(folder, model_json, tmp_path):
+    without, _ = written(folder, model_json, tmp_path)
+    table, record = written(folder, model_json, tmp_path, {**NEEDS, "validation": 60})
+    for split in ("train", "test", "ce"):
+        now = table[table.split == split].reset_index(drop=True)
+        assert now.astype({"split": str}).equals(
+            without[without.split == split].reset_index(drop=True).astype({"split": str})
+        )
+    own = set(table[table.split == "validation"].document)
+    assert own and not own & set(without.document)
+    assert len(table[table.split == "validation"]) == record["splits"]["validation"]["tokens"] >= 128
+    texts = [json.loads(line)["text"] for line in (folder / "a.jsonl").read_text().splitlines()]
+    assert {split_of(texts[number], 0) for number in own} == {"test", "ce"}, "none was held for training"
+    last = {split: table[table.split == split].document.max() for split in ("test", "ce")}
+    assert all(number > last[split_of(texts[number], 0)] for number in own)
+    assert record["overlap"]["validation"]["share_in_train"] == 0.0
+
+
+@pytest.mark.parametrize("more", [{"validation": 200}, {"train": 1000}])
+def test_more_tokens_of_it_or_of_train_only_append_to_validation(folder, model_json, tmp_path, more):
+    needs = {**NEEDS, "validation": 60}
+    few, _ = written(folder, model_json, tmp_path, needs)
+    many, _ = written(folder, model_json, tmp_path, {**needs, **more})
+    for split in ("train", "test", "ce", "validation"):
+        before = few[few.split == split].reset_index(drop=True)
+        assert many[many.split == split].reset_index(drop=True)[: len(before)].equals(before)
+
+
 def test_data_seed_moves_documents_between_splits(folder, model_json, tmp_path):
     zero, _ = written(folder, model_json, tmp_path)
     one, _ = written(folder, model_json, tmp_path, data_seed=1)
@@ -98,6 +127,10 @@ def test_finite_corpus_may_leave_its_last_shard_partial(folder, model_json, tmp_
         ),
         ({"test": 10**6}, r"too small for tokens\.test"),
         ({"ce": 10**4}, r"too small for tokens\.ce_sequences: found \d+ documents"),
+        (
+            {"validation": 10**6},
+            r"too small for tokens\.validation: found \d+ tokens in the validation split",
+        ),
     ],
 )
 def test_fewer_tokens_than_asked(folder, model_json, tmp_path, more, key):

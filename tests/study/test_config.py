@@ -32,6 +32,7 @@ def test_defaults_are_filled_in():
         "backend": "auto",
         "threads": 1,
         "seeds_per_job": 5,
+        "cells_per_job": 1,
         "batch_tokens": 2048,
     }
 
@@ -106,6 +107,19 @@ def test_every_mistake_is_listed_with_its_key():
         (
             {"runs": [{"support": "pruned_retuned", "encoder": "warm_tied"}]},
             "runs[0].encoder: found 'warm_tied' with support pruned_retuned (runs[0]), expected tied",
+        ),
+        (
+            {"runs": [{"support": ["pca", "expander"], "encoder": ["tied", "full"]}]},
+            "runs[0].encoder: found 'full' with support pca (runs[0]), expected tied",
+        ),
+        (
+            {"runs": [{"support": "frozen_decoder"}]},
+            "grid.encoder: found 'tied' with support frozen_decoder (runs[0]), expected warm_tied or ",
+        ),
+        ({"grid": {"n": 600}, "runs": [{"support": "pca"}]}, "runs[0].d: missing"),
+        (
+            {"grid": {"n": 600, "d": [7, 600]}, "runs": [{"support": "pca"}]},
+            "grid.d[1]: found 600, expected at most 576 (the width of model smollm2-135m-instruct)",
         ),
         (
             {"runs": [{"support": "girth6", "d": [7, 30]}]},

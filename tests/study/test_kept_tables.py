@@ -41,7 +41,7 @@ def test_names_are_readable_and_change_with_what_is_asked():
     plain = study()
     name = next(iter(plain.run_rows))
     assert name.startswith(
-        "smollm2-135m-instruct_docstrings_layer15_standard_t120000_s1500_expander-tied_n4608_d7_k64_seed0-"
+        "smollm2-135m-instruct_docstrings_layer15_tuned_t120000_s1500_expander-tied_n4608_d7_k64_seed0-"
     )
     assert list(study().run_rows) == list(plain.run_rows)
     for changes in (
@@ -123,7 +123,8 @@ def test_recorded_rows_collect_to_the_same_bytes(tmp_path):
             if name == "curves":
                 tables.write_curves({str(tmp_path / f"{seed}.csv"): run(seed)}, part, "about")
             else:
-                tables.record([tmp_path / f"{name}.parquet"], name, seed, json.dumps({"seed": seed}), part)
+                about = json.dumps({"seed": seed})
+                tables.record([tmp_path / f"{name}.parquet"], name, run(seed), about, part)
                 assert tables.recorded_about(part) == json.dumps({"seed": seed})
         collect(parts, tmp_path / "rows.parquet")
         collect([tmp_path / f"{name}.parquet"], tmp_path / "whole.parquet")
@@ -136,7 +137,7 @@ def test_recorded_rows_collect_to_the_same_bytes(tmp_path):
 def test_damaged_rows_are_named(tmp_path):
     part = tmp_path / "damaged.metrics.parquet"
     tables.write_metrics(metrics(0), tmp_path / "metrics.parquet")
-    tables.record([tmp_path / "metrics.parquet"], "metrics", 0, "{}", part)
+    tables.record([tmp_path / "metrics.parquet"], "metrics", run(0), "{}", part)
     whole = part.read_bytes()
     part.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
     with pytest.raises(UserError, match=r"damaged\.metrics\.parquet: "):

@@ -132,6 +132,7 @@ PINNED = {
         {"support": "pruned_retuned", "d": 30, "seeds": 0, "inference": ["encoder"]},
         {"support": "dense", "match": "compute", "d": 30, "encoder": "independent", "seeds": 1},
     ],
+    "recipe": "standard",
     "training": {"learning_rate": 1e-3},
     "evaluation": {"pursuits": ["niht", "block_omp_4"]},
     "synthetic": {"d": 7, "k": 4, "trials": 3},

@@ -1,25 +1,54 @@
 # What trained runs are like beside their errors: no language model is needed.
 
 
-ANALYSED = {name: STUDY.cells[name] for name in STUDY.analyses}
+ANALYSED = {name: STUDY.measured[name] for name in STUDY.analyses}
 
 
-# The seeds of a cell share a job, as in rule evaluate, whose estimate is ample for this one. The
+# Of the test tokens, once for all runs: the tokenizer takes seconds to load.
+rule labels:
+    input:
+        model="results/{model}/model.json",
+        tokens="results/{model}/{corpus}/tokens.parquet",
+        origins="results/{model}/{corpus}/origins.parquet",
+        user=[LABELS] if (LABELS := STUDY.config["evaluation"]["labels"]) else [],
+    output:
+        "results/{model}/{corpus}/labels.parquet",
+    log:
+        "results/logs/{model}/{corpus}/labels.log",
+    resources:
+        **asks(of(STUDY.models, "model", PLAN.model)),
+    params:
+        user=shlex.join(["--user", LABELS]) if LABELS else "",
+        lineage=lineage("labels"),
+    shell:
+        "$PYTHON $SCRIPTS/labels.py --log {log:q} --memory {resources.peak_mb} --model {input.model:q}"
+        " --tokens {input.tokens:q} --origins {input.origins:q} {params.user} --out {output:q}"
+
+
+# The runs of a job are those of rule evaluate, whose estimate is ample for this one. The
 # references are the dense runs that features are compared with.
 rule analyse:
     input:
-        unpack(inputs_of(ANALYSED, "cell", lambda cell: targets.for_analysis(STUDY, cell))),
+        unpack(inputs_of(ANALYSED, "job", lambda job: targets.for_analysis(STUDY, job))),
     output:
-        "results/{cell}/{asked}/analysis.parquet",
+        "results/{job}/{asked}/analysis.parquet",
     log:
-        "results/logs/{cell}/analyse-{asked}.log",
+        "results/logs/{job}/analyse-{asked}.log",
     threads: THREADS
     resources:
-        **asks(of(STUDY.cells, "cell", PLAN.evaluation)),
+        **asks(of(ANALYSED, "job", PLAN.evaluation)),
         gpu=GPUS,
     params:
-        spec=quick(lambda w: canonical_json(STUDY.analyses[w.cell].spec)),
+        spec=quick(lambda w: canonical_json(STUDY.analyses[w.job].spec)),
+        # Only where an analysis reads labels.
+        labels=quick(
+            lambda w, input: (
+                shlex.join(["--labels", input.labels])
+                if "labels" in input.keys()
+                else ""
+            )
+        ),
         lineage=lineage("analysis"),
     shell:
         "$PYTHON $SCRIPTS/analyse.py --log {log:q} --memory {resources.peak_mb}"
-        " --spec {params.spec:q} --test {input.test:q} --out {output:q}"
+        " --spec {params.spec:q} --test {input.test:q} {params.labels} --out {output:q}"

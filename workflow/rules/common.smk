@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from job_functions import as_json, asks, inputs_of, of, untriggered
+from job_functions import as_json, asks, inputs_of, marked, of, untriggered
 from snakemake.exceptions import WorkflowError
 from snakemake_patches import own_folder, plan_quickly, quick, require_targets
 
@@ -81,17 +81,20 @@ SHOWN = {
 # Snakemake's own strict mode, and $PYTHON and $SCRIPTS as they are, with blanks or stars in them.
 shell.prefix("set -feuo pipefail; IFS=; ")
 
-CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+(_[a-z]+\d+(_trained)?)?"
+CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+(?:_[a-z]+\d+(?:_trained)?)?"
+# What a job measures: a cell, or several.
+JOB = rf"(?:{CELL}|[^/]+/[^/]+/layer\d+/together/[0-9a-f]{{12}})"
 
 
 wildcard_constraints:
     **dict.fromkeys(["model", "corpus", "recipe"], r"[A-Za-z0-9][A-Za-z0-9._-]*"),
     **dict.fromkeys(["layer", "tokens", "m", "n", "d", "seed"], r"\d+"),
     family=r"[a-z][a-z0-9_]*",
-    split="train|test|ce",
+    split="train|test|ce|validation",
     shard=r"\d{5}",
     asked=r"[0-9a-f]{12}",
     cell=CELL,
+    job=JOB,
 
 
 onstart:

@@ -19,24 +19,25 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
 
     Learned values of W are d·n (the true edges of an irregular mask; m·n dense), of the encoder 0 when
     tied. `storage_values_rows_bytes` has explicit row indices too (and column degrees when these differ),
-    `storage_encoder_bytes` a free encoder with its steps, and both biases. `storage_total_bytes` is what the
-    weights file must hold: values, encoder, biases and the recipe of the mask, in place of which a learned
-    mask has the rows themselves. In another precision than float32 the recipe has the few words beside that
-    say how to read the values. Columns that token ids name have `storage_ids_bytes`, those of the ids, and
-    `storage_ids_total_bytes`, what whoever has the language model must hold: ids, biases and recipe, and no
-    values. `code_bits` are those of a token's code.
+    `storage_encoder_bytes` a free encoder with its steps, both biases, and the gains of an import.
+    `storage_total_bytes` is what the weights file must hold: values, encoder, biases and the recipe of the
+    mask, in place of which a learned mask has the rows themselves. In another precision than float32 the
+    recipe has the few words beside that say how to read the values and which tokens are passed through. Columns that token ids name have
+    `storage_ids_bytes`, those of the ids, and `storage_ids_total_bytes`, what whoever has the language model
+    must hold: ids, biases and recipe, and no values. `code_bits` are those of a token's code.
     """
     decoder, free = autoencoder.decoder, autoencoder.free
     wide = autoencoder.b_enc.element_size()
     biases = stored_bytes(autoencoder.m, autoencoder.n, decoder.precision, wide)
+    gains = 0 if autoencoder.gains is None else autoencoder.gains.nbytes
     values_bytes = decoder.value_bytes + decoder.step_bytes
-    encoder_bytes = biases + (0 if free is None else free.value_bytes + free.step_bytes)
+    encoder_bytes = biases + gains + (0 if free is None else free.value_bytes + free.step_bytes)
     recipe = decoder.record_bytes
     if decoder.precision.name == FLOAT32:
         bits = 8 * wide
     else:
         bits, said = decoder.precision.bits, weights_file.record(autoencoder)
-        recipe += len(canonical_json(said)) - len(canonical_json(said["mask"]))
+        recipe += len(canonical_json(said | _limit(autoencoder))) - len(canonical_json(said["mask"]))
     total, ids = values_bytes + encoder_bytes + recipe, decoder.named_by
     named = {} if ids is None else {"storage_ids_bytes": ids, "storage_ids_total_bytes": total - values_bytes}
     return {
@@ -51,6 +52,11 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
         "code_bits": code_bits(autoencoder.n, autoencoder.k),
         **named,
     }
+
+
+def _limit(autoencoder: SparseAutoencoder) -> dict[str, float]:
+    known = autoencoder.about.get("norm_limit")
+    return {} if known is None else {"norm_limit": known}
 
 
 def code_bits(n: int, k: int) -> float:

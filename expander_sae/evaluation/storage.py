@@ -23,9 +23,9 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
     `storage_total_bytes` is what the weights file must hold: values, encoder, biases and the recipe of the
     mask, in place of which a learned mask has the rows themselves. In another precision than float32 the
     recipe has the few words beside that say how to read the values and which tokens are passed through.
-    Columns that token ids name have `storage_ids_bytes`, those of the ids, and `storage_ids_total_bytes`, what
-    whoever has the language model must hold: ids, biases and recipe, and no values. `code_bits` are those of a
-    token's code.
+    Columns that token ids name have `storage_ids_bytes`, those of the ids, and `storage_ids_total_bytes`,
+    what whoever has the language model must hold: ids, biases and recipe, and no values. `code_bits` are
+    those of a token's code.
     """
     decoder, free = autoencoder.decoder, autoencoder.free
     wide = autoencoder.b_enc.element_size()

@@ -165,11 +165,12 @@ class AnswerPanel:
                       zorder=2.5)  # fmt: skip
 
     def named(self) -> list[Candidate]:
-        """Members of fronts, and of each support that was trained in part the best."""
+        """Members of fronts, and the best of each floor that has none there."""
         found = [one for group in _LINED for way in DASHES for one in self.front(way, group)]
-        frozen = [one for one in self.shown if one.group == "frozen"]
-        for support in dict.fromkeys(one.cell.support for one in frozen):
-            mine = {one.key: one for one in frozen if one.cell.support == support}
+        there = {one.cell.support for one in found}
+        others = [one for one in self.shown if one.group != "trained" and one.cell.support not in there]
+        for support in dict.fromkeys(one.cell.support for one in others):
+            mine = {one.key: one for one in others if one.cell.support == support}
             if best := choose(one.option(self.metric) for one in mine.values()):
                 found.append(mine[best.taken.name])
         return found

@@ -63,7 +63,7 @@ def rows_of(made: Made, rows: Sequence[tuple[Any, ...]], steps: int, seeds: Sequ
                 made.add(run, inference, "ce", "ce_recovered", 1 - (1 - recovered) * left + noise)
                 made.add(run, inference, "test", "relative_error", error * (0.5 + left / 2) + noise)
                 made.add(run, inference, "test", "diverged", 0.0)
-                value = selective * (0.8 + 0.2 * left)
+                value = selective * (0.8 + 0.2 * left) + noise
                 for end, shift in (("", 0.0), ("_low", -0.02), ("_high", 0.02)):
                     made.add(run, inference, "test", f"selectivity{end}", value + shift)
             made.add(run, "none", "none", "decoder_values", float(n * d))

@@ -41,6 +41,7 @@ def test_a_row_of_choices_says_which_run_was_taken_and_its_numbers(results: Resu
     )  # fmt: skip
     assert float(row["bytes"]) == 4 * (N * 7 + N + M)
     assert float(row[CE]) == pytest.approx(0.921) and row[f"{CE}_seeds"] == "3"
+    assert float(row["decides_half"]) == pytest.approx(float(row[f"{CE}_half"]))
     assert (row["untrained"], row["verdict"], row["decides"]) == ("PCA 56", "worse", CE)
     assert float(row["untrained_value"]) == pytest.approx(0.8855)
 
@@ -50,7 +51,7 @@ def test_it_has_the_rows_of_the_figure(results: Results) -> None:
     drawn = answers(candidates(results.views[0]))
     for row, one in zip(table.rows, drawn, strict=True):
         if one.taken is None:
-            assert row["take"] == "nothing fits" and "bytes" not in row
+            assert row["take"] == "nothing fits" and "bytes" not in row and row["verdict"] is None
         else:
             assert (row["bytes"], row["inference"]) == (one.taken.size, one.taken.inference)
             assert row[CE].mean == one.taken.mean(CE)

@@ -61,7 +61,8 @@ def _row(row: Row, names: Names) -> dict[str, Any]:
                   "untrained_value": floor.estimates[metric]}  # fmt: skip
     if row.taken:
         found |= _told(row.taken) | {
-            "take": names(row.taken), "decides_half": row.taken.half(metric), "size": size_text(row.taken.size),
+            "take": names(row.taken), "size": size_text(row.taken.size),
+            "decides_half": row.taken.half(metric),
             "microseconds": microseconds(row.taken), "training_seconds": training_seconds(row.taken),
         }  # fmt: skip
     return found

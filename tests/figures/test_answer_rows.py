@@ -51,10 +51,10 @@ def test_the_best_that_nobody_trained_stands_beside(every: list[Candidate]) -> N
     small = row(rows, 40e3, "fidelity_encoder")
     assert (small.untrained.cell.support, small.untrained.by_ids) == ("exemplars", True)
     assert small.verdict == "worse"
-    # As columns PCA with 240 components takes half a megabyte, the 56 of it 146 kB.
+    # 240 components take half a megabyte, 56 of them 148 kB.
     assert row(rows, 150e3, "fidelity_encoder").untrained.cell.n == 112
     features = row(rows, 40e3, "features")
-    assert features.untrained.mean(SELECTIVITY) == pytest.approx(0.84)
+    assert features.untrained.mean(SELECTIVITY) == pytest.approx(0.8395)
     assert features.verdict == "better"
 
 

@@ -16,6 +16,7 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/analysis.smk"
 include: "workflow/rules/speed.smk"
+include: "workflow/rules/sweep.smk"
 include: "workflow/rules/synthetic.smk"
 include: "workflow/rules/recording.smk"
 include: "workflow/rules/collection.smk"
@@ -37,3 +38,4 @@ rule all:
         rules.figures.output,
         rules.tables.output,
         "results/report.html",
+        ["results/sweep/sweep.pdf"] if STUDY.sweep else [],

@@ -78,18 +78,25 @@ def train(
     d: int,
     resample_every: int,
     generator: torch.Generator,
+    shares: tuple[float, float] = (1.0, 1.0),
 ) -> dict[str, Tensor]:
-    """The published loop on a tied encoder, biases at 0, one step a batch."""
+    """The published loop on a tied encoder, biases at 0, one step a batch.
+
+    shares: of the learning rate, for values and biases.
+    """
     m, n = mask.shape
     v = v.clone().requires_grad_()
     b_enc = torch.zeros(n, dtype=torch.float64, requires_grad=True)
     b_dec = torch.zeros(m, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.Adam([v, b_enc, b_dec], lr=3e-4, betas=(0.9, 0.999), eps=1e-8, foreach=False)
+    optimiser = torch.optim.Adam(
+        [{"params": p} for p in (v, b_enc, b_dec)], lr=3e-4, betas=(0.9, 0.999), eps=1e-8, foreach=False
+    )
     fired = torch.zeros(n)
     steps = len(batches)
     for step, h in enumerate(batches, start=1):
-        for group in optimiser.param_groups:
-            group["lr"] = 1e-5 + (3e-4 - 1e-5) * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
+        rate = 1e-5 + (3e-4 - 1e-5) * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
+        for group, share in zip(optimiser.param_groups, (shares[0], shares[1], shares[1]), strict=True):
+            group["lr"] = rate * share
         optimiser.zero_grad()
         rebuilt, _ = forward(mask, v, None, b_enc, b_dec, h, k)
         ((h - rebuilt) ** 2).sum(1).mean().backward()

@@ -6,6 +6,10 @@ import hashlib
 from typing import Any
 
 SPLITS = ("train", "test", "ce")
+VALIDATION = "validation"
+"""A split that only studies have that choose something on it: documents held out from training that neither
+test nor ce needs."""
+
 _SHARES = {"train": 0.80, "test": 0.12, "ce": 0.08}
 
 
@@ -25,7 +29,8 @@ def split_of(text: str, data_seed: int) -> str:
 
 
 def shard_counts(needs: dict[str, int], context: int) -> dict[str, int]:
-    """Shards of each split for `needs` = {train: tokens, test: tokens, ce: sequences, shard: tokens}.
+    """Shards of each split for `needs` = {train: tokens, test: tokens, ce: sequences, shard: tokens}, and
+    where a validation split is wanted {validation: tokens}.
 
     A sequence has at most `context` tokens, so ⌈sequences · context / shard⌉ shards hold the
     asked sequences whole.
@@ -35,4 +40,5 @@ def shard_counts(needs: dict[str, int], context: int) -> dict[str, int]:
 
 def least_tokens(needs: dict[str, Any], context: int) -> dict[str, int]:
     """Tokens that each split's shards must cover."""
-    return {"train": needs["train"], "test": needs["test"], "ce": needs["ce"] * context}
+    least = {"train": needs["train"], "test": needs["test"], "ce": needs["ce"] * context}
+    return least | ({VALIDATION: needs[VALIDATION]} if needs.get(VALIDATION) else {})

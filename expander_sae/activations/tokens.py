@@ -21,6 +21,8 @@ from expander_sae.storage.parquet_files import open_sealed, sealed_writer
 _COLUMNS = {"document": pa.int32(), "position": pa.int16(), "token_id": pa.int32()}
 _SCHEMA = pa.schema({"split": pa.dictionary(pa.int8(), pa.string()), **_COLUMNS})
 _ROW_GROUP = 1 << 16
+MOST_POSITIONS = 1 << 15
+"""Tokens of a document, whose positions are int16 in every file: the most that `corpus.context` may be."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,22 @@ class TokenizedDocument:
 
 
 def write_token_table(path: Path, documents: dict[str, list[TokenizedDocument]]) -> None:
-    """Write the splits one after the other, each in document order, atomically."""
-    counts = [sum(len(document.token_ids) for document in documents[split]) for split in SPLITS]
-    starts = dict(zip(SPLITS, zip(accumulate(counts, initial=0), counts, strict=False), strict=True))
+    """Write the splits one after the other, each in document order, atomically.
+
+    Raises:
+        UserError: a document of more tokens than positions have numbers.
+    """
+    splits = tuple(documents)
+    longest = max((len(document.token_ids) for split in splits for document in documents[split]), default=0)
+    if longest > MOST_POSITIONS:
+        raise UserError(f"{path}: found a document of {longest} tokens, expected at most {MOST_POSITIONS}")
+    counts = [sum(len(document.token_ids) for document in documents[split]) for split in splits]
+    starts = dict(zip(splits, zip(accumulate(counts, initial=0), counts, strict=False), strict=True))
     schema = _SCHEMA.with_metadata({"splits": json.dumps(starts)})
     with sealed_writer(path, schema, compression="zstd") as writer:
-        for split in SPLITS:
+        for split in splits:
             for chunk in _chunks(documents[split]):
-                writer.write_table(_table(split, chunk, schema), row_group_size=_ROW_GROUP)
+                writer.write_table(_table(split, splits, chunk, schema), row_group_size=_ROW_GROUP)
 
 
 def _chunks(documents: Sequence[TokenizedDocument]) -> list[list[TokenizedDocument]]:
@@ -54,13 +64,15 @@ def _chunks(documents: Sequence[TokenizedDocument]) -> list[list[TokenizedDocume
     return chunks
 
 
-def _table(split: str, documents: list[TokenizedDocument], schema: pa.Schema) -> pa.Table:
+def _table(
+    split: str, splits: tuple[str, ...], documents: list[TokenizedDocument], schema: pa.Schema
+) -> pa.Table:
     lengths = np.array([len(document.token_ids) for document in documents])
     total = int(lengths.sum())
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    codes = pa.array(np.full(total, SPLITS.index(split), np.int8))
+    codes = pa.array(np.full(total, splits.index(split), np.int8))
     columns = [
-        pa.DictionaryArray.from_arrays(codes, pa.array(SPLITS)),
+        pa.DictionaryArray.from_arrays(codes, pa.array(splits)),
         np.repeat(np.array([document.number for document in documents], np.int32), lengths),
         (np.arange(total) - starts).astype(np.int16),
         np.concatenate([np.array(document.token_ids, np.int32) for document in documents]),
@@ -110,6 +122,16 @@ class TokenTable:
         """Number of tokens of a split."""
         return self._splits[split][1]
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document; 0 where there is none."""
+        metadata = self._file.metadata
+        column = self._file.schema_arrow.get_field_index("position")
+        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        return 1 + max(
+            (group.column(column).statistics.max for group in groups if group.num_rows), default=-1
+        )
+
     def read(self, split: str, start: int, stop: int) -> TokenRange:
         """Tokens [start, min(stop, available)) of a split; empty where the split ends before."""
         first, count = self._splits[split]
@@ -135,8 +157,8 @@ class TokenTable:
 
 
 def _checked_splits(splits: Any, rows: int) -> dict[str, tuple[int, int]]:
-    """Split → (first row, rows), each inside of the table."""
-    found = {split: (int(splits[split][0]), int(splits[split][1])) for split in SPLITS}
+    """Split → (first row, rows), each inside of the table; `KeyError`: one of `SPLITS` is missing."""
+    found = {split: (int(splits[split][0]), int(splits[split][1])) for split in {*SPLITS, *splits}}
     if any(first < 0 or count < 0 or first + count > rows for first, count in found.values()):
         raise ValueError(f"splits {found} of {rows} rows")
     return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from expander_sae.cli.arguments import add_activations, add_compute, positive
 from expander_sae.cli.terminal import Terminal, number, pairs
+from expander_sae.study.recipes import DEFAULT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ EXAMPLES = (
     "expander-sae train activations.npy --n 4608 --d 30 --k 64 --steps 1500 --out weights.safetensors",
     "expander-sae train shards/ --n 4608 --d 7 --k 64 --held-out 8192 --csv training.csv --out w.safetensors",
     "expander-sae train a.npy --n 99 --d 7 --k 9 --held-out 999 --held-out-to kept.npy --out w.safetensors",
-    "expander-sae train acts.pt --support dense --n 1024 --k 32 --set learning_rate=1e-3 --out w.safetensors",
+    "expander-sae train acts.pt --support dense --n 1024 --k 32 --set learning_rate=0.05 --out w.safetensors",
 )
 
 
@@ -31,11 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help=".safetensors file to write")
     add("--n", type=positive, required=True, help="features")
     add("--k", type=positive, required=True, help="active features a token")
-    add("--d", type=positive, help="nonzeros a decoder column (needed unless dense)")
+    add("--d", type=positive, help="nonzeros a decoder column (needed unless all are stored)")
     add("--steps", type=positive, default=1500, help="(default: %(default)s)")
-    add("--support", default="expander", help="mask family, or dense (default: %(default)s)")
+    families = "mask family, dense, pca, random or exemplars (default: %(default)s)"
+    add("--support", default="expander", help=families)
     add("--encoder", default="tied", help="tied, warm_tied or independent (default: tied)")
-    add("--recipe", default="standard", help="standard or paper (default: %(default)s)")
+    add("--recipe", default=DEFAULT, help="tuned, standard or paper (default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe")
     add("--held-out", type=positive, metavar="ROWS", help="keep the last ROWS back and measure on them")
@@ -83,7 +85,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "held_out_to": options.held_out_to and str(options.held_out_to),
         "bytes": options.out.stat().st_size,
         "tokens": len(kept),
-        "steps": options.steps,
+        "steps": autoencoder.about["spec"]["steps"],
         "shape": {name: getattr(autoencoder, name) for name in ("m", "n", "d", "k")},
         "norm_limit": trainer.norm_limit,
         "last": trainer.log[-1] if trainer.log else None,
@@ -126,7 +128,7 @@ def _overrides(given: list[str]) -> dict[str, Any]:
         except ValueError:
             separator = ""
         if not separator or not key.isidentifier():
-            raise UserError(f"--set: found {text!r}, expected KEY=VALUE such as learning_rate=1e-3")
+            raise UserError(f"--set: found {text!r}, expected KEY=VALUE such as learning_rate=0.05")
     return found
 
 
@@ -149,10 +151,11 @@ def _tell(terminal: Terminal, steps: int, row: dict[str, float]) -> None:
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
+    steps = f"{record['steps']:,} steps" if record["steps"] else "0 steps: nobody trained it"
     rows: list[tuple[str, Any]] = [
         ("written", f"{record['out']} ({record['bytes']:,} bytes)"),
         ("shape", "m = {m:,}, n = {n:,}, d = {d:,}, k = {k:,}".format(**record["shape"])),
-        ("trained on", f"{record['tokens']:,} tokens, {record['steps']:,} steps"),
+        ("trained on", f"{record['tokens']:,} tokens, {steps}"),
     ]
     if record["held_out_to"] is not None:
         rows.append(("kept back", record["held_out_to"]))

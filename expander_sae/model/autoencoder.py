@@ -2,7 +2,8 @@
 
     z = Eᵀ(h − b_dec) + b_enc,   x = the k largest signed entries of z,   ĥ = W x + b_dec
 
-with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv 2607.01799, §3).
+with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv 2607.01799, §3). One of
+another library may select by z and then multiply by a gain of each feature: x_j = g_j z_j.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from expander_sae.masks.supports import described
 from expander_sae.model import weights_file
 from expander_sae.model.columns import Columns
 from expander_sae.model.dense import dense_recipe
-from expander_sae.model.dictionary import Dictionary, SparseCode
+from expander_sae.model.dictionary import Dictionary, SparseCode, checked_code
 from expander_sae.model.encoders import ENCODERS
+from expander_sae.model.in_precision import InPrecision
 from expander_sae.storage.arrays import as_tensor, norms_of
 
 
-class SparseAutoencoder(nn.Module):
+class SparseAutoencoder(InPrecision):
     """A TopK autoencoder, sparse with parameters O(d·n).
 
     Parameters: those of the decoder's columns, such as values V [n, w] (dense: [n, m]); those of a free
@@ -44,6 +46,7 @@ class SparseAutoencoder(nn.Module):
     Attributes:
         decoder: the columns of W, see model/columns.py.
         free: those of a free encoder; None where it is tied.
+        gains: [n], what kept pre-activations are multiplied by; None, as ours all are, is 1.
         about: JSON values that travel with the weights, such as `norm_limit`, the norm above which tokens
             are passed through and not encoded.
 
@@ -54,6 +57,8 @@ class SparseAutoencoder(nn.Module):
 
     values: nn.Parameter
     encoder: nn.Parameter | None
+    gains: Tensor | None
+    _columns: tuple[Columns, Columns | None]
 
     def __init__(
         self,
@@ -78,6 +83,9 @@ class SparseAutoencoder(nn.Module):
         self.encoder_kind, self.backend = encoder, backend
         self.about: dict[str, Any] = {}
         decoder: Columns = described(recipe.family).columns()(support, backend, dtype)
+        if k > decoder.most_active:
+            expected = f"1 to {decoder.most_active} for a {recipe.family} dictionary"
+            raise UserError(f"k: found {k}, expected {expected}")
         # In a tuple, so that torch takes neither for a submodule: its parameters would get longer names.
         self._columns = decoder, decoder.encoder(encoder)
         for name, parameter in decoder.named_parameters():
@@ -87,6 +95,7 @@ class SparseAutoencoder(nn.Module):
             self.register_parameter(weights_file.of_encoder(name), parameter)
         self.b_enc = nn.Parameter(torch.zeros(n, dtype=dtype))
         self.b_dec = nn.Parameter(torch.zeros(m, dtype=dtype))
+        self.register_buffer("gains", None)
 
     @property
     def decoder(self) -> Columns:
@@ -105,6 +114,12 @@ class SparseAutoencoder(nn.Module):
     def encoder_mask(self) -> Mask | None:
         """Where E may be nonzero; None is everywhere."""
         return self.mask if self.free is None else self.free.mask
+
+    def column_sizes(self) -> dict[str, int]:
+        """Name of each parameter that holds columns → how many values one of them starts with."""
+        sizes = dict(self.decoder.column_sizes())
+        free = {} if self.free is None else self.free.column_sizes()
+        return sizes | {weights_file.of_encoder(name): size for name, size in free.items()}
 
     def _apply(self, fn: Any, recurse: bool = True) -> SparseAutoencoder:
         for columns in filter(None, self._columns):
@@ -171,7 +186,8 @@ class SparseAutoencoder(nn.Module):
         h = as_tensor(activations)
         self._check_rows(h)
         encoder = self._encoder_on(self.dictionary())
-        return encoder.correlate_topk(self.own(h) - self.b_dec, self.b_enc, self.k)
+        found = encoder.correlate_topk(self.own(h) - self.b_dec, self.b_enc, self.k)
+        return found if self.gains is None else SparseCode(found.index, found.value * self.gains[found.index])
 
     @torch.no_grad()
     def decode(self, code: SparseCode) -> Tensor:
@@ -180,18 +196,7 @@ class SparseAutoencoder(nn.Module):
         Raises:
             UserError: index and value of different shapes, or an index that is neither −1 nor a feature.
         """
-        index, value = as_tensor(code.index, "code.index"), as_tensor(code.value, "code.value")
-        if index.ndim != 2 or index.shape != value.shape:
-            shapes = f"index {list(index.shape)} and value {list(value.shape)}"
-            raise UserError(f"code: found {shapes}, expected [B, k] of both")
-        if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-            raise UserError(f"code.index: found {index.dtype}, expected whole numbers")
-        if index.numel():
-            # Kernels look no index up: another one would read beyond the columns.
-            low, high = (int(end) for end in torch.aminmax(index))
-            if low < -1 or high >= self.n:
-                expected = f"−1 (an empty place) to n − 1 = {self.n - 1}"
-                raise UserError(f"code.index: found {low if low < -1 else high}, expected {expected}")
+        index, value = checked_code(code, self.n)
         code = SparseCode(index.to(self.b_dec.device, torch.int64), self.own(value))
         return self.dictionary().synthesize(code) + self.b_dec
 
@@ -205,7 +210,7 @@ class SparseAutoencoder(nn.Module):
             UserError: another shape.
         """
         self._check_rows(activations)
-        if self.free is None:
+        if self.free is None and self.gains is None:
             fused = self.decoder.tied(self.b_enc, self.b_dec, activations, self.k)
             if fused is not None:
                 return fused[0], SparseCode(*fused[1:])
@@ -214,6 +219,8 @@ class SparseAutoencoder(nn.Module):
         centred = activations - self.b_dec
         selected = encoder.correlate_topk(centred, self.b_enc, self.k)
         kept = encoder.correlate_at(centred, selected.index, self.b_enc, known=selected.value)
+        if self.gains is not None:
+            kept = kept * self.gains[selected.index]
         code = SparseCode(selected.index, kept)
         return decoder.synthesize(code) + self.b_dec, code
 
@@ -223,7 +230,7 @@ class SparseAutoencoder(nn.Module):
         The same numbers as autograd gives, but faster where the encoder is tied: to the last bit in float32
         and float64 on a CPU. Parameters that need no gradient get none. Hooks are not called.
         """
-        tied = self.free is None
+        tied = self.free is None and self.gains is None
         step = self.decoder.tied_step(self.b_enc, self.b_dec, activations, self.k) if tied else None
         if step is None:
             self.zero_grad(set_to_none=True)
@@ -265,13 +272,15 @@ class SparseAutoencoder(nn.Module):
     def save(self, path: str | Path, **metadata: Any) -> Path:
         """Write one safetensors file, true values only, biases, and the mask as a recipe; returns its path.
 
-        `metadata` are JSON values kept beside those of `self.about`.
+        Values have the autoencoder's `precision`, packed without gaps. `metadata` are JSON values kept beside
+        those of `self.about`.
 
         Raises:
-            UserError: a folder of that name, a value that is no JSON, or a file that cannot be written.
+            UserError: a folder of that name, a value that is no JSON, a file that cannot be written, or
+                parameters that were changed since they were rounded to the precision.
         """
         path = Path(path)
-        weights_file.write(self, path, self.about | metadata)
+        weights_file.write(self.settled(), path, self.about | metadata)
         return path
 
     @classmethod

@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 from operator import ge
+from pathlib import Path
 from typing import Any
 
+from expander_sae.activations.positions import context_error, positions_in
 from expander_sae.masks.supports import support_of
 from expander_sae.study import presets
 from expander_sae.study.blocks import Config, as_list, blocks, sizes
+from expander_sae.study.sweep import sweep_errors
 
-RESERVED = ("logs", "masks", "synthetic")
+RESERVED = ("logs", "masks", "sweep", "synthetic")
 """Folders of results/ that a model's name must not take."""
 
 
@@ -27,6 +30,7 @@ def semantic_errors(config: Config) -> Iterator[str]:
             yield f"models[{index}].name: found {entry['name']!r} again, expected another name"
         yield from _layer_errors(f"models[{index}].layers", as_list(entry["layers"]), entry)
         yield from _twice(f"models[{index}].layers", entry["layers"])
+        yield from _context_errors(config["corpus"]["context"], entry)
     yield from _corpus_errors(config["corpus"])
     if "n" in config["grid"] and "expansion" in config["grid"]:
         yield "grid.expansion: found beside grid.n, expected one of the two"
@@ -35,6 +39,7 @@ def semantic_errors(config: Config) -> Iterator[str]:
             yield from _twice(f"{part}.{key}", value)
     if "synthetic" in config:
         yield from _synthetic_errors(config["synthetic"])
+    yield from sweep_errors(config)
     models = {entry["name"]: entry for entry in reversed(config["models"])}
     for index, (block, origin) in enumerate(blocks(config)):
         for key, value in config["runs"][index].items():
@@ -52,6 +57,16 @@ def _corpus_errors(corpus: dict[str, Any]) -> Iterator[str]:
         yield f"corpus.location: found {location!r}, expected one of {', '.join(known)}, or null for all"
     if least > corpus["context"]:
         yield f"corpus.min_tokens: found {least}, expected at most {corpus['context']} (corpus.context)"
+
+
+def _context_errors(context: int, model: dict[str, Any]) -> Iterator[str]:
+    """Of a model that is fetched first the job says it that tokenises the corpus."""
+    if model["source"] == "folder":
+        positions = positions_in(Path(model["location"]).expanduser())
+    else:
+        positions = presets.POSITIONS.get(model["location"])
+    if wrong := context_error(context, positions, model["name"]):
+        yield wrong
 
 
 def _synthetic_errors(asked: dict[str, Any]) -> Iterator[str]:
@@ -90,7 +105,7 @@ def _block_errors(
         yield f"{here}.n: missing, expected n or expansion here or in grid"
     if all(origin[key] == f"{here}.{key}" and block[key] is not None for key in ("n", "expansion")):
         yield f"{here}.expansion: found beside {here}.n, expected one of the two"
-    sparse = [name for name in block["support"] if not support_of(name).full]
+    sized = [name for name in block["support"] if support_of(name).asks_d]
     others = [name for name in block["support"] if name != "dense"]
     if block["match"] and others:
         yield f"{here}.match: found {block['match']!r} with support {others[0]}, expected support dense alone"
@@ -105,7 +120,7 @@ def _block_errors(
         if block["layers"] is not None:
             yield from _layer_errors(origin["layers"], block["layers"], models[name])
         if block["d"] is not None and (block["n"] or block["expansion"]):
-            yield from _shape_errors(block, origin, models[name], sparse)
+            yield from _shape_errors(block, origin, models[name], sized)
 
 
 def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> Iterator[str]:
@@ -119,6 +134,11 @@ def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) ->
         if found and names:
             where = f"{origin['encoder']}: found {found[0]!r} with support {names[0]} ({here})"
             yield f"{where}, expected {allowed}"
+    for name in block["support"]:
+        known = support_of(name).encoders
+        if wrong := [encoder for encoder in block["encoder"] if known and encoder not in known]:
+            where = f"{origin['encoder']}: found {wrong[0]!r} with support {name} ({here})"
+            yield f"{where}, expected {' or '.join(known)}"
     if block["match"] == "total" and "tied" in block["encoder"]:
         yield (
             f"{here}.match: found 'total' with encoder tied, expected encoder warm_tied or independent "
@@ -127,7 +147,7 @@ def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) ->
 
 
 def _shape_errors(
-    block: dict[str, Any], origin: dict[str, str], model: dict[str, Any], sparse: list[str]
+    block: dict[str, Any], origin: dict[str, str], model: dict[str, Any], sized: list[str]
 ) -> Iterator[str]:
     m, name = model["width"], model["name"]
 
@@ -137,12 +157,12 @@ def _shape_errors(
     if block["n"] is None:
         multiple = f"a multiple of the width {m} of model {name} that is a whole number, at least 2"
         yield from _misfits(origin["expansion"], block["expansion"], whole, multiple)
-    if sparse or block["match"]:
+    if sized or block["match"]:
         width = f"at most {m} (the width of model {name})"
         yield from _misfits(origin["d"], block["d"], lambda d: d <= m, width)
     for n in sizes(block, m):
         yield from _misfits(origin["k"], block["k"], partial(ge, n), f"at most n={n} (model {name})")
-        for kind, (position, d) in product(sparse, enumerate(block["d"])):
+        for kind, (position, d) in product(sized, enumerate(block["d"])):
             here = f"{origin['d']}[{position}]: found {d} with n={n} and support {kind}"
             if d * n < m:
                 least = f"d·n at least {m} (the width of model {name})"

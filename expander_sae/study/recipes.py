@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from expander_sae.errors import UserError
 from expander_sae.storage.files import digest
+from expander_sae.study.json_objects import LATER, stated
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,13 @@ class Recipe:
             published.
         resample_min_fires: a feature that fired fewer times since the last resampling is re-aimed.
         resample_max_dead: skip a resampling when more than this share is dead.
+        learning_rate: Adam's rate at the first step, of a value; with `rate_per_column` of a column.
+        learning_rate_end: that at the end of the cosine, in the same unit.
+        rate_per_column: a column of d values starts with values of about 1/√d, and Adam moves each by about
+            its rate, whatever its size. With this the rate of values is `learning_rate`/√d, so that columns
+            of any d turn at one speed.
+        bias_rate: Adam's rate of both biases at the first step, for each of the d values of a column: they
+            move at d·`bias_rate`, which falls as the rate of the values does; None: at `learning_rate`.
     """
 
     norm_limit: float | None = 10.0
@@ -39,6 +47,14 @@ class Recipe:
     learning_rate: float = 3e-4
     learning_rate_end: float = 1e-5
     clip_norm: float = 1.0
+    rate_per_column: bool = field(default=False, metadata=LATER)
+    bias_rate: float | None = field(default=None, metadata=LATER)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields as a JSON object, without those of `LATER` that are at their default: the names of what
+        is trained without them do not change."""
+        return stated(self)
 
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -50,6 +66,8 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 """Smallest and largest value; that of other numbers is above 0."""
 
+_NULLABLE = ("norm_limit", "bias_rate")
+
 RECIPES: dict[str, Recipe] = {
     "paper": Recipe(
         norm_limit=None,
@@ -59,7 +77,12 @@ RECIPES: dict[str, Recipe] = {
         resample_at_end=True,
     ),
     "standard": Recipe(),
+    "tuned": Recipe(rate_per_column=True, learning_rate=0.1, learning_rate_end=0.0, bias_rate=3e-4),
 }
+
+
+DEFAULT = "tuned"
+"""Of the schema, of `Trainer` and of the command line."""
 
 
 def resolve(name: str, overrides: dict[str, Any] | None = None) -> tuple[str, Recipe]:
@@ -77,7 +100,7 @@ def resolve(name: str, overrides: dict[str, Any] | None = None) -> tuple[str, Re
         if (expected := _expected(key, value)) is not None:
             raise UserError(f"training.{key}: found {value!r}, expected {expected}")
     recipe = replace(RECIPES[name], **overrides)
-    return name if recipe == RECIPES[name] else f"{name}-{digest(asdict(recipe))[:6]}", recipe
+    return name if recipe == RECIPES[name] else f"{name}-{digest(recipe.settings)[:6]}", recipe
 
 
 def _expected(key: str, value: Any) -> str | None:
@@ -85,7 +108,8 @@ def _expected(key: str, value: Any) -> str | None:
     standard = getattr(Recipe, key)
     if isinstance(standard, bool):
         return None if isinstance(value, bool) else "true or false"
-    if key == "norm_limit" and value is None:
+    nullable = key in _NULLABLE
+    if nullable and value is None:
         return None
     low, high = _RANGES.get(key, (0, math.inf))
     kinds, kind = (int, "a whole number") if isinstance(standard, int) else ((int, float), "a number")
@@ -93,4 +117,4 @@ def _expected(key: str, value: Any) -> str | None:
     if right and low <= value <= high and value != math.inf and (value > 0 or key in _RANGES):
         return None
     range_ = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
-    return f"{kind} {range_ if key in _RANGES else 'above 0'}" + (" or null" if key == "norm_limit" else "")
+    return f"{kind} {range_ if key in _RANGES else 'above 0'}" + (" or null" if nullable else "")

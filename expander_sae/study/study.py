@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
-from expander_sae.activations.splits import shard_counts
+from expander_sae.activations.splits import VALIDATION, shard_counts
 from expander_sae.errors import UserError
+from expander_sae.model.precisions import FLOAT32
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study import recipes
@@ -20,6 +20,7 @@ from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, folder_name
 from expander_sae.study.labels import label_corpus, label_model
 from expander_sae.study.references import with_references
 from expander_sae.study.run import RESULTS, Run
+from expander_sae.study.sweep import sweep_of
 
 __all__ = ["Job", "Model", "Run", "Study", "Task", "load_config"]
 
@@ -49,6 +50,7 @@ class Study:
             raise UserError(f"config: runs: found none to do, expected one or more\n{left_out}")
         self.runs, without = with_references(runs)
         self.left_out += without
+        self.sweep = sweep_of(config, self.runs)
 
     @property
     def rows(self) -> str | None:
@@ -95,26 +97,27 @@ class Study:
 
     @cached_property
     def trained(self) -> tuple[Run, ...]:
-        """Every run that is trained: pending ones, and those that they start from or are compared with."""
+        """Every run that is trained: pending ones, those that they start from or are compared with, and swept
+        ones."""
         by_path = {run.path: run for run in self.runs}
-        parents = [run.parent for run in self.pending if run.parent]
+        parents = [parent for run in self.pending for parent in run.ancestors]
         references = [by_path[run.analysis.reference] for run in self.pending if run.analysis.reference]
-        return tuple(dict.fromkeys([*self.pending, *parents, *references]))
+        swept = self.sweep.runs if self.sweep else ()
+        return tuple(dict.fromkeys([*self.pending, *parents, *references, *swept]))
 
     @cached_property
     def trainings(self) -> tuple[Job, ...]:
         """What each training job trains: at most `compute.seeds_per_job` seeds of a cell, and at most
-        `compute.cells_per_job` cells of one number of steps. What starts from another run stands alone."""
+        `compute.cells_per_job` cells of one number of steps."""
         size = self.config["compute"]["seeds_per_job"]
         found = [
             Job(cell.name, cell.runs[start : start + size])
             for cell in jobs_of(self.trained).values()
             for start in range(0, len(cell.runs), size)
         ]
-        size = self.config["compute"]["cells_per_job"]
-        alone = [job for job in found if size == 1 or job.runs[0].parent]
-        others = [job for job in found if job not in alone]
-        return (*together(others, size, lambda run: run.steps).values(), *alone)
+        # What a run starts from has fewer ancestors: it is never of the same job.
+        size, alike = self.config["compute"]["cells_per_job"], lambda run: (run.steps, len(run.ancestors))
+        return tuple(together(found, size, alike).values()) if size > 1 else tuple(found)
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -129,7 +132,8 @@ class Study:
     def needs(self, model: str) -> dict[str, int]:
         """What is drawn from the corpus for a model: tokens, and sequences for `ce`."""
         train, asked = self.models[model].train_tokens, self.config["tokens"]
-        return {"train": train, "test": asked["test"], "ce": asked["ce_sequences"], "shard": asked["shard"]}
+        needs = {"train": train, "test": asked["test"], "ce": asked["ce_sequences"], "shard": asked["shard"]}
+        return needs | ({VALIDATION: asked[VALIDATION]} if self.sweep else {})
 
     def shards(self, model: str) -> dict[str, int]:
         """How many shards each split of a model's corpus has."""
@@ -138,7 +142,10 @@ class Study:
     def shard_spec(self, model: str, split: str, shard: int) -> dict[str, Any]:
         """What the extraction job of a shard is told; the layers are those of its outputs."""
         size = self.config["tokens"]["shard"]
-        return {"model": model, "corpus": self.corpus, "split": split, "shard": shard, "shard_tokens": size}
+        spec = {"model": model, "corpus": self.corpus, "split": split, "shard": shard, "shard_tokens": size}
+        # Its documents are those that follow these splits', and other ones where these are longer.
+        after = {"after": {name: self.shards(model)[name] for name in ("test", "ce")}}
+        return spec | (after if split == VALIDATION else {})
 
     def pool_spec(self, model: str, layer: int, split: str) -> dict[str, Any]:
         """What the job is told that joins the shards of a split."""
@@ -154,6 +161,20 @@ class Study:
     def analyses(self) -> dict[str, Task]:
         """The same of its analysis, where some run is analysed: each such run's folder and `Analysis`."""
         return self._tasks("analysis", lambda run: run.analysis.json if run.analysis.analyses else {})
+
+    @cached_property
+    def swept(self) -> dict[str, Job]:
+        """Cell name → its swept runs."""
+        return jobs_of(self.sweep.runs) if self.sweep else {}
+
+    @cached_property
+    def validations(self) -> dict[str, Task]:
+        """Cell name → the measurement of its swept runs on the validation split."""
+        asked, found = self.sweep.asked if self.sweep else {}, {}
+        for cell, job in self.swept.items():
+            spec = {run.path: asked for run in job.runs}
+            found[cell] = Task(f"{RESULTS}/{cell}/{_asked(spec, 'evaluation')}", spec)
+        return found
 
     def _tasks(self, stage: str, asked: Callable[[Run], dict[str, Any]]) -> dict[str, Task]:
         """Job → what this stage does for it, in a folder that is named by what it is told."""
@@ -182,8 +203,8 @@ class Study:
                 "layer": layer,
                 "tokens": tokens,
                 "sequences": self.config["tokens"]["ce_sequences"],
-                "recipe_settings": asdict(self.recipe_settings),
-                "columns": measured[0].unaided.columns,
+                "recipe_settings": self.recipe_settings.settings,
+                "columns": measured[0].unaided.told,
             }
             if any(run.evaluation.train_cross_entropy for run in measured):
                 spec["train_cross_entropy"] = True
@@ -195,13 +216,14 @@ class Study:
     def timed(self) -> tuple[Run, ...]:
         """The runs that `results/speed.parquet` has rows of, recorded or not: tied expanders, and the tied
         dense runs with as many features."""
-        tied = [run for run in self.runs if run.encoder == "tied" and run.support in ("expander", "dense")]
+        wide = [run for run in self.runs if run.precision == FLOAT32]  # every other computes in it
+        tied = [run for run in wide if run.encoder == "tied" and run.support in ("expander", "dense")]
         sizes = {(run.m, run.n) for run in tied if run.support == "expander"}
         return tuple(run for run in tied if (run.m, run.n) in sizes)
 
     def speed_spec(self) -> str:
         """Digest of all that the rows of `results/speed.parquet` say but their times."""
-        return digest(sorted(list(run.columns.values()) for run in self.timed))
+        return digest(sorted(list(run.told.values()) for run in self.timed))
 
     @cached_property
     def synthetic(self) -> dict[str, dict[str, Any]]:

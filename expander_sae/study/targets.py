@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from expander_sae.activations.splits import VALIDATION
 from expander_sae.storage.files import digest
 from expander_sae.study.jobs import Job
 from expander_sae.study.kept_tables import OTHER_TABLES
@@ -70,12 +71,22 @@ def for_evaluation(study: Study, job: Job) -> Files:
 
 def for_analysis(study: Study, job: Job) -> Files:
     """What the analysis of a job's runs reads. `references`: the dense runs that they are compared with."""
-    spec = study.analyses[job.name].spec
+    spec, run = study.analyses[job.name].spec, job.runs[0]
     references = {settings["reference"] for settings in spec.values()} - {None}
+    labelled = any("labelled_tokens" in settings for settings in spec.values())
     return {
+        **({"labels": f"{RESULTS}/{run.model}/{run.corpus}/labels.parquet"} if labelled else {}),
         "weights": list(map(weights, spec)),
         "references": list(map(weights, sorted(references))),
-        "test": _pool(job.runs[0], "test"),
+        "test": _pool(run, "test"),
+    }
+
+
+def for_validation(cell: Job) -> Files:
+    """What the measurement of swept runs reads."""
+    return {
+        "weights": [weights(run.path) for run in cell.runs],
+        "validation": _pool(cell.runs[0], VALIDATION),
     }
 
 

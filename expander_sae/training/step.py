@@ -37,7 +37,7 @@ class TrainingState:
     def start(cls, autoencoder: SparseAutoencoder, recipe: Recipe, seed: int) -> TrainingState:
         """Fresh state: streams (seed, batches) and (seed, resampling), Adam at zero."""
         optimiser = torch.optim.Adam(
-            autoencoder.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
+            _groups(autoencoder, recipe), lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
         )
         batches, resampling = (torch_generator(seed, purpose) for purpose in ("batches", "resampling"))
         fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=autoencoder.b_enc.device)
@@ -52,6 +52,11 @@ class TrainingState:
     def rows(self) -> list[dict[str, float]]:
         """The log as {column: value}."""
         return [dict(zip(LOG_COLUMNS, row, strict=True)) for row in self.log]
+
+    def set_rate(self, rate: float) -> None:
+        """Give every parameter its share of the learning rate."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["share"]
 
     def log_step(self, batch: Tensor, reconstruction: Tensor) -> None:
         """Log the step just made on `batch` with this ĥ, both [B, m]; silent: not fired since resampling."""
@@ -90,6 +95,18 @@ class TrainingState:
         self.step = int(stored["step"])
 
 
+def _groups(autoencoder: SparseAutoencoder, recipe: Recipe) -> list[dict[str, Any]]:
+    """The parameters in their order, each in a group of Adam with its `share` of the learning rate."""
+    sizes = autoencoder.column_sizes()
+    rate = recipe.learning_rate
+    of_biases = 1.0 if recipe.bias_rate is None else autoencoder.d * recipe.bias_rate / rate
+    shares = {name: size**-0.5 if recipe.rate_per_column else 1.0 for name, size in sizes.items()}
+    return [
+        {"params": [parameter], "share": shares.get(name, of_biases)}
+        for name, parameter in autoencoder.named_parameters()
+    ]
+
+
 def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
     """One update on batch [B, m]; returns ĥ [B, m] as it was before.
 
@@ -101,6 +118,7 @@ def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
         reconstruction, code = autoencoder.set_gradients(batch)
         torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), recipe.clip_norm)
         state.optimiser.step()
+        autoencoder.decoder.constrain()
         if recipe.count_after_update:
             code = autoencoder.encode(batch)
         fires = (code.value.abs() > FIRING_THRESHOLD).to(torch.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from torch import Tensor
 from expander_sae.errors import UserError
 from expander_sae.machine.device import resolve_device
 from expander_sae.masks.recipe import Mask, MaskRecipe
-from expander_sae.masks.supports import find
+from expander_sae.masks.supports import described, find
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
-from expander_sae.study.recipes import resolve
+from expander_sae.study.recipes import DEFAULT, resolve
 from expander_sae.training.checkpoint import Checkpoint
 from expander_sae.training.loggers import Logger, Report
 from expander_sae.training.normalisation import KeptTokens, normalisation
@@ -46,7 +45,7 @@ class Trainer:
         d: nonzeros of each decoder column; needed unless the support is dense.
         support: a mask family (`expander_sae.MaskRecipe`), ``dense``, or a `Mask` of your own recipe.
         encoder: ``tied`` or another kind of `SparseAutoencoder`.
-        recipe: ``standard`` or ``paper`` (`expander_sae.study.recipes`).
+        recipe: ``tuned``, ``standard`` or ``paper`` (`expander_sae.study.recipes`).
         seed: of the mask, the first weights, the batches and the resampling.
         device: ``auto`` takes CUDA where there is one.
         backend: kernels, see `expander_sae.kernels.backends.select`.
@@ -82,7 +81,7 @@ class Trainer:
         d: int | None = None,
         support: str | Mask = "expander",
         encoder: str = "tied",
-        recipe: str = "standard",
+        recipe: str = DEFAULT,
         seed: int = 0,
         device: str | torch.device = "auto",
         backend: str = "auto",
@@ -121,7 +120,7 @@ class Trainer:
         return recipe if known is not None and known.make is None else recipe.generate()
 
     def fit(self, steps: int) -> SparseAutoencoder:
-        """Train from the start (or from the checkpoint) to `steps`.
+        """Train from the start (or from the checkpoint) to `steps`; none where nobody trains the support.
 
         Returns:
             An autoencoder of the activations in their own units, on the device of training; its `encode`
@@ -134,6 +133,7 @@ class Trainer:
         steps = _whole("steps", steps, 1)
         autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.support, self.encoder, self.backend)
         tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
+        steps = steps if described(self.support.recipe.family).trained else 0
         session = Session(tokens, self.recipe, steps, self.cadence)
         spec = self.spec(steps)
         training = session.start(autoencoder, self.seed, self._checkpoint(spec), report=self.on_log)
@@ -151,7 +151,7 @@ class Trainer:
     def spec(self, steps: int) -> dict[str, Any]:
         """The settings as JSON values, under the names of the workflow's tables."""
         support = self.support.recipe
-        how: dict[str, Any] = {"recipe": self.recipe_name, "recipe_settings": asdict(self.recipe)}
+        how: dict[str, Any] = {"recipe": self.recipe_name, "recipe_settings": self.recipe.settings}
         what = {"support": support.family, "encoder": self.encoder}
         sizes = {"m": self.pool.m, "n": self.n, "d": support.d, "k": self.k}
         return how | what | sizes | {"train_tokens": self.pool.tokens, "steps": steps, "seed": self.seed}

@@ -1,11 +1,15 @@
 import json
 import random
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
 
 from expander_sae.activations.corpus import write_tokens
+from expander_sae.activations.splits import split_of
+from expander_sae.activations.weights import materialise
 from expander_sae.errors import UserError
+from tests.tiny_models import ARCHITECTURES, VOCABULARY, tiny_model_json, tiny_spec
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NEEDS = {"train": 300, "test": 100, "ce": 3, "shard": 128}
@@ -78,6 +82,34 @@ def test_asking_for_more_appends_and_changes_nothing(folder, model_json, tmp_pat
             assert len(after) == len(before)
 
 
+def test_validation_has_documents_of_its_own_that_no_other_split_needs(folder, model_json, tmp_path):
+    without, _ = written(folder, model_json, tmp_path)
+    table, record = written(folder, model_json, tmp_path, {**NEEDS, "validation": 60})
+    for split in ("train", "test", "ce"):
+        now = table[table.split == split].reset_index(drop=True)
+        assert now.astype({"split": str}).equals(
+            without[without.split == split].reset_index(drop=True).astype({"split": str})
+        )
+    own = set(table[table.split == "validation"].document)
+    assert own and not own & set(without.document)
+    assert len(table[table.split == "validation"]) == record["splits"]["validation"]["tokens"] >= 128
+    texts = [json.loads(line)["text"] for line in (folder / "a.jsonl").read_text().splitlines()]
+    assert {split_of(texts[number], 0) for number in own} == {"test", "ce"}, "none was held for training"
+    last = {split: table[table.split == split].document.max() for split in ("test", "ce")}
+    assert all(number > last[split_of(texts[number], 0)] for number in own)
+    assert record["overlap"]["validation"]["share_in_train"] == 0.0
+
+
+@pytest.mark.parametrize("more", [{"validation": 200}, {"train": 1000}])
+def test_more_tokens_of_it_or_of_train_only_append_to_validation(folder, model_json, tmp_path, more):
+    needs = {**NEEDS, "validation": 60}
+    few, _ = written(folder, model_json, tmp_path, needs)
+    many, _ = written(folder, model_json, tmp_path, {**needs, **more})
+    for split in ("train", "test", "ce", "validation"):
+        before = few[few.split == split].reset_index(drop=True)
+        assert many[many.split == split].reset_index(drop=True)[: len(before)].equals(before)
+
+
 def test_data_seed_moves_documents_between_splits(folder, model_json, tmp_path):
     zero, _ = written(folder, model_json, tmp_path)
     one, _ = written(folder, model_json, tmp_path, data_seed=1)
@@ -98,6 +130,10 @@ def test_finite_corpus_may_leave_its_last_shard_partial(folder, model_json, tmp_
         ),
         ({"test": 10**6}, r"too small for tokens\.test"),
         ({"ce": 10**4}, r"too small for tokens\.ce_sequences: found \d+ documents"),
+        (
+            {"validation": 10**6},
+            r"too small for tokens\.validation: found \d+ tokens in the validation split",
+        ),
     ],
 )
 def test_fewer_tokens_than_asked(folder, model_json, tmp_path, more, key):
@@ -106,7 +142,71 @@ def test_fewer_tokens_than_asked(folder, model_json, tmp_path, more, key):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_context_beyond_the_positions_of_the_model(folder, model_json, tmp_path):
+    with pytest.raises(UserError, match=r"corpus\.context: found 257, expected at most 256 \(positions of"):
+        written(folder, model_json, tmp_path, context=257)
+    assert not list(tmp_path.iterdir())
+
+
 def test_empty_corpus(model_json, tmp_path):
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(UserError, match="corpus 'mine': found no document"):
         written(tmp_path, model_json, tmp_path)
+
+
+def test_the_start_of_a_document_is_kept_whatever_the_tokenizer_cuts(folder, model_json, tmp_path):
+    """Near-duplicates are judged by it."""
+    model = tmp_path / "model"
+    shutil.copytree(model_json.parent / "weights", model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**config, "truncation_side": "left"}))
+    materialise(tiny_spec(model), model, tmp_path / "model.json")
+    expected, _ = written(folder, model_json, tmp_path / "right")
+    found, _ = written(folder, tmp_path / "model.json", tmp_path / "left")
+    assert found.equals(expected)
+
+
+def test_near_copies_without_blanks_are_kept_apart_too(model_json, tmp_path):
+    draw = random.Random(0)
+    texts = ["".join(chr(draw.randrange(0x4E00, 0x9FA5)) for _ in range(60)) for _ in range(40)]
+    copies = [text[:30] + "新" + text[31:] for text in texts]
+    rows = [json.dumps({"text": text}, ensure_ascii=False) for text in texts + copies]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    _, record = written(
+        tmp_path, model_json, tmp_path / "out", {"train": 9, "test": 9, "ce": 1, "shard": 10**6}
+    )
+    assert record["documents_dropped"]["near_duplicate"] == len(copies)
+    assert record["overlap"]["test"]["share_in_train"] == 0
+
+
+def test_a_model_without_a_tokenizer_is_named_and_not_the_corpus(folder, tmp_path):
+    """Of GPT-2 and others the library makes an empty one, which turns every text into nothing."""
+    for architecture in ARCHITECTURES:
+        model = tiny_model_json(tmp_path / architecture, architecture)
+        for file in (model.parent / "weights").glob("tokenizer*"):
+            file.unlink()
+        materialise(tiny_spec(model.parent / "weights", architecture), model.parent / "weights", model)
+        with pytest.raises(UserError, match=rf"models\[tiny-{architecture}\]: no .*tokenizer in .*weights"):
+            written(folder, model, tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b"\xff\xfe", b"", b'{"version": "1.0", "model": 3}'])
+def test_a_tokenizer_of_another_form_is_named(folder, tmp_path, content):
+    model = tiny_model_json(tmp_path)
+    (tmp_path / "weights" / "tokenizer.json").write_bytes(content)
+    materialise(tiny_spec(tmp_path / "weights"), tmp_path / "weights", model)
+    with pytest.raises(UserError, match=r"models\[tiny-llama\]: no readable tokenizer in .*weights"):
+        written(folder, model, tmp_path / "out")
+
+
+def test_a_tokenizer_of_another_model_is_named(folder, tmp_path):
+    """Its numbers would be looked up beyond the embeddings."""
+    model = tiny_model_json(tmp_path)
+    path = tmp_path / "weights" / "tokenizer.json"
+    stored = json.loads(path.read_text())
+    stored["model"]["vocab"]["e"] = VOCABULARY
+    path.write_text(json.dumps(stored))
+    materialise(tiny_spec(tmp_path / "weights"), tmp_path / "weights", model)
+    found = rf"its tokenizer gives token {VOCABULARY} in document \d+, expected numbers below {VOCABULARY}"
+    with pytest.raises(UserError, match=rf"models\[tiny-llama\]: {found}"):
+        written(folder, model, tmp_path / "out")

@@ -17,4 +17,6 @@ def test_split_depends_on_seed_and_text_only():
 
 def test_shards_hold_the_asked_tokens_and_whole_sequences():
     needs = {"train": 1001, "test": 1000, "ce": 3, "shard": 100}
-    assert shard_counts(needs, context=128) == {"train": 11, "test": 10, "ce": 4}
+    counts = {"train": 11, "test": 10, "ce": 4}
+    assert shard_counts(needs, context=128) == counts
+    assert shard_counts(needs | {"validation": 101}, context=128) == counts | {"validation": 2}

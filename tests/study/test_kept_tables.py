@@ -41,7 +41,7 @@ def test_names_are_readable_and_change_with_what_is_asked():
     plain = study()
     name = next(iter(plain.run_rows))
     assert name.startswith(
-        "smollm2-135m-instruct_docstrings_layer15_standard_t120000_s1500_expander-tied_n4608_d7_k64_seed0-"
+        "smollm2-135m-instruct_docstrings_layer15_tuned_t120000_s1500_expander-tied_n4608_d7_k64_seed0-"
     )
     assert list(study().run_rows) == list(plain.run_rows)
     for changes in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import asdict
 
 import jsonschema
@@ -10,7 +11,15 @@ import yaml
 
 from expander_sae.errors import UserError
 from expander_sae.study.config import SCHEMA
-from expander_sae.study.recipes import RECIPES, resolve
+from expander_sae.study.json_objects import record
+from expander_sae.study.recipes import DEFAULT, RECIPES, Recipe, resolve
+from expander_sae.training.trainer import Trainer
+
+PUBLISHED = [
+    *("norm_limit", "scale_to_sqrt_m", "start_at_mean", "count_after_update", "resample_at_end"),
+    *("resample_every", "resample_min_fires", "resample_max_dead", "batch_size"),
+    *("learning_rate", "learning_rate_end", "clip_norm"),
+]
 
 
 @pytest.mark.parametrize("key", [field for field in asdict(RECIPES["standard"])])
@@ -20,6 +29,25 @@ def test_overrides_of_another_kind_are_named(key: str) -> None:
             resolve("standard", {key: value})
     assert resolve("standard", asdict(RECIPES["paper"]))[1] == RECIPES["paper"]
     assert resolve("standard", {"learning_rate": 1})[1].learning_rate == 1
+
+
+def test_settings_leave_out_what_the_published_loop_lacks() -> None:
+    """A later field would change the names of all that was trained before it."""
+    assert set(RECIPES["paper"].settings) == set(RECIPES["standard"].settings) == set(PUBLISHED)
+    tuned = RECIPES["tuned"].settings
+    assert tuned == {
+        key: getattr(RECIPES["tuned"], key) for key in [*PUBLISHED, "rate_per_column", "bias_rate"]
+    }
+    for name, recipe in RECIPES.items():
+        assert record(Recipe, recipe.settings, name) == recipe
+    with pytest.raises(UserError, match=r"recipe.clip_norm: missing"):
+        record(Recipe, {key: tuned[key] for key in tuned if key != "clip_norm"}, "recipe")
+
+
+def test_one_recipe_is_the_default_everywhere() -> None:
+    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["properties"]["recipe"]
+    assert schema["default"] == DEFAULT and sorted(schema["enum"]) == sorted(RECIPES)
+    assert inspect.signature(Trainer).parameters["recipe"].default == DEFAULT
 
 
 def test_overrides_have_the_ranges_of_the_configuration() -> None:

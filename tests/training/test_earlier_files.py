@@ -46,6 +46,7 @@ def trainer(checkpoint: Path | None) -> Trainer:
         n=24,
         k=3,
         d=3,
+        recipe="standard",
         device="cpu",
         backend="torch",
         checkpoint=checkpoint,

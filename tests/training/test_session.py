@@ -16,16 +16,17 @@ from expander_sae.errors import UserError
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
-from expander_sae.study.recipes import RECIPES
+from expander_sae.study.recipes import RECIPES, Recipe
 from expander_sae.training.checkpoint import Checkpoint
 from expander_sae.training.normalisation import KeptTokens, Normalisation
 from expander_sae.training.session import Cadence, Session, Training, learning_rate
-from expander_sae.training.step import TrainingState
+from expander_sae.training.step import TrainingState, train_step
 from tests import dense_reference
 from tests.training.small_data import few_directions
 
 M, N, K = 24, 192, 4
-SMALL = replace(RECIPES["standard"], resample_every=20, batch_size=16)
+PUBLISHED = replace(RECIPES["paper"], resample_every=150, batch_size=32)
+SMALL, TUNED = (replace(RECIPES[name], resample_every=20, batch_size=16) for name in ("standard", "tuned"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +66,11 @@ def assert_same(found: TrainingState, expected: TrainingState) -> None:
         assert torch.equal(tensor, there[name]), name
 
 
-@pytest.mark.parametrize("backend", ["torch", "auto"])
-@pytest.mark.parametrize(
-    ("family", "d"), [("expander", 3), ("expander", 20), ("bernoulli", 5), ("clustered", 7)]
-)
-def test_recipe_paper_equals_the_dense_reference(family: str, d: int, backend: str) -> None:
+def assert_equals_the_dense_reference(
+    recipe: Recipe, family: str, d: int, backend: str = "auto", shares: tuple[float, float] = (1.0, 1.0)
+) -> None:
     """300 steps, two resamplings, the second on the last step: every parameter to 1e-8."""
-    steps, every = 300, 150
-    recipe = replace(RECIPES["paper"], resample_every=every, batch_size=32)
+    steps, every = 300, recipe.resample_every
     autoencoder = untrained(d, family=family, backend=backend, dtype=torch.float64)
     silent_before: list[int] = []
 
@@ -92,13 +90,31 @@ def test_recipe_paper_equals_the_dense_reference(family: str, d: int, backend: s
     batches = [data[torch.randint(len(data), (32,), generator=order)] for _ in range(steps)]
 
     assert session.train([training]) == 1 and state.finite
-    expected = dense_reference.train(mask, v, batches, K, d, every, torch_generator(0, "resampling"))
+    generator = torch_generator(0, "resampling")
+    expected = dense_reference.train(mask, v, batches, K, d, every, generator, shares)
     assert len(silent_before) == 2
     assert all(0 < count <= 0.8 * N for count in silent_before), "both resamplings must do something"
     got = dense_reference.to_dense(autoencoder.values.detach(), rows, degrees, M)
     torch.testing.assert_close(got, mask * expected["v"], rtol=0, atol=1e-8)
     torch.testing.assert_close(autoencoder.b_enc.detach(), expected["b_enc"], rtol=0, atol=1e-8)
     torch.testing.assert_close(autoencoder.b_dec.detach(), expected["b_dec"], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+@pytest.mark.parametrize(
+    ("family", "d"), [("expander", 3), ("expander", 20), ("bernoulli", 5), ("clustered", 7)]
+)
+def test_recipe_paper_equals_the_dense_reference(family: str, d: int, backend: str) -> None:
+    assert_equals_the_dense_reference(PUBLISHED, family, d, backend)
+
+
+@pytest.mark.parametrize(("family", "d"), [("expander", 3), ("expander", 20), ("bernoulli", 5)])
+def test_rates_of_columns_and_biases_equal_the_dense_reference(family: str, d: int) -> None:
+    of_columns, of_biases = replace(PUBLISHED, rate_per_column=True), replace(PUBLISHED, bias_rate=1e-4)
+    assert_equals_the_dense_reference(of_columns, family, d, shares=(d**-0.5, 1.0))
+    assert_equals_the_dense_reference(of_biases, family, d, shares=(1.0, d / 3))
+    both = replace(of_columns, bias_rate=1e-5)
+    assert_equals_the_dense_reference(both, family, d, shares=(d**-0.5, d / 30))
 
 
 def test_learning_rate_is_the_published_cosine() -> None:
@@ -108,8 +124,29 @@ def test_learning_rate_is_the_published_cosine() -> None:
     assert learning_rate(5000, 5000, recipe) == pytest.approx(1e-5, rel=1e-12)
 
 
-@pytest.mark.parametrize("encoder", ["tied", "independent"])
-def test_resuming_from_any_checkpoint_changes_nothing(encoder: str, tmp_path: Path) -> None:
+def test_each_parameter_moves_by_its_share_of_the_rate() -> None:
+    """A first step of Adam is the rate itself, up to its ε: 1/√d of it for values, d times it for biases."""
+    recipe = replace(TUNED, clip_norm=1e9, learning_rate=0.2, bias_rate=0.01)
+    for encoder, d in (("tied", 5), ("full", M)):
+        state = (
+            Session(tokens(few_directions()), recipe, 9)
+            .start(untrained(5, encoder=encoder, dtype=torch.float64), 0)
+            .state
+        )
+        before = {name: p.detach().clone() for name, p in state.autoencoder.named_parameters()}
+        state.set_rate(recipe.learning_rate)
+        train_step(state, few_directions()[:64], recipe)
+        moved = {name: (p - before[name]).abs().max() for name, p in state.autoencoder.named_parameters()}
+        assert moved["values"].item() == pytest.approx(0.2 / math.sqrt(5), rel=1e-4)
+        assert moved["b_enc"].item() == pytest.approx(5 * 0.01, rel=1e-4)
+        assert moved["b_dec"].item() == pytest.approx(5 * 0.01, rel=1e-4)
+        if encoder == "full":
+            assert moved["encoder"].item() == pytest.approx(0.2 / math.sqrt(d), rel=1e-4)
+
+
+@pytest.mark.parametrize("encoder", ["tied", "independent", "full"])
+@pytest.mark.parametrize("recipe", [SMALL, TUNED])
+def test_resuming_from_any_checkpoint_changes_nothing(recipe: Recipe, encoder: str, tmp_path: Path) -> None:
     stored: list[bytes] = []
 
     class Kept(Checkpoint):
@@ -118,7 +155,7 @@ def test_resuming_from_any_checkpoint_changes_nothing(encoder: str, tmp_path: Pa
             stored.append(self.path.read_bytes())
 
     session = Session(
-        tokens(few_directions(torch.float32)), SMALL, 60, Cadence(log_every=10, checkpoint_every=7)
+        tokens(few_directions(torch.float32)), recipe, 60, Cadence(log_every=10, checkpoint_every=7)
     )
 
     def start() -> Training:

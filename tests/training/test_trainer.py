@@ -43,8 +43,8 @@ def test_the_trainer_ends_with_the_weights_of_the_workflows_run(
     build_pool([tmp_path / "0.parquet"], "train", tmp_path / "p.f32", tmp_path / "p.json", {})
     write_mask({"family": "expander", "m": M, "n": N, "d": 4, "seed": 5}, tmp_path / "mask.json")
     d = M if support == "dense" else 4
-    recipe = replace(RECIPES["standard"], **SMALL)
-    run = Run("tiny", "text", 1, "standard", support, "tied", M, N, d, 3, TOKENS, 60, 5, recipe)
+    recipe = replace(RECIPES["tuned"], **SMALL)
+    run = Run("tiny", "text", 1, "tuned", support, "tied", M, N, d, 3, TOKENS, 60, 5, recipe)
     mask = None if support == "dense" else tmp_path / "mask.json"
     train_runs([RunFiles(run, tmp_path / "run", mask)], tmp_path / "p.json")
 
@@ -54,7 +54,7 @@ def test_the_trainer_ends_with_the_weights_of_the_workflows_run(
     theirs = expander_sae.load(tmp_path / "run")
     assert all(torch.equal(a, b) for a, b in zip(parameters(trained), parameters(theirs), strict=True))
     assert trained.about["norm_limit"] == theirs.about["norm_limit"] == mine.norm_limit
-    of_a_study = {"model": "tiny", "corpus": "text", "layer": 1, "recipe": "standard"}
+    of_a_study = {"model": "tiny", "corpus": "text", "layer": 1, "recipe": "tuned"}
     assert trained.about["spec"] | of_a_study == theirs.about["spec"], "recorded under the workflow's names"
     assert [row["step"] for row in told] == [20, 40, 60] and told == mine.log
     assert set(told[0]) == set(LOG_COLUMNS)
@@ -118,7 +118,7 @@ def test_wrong_arguments_are_named(activations: torch.Tensor) -> None:
     with pytest.raises(expander_sae.UserError, match="steps: found 0"):
         trainer(activations).fit(0)
     with pytest.raises(expander_sae.UserError, match="the loss was not finite at step"):
-        trainer(activations, learning_rate=1e30, clip_norm=1e30, log_every=1).fit(50)
+        trainer(activations, bias_rate=1e30, clip_norm=1e30, log_every=1).fit(50)
 
 
 def test_arrays_in_any_order_of_memory_are_trained_on(activations: torch.Tensor) -> None:

@@ -20,7 +20,7 @@ from expander_sae.study.targets import Files
 Of = Callable[[Any], Any]
 """A function of a job's wildcards."""
 
-_ANCIENT = ("pool", "parents", "model", "test", "ce", "train")
+_ANCIENT = ("pool", "parents", "model", "test", "ce", "train", "validation")
 """Inputs whose dates say nothing: a pool grows at its end, and jobs compare checksums and fingerprints."""
 
 

@@ -88,6 +88,18 @@ def tables(inputs: dict[str, Any], out: Path) -> None:
     write_tables(_results(inputs), out)
 
 
+def sweep(parts: list[Path], spec: dict[str, Any], out: Path) -> None:
+    """Compare the swept recipes on the validation split: a table and a figure."""
+    from expander_sae.figures.sweep import draw_sweep
+    from expander_sae.measurements.sweep import read_sweep
+    from expander_sae.report.formats import write
+    from expander_sae.report.sweep import sweep_table
+
+    found = read_sweep(parts, spec["values"], spec["inference"])
+    write(sweep_table(found), out)
+    draw_sweep(found, out / "sweep.pdf", out / "sweep.png")
+
+
 def report(inputs: dict[str, Any], out: Path) -> None:
     """Write the page that holds verdicts, figures, tables, configuration and provenance."""
     from expander_sae.report.page import write_report

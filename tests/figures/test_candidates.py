@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -112,6 +113,9 @@ def test_a_pursuit_and_more_values_cost_more_time(every: list[Candidate]) -> Non
     times = [microseconds(one) for one in (small, large, pursued)]
     assert times == sorted(times) and times[0] > 0
     assert 0 < training_seconds(small) < training_seconds(large)
+    pruned = replace(small, cell=replace(small.cell, support="pruned_retuned"))
+    whole = find(every, "dense", N, M, "encoder")
+    assert training_seconds(pruned) == pytest.approx(training_seconds(small) + training_seconds(whole))
     assert training_seconds(find(every, "pca", 112, M, "encoder")) == 0
 
 

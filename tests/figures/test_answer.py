@@ -1,7 +1,6 @@
 """The page of choices: first where there is something to choose, legible, and the same for the same table."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -19,12 +18,6 @@ from expander_sae.figures.style import SMALL, house_style, looks_for
 from expander_sae.figures.write import draw_frontier
 from expander_sae.measurements.results import Results
 from tests.figures import choices, study
-
-
-@pytest.fixture(scope="module", autouse=True)
-def floors() -> Iterator[None]:
-    with choices.floors():
-        yield
 
 
 @pytest.fixture(scope="module")

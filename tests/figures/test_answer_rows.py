@@ -1,7 +1,6 @@
 """The rows of the table of choices, on the made-up study and by the numbers themselves."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,12 +9,6 @@ from expander_sae.figures.answer_rows import BUDGETS, Row, answers
 from expander_sae.figures.candidates import CE, ERROR, SELECTIVITY, Candidate, candidates
 from tests.figures import choices
 from tests.figures.study import N
-
-
-@pytest.fixture(scope="module", autouse=True)
-def floors() -> Iterator[None]:
-    with choices.floors():
-        yield
 
 
 @pytest.fixture(scope="module")

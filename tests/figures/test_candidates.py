@@ -1,7 +1,6 @@
 """What can be taken at a place: trained and untrained dictionaries, their bytes and intervals."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -12,12 +11,6 @@ from expander_sae.figures.candidates import CE, ERROR, SELECTIVITY, Candidate, c
 from expander_sae.measurements.results import Results
 from tests.figures import choices, study
 from tests.figures.study import M, N
-
-
-@pytest.fixture(scope="module", autouse=True)
-def floors() -> Iterator[None]:
-    with choices.floors():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +77,21 @@ def test_a_diverged_seed_is_in_no_mean() -> None:
     table.loc[lost & (table["metric"] == "diverged"), "value"] = 1.0
     one = find(candidates(choices.only_view(table)), "expander", N, 7, "encoder")
     assert one.mean(CE) == pytest.approx(0.921 - 0.0005 / 2)
+
+
+def test_each_stored_precision_is_a_dictionary_of_its_own(every: list[Candidate]) -> None:
+    results = Results(choices.with_int8(choices.frame()))
+    assert len(results.every_view) == 1
+    found = candidates(results.views[0])
+    mine = [one for one in found if one.cell.support == "expander" and one.cell.d == 30]
+    assert sorted((one.precision, one.inference) for one in mine) == [
+        ("float32", "encoder"), ("float32", "omp"), ("int8", "encoder"), ("int8", "omp"),
+    ]  # fmt: skip
+    whole, small = (next(o for o in mine if o.precision == name) for name in ("float32", "int8"))
+    assert small.size == whole.size / 4
+    assert small.mean(CE) == pytest.approx(whole.mean(CE) - 0.001)
+    assert Names.of(found, N)(small) == "expander d=30 int8"
+    assert Names.of(every, N)(whole) == "expander d=30"
 
 
 def test_names_tell_all_apart_and_say_a_precision_only_where_there_are_several(

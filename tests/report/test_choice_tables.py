@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,12 +13,6 @@ from expander_sae.report.choice_tables import choice_table, frontier_table
 from expander_sae.report.formats import to_csv, to_latex, to_markdown
 from tests.figures import choices, study
 from tests.figures.study import M, N
-
-
-@pytest.fixture(scope="module", autouse=True)
-def floors() -> Iterator[None]:
-    with choices.floors():
-        yield
 
 
 @pytest.fixture(scope="module")

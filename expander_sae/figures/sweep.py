@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from expander_sae.figures.layout import Panel, Sheet, compose
-from expander_sae.figures.plots import Line, Plot, key, mark_key, short
+from expander_sae.figures.plots import Line, Plot, key, mark_key
 from expander_sae.figures.style import INK, house_style, step_look, write_pages
 from expander_sae.measurements.sweep import MOST_DEAD, Compared
 
@@ -27,7 +27,7 @@ def sweep_sheet(found: Sequence[Compared]) -> Sheet:
     def lines(cell: Compared) -> list[Line]:
         return [
             Line(
-                ", ".join(f"{name} = {short(value)}" for name, value in zip(others, fixed, strict=True)),
+                ", ".join(f"{name} = {value}" for name, value in zip(others, fixed, strict=True)),
                 look,
                 {
                     setting.values[over]: setting.error(cell.by)

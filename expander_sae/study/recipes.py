@@ -33,6 +33,7 @@ class Recipe:
             of any d turn at one speed.
         bias_rate: Adam's rate of both biases at the first step, for each of the d values of a column: they
             move at d·`bias_rate`, which falls as the rate of the values does; None: at `learning_rate`.
+        resample_until: share of the steps after which no feature is re-aimed: one that is has to learn.
     """
 
     norm_limit: float | None = 10.0
@@ -49,6 +50,7 @@ class Recipe:
     clip_norm: float = 1.0
     rate_per_column: bool = field(default=False, metadata=LATER)
     bias_rate: float | None = field(default=None, metadata=LATER)
+    resample_until: float = field(default=1.0, metadata=LATER)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -63,6 +65,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "resample_max_dead": (0, 1),
     "batch_size": (1, math.inf),
     "learning_rate_end": (0, math.inf),
+    "resample_until": (0, 1),
 }
 """Smallest and largest value; that of other numbers is above 0."""
 
@@ -77,7 +80,14 @@ RECIPES: dict[str, Recipe] = {
         resample_at_end=True,
     ),
     "standard": Recipe(),
-    "tuned": Recipe(rate_per_column=True, learning_rate=0.1, learning_rate_end=0.0, bias_rate=3e-4),
+    "tuned": Recipe(
+        learning_rate=0.2,
+        learning_rate_end=0.0,
+        rate_per_column=True,
+        bias_rate=5e-4,
+        resample_every=100,
+        resample_until=0.8,
+    ),
 }
 
 

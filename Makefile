@@ -34,7 +34,8 @@ HASH := $(shell cat $(LOCK) pyproject.toml | { sha256sum 2>/dev/null || shasum -
 # Named by content: a new checkout does not reinstall, a new lock does.
 STAMP := .venv/installed-$(HASH)
 TEST_STAMP := .venv/tests-$(HASH)
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Not compiled at once: that takes longer than the download, and Python compiles what it imports.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 # Stops with a clear word where another run works in this folder; followed by the files to make.
 RUN = $(BIN)/python workflow/start.py --configfile '$(CONFIG)' $(if $(PROFILE),--profile '$(PROFILE)',--cores '$(CORES)')

@@ -80,7 +80,7 @@ class Plan:
             _stage("mask", (self.mask(n, d) for n, d in masks.values())),
             _stage("training", (self.trainings(job.runs) for job in self.study.trainings), self.gpu),
             _stage("baseline", (self.baseline(m, layer) for m, layer in baselines), self.gpu),
-            _stage("evaluation", map(self.evaluation, self.study.cells.values()), self.gpu),
+            _stage("evaluation", map(self.evaluation, self.study.measured.values()), self.gpu),
             _stage("validation", map(self.validation, self.study.swept.values()), self.gpu),
             Stage("tables, figure", (self.other.jobs["tables"] * len(runs) + 10,), self.memory.tables),
         ]
@@ -128,7 +128,7 @@ class Plan:
         return Need(0.1 + self.other.jobs["mask_entry"] * n * d, self.memory.mask(n, d))
 
     def trainings(self, runs: Sequence[Run]) -> Need:
-        """The seeds of a setting, one after the other in one process."""
+        """Runs one after the other in one process."""
         needs = [self.training(run) for run in runs]
         again = (len(runs) - 1) * self.machine.jobs["start"]
         return Need(sum(need.seconds for need in needs) - again, max(need.peak_mb for need in needs))
@@ -156,10 +156,10 @@ class Plan:
     def _largest_evaluation(self, model: str) -> float:
         return max(self.memory.evaluation(run) for run in self.study.runs if run.model == model)
 
-    def evaluation(self, cell: Job) -> Need:
-        """The seeds of a setting, one after the other in one process."""
-        seconds = self.machine.jobs["start_model"] + sum(map(self._run_evaluation, cell.runs))
-        return Need(seconds, max(map(self.memory.evaluation, cell.runs)))
+    def evaluation(self, job: Job) -> Need:
+        """The runs of a job, one after the other in one process."""
+        seconds = self.machine.jobs["start_model"] + sum(map(self._run_evaluation, job.runs))
+        return Need(seconds, max(map(self.memory.evaluation, job.runs)))
 
     def validation(self, cell: Job) -> Need:
         """Swept runs of a cell on the validation split; an evaluation's memory is ample."""
@@ -173,7 +173,8 @@ class Plan:
         size, asked = self.sizes[run.model], run.evaluation
         seconds = size.parameters * self.machine.jobs["load"]
         for name in asked.inference:
-            seconds += self._inference(run, name, asked.test_tokens)
+            pursued = name != "encoder" and asked.pursued_tokens
+            seconds += self._inference(run, name, pursued or asked.test_tokens)
         for name in asked.cross_entropy:
             seconds += self._inference(run, name, self.memory.sequence_tokens)
             seconds += self._splice(size, run.layer)

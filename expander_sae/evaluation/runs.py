@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
+from expander_sae.evaluation.certificate_rows import evenly
 from expander_sae.evaluation.cross_entropy import TRAIN_BASELINES, recovered, sequence_edges, spliced_sums
 from expander_sae.evaluation.reconstruction import reconstruct
 from expander_sae.evaluation.storage import storage
@@ -87,12 +89,18 @@ def evaluate_run(
         measured.reconstruction(test, name)
     spliced = [("ce", name) for name in settings.cross_entropy]
     spliced += [(split, "encoder") for split in texts if split != "ce"]
-    model = LanguageModel.load(model_file, device)
     for split, name in spliced if measured.finite else []:
+        model = _language_model(model_file, device)
         measured.cross_entropy(model, texts[split], split, name, reference[split])
     tables.write_metrics(measured.rows.metrics, folder / METRICS)
     tables.write_documents(measured.rows.documents, folder / DOCUMENTS)
     return {"fingerprint": autoencoder.about["fingerprint"], "seconds": measured.seconds}
+
+
+@lru_cache(maxsize=1)
+def _language_model(model_file: Path, device: str) -> LanguageModel:
+    """The model that all runs of a job are spliced into, loaded once."""
+    return LanguageModel.load(model_file, device)
 
 
 @dataclass
@@ -121,9 +129,12 @@ class _Measured:
         if self.finite:
             tokens, of = self.settings.test_tokens, self.autoencoder
             encoded = encoded_rows(of, pool.activations[:tokens], pool.path, pool.norms[:tokens])
+            share = encoded.size / tokens
+            if name != "encoder" and self.settings.pursued_tokens:
+                encoded = encoded[evenly(encoded.size, self.settings.pursued_tokens)]
             _, sums = reconstruct(of, pool.activations[encoded], inferences(name))
             summary = sums.summary()
-            self.rows.add(name, "test", summary | {"encoded_share": encoded.size / tokens})
+            self.rows.add(name, "test", summary | {"encoded_share": share})
             per_token = {"relative_error": sums.token_relative_error, "squared_error": sums.squared_error}
             per_token["squared_deviation"] = sums.squared_deviation
             for metric, values in per_token.items():

@@ -205,16 +205,19 @@ def _curve(path: Path, columns: Mapping[str, Any]) -> pa.Table:
     return pa.table(fixed | {name: table[name] for name in logged}, schema=pa.schema(list(CURVES.items())))
 
 
-def record(parts: Iterable[str | Path], table: str, seed: int | None, about: str, out: str | Path) -> None:
-    """Keep the rows of one seed, or all, of some `metrics` or `documents` tables.
+def record(
+    parts: Iterable[str | Path], table: str, run: Mapping[str, Any] | None, about: str, out: str | Path
+) -> None:
+    """Keep the rows of one run, or all, of some `metrics` or `documents` tables.
 
     Args:
+        run: its columns.
         about: what the rows come from, kept in the file.
     """
     columns = {"metrics": METRICS, "documents": DOCUMENTS}[table]
     rows = pa.concat_tables([_read(part, columns) for part in parts])
-    if seed is not None:
-        rows = rows.filter(pa.compute.equal(rows["seed"], seed))
+    for column, value in ({} if run is None else run).items():
+        rows = rows.filter(pa.compute.equal(rows[column], value))
     _write(rows, columns, out, about)
 
 

@@ -67,10 +67,12 @@ def _measured(config: Config, block: dict[str, Any]) -> tuple[Evaluation, Analys
     """How a block's runs are measured. What an analysis is not asked for names no result."""
     tokens, pursuits = config["tokens"], "pursuits" in block["analyses"]
     inference, spliced = (in_order(block[key], everywhere()) for key in ("inference", "cross_entropy"))
-    amounts = (tokens["test"], tokens["ce_sequences"], block["train_cross_entropy"])
-    analyses, pursued = in_order(block["analyses"], ANALYSES), config["evaluation"]
+    pursued = min(tokens["pursued"] or tokens["test"], tokens["test"])
+    amounts = (tokens["test"], tokens["ce_sequences"], block["train_cross_entropy"],
+               0 if pursued == tokens["test"] else pursued)  # fmt: skip
+    analyses, asked = in_order(block["analyses"], ANALYSES), config["evaluation"]
     compared: tuple[Any, ...] = (
-        (tuple(sorted(pursued["pursuits"])), pursued["pursuit_tokens"]) if pursuits else ()
+        (tuple(sorted(asked["pursuits"])), asked["pursuit_tokens"]) if pursuits else ()
     )
     return Evaluation(inference, spliced, *amounts), Analysis(analyses, tokens["test"], *compared)
 

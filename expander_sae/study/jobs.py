@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from expander_sae.storage.files import digest
 from expander_sae.study.run import Run
 
 
@@ -19,7 +20,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """Runs of one cell that a job trains or measures, by their seeds, and the cell's name."""
+    """Runs that a job trains or measures, of one cell or of several, and a name, which is a path."""
 
     name: str
     runs: tuple[Run, ...]
@@ -27,6 +28,10 @@ class Job:
     @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(run.seed for run in self.runs)
+
+    @property
+    def several_cells(self) -> bool:
+        return any(run.cell != self.runs[0].cell for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,29 @@ class Model:
     spec: dict[str, Any]
     layers: tuple[int, ...]
     train_tokens: int
+
+
+def together(jobs: Iterable[Job], size: int, alike: Callable[[Run], Any]) -> dict[str, Job]:
+    """Name → job, `size` jobs in one at most, of those that share a layer, its tokens and what `alike` says.
+
+    A job alone keeps its name. Each process of Python loads torch and a language model again, which takes as
+    long as many a measurement. Neighbours are dealt to different jobs, since they are of one kind: so jobs
+    that run side by side take about equally long.
+    """
+    places: dict[tuple[Any, ...], list[Job]] = {}
+    for job in jobs:
+        run = job.runs[0]
+        key = (run.model, run.corpus, run.layer, run.train_tokens, alike(run))
+        places.setdefault(key, []).append(job)
+    found = {}
+    for (model, corpus, layer, *_), neighbours in places.items():
+        count = -(-len(neighbours) // size)
+        for dealt in (neighbours[start::count] for start in range(count)):
+            names = [job.name for job in dealt]
+            several = f"{model}/{corpus}/layer{layer}/together/{digest(names)[:12]}"
+            name = several if len(dealt) > 1 else names[0]
+            found[name] = Job(name, tuple(run for job in dealt for run in job.runs))
+    return found
 
 
 def jobs_of(runs: Iterable[Run]) -> dict[str, Job]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
 from expander_sae.masks.supports import support_of
-from expander_sae.study.json_objects import record
+from expander_sae.study.json_objects import record, stated
 from expander_sae.study.recipes import Recipe
 
 RESULTS = "results"
@@ -28,22 +28,26 @@ class _Settings:
     @property
     def json(self) -> dict[str, Any]:
         """The JSON object that the job is told, where tuples stand for lists."""
-        return dict(vars(self))
+        return stated(self)
 
 
 @dataclass(frozen=True)
 class Evaluation(_Settings):
     """How well a run rebuilds: what is measured, and on how much; nothing unless something is named.
 
-    Every way of `inference` is measured on the test tokens. What those in `cross_entropy` rebuild is spliced
-    into the language model; with `train_cross_entropy` the encoder's also on documents of the training pool.
+    Every way of `inference` is measured on the test tokens; pursuits on `pursued_tokens` of them, spread
+    evenly, where that is not 0. What those in `cross_entropy` rebuild is spliced into the language model;
+    with `train_cross_entropy` the encoder's also on documents of the training pool.
     """
+
+    LATER: ClassVar[dict[str, Any]] = {"pursued_tokens": 0}
 
     inference: tuple[str, ...] = ()
     cross_entropy: tuple[str, ...] = ()
     test_tokens: int = 0
     ce_sequences: int = 0
     train_cross_entropy: bool = False
+    pursued_tokens: int = 0
 
 
 @dataclass(frozen=True)

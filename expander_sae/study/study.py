@@ -14,7 +14,7 @@ from expander_sae.study import recipes
 from expander_sae.study.blocks import Config, as_list
 from expander_sae.study.config import load_config
 from expander_sae.study.expand import Labels, collect
-from expander_sae.study.jobs import Job, Model, Task, jobs_of
+from expander_sae.study.jobs import Job, Model, Task, jobs_of, together
 from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, folder_name, row_name
 from expander_sae.study.labels import label_corpus, label_model
 from expander_sae.study.references import with_references
@@ -85,6 +85,16 @@ class Study:
         return jobs_of(self.pending)
 
     @cached_property
+    def measured(self) -> dict[str, Job]:
+        """What each job of evaluation or analysis measures: at most `compute.cells_per_job` cells."""
+        return together(self.cells.values(), self.config["compute"]["cells_per_job"], lambda run: None)
+
+    @cached_property
+    def measured_by(self) -> dict[str, str]:
+        """Folder of a run → the name of its job among `measured`."""
+        return {run.path: name for name, job in self.measured.items() for run in job.runs}
+
+    @cached_property
     def trained(self) -> tuple[Run, ...]:
         """Every run that is trained: pending ones, those that they start from or are compared with, and swept
         ones."""
@@ -96,13 +106,18 @@ class Study:
 
     @cached_property
     def trainings(self) -> tuple[Job, ...]:
-        """What each training job trains: at most `compute.seeds_per_job` seeds of one cell."""
+        """What each training job trains: at most `compute.seeds_per_job` seeds of a cell, and at most
+        `compute.cells_per_job` cells of one number of steps. What starts from another run stands alone."""
         size = self.config["compute"]["seeds_per_job"]
-        return tuple(
+        found = [
             Job(cell.name, cell.runs[start : start + size])
             for cell in jobs_of(self.trained).values()
             for start in range(0, len(cell.runs), size)
-        )
+        ]
+        size = self.config["compute"]["cells_per_job"]
+        alone = [job for job in found if size == 1 or job.runs[0].parent]
+        others = [job for job in found if job not in alone]
+        return (*together(others, size, lambda run: (run.recipe, run.steps)).values(), *alone)
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -139,12 +154,12 @@ class Study:
 
     @cached_property
     def evaluations(self) -> dict[str, Task]:
-        """Cell name → its evaluation: each pending run's folder and `Evaluation`."""
+        """Name of a job of `measured` → its evaluation: each pending run's folder and `Evaluation`."""
         return self._tasks("evaluation", lambda run: run.evaluation.json)
 
     @cached_property
     def analyses(self) -> dict[str, Task]:
-        """Cell name → its analysis, where some run is analysed: each such run's folder and `Analysis`."""
+        """The same of its analysis, where some run is analysed: each such run's folder and `Analysis`."""
         return self._tasks("analysis", lambda run: run.analysis.json if run.analysis.analyses else {})
 
     @cached_property
@@ -162,11 +177,11 @@ class Study:
         return found
 
     def _tasks(self, stage: str, asked: Callable[[Run], dict[str, Any]]) -> dict[str, Task]:
-        """Cell → what this stage does for it, in a folder that is named by what it is told."""
+        """Job → what this stage does for it, in a folder that is named by what it is told."""
         found = {}
-        for cell, job in self.cells.items():
+        for name, job in self.measured.items():
             if spec := {run.path: settings for run in job.runs if (settings := asked(run))}:
-                found[cell] = Task(f"{RESULTS}/{cell}/{_asked(spec, stage)}", spec)
+                found[name] = Task(f"{RESULTS}/{name}/{_asked(spec, stage)}", spec)
         return found
 
     def baseline(self, run: Run) -> Task:

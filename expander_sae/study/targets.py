@@ -21,11 +21,17 @@ Files = dict[str, str | list[str]]
 
 
 def trainings(study: Study) -> dict[tuple[int, ...], dict[str, Job]]:
-    """Seeds → cell name → the runs of these seeds, which share a job."""
+    """Seeds → cell name → the runs of these seeds, which share a job; those of several cells are not here."""
     found: dict[tuple[int, ...], dict[str, Job]] = {}
     for job in study.trainings:
-        found.setdefault(job.seeds, {})[job.name] = job
+        if not job.several_cells:
+            found.setdefault(job.seeds, {})[job.name] = job
     return found
+
+
+def trained_together(study: Study) -> dict[str, Job]:
+    """Part of a rule's name → the runs of several cells, which share a job."""
+    return {job.name.rpartition("/")[2]: job for job in study.trainings if job.several_cells}
 
 
 def seeds_name(seeds: Sequence[int]) -> str:
@@ -50,12 +56,12 @@ def for_training(cell: Job) -> Files:
     }
 
 
-def for_evaluation(study: Study, cell: Job) -> Files:
-    """What the evaluation of a cell's runs reads; their training pool only if they are measured on it."""
-    run, leak = cell.runs[0], any(run.evaluation.train_cross_entropy for run in cell.runs)
+def for_evaluation(study: Study, job: Job) -> Files:
+    """What the evaluation of a job's runs reads; their training pool only if they are measured on it."""
+    run, leak = job.runs[0], any(run.evaluation.train_cross_entropy for run in job.runs)
     return {
         **({"train": _pool(run, "train")} if leak else {}),
-        "weights": [weights(run.path) for run in cell.runs],
+        "weights": [weights(run.path) for run in job.runs],
         "model": f"{RESULTS}/{run.model}/model.json",
         "test": _pool(run, "test"),
         "ce": _pool(run, "ce"),
@@ -63,14 +69,14 @@ def for_evaluation(study: Study, cell: Job) -> Files:
     }
 
 
-def for_analysis(study: Study, cell: Job) -> Files:
-    """What the analysis of a cell's runs reads. `references`: the dense runs that they are compared with."""
-    spec = study.analyses[cell.name].spec
+def for_analysis(study: Study, job: Job) -> Files:
+    """What the analysis of a job's runs reads. `references`: the dense runs that they are compared with."""
+    spec = study.analyses[job.name].spec
     references = {settings["reference"] for settings in spec.values()} - {None}
     return {
         "weights": list(map(weights, spec)),
         "references": list(map(weights, sorted(references))),
-        "test": _pool(cell.runs[0], "test"),
+        "test": _pool(job.runs[0], "test"),
     }
 
 
@@ -84,9 +90,9 @@ def for_validation(cell: Job) -> Files:
 
 def for_run_row(study: Study, run: Run) -> Files:
     """What the rows of a run are taken from; through the pools Snakemake plans what is missing."""
-    cell = run.cell.name
-    measured = study.evaluations[cell].folder
-    analysed = [f"{study.analyses[cell].folder}/analysis.parquet"] if run.analysis.analyses else []
+    job = study.measured_by[run.path]
+    measured = study.evaluations[job].folder
+    analysed = [f"{study.analyses[job].folder}/analysis.parquet"] if run.analysis.analyses else []
     return {
         "metrics": [f"{measured}/metrics.parquet", *analysed],
         "documents": f"{measured}/documents.parquet",
@@ -108,12 +114,12 @@ def unrecorded(study: Study, names: Iterable[str]) -> list[str]:
 
 
 def tables(study: Study, name: str) -> list[str]:
-    """The table `name` of every cell, of every baseline and of all synthetic trials."""
+    """The table `name` of every job of evaluation, of every baseline and of all synthetic trials."""
     if study.rows:
         return _kept(study, [*study.run_rows, *study.other_rows], name)
-    baselines = {study.baseline(cell.runs[0]).folder for cell in study.cells.values()}
-    cells = [task.folder for task in study.evaluations.values()]
-    folders = [*cells, *sorted(baselines), *study.synthetic]
+    baselines = {study.baseline(job.runs[0]).folder for job in study.measured.values()}
+    measured = [task.folder for task in study.evaluations.values()]
+    folders = [*measured, *sorted(baselines), *study.synthetic]
     return [f"{folder}/{name}.parquet" for folder in folders]
 
 

@@ -23,6 +23,7 @@ from expander_sae.evaluation.runs import DOCUMENTS, METRICS, evaluate_run
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.measurements import tables
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.inference import inferences
 from expander_sae.rng import torch_generator
 from expander_sae.storage.files import write_json
 from expander_sae.study.recipes import RECIPES, Recipe
@@ -135,6 +136,25 @@ def test_cross_entropy_on_the_documents_of_training(world: Path, tmp_path: Path)
     assert sorted(seen["metric"]) == ["ce", "ce_recovered"] and set(seen["inference"]) == {"encoder"}
     own_seen = own[own["split"] == "ce_train"]
     assert sorted(own_seen["metric"]) == ["ce_clean", "ce_zero"] and set(own_seen["support"]) == {"none"}
+
+
+def test_pursuits_are_measured_on_as_many_tokens_as_are_asked_for(world: Path, tmp_path: Path) -> None:
+    write_run(tmp_path)
+    whole = evaluated(world, tmp_path)
+    few = evaluated(world, tmp_path, pursued_tokens=7)
+    for frame, _ in (whole, few):
+        assert value(frame, "test", "encoded_share", "omp") == value(frame, "test", "encoded_share")
+    both = [documents for _, documents in (whole, few)]
+    errors = [table[(table["metric"] == "relative_error") & (table["split"] == "test")] for table in both]
+    counts = [rows.groupby("inference")["count"].sum() for rows in errors]
+    assert counts[1]["omp"] == 7 < counts[0]["omp"] == counts[0]["encoder"] == counts[1]["encoder"]
+    kept = np.arange(7) * counts[0]["omp"] // 7
+    pool, sae = Pool.open(world / "test.json"), SparseAutoencoder.load(tmp_path / "weights.safetensors")
+    h = torch.from_numpy(np.array(pool.activations[:30]))
+    h = h[sae.encoded(h)][kept]
+    error = (h - sae.decode(inferences("omp")(sae, h))).norm(dim=1) / h.norm(dim=1)
+    expected = pytest.approx(float(error.double().mean()), rel=1e-6)
+    assert value(few[0], "test", "relative_error", "omp") == expected
 
 
 def test_nothing_is_measured_on_training_documents_unless_asked(world: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_defaults_are_filled_in():
         "backend": "auto",
         "threads": 1,
         "seeds_per_job": 5,
+        "cells_per_job": 1,
         "batch_tokens": 2048,
     }
 

@@ -123,7 +123,8 @@ def test_recorded_rows_collect_to_the_same_bytes(tmp_path):
             if name == "curves":
                 tables.write_curves({str(tmp_path / f"{seed}.csv"): run(seed)}, part, "about")
             else:
-                tables.record([tmp_path / f"{name}.parquet"], name, seed, json.dumps({"seed": seed}), part)
+                about = json.dumps({"seed": seed})
+                tables.record([tmp_path / f"{name}.parquet"], name, run(seed), about, part)
                 assert tables.recorded_about(part) == json.dumps({"seed": seed})
         collect(parts, tmp_path / "rows.parquet")
         collect([tmp_path / f"{name}.parquet"], tmp_path / "whole.parquet")
@@ -136,7 +137,7 @@ def test_recorded_rows_collect_to_the_same_bytes(tmp_path):
 def test_damaged_rows_are_named(tmp_path):
     part = tmp_path / "damaged.metrics.parquet"
     tables.write_metrics(metrics(0), tmp_path / "metrics.parquet")
-    tables.record([tmp_path / "metrics.parquet"], "metrics", 0, "{}", part)
+    tables.record([tmp_path / "metrics.parquet"], "metrics", run(0), "{}", part)
     whole = part.read_bytes()
     part.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
     with pytest.raises(UserError, match=r"damaged\.metrics\.parquet: "):

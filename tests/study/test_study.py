@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from expander_sae.study import targets
+from expander_sae.study.run import Evaluation
 from tests.study.configs import ROOT, study_of
 
 
@@ -29,6 +31,44 @@ def test_a_training_job_has_a_bounded_number_of_seeds():
         ("pruned_retuned", (1, 3)),
         ("dense", (1, 3)),
     ]
+
+
+def test_cells_share_jobs_where_they_may():
+    grid = {"n": 4608, "d": [7, 30, 100], "seeds": [0, 1]}
+    blocks = [{"support": ["expander", "bernoulli"]}, {"support": "pruned_retuned", "d": 7, "seeds": 0}]
+    alone, both = (study_of(grid=grid, runs=blocks, compute={"cells_per_job": n}) for n in (1, 4))
+    assert list(alone.measured) == [cell.name for cell in alone.cells.values()]
+    assert sorted(len({run.cell for run in job.runs}) for job in both.measured.values()) == [3, 4]
+    for given in (alone, both):
+        assert sorted(r.name for job in given.measured.values() for r in job.runs) == sorted(
+            run.name for run in given.runs
+        )
+        assert sorted(r.name for job in given.trainings for r in job.runs) == sorted(
+            run.name for run in given.trained
+        )
+    started = {job.several_cells for job in both.trainings if job.runs[0].parent}
+    assert started == {False}, "what it starts from may be of any job"
+    assert len(both.trainings) == 3 and len(alone.trainings) == 8
+    rows = targets.for_run_row(both, both.runs[0])
+    folder = both.evaluations[both.measured_by[both.runs[0].path]].folder
+    assert rows["documents"] == f"{folder}/documents.parquet"
+
+
+def test_those_who_share_a_training_have_one_number_of_steps():
+    blocks = [{"support": "expander"}, {"support": "dense", "match": "compute"}]
+    study = study_of(runs=blocks, compute={"cells_per_job": 9})
+    assert all(len({run.steps for run in job.runs}) == 1 for job in study.trainings)
+    assert max(len(job.runs) for job in study.trainings) > 2
+    (measured,) = study.measured.values()
+    assert len(measured.runs) == len(study.runs)
+
+
+def test_pursuits_may_be_measured_on_fewer_tokens_and_what_was_measured_before_keeps_its_name():
+    plain = study_of().runs[0].evaluation
+    assert "pursued_tokens" not in plain.json and Evaluation.from_json(plain.json) == plain
+    assert study_of(tokens={"pursued": 10**9}).runs[0].evaluation == plain
+    few = study_of(tokens={"pursued": 100}).runs[0].evaluation
+    assert few.pursued_tokens == 100 and Evaluation.from_json(few.json) == few
 
 
 def test_the_table_of_times_is_that_of_its_runs():

@@ -1,24 +1,24 @@
 # What trained runs are like beside their errors: no language model is needed.
 
 
-ANALYSED = {name: STUDY.cells[name] for name in STUDY.analyses}
+ANALYSED = {name: STUDY.measured[name] for name in STUDY.analyses}
 
 
-# The seeds of a cell share a job, as in rule evaluate, whose estimate is ample for this one. The
+# The runs of a job are those of rule evaluate, whose estimate is ample for this one. The
 # references are the dense runs that features are compared with.
 rule analyse:
     input:
-        unpack(inputs_of(ANALYSED, "cell", lambda cell: targets.for_analysis(STUDY, cell))),
+        unpack(inputs_of(ANALYSED, "job", lambda job: targets.for_analysis(STUDY, job))),
     output:
-        "results/{cell}/{asked}/analysis.parquet",
+        "results/{job}/{asked}/analysis.parquet",
     log:
-        "results/logs/{cell}/analyse-{asked}.log",
+        "results/logs/{job}/analyse-{asked}.log",
     threads: THREADS
     resources:
-        **asks(of(STUDY.cells, "cell", PLAN.evaluation)),
+        **asks(of(ANALYSED, "job", PLAN.evaluation)),
         gpu=GPUS,
     params:
-        spec=quick(lambda w: canonical_json(STUDY.analyses[w.cell].spec)),
+        spec=quick(lambda w: canonical_json(STUDY.analyses[w.job].spec)),
         lineage=lineage("analysis"),
     shell:
         "$PYTHON $SCRIPTS/analyse.py --log {log:q} --memory {resources.peak_mb}"

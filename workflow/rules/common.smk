@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from job_functions import as_json, asks, inputs_of, of, untriggered
+from job_functions import as_json, asks, inputs_of, marked, of, untriggered
 from snakemake.exceptions import WorkflowError
 from snakemake_patches import own_folder, plan_quickly, quick, require_targets
 
@@ -82,6 +82,8 @@ SHOWN = {
 shell.prefix("set -feuo pipefail; IFS=; ")
 
 CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+"
+# What a job measures: a cell, or several.
+JOB = r"[^/]+/[^/]+/layer\d+/(?:[^/]+/[^/]+/n\d+_d\d+_k\d+|together/[0-9a-f]{12})"
 
 
 wildcard_constraints:
@@ -92,6 +94,7 @@ wildcard_constraints:
     shard=r"\d{5}",
     asked=r"[0-9a-f]{12}",
     cell=CELL,
+    job=JOB,
 
 
 onstart:

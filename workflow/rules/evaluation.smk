@@ -25,24 +25,24 @@ rule baseline:
         " --metrics {output.metrics:q} --documents {output.documents:q}"
 
 
-# The seeds of a cell share a job, which measures the runs that are not yet measured as asked.
-# Each run's tables stay in its folder; the setting's own are those of its seeds together, in a folder
-# named by what is asked of them: changed settings are then missing files and not a params trigger,
+# The seeds of a cell share a job, or those of several cells, which measures the runs that are not yet
+# measured as asked. Each run's tables stay in its folder; the job's own are those of its runs together, in
+# a folder named by what is asked of them: changed settings are then missing files and not a params trigger,
 # which Snakemake does not look at while an ancient input is itself about to be made.
 rule evaluate:
     input:
-        unpack(inputs_of(STUDY.cells, "cell", lambda cell: targets.for_evaluation(STUDY, cell))),
+        unpack(inputs_of(STUDY.measured, "job", lambda job: targets.for_evaluation(STUDY, job))),
     output:
-        metrics="results/{cell}/{asked}/metrics.parquet",
-        documents="results/{cell}/{asked}/documents.parquet",
+        metrics="results/{job}/{asked}/metrics.parquet",
+        documents="results/{job}/{asked}/documents.parquet",
     log:
-        "results/logs/{cell}/evaluate-{asked}.log",
+        "results/logs/{job}/evaluate-{asked}.log",
     threads: THREADS
     resources:
-        **asks(of(STUDY.cells, "cell", PLAN.evaluation)),
+        **asks(of(STUDY.measured, "job", PLAN.evaluation)),
         gpu=GPUS,
     params:
-        spec=quick(lambda w: canonical_json(STUDY.evaluations[w.cell].spec)),
+        spec=quick(lambda w: canonical_json(STUDY.evaluations[w.job].spec)),
         # Only where a run is also measured on its training documents.
         train=quick(
             lambda w, input: (

@@ -39,10 +39,12 @@ def of(found: Mapping[str, Any], wildcard: str, function: Callable[[Any], Any]) 
 def inputs_of(found: Mapping[str, Any], wildcard: str, files: Callable[[Any], Files]) -> Of:
     """Named inputs from `files`, a function of the entry of `found` that a wildcard names."""
 
-    def marked(entry: Any) -> Files:
-        return {name: ancient(file) if name in _ANCIENT else file for name, file in files(entry).items()}
+    return of(found, wildcard, lambda entry: marked(files(entry)))
 
-    return of(found, wildcard, marked)
+
+def marked(files: Files) -> Files:
+    """The same, where those are ancient whose dates say nothing."""
+    return {name: ancient(file) if name in _ANCIENT else file for name, file in files.items()}
 
 
 def untriggered(function: Of) -> Callable[[Any, Any], Any]:

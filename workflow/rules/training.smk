@@ -1,6 +1,10 @@
-# Training: one rule for each list of seeds.
+# Training: one rule for each list of seeds, and one for each job of several settings.
 
-TRAININGS = targets.trainings(STUDY)
+TRAININGS, TOGETHER = targets.trainings(STUDY), targets.trained_together(STUDY)
+TRAIN = (
+    "$PYTHON $SCRIPTS/train.py --log {log:q} --memory {resources.peak_mb}"
+    " --spec {params.spec:q} --pool {input.pool:q}"
+)
 
 
 # The seeds of a setting share a job, which trains those that are not yet trained. The pool is ancient:
@@ -22,7 +26,7 @@ for SEEDS, CELLS in TRAININGS.items():
         log:
             f"results/logs/{{cell}}/train_{targets.seeds_name(SEEDS)}.log",
         wildcard_constraints:
-            cell=CELL if len(TRAININGS) == 1 else one_of(CELLS),
+            cell=CELL if len(TRAININGS) == 1 and not TOGETHER else one_of(CELLS),
         threads: THREADS
         resources:
             **asks(of(CELLS, "cell", lambda cell: PLAN.trainings(cell.runs))),
@@ -33,5 +37,28 @@ for SEEDS, CELLS in TRAININGS.items():
             ),
             lineage=lineage("training"),
         shell:
-            "$PYTHON $SCRIPTS/train.py --log {log:q} --memory {resources.peak_mb}"
-            " --spec {params.spec:q} --pool {input.pool:q}"
+            TRAIN
+
+
+# Several settings with one number of steps, whose outputs no wildcard can name together.
+for NAME, TASK in TOGETHER.items():
+
+    rule:
+        name:
+            f"train_{NAME}"
+        input:
+            **marked(targets.for_training(TASK)),
+        output:
+            weights=update([targets.weights(run.path) for run in TASK.runs]),
+            history=update([f"{run.path}/training.csv" for run in TASK.runs]),
+        log:
+            f"results/logs/{TASK.name}/train.log",
+        threads: THREADS
+        resources:
+            **asks(lambda w, task=TASK: PLAN.trainings(task.runs)),
+            gpu=GPUS,
+        params:
+            spec=untriggered(lambda w, task=TASK: canonical_json(targets.training_spec(task))),
+            lineage=lineage("training"),
+        shell:
+            TRAIN

@@ -1,4 +1,4 @@
-"""Analyse those runs of a cell that are not yet analysed as asked."""
+"""Analyse those runs of a job that are not yet analysed as asked."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Evaluate those runs of a cell that are not yet evaluated as asked."""
+"""Evaluate those runs of a job that are not yet evaluated as asked."""
 
 from pathlib import Path
 from typing import Any

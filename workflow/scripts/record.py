@@ -17,17 +17,18 @@ def main(
     from expander_sae.stages import STAGE_VERSIONS
     from expander_sae.storage.files import canonical_json, read_json
     from expander_sae.study.kept_tables import superseded
+    from expander_sae.study.run import RUN_COLUMNS
 
-    seed = None
+    columns = None
     about: dict[str, Any] = {"stages": STAGE_VERSIONS, "from": str(metrics[0].parent)}
     if run is not None:
         record = read_json(run / "run.json")
-        seed = record["spec"]["seed"]
+        columns = {name: record["spec"][name] for name in RUN_COLUMNS}
         kept = ("fingerprint", "mask_sha256", "finite", "torch", "device", "backend")
         about = {"stages": STAGE_VERSIONS, "run": str(run), **{key: record[key] for key in kept}}
     text = canonical_json(about)
-    tables.record(metrics, "metrics", seed, text, out[0])
-    tables.record(documents, "documents", seed, text, out[1])
+    tables.record(metrics, "metrics", columns, text, out[0])
+    tables.record(documents, "documents", columns, text, out[1])
     if run is not None:
         tables.write_curves({str(history): record["spec"]}, out[2], text)
     # Rows of the same run that were asked for otherwise would count twice.

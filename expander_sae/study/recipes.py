@@ -31,8 +31,8 @@ class Recipe:
         rate_per_column: a column of d values starts with values of about 1/√d, and Adam moves each by about
             its rate, whatever its size. With this the rate of values is `learning_rate`/√d, so that columns
             of any d turn at one speed.
-        bias_rate: Adam's rate of both biases at the first step, for each of the d values of a column: they
-            move at d·`bias_rate`, which falls as the rate of the values does; None: at `learning_rate`.
+        bias_rate: Adam's rate of both biases at the first step is √d times this, since a score, a sum of d
+            products, moves by up to √d·`learning_rate`; it falls as that does. None: `learning_rate`.
         resample_until: share of the steps after which no feature is re-aimed: one that is has to learn.
     """
 
@@ -82,10 +82,10 @@ RECIPES: dict[str, Recipe] = {
     ),
     "standard": Recipe(),
     "tuned": Recipe(
-        learning_rate=0.2,
+        learning_rate=0.1,
         learning_rate_end=0.0,
         rate_per_column=True,
-        bias_rate=5e-4,
+        bias_rate=2e-3,
         resample_every=100,
         resample_until=0.8,
     ),

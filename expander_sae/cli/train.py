@@ -22,7 +22,7 @@ EXAMPLES = (
     "expander-sae train activations.npy --n 4608 --d 30 --k 64 --steps 1500 --out weights.safetensors",
     "expander-sae train shards/ --n 4608 --d 7 --k 64 --held-out 8192 --csv training.csv --out w.safetensors",
     "expander-sae train a.npy --n 99 --d 7 --k 9 --held-out 999 --held-out-to kept.npy --out w.safetensors",
-    "expander-sae train acts.pt --support dense --n 1024 --k 32 --set learning_rate=0.1 --out w.safetensors",
+    "expander-sae train acts.pt --support dense --n 1024 --k 32 --set learning_rate=0.05 --out w.safetensors",
 )
 
 

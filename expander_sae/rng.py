@@ -19,6 +19,9 @@ def stream_key(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"expander-sae/{seed}/{purpose}".encode()).digest()[:16], "little")
 
 
+_ONES = np.array([value.bit_count() for value in range(256)], dtype=np.int8)
+
+
 class Integers:
     """Uniform integers from a Philox counter: the same on every platform and NumPy version.
 
@@ -33,6 +36,14 @@ class Integers:
         """`size` int64 values uniform on [0, bound), bound ≤ 2³¹."""
         raw = self._bits.random_raw(size) >> np.uint64(32)
         return ((raw * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
+
+    def bell(self, size: int) -> np.ndarray:
+        """`size` int8 values of mean 0 and variance 16, nearly normal: the 1s among 64 fair bits, less 32."""
+        parts = []
+        for start in range(0, size, 1 << 20):
+            raw = self._bits.random_raw(min(1 << 20, size - start))
+            parts.append(_ONES[raw.view(np.uint8)].reshape(-1, 8).sum(axis=1, dtype=np.int8) - np.int8(32))
+        return np.concatenate(parts)
 
     def permutation(self, size: int) -> np.ndarray:
         """A uniform permutation of range(size): the order of 64-bit random keys."""

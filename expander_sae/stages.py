@@ -9,6 +9,7 @@ from __future__ import annotations
 STAGE_VERSIONS: dict[str, int] = {
     "model": 1,
     "corpus": 1,
+    "labels": 1,
     "extraction": 1,
     "pool": 1,
     "mask": 1,
@@ -21,6 +22,7 @@ STAGE_VERSIONS: dict[str, int] = {
 _UPSTREAM: dict[str, tuple[str, ...]] = {
     "model": (),
     "corpus": ("model",),
+    "labels": ("corpus",),
     "extraction": ("corpus",),
     "pool": ("extraction",),
     "mask": (),

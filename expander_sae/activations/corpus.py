@@ -1,4 +1,4 @@
-"""From a corpus spec to `tokens.parquet` and `corpus.json`.
+"""From a corpus spec to `tokens.parquet`, `corpus.json` and `origins.parquet`.
 
 Documents come in the source's fixed order. One document of every group of near-duplicates is kept
 and falls to train, test or ce by a hash of its text; reading stops when every split has its shards
@@ -22,7 +22,8 @@ import numpy as np
 
 from expander_sae.activations.language_model import tokenizer_of
 from expander_sae.activations.near_duplicates import GRAM, NearDuplicateFilter, share_contained, word_grams
-from expander_sae.activations.sources import open_source
+from expander_sae.activations.origins import ORIGINS, Origins
+from expander_sae.activations.sources import Text, open_source
 from expander_sae.activations.splits import VALIDATION, shard_counts, split_of
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
 from expander_sae.activations.weights import read_model, verify_weights
@@ -58,25 +59,26 @@ class Splits:
         """Tokens found of those wanted."""
         return sum(min(self.tokens[split], wanted) for split, wanted in self.wanted.items())
 
-    def add(self, number: int, text: str, token_ids: list[int]) -> None:
-        """Judge one document and keep it where it is wanted."""
+    def add(self, number: int, text: str, token_ids: list[int]) -> bool:
+        """Judge one document and keep it where it is wanted; returns whether it is kept."""
         spec = self._spec
         if len(token_ids) < spec["min_tokens"]:
             self.dropped["too_short"] += 1
-            return
+            return False
         grams = word_grams(text, round(_COMPARED_CHARACTERS * spec["context"]))
         if not self._filter.admit(grams):
             self.dropped["near_duplicate"] += 1
-            return
+            return False
         split = split_of(text, spec["data_seed"])
         if self._full(split) and split != "train":
             split = VALIDATION
         if self._full(split):
             self.dropped["not_needed"] += 1
-            return
+            return False
         self.documents[split].append(TokenizedDocument(number, token_ids))
         self.grams[split] |= grams
         self.tokens[split] += len(token_ids)
+        return True
 
     def _full(self, split: str) -> bool:
         return self.tokens[split] >= self.wanted.get(split, 0)
@@ -100,7 +102,7 @@ class Splits:
 def write_tokens(
     spec: dict[str, Any], needs: dict[str, int], model_json: Path, out_parquet: Path, out_json: Path
 ) -> None:
-    """Write the token table (split, document, position, token_id) and its record.
+    """Write the token table (split, document, position, token_id) and its record, with the origins beside it.
 
     `needs` is that of `shard_counts`. Each split gets whole shards where the corpus is long enough; the ce
     split has room for `ce` sequences of full length.
@@ -109,12 +111,13 @@ def write_tokens(
     verify_weights(model, model_json)
     tokenizer = tokenizer_of(model)
     source = open_source(spec)
-    splits = Splits(spec, needs)
+    splits, origins = Splits(spec, needs), Origins()
     checksum = hashlib.sha256()
     read, wanted = 0, sum(splits.wanted.values())
     with Progress("corpus", wanted, "token") as progress:
-        for number, text, token_ids in _tokenized(source.texts, tokenizer, spec["context"]):
-            splits.add(number, text, token_ids)
+        for number, (text, origin), token_ids in _tokenized(source.documents, tokenizer, spec["context"]):
+            if splits.add(number, text, token_ids):
+                origins.add(number, origin, text)
             raw = text.encode(errors="replace")
             checksum.update(len(raw).to_bytes(8, "little") + raw)
             read = number + 1
@@ -123,6 +126,7 @@ def write_tokens(
                 break
     splits.check()
     write_token_table(Path(out_parquet), splits.documents)
+    origins.write(Path(out_json).with_name(ORIGINS))
     record: dict[str, Any] = {
         "label": spec["label"],
         "settings": {key: value for key, value in spec.items() if key not in ("name", "label")},
@@ -139,19 +143,21 @@ def write_tokens(
     write_sealed_json(out_json, record)
 
 
-def _tokenized(texts: Iterable[str], tokenizer: Any, context: int) -> Iterator[tuple[int, str, list[int]]]:
-    """(number, text, token ids) of every document, tokenised in batches for speed."""
-    numbered = enumerate(texts)
+def _tokenized(
+    documents: Iterable[Text], tokenizer: Any, context: int
+) -> Iterator[tuple[int, Text, list[int]]]:
+    """(number, document, token ids) of every document, tokenised in batches for speed."""
+    numbered = enumerate(documents)
     while batch := list(islice(numbered, _BATCH)):
         encoded = tokenizer(
-            [text[: _TOKENIZED_CHARACTERS * context] for _, text in batch],
+            [document.text[: _TOKENIZED_CHARACTERS * context] for _, document in batch],
             add_special_tokens=True,
             truncation=True,
             max_length=context,
             return_attention_mask=False,
         )["input_ids"]
-        for (number, text), token_ids in zip(batch, encoded, strict=True):
-            yield number, text, token_ids
+        for (number, document), token_ids in zip(batch, encoded, strict=True):
+            yield number, document, token_ids
 
 
 def _describe(splits: Splits, split: str) -> dict[str, Any]:

@@ -45,9 +45,10 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class DocstringCorpus:
-    """Texts in their fixed order, the packages' versions, and the sha256 of all of it."""
+    """Texts in their fixed order, the package of each, the versions, and the sha256 of all texts."""
 
     texts: list[str]
+    packages: list[str]
     versions: dict[str, str]
     sha256: str
 
@@ -55,6 +56,7 @@ class DocstringCorpus:
 def read_docstrings(packages: Sequence[str] = tuple(PACKAGES)) -> DocstringCorpus:
     """Docstrings of modules, classes and functions longer than 500 characters."""
     texts: list[str] = []
+    origins: list[str] = []
     versions: dict[str, str] = {}
     checksum = hashlib.sha256()
     with _collector_paused():
@@ -63,9 +65,10 @@ def read_docstrings(packages: Sequence[str] = tuple(PACKAGES)) -> DocstringCorpu
             for path in files:
                 for text in docstrings_of(path.read_bytes()):
                     texts.append(text)
+                    origins.append(package)
                     raw = text.encode()
                     checksum.update(len(raw).to_bytes(8, "little") + raw)
-    return DocstringCorpus(texts, versions, checksum.hexdigest())
+    return DocstringCorpus(texts, origins, versions, checksum.hexdigest())
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,11 +19,18 @@ from expander_sae.rng import Integers
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
+class Text(NamedTuple):
+    """A document, and where it is from: its package or its file; None for a data set of the Hub."""
+
+    text: str
+    origin: str | None
+
+
 @dataclass(frozen=True)
 class Source:
-    """Texts in the corpus's fixed order, and what `corpus.json` says of where they came from."""
+    """Documents in the corpus's fixed order, and what `corpus.json` says of where they came from."""
 
-    texts: Iterable[str]
+    documents: Iterable[Text]
     description: dict[str, Any]
 
 
@@ -32,7 +39,7 @@ def open_source(spec: dict[str, Any]) -> Source:
     if spec["source"] == "docstrings":
         return _docstrings(spec["location"], spec["data_seed"])
     if spec["source"] == "hub":
-        return Source(_hub(spec), {"revision": spec["revision"]})
+        return Source((Text(text, None) for text in _hub(spec)), {"revision": spec["revision"]})
     if spec["source"] == "files":
         paths = _matching_files(spec["location"])
         return Source(_files(paths, spec["column"]), {"files": len(paths)})
@@ -49,7 +56,7 @@ def _docstrings(package: str | None, data_seed: int) -> Source:
     about = {name: {"version": corpus.versions[name], "licence": PACKAGES[name]} for name in packages}
     count = len(corpus.texts)
     description = {"packages": about, "documents_available": count, "sha256": corpus.sha256}
-    return Source((corpus.texts[place] for place in order), description)
+    return Source((Text(corpus.texts[place], corpus.packages[place]) for place in order), description)
 
 
 def _hub(spec: dict[str, Any]) -> Iterator[str]:
@@ -90,11 +97,12 @@ def _matching_files(location: str) -> list[Path]:
     return files
 
 
-def _files(paths: list[Path], column: str) -> Iterator[str]:
+def _files(paths: list[Path], column: str) -> Iterator[Text]:
     readers = {".txt": _text_file, ".jsonl": _json_lines, ".parquet": _parquet_file}
     for path in paths:
         try:
-            yield from readers[path.suffix](path, column)
+            for text in readers[path.suffix](path, column):
+                yield Text(text, path.as_posix())
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 

@@ -38,6 +38,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "dtype": str(autoencoder.b_dec.dtype).removeprefix("torch."),
         "storage": storage(autoencoder),
         "compression": autoencoder.m * autoencoder.n / storage(autoencoder)["decoder_values"],
+        "support": autoencoder.decoder.recipe.family,
         "mask": _mask(autoencoder),
         "columns": _columns(autoencoder),
         "trained_with": autoencoder.about.get("spec"),
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 
 
 def _mask(autoencoder: SparseAutoencoder) -> dict[str, Any] | None:
-    """Recipe, checksum and degrees; None for a dense dictionary. The checksum was verified on loading."""
+    """Recipe, checksum and degrees; None without a mask. The checksum was verified on loading."""
     from expander_sae.masks.recipe import describe
 
     mask = autoencoder.mask
@@ -66,12 +67,10 @@ def _mask(autoencoder: SparseAutoencoder) -> dict[str, Any] | None:
 
 def _columns(autoencoder: SparseAutoencoder) -> dict[str, Any]:
     """Flatness β_j of the columns, and how many hold nothing or a value that is not finite."""
-    import torch
-
+    from expander_sae.model.dictionary import entries_of
     from expander_sae.theory.certificates import flatness
 
-    values, mask = autoencoder.values.detach().cpu().double(), autoencoder.mask
-    values = values if mask is None else values * torch.from_numpy(mask.valid())
+    values, mask = entries_of(autoencoder.dictionary()).cpu().double(), autoencoder.mask
     bounded = values.isfinite().all(dim=1)
     beta = flatness(values, None if mask is None else mask.degrees)[bounded]
     live = beta[beta > 0]
@@ -132,8 +131,11 @@ def _lines(record: dict[str, Any]) -> list[str]:
         ("values", f"{kept['decoder_values']:,} ({number(record['compression'])} times fewer than dense)"),
         ("bytes", f"{kept['storage_total_bytes']:,} of values, biases, encoder and mask recipe"),
     ]
+    if "storage_ids_bytes" in kept:
+        named = f"{kept['storage_ids_total_bytes']:,} where the language model is at hand"
+        rows.append(("bytes by token ids", named))
     if mask is None:
-        rows.append(("mask", "none: a dense dictionary"))
+        rows.append(("mask", f"none: a {record['support'].replace('_', ' ')} dictionary"))
     else:
         recipe = mask["recipe"]
         rows += [

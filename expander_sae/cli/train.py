@@ -32,9 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help=".safetensors file to write")
     add("--n", type=positive, required=True, help="features")
     add("--k", type=positive, required=True, help="active features a token")
-    add("--d", type=positive, help="nonzeros a decoder column (needed unless dense)")
+    add("--d", type=positive, help="nonzeros a decoder column (needed unless all are stored)")
     add("--steps", type=positive, default=1500, help="(default: %(default)s)")
-    add("--support", default="expander", help="mask family, or dense (default: %(default)s)")
+    families = "mask family, dense, pca, random or exemplars (default: %(default)s)"
+    add("--support", default="expander", help=families)
     add("--encoder", default="tied", help="tied, warm_tied or independent (default: tied)")
     add("--recipe", default=DEFAULT, help="tuned, standard or paper (default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "held_out_to": options.held_out_to and str(options.held_out_to),
         "bytes": options.out.stat().st_size,
         "tokens": len(kept),
-        "steps": options.steps,
+        "steps": autoencoder.about["spec"]["steps"],
         "shape": {name: getattr(autoencoder, name) for name in ("m", "n", "d", "k")},
         "norm_limit": trainer.norm_limit,
         "last": trainer.log[-1] if trainer.log else None,
@@ -150,10 +151,11 @@ def _tell(terminal: Terminal, steps: int, row: dict[str, float]) -> None:
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
+    steps = f"{record['steps']:,} steps" if record["steps"] else "0 steps: nobody trained it"
     rows: list[tuple[str, Any]] = [
         ("written", f"{record['out']} ({record['bytes']:,} bytes)"),
         ("shape", "m = {m:,}, n = {n:,}, d = {d:,}, k = {k:,}".format(**record["shape"])),
-        ("trained on", f"{record['tokens']:,} tokens, {record['steps']:,} steps"),
+        ("trained on", f"{record['tokens']:,} tokens, {steps}"),
     ]
     if record["held_out_to"] is not None:
         rows.append(("kept back", record["held_out_to"]))

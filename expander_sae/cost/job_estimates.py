@@ -13,9 +13,11 @@ from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelS
 from expander_sae.cost.time_model import DENSE, Machine, Shape
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS
 from expander_sae.masks.supports import support_of
+from expander_sae.model.precisions import precision_of, stored_as
 from expander_sae.study.study import Job, Model, Run, Study
 
 _TOKEN_BYTES = 10  # document, position and token id of a shard's row
+_ROUNDING = 1e-6  # seconds a value, with 48 steps tried
 _BASELINES = 3  # passes over the cross-entropy sequences without an autoencoder; two more are nearly free
 
 
@@ -135,8 +137,12 @@ class Plan:
 
     def training(self, run: Run) -> Need:
         """One run: start, checks of the pool, and the steps."""
-        jobs, shape = self.machine.jobs, Shape(run.m, run.n, run.d, run.k, self.recipe.batch_size)
-        backend = DENSE if support_of(run.support).full else self.backend
+        if not run.is_trained:  # weights are read, rounded and written
+            entries = run.n * run.d * (1 if run.encoder == "tied" else 2)
+            seconds = self.machine.jobs["start"] + entries * _ROUNDING
+            return Need(seconds, self.memory.training(run))
+        jobs, (backend, d) = self.machine.jobs, self._kernels(run)
+        shape = Shape(run.m, run.n, d, run.k, self.recipe.batch_size)
         step = self._call("train_step", backend, shape)
         encode = self._call("encode_topk", backend, shape)
         if run.encoder != "tied":  # gradients and Adam of the encoder's own columns
@@ -180,13 +186,17 @@ class Plan:
             seconds += self._splice(size, run.layer)
         return seconds
 
+    def _kernels(self, run: Run) -> tuple[str, int]:
+        """The backend of a run's columns, and the entries of one that it computes with."""
+        return (DENSE, run.m) if support_of(run.support).written_out else (self.backend, run.d)
+
     def _inference(self, run: Run, name: str, tokens: int) -> float:
         """Codes and reconstructions of that many tokens."""
-        backend = DENSE if support_of(run.support).full else self.backend
+        backend, d = self._kernels(run)
         task = "omp" if name == "omp" else "encode_topk"
         calls, rest = divmod(tokens, EVALUATED_TOKENS)
         batches = [(count, batch) for count, batch in ((calls, EVALUATED_TOKENS), (1, rest)) if count * batch]
-        shapes = [(count, Shape(run.m, run.n, run.d, run.k, batch)) for count, batch in batches]
+        shapes = [(count, Shape(run.m, run.n, d, run.k, batch)) for count, batch in batches]
         return sum(count * self._call(task, backend, shape) for count, shape in shapes) / self.threads
 
     def _splice(self, size: ModelSize, layer: int) -> float:
@@ -220,8 +230,7 @@ def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
     rows = [(plan.sizes[model.label].width, len(model.layers) * tokens[model.label]) for model in models]
     for what, beside in (("shards", _TOKEN_BYTES), ("pools", INDEX_BYTES)):
         yield what, float(sum((width * FLOAT + beside) * count for width, count in rows))
-    values = sum(run.n * run.d * (1 if run.encoder == "tied" else 2) + run.n + run.m for run in study.trained)
-    yield "weights", float(values * FLOAT)
+    yield "weights", sum(map(_weights, study.trained))
     config = study.config
     documents = config["tokens"]["test"] / config["corpus"]["context"]
     # Rows of a document: three metrics of each inference on test, one on cross-entropy; kept thrice.
@@ -229,3 +238,9 @@ def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
     spliced = sum(len(run.evaluation.cross_entropy) for run in study.runs)
     kept = 3 * documents * inferences + config["tokens"]["ce_sequences"] * spliced
     yield "tables", kept * 3 * 16 + 60_000.0 * len(study.runs)
+
+
+def _weights(run: Run) -> float:
+    """Bytes of a run's weights, nearly."""
+    share = precision_of(stored_as(run.precision)).bits / 32
+    return (run.n * run.d * (1 if run.encoder == "tied" else 2) + run.n + run.m) * FLOAT * share

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from expander_sae.machine import piece_sizes
+from expander_sae.masks.supports import support_of
 from expander_sae.study.study import Model, Run, Study
 
 VOCABULARIES = {
@@ -117,6 +118,9 @@ class Memory:
         scores = self._batch_size * (run.n if run.mask is None else piece_sizes.SCORED_FEATURES) * FLOAT
         resampled = 0.1 * run.n * run.m * FLOAT  # directions of the tenth that is silent, say
         pool = self.train_tokens[run.model] * (run.m * FLOAT + 2 * INDEX_BYTES)
+        if not support_of(run.support).trained:
+            fitted = 2 * piece_sizes.FITTED_TOKENS * run.m + 4 * run.m**2  # tokens and covariances in float64
+            state, scores, resampled = (2 * fitted + 3 * run.n * run.m) * FLOAT, 0, 0.0
         return _BASE["training"] + self._gpu + (state + scores + resampled + pool) / _MB
 
     def evaluation(self, run: Run) -> float:
@@ -133,7 +137,7 @@ class Memory:
 
 
 def _values(run: Run) -> int:
-    """Learned values of decoder and encoder; a run without a mask is dense, or begins so and is pruned."""
+    """Values of decoder and encoder in memory; a run without a mask is written out, or begins so."""
     decoder = run.n * (run.m if run.mask is None else run.d)
     own = {"tied": 0, "full": run.n * run.m}
     return decoder + own.get(run.encoder, decoder)

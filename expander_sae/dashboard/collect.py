@@ -20,7 +20,7 @@ from expander_sae.errors import UserError
 from expander_sae.measurements.index import Index
 from expander_sae.measurements.tables import read_metrics
 from expander_sae.model.autoencoder import SparseAutoencoder
-from expander_sae.model.dictionary import SparseDictionary, joined
+from expander_sae.model.dictionary import SparseDictionary, entries_of, joined
 from expander_sae.pursuit.codes import codes_of, encoded_rows
 from expander_sae.pursuit.inference import INFERENCES
 from expander_sae.storage.arrays import HALF
@@ -133,7 +133,7 @@ def _pool(folder: Path, pool_path: Path | None) -> Pool:
 
 def _title(spec: dict[str, Any], autoencoder: SparseAutoencoder) -> str:
     where = f"{spec['model']}, layer {spec['layer']}: " if {"model", "layer"} <= spec.keys() else ""
-    support = "dense" if autoencoder.mask is None else autoencoder.mask.recipe.family
+    support = autoencoder.decoder.recipe.family
     shape = f"n = {autoencoder.n:,}, d = {autoencoder.d}, k = {autoencoder.k}"
     seed = f", seed {spec['seed']}" if "seed" in spec else ""
     return f"{where}{support}, {autoencoder.encoder_kind}, {shape}{seed}"
@@ -168,11 +168,11 @@ def _code(
 
 def _columns(autoencoder: SparseAutoencoder, features: np.ndarray) -> dict[str, Any]:
     """The largest entries of each unit-norm column: rows and values, by falling size."""
-    width = autoencoder.values.shape[1]
+    dictionary = autoencoder.dictionary()
+    width = dictionary.values.shape[1] if isinstance(dictionary, SparseDictionary) else autoencoder.m
     shown = min(WIDTH, width)
     rows = np.empty((len(features), shown), dtype=np.int64)
     values = np.empty((len(features), shown), dtype=np.float32)
-    dictionary = autoencoder.dictionary()
     for start in range(0, len(features), 1024):
         part = features[start : start + 1024]
         if isinstance(dictionary, SparseDictionary):
@@ -189,10 +189,9 @@ def _columns(autoencoder: SparseAutoencoder, features: np.ndarray) -> dict[str, 
 
 
 def _flatness(autoencoder: SparseAutoencoder) -> np.ndarray:
-    values, mask = autoencoder.values.detach(), autoencoder.mask
-    if mask is None:
-        return flatness(values).numpy()
-    return flatness(values * torch.from_numpy(mask.valid()), mask.degrees).numpy()
+    mask = autoencoder.mask
+    degrees = None if mask is None else mask.degrees
+    return flatness(entries_of(autoencoder.dictionary()), degrees).numpy()
 
 
 @torch.no_grad()

@@ -8,79 +8,30 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from expander_sae.activations.label_table import LabelTable
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
 from expander_sae.evaluation import features
 from expander_sae.evaluation.certificate_rows import column_values, evenly, support_values
 from expander_sae.evaluation.collisions import collisions, relabelled
 from expander_sae.evaluation.features import FiringSets, token_entropy
+from expander_sae.evaluation.label_rows import LABELLED
 from expander_sae.evaluation.reconstruction import reconstruct
+from expander_sae.evaluation.subject import Subject, encoded
 from expander_sae.evaluation.trained import is_finite, load_trained
-from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
 from expander_sae.model.autoencoder import SparseAutoencoder
-from expander_sae.model.dictionary import SparseCode
 from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
 from expander_sae.study.run import Analysis, Run
 
 FIRST_TOKENS = 1024
 """Smallest size of the test set at which dead features are counted; then twice as many, and so on."""
-
-
-@dataclass
-class Subject:
-    """A run under analysis.
-
-    Its activations float32 [N, m] are the encoded ones of the first `test_tokens` test tokens, whose ids and
-    places among those are int64 [N]. Features are compared with those of the dense `reference`.
-    """
-
-    autoencoder: SparseAutoencoder
-    activations: np.ndarray
-    token_id: np.ndarray
-    place: np.ndarray
-    seed: int
-    settings: Analysis
-    reference: SparseAutoencoder | None = None
-
-    @cached_property
-    def code(self) -> SparseCode:
-        """The encoder's code of every token."""
-        return encoded(self.autoencoder, self.activations)
-
-    @cached_property
-    def sets(self) -> FiringSets:
-        """The code's firing sets."""
-        return FiringSets.of([self.code], self.autoencoder.n)
-
-    @cached_property
-    def chance(self) -> FiringSets:
-        """Uniform sets of the same sizes."""
-        return features.random_sets(self.sets, self.seed)
-
-    @cached_property
-    def live(self) -> np.ndarray:
-        """bool [n]: which features fire."""
-        return self.sets.counts > 0
-
-
-@torch.no_grad()
-def encoded(autoencoder: SparseAutoencoder, activations: np.ndarray) -> SparseCode:
-    """The encoder's code of activations [N, m], on the CPU."""
-    parts = []
-    for start in range(0, len(activations), EVALUATED_TOKENS):
-        h = torch.from_numpy(np.ascontiguousarray(activations[start : start + EVALUATED_TOKENS]))
-        parts.append(autoencoder.encode(h.to(autoencoder.b_dec.device)))
-    return SparseCode(torch.cat([p.index for p in parts]).cpu(), torch.cat([p.value for p in parts]).cpu())
 
 
 def pursuit_rows(subject: Subject, rows: Rows) -> None:
@@ -163,6 +114,7 @@ ANALYSES: dict[str, Callable[[Subject, Rows], None]] = {
     "collisions": collision_rows,
     "certificates": certificate_rows,
     "novelty": novelty_rows,
+    **LABELLED,
 }
 
 
@@ -174,14 +126,21 @@ def check_analyses(names: Sequence[str]) -> None:
 
 
 def analyse_run(
-    folder: Path, settings: Analysis, test_pool: Path, out: Path, device: str = "cpu", backend: str = "auto"
+    folder: Path,
+    settings: Analysis,
+    test_pool: Path,
+    out: Path,
+    labels: Path | None = None,
+    device: str = "cpu",
+    backend: str = "auto",
 ) -> dict[str, float]:
     """Write the rows of the analyses of the run in `folder`; returns the seconds that each took.
 
-    A run with a parameter that is not finite has no rows, and none is compared with such a reference.
+    `labels` is the table of the test tokens' labels, which some analyses read. A run with a parameter that is
+    not finite has no rows, and none is compared with such a reference.
     """
     check_analyses(settings.analyses)
-    for name in settings.pursuits:
+    for name in (*settings.pursuits, *settings.inference):
         inferences(name)
     autoencoder, run = load_trained(folder, device, backend)
     rows = Rows(run.columns)
@@ -190,6 +149,8 @@ def analyse_run(
         subject = _subject(autoencoder, run, settings, Pool.open(test_pool))
         if "novelty" in settings.analyses and settings.reference is not None:
             subject.reference = _reference(Path(settings.reference), run, device, backend)
+        if not LABELLED.keys().isdisjoint(settings.analyses):
+            subject.labels = _labels(labels, Pool.open(test_pool, verify=False), settings.test_tokens)
         for name in ANALYSES:
             if name in settings.analyses:
                 began = time.perf_counter()
@@ -205,6 +166,14 @@ def _subject(autoencoder: SparseAutoencoder, run: Run, settings: Analysis, pool:
         raise UserError(f"{pool.path}: {pool.tokens} tokens, expected at least {tokens}")
     place = encoded_rows(autoencoder, pool.activations[:tokens], pool.path, pool.norms[:tokens])
     return Subject(autoencoder, pool.activations[place], pool.token_id[place], place, run.seed, settings)
+
+
+def _labels(path: Path | None, pool: Pool, tokens: int) -> LabelTable:
+    if path is None:
+        raise UserError("labels: found no table of the test tokens' labels, expected one")
+    found = LabelTable.read(path)
+    found.check(pool.document[:tokens], pool.position[:tokens], pool.token_id[:tokens])
+    return found
 
 
 def _reference(folder: Path, of: Run, device: str, backend: str) -> SparseAutoencoder | None:

@@ -1,31 +1,52 @@
-"""What a dictionary costs to store, in learned values and bytes."""
+"""What a dictionary costs to store, in learned values, bits and bytes; and what a token's code costs."""
 
 from __future__ import annotations
 
+import math
+
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.precisions import FLOAT32
+from expander_sae.model.stored_biases import stored_bytes
 
-BYTES_PER_VALUE = 4
-"""Weights are float32."""
+CODE_VALUE_BITS = 8
+"""Of each of the k values of a code."""
 
 
-def storage(autoencoder: SparseAutoencoder) -> dict[str, int]:
-    """Counts and bytes of one autoencoder.
+def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
+    """Counts and bytes of one autoencoder in its precision.
 
     Learned values of W are d·n (the true edges of an irregular mask; m·n dense), of the encoder 0 when
     tied. `storage_values_rows_bytes` has explicit row indices too (and column degrees when these differ),
-    `storage_encoder_bytes` both biases. `storage_total_bytes` is what the weights file must hold: values,
-    encoder, biases and the recipe of the mask, in place of which a learned mask has the rows themselves.
+    `storage_encoder_bytes` a free encoder with its steps, and both biases. `storage_total_bytes` is what the
+    weights file must hold: values, encoder, biases and the recipe of the mask, in place of which a learned
+    mask has the rows themselves. Columns that token ids name have `storage_ids_bytes`, those of the ids, and
+    `storage_ids_total_bytes`, what whoever has the language model must hold: ids, biases and recipe, and no
+    values. `code_bits` are those of a token's code.
     """
     decoder, free = autoencoder.decoder, autoencoder.free
-    encoder_values = 0 if free is None else free.count
-    values_bytes = decoder.count * BYTES_PER_VALUE
-    encoder_bytes = (encoder_values + autoencoder.n + autoencoder.m) * BYTES_PER_VALUE
+    wide = autoencoder.b_enc.element_size()
+    biases = stored_bytes(autoencoder.m, autoencoder.n, decoder.precision, wide)
+    values_bytes = decoder.value_bytes + decoder.step_bytes
+    encoder_bytes = biases + (0 if free is None else free.value_bytes + free.step_bytes)
+    bits = 8 * wide if decoder.precision.name == FLOAT32 else decoder.precision.bits
+    total = values_bytes + encoder_bytes + decoder.record_bytes
+    ids = decoder.named_by
+    named = {} if ids is None else {"storage_ids_bytes": ids, "storage_ids_total_bytes": total - values_bytes}
     return {
         "decoder_values": decoder.count,
-        "encoder_values": encoder_values,
+        "encoder_values": 0 if free is None else free.count,
         "storage_values_bytes": values_bytes,
         "storage_values_rows_bytes": values_bytes + decoder.row_bytes,
         "storage_encoder_bytes": encoder_bytes,
         "storage_mask_recipe_bytes": decoder.record_bytes,
-        "storage_total_bytes": values_bytes + encoder_bytes + decoder.record_bytes,
+        "storage_total_bytes": total,
+        "storage_bits_per_value": bits,
+        "code_bits": code_bits(autoencoder.n, autoencoder.k),
+        **named,
     }
+
+
+def code_bits(n: int, k: int) -> float:
+    """Bits of a token's code: log₂ of the C(n, k) sets of features, and 8 for each of k values."""
+    ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return ways / math.log(2) + CODE_VALUE_BITS * k

@@ -23,6 +23,7 @@ import pandas as pd
 from expander_sae.errors import UserError
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
+from expander_sae.study.run import LEFT_OUT
 
 INFERENCE = "omp_absolute"
 PUBLISHED_TRIALS = 300
@@ -39,7 +40,7 @@ def columns(m: int, n: int, d: int, k: int, seed: int) -> dict[str, Any]:
     """The run columns of a cell; `seed` is that of the mask."""
     run = {"model": "synthetic", "corpus": "gaussian", "layer": 0, "recipe": "none"}
     run |= {"support": "expander", "encoder": "none", "m": m, "n": n, "d": d, "k": k}
-    return run | {"train_tokens": 0, "steps": 0, "seed": seed}
+    return run | LEFT_OUT | {"train_tokens": 0, "steps": 0, "seed": seed}
 
 
 def write_synthetic(

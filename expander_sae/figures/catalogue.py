@@ -91,9 +91,8 @@ FIGURES = (
 """The figures of the folder `figures`, in the order of the report."""
 
 FRONTIER = Figure(
-    "frontier", "The storage–fidelity frontier", "What is lost as the decoder shrinks: CE recovered and "
-    "relative error over learned decoder values, first of the pages of frontier.pdf. docs/figures.md "
-    "explains every mark.", "frontier:frontier",
+    "frontier", "The storage–fidelity frontier", "What a dictionary keeps of a layer, over what it takes "
+    "to store, first of the pages of frontier.pdf. docs/figures.md explains every mark.", "frontier:frontier",
 )  # fmt: skip
 """The figure that the study is made for: it lies beside the folder, and has a rule of its own."""
 

@@ -1,6 +1,7 @@
-"""The storage–fidelity frontier: CE recovered and relative error against learned decoder values.
+"""The frontier: which dictionary to use, then CE recovered and relative error against learned decoder values.
 
-Page 1 (and on, three rows to a page): one row for every place, budget and k. Then, where the tables have
+First the page of choices of each place, where the tables have more than float32 and fidelity (`answer.py`).
+Then, three rows to a page, one row for every place, budget and k. Then, where the tables have
 them, the same rows with the two other baselines of CE recovered, and with every support decoded by OMP.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from matplotlib.lines import Line2D
 
 from expander_sae.figures import frontier_words as words
+from expander_sae.figures.answer import choices
 from expander_sae.figures.frontier_panel import FrontierPanel, on_scale, stored_limits
 from expander_sae.figures.frontier_series import (
     Point,
@@ -57,7 +59,7 @@ class Row:
 
 def frontier(results: Results) -> list[Sheet]:
     """The pages; none where no autoencoder is measured."""
-    sheets = []
+    sheets = choices(results)
     for kind in words.KINDS:
         rows = [_row(kind, view, results.every_view) for view in results.every_view]
         if kind.supplementary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from expander_sae.masks.supports import on_frontier
 from expander_sae.measurements.estimate import Estimate
@@ -44,7 +45,7 @@ def measured_series(view: View, metric: str, one_n: bool) -> list[Series]:
         for inference in INFERENCES:
             estimate = view.index.estimate(cell, metric, inference)
             if estimate.asked:
-                key = (_role(cell, view), cell.encoder, inference)
+                key = (role_of(cell, view), cell.encoder, inference)
                 found.setdefault(key, []).append(Point(cell, _stored(cell, view), estimate))
     return _series(found)
 
@@ -58,7 +59,7 @@ def published_series(view: View, metric: str, roles: set[str]) -> list[Series]:
     found: dict[tuple[str, str, str], list[Point]] = {}
     for inference in INFERENCES:
         for cell, mean in view.near(metric, inference):
-            role = _role(cell, view)
+            role = role_of(cell, view)
             sized = role == "small_dense" or cell.n == view.place.n
             if sized and role in roles and role in on_frontier() and cell.encoder in _ENCODERS:
                 point = Point(cell, float(cell.n * cell.d), mean.estimate)
@@ -67,15 +68,15 @@ def published_series(view: View, metric: str, roles: set[str]) -> list[Series]:
     return _series({key: points for key, points in found.items() if _order(key)[2] == first[key[0]]})
 
 
-def shown_cells(view: View, one_n: bool) -> list[Cell]:
+def shown_cells(view: View, one_n: bool, **where: Any) -> list[Cell]:
     """Cells of the view's budget and k that belong on its frontier.
 
     Dense cells of fewer features do; where others differ in n alone (not `one_n`), only those that match
     the storage of one of its d: by decoder, or, with an encoder of their own, in total. Of a sparse support
     only the tied encoder is kept where it was run: the frontier is of decoders, and other encoders have a
-    figure of their own.
+    figure of their own. `where` as in `View.matching`.
     """
-    cells = view.matching()
+    cells = view.matching(**where)
     sparse = [cell for cell in cells if cell.support != "dense"]
     tied = {cell.support for cell in sparse if cell.encoder == "tied"}
     sparse = [cell for cell in sparse if cell.encoder == "tied" or cell.support not in tied]
@@ -89,7 +90,8 @@ def shown_cells(view: View, one_n: bool) -> list[Cell]:
     return [*sparse, *(cell for cell in cells if cell.support == "dense" and belongs(cell))]
 
 
-def _role(cell: Cell, view: View) -> str:
+def role_of(cell: Cell, view: View) -> str:
+    """Its support; a dense dictionary of fewer features than the view's is a role of its own."""
     return "small_dense" if cell.support == "dense" and cell.n < view.place.n else cell.support
 
 

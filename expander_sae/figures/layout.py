@@ -35,6 +35,7 @@ class Panel:
     Args:
         left: inches left of the axes, for labels of categories.
         above: inches above them.
+        below: inches below them, for the ticks and the label of the x axis.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Panel:
     left: float = 0.66
     wide: bool = False
     above: float = 0.12
+    below: float = 0.42
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Sheet:
 
 
 _MARGIN, _RIGHT, _LINE = 0.12, 0.12, 0.135
-_BELOW, _TITLED = 0.42, 0.27
+_TITLED = 0.27
 
 
 class _Page:
@@ -111,7 +113,7 @@ class _Page:
             corner = (place * share + panel.left, self.top + above + panel.height)
             across = share - panel.left - _RIGHT
             self._draws.append(partial(_draw_panel, panel=panel, corner=corner, across=across))
-        self.top += max(panel.height for panel in row) + above + _BELOW
+        self.top += max(panel.height for panel in row) + above + max(panel.below for panel in row)
 
     def legend(self, handles: Sequence[Artist], columns: int) -> None:
         """One legend for all panels."""

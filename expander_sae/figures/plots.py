@@ -109,6 +109,13 @@ def width_of(axes: Axes) -> float:
     return float(axes.get_position().width * figure.get_size_inches()[0])
 
 
+def height_of(axes: Axes) -> float:
+    """Inches from the bottom to the top of the axes."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes are made by a figure
+    return float(axes.get_position().height * figure.get_size_inches()[1])
+
+
 def number_axis(axes: Axes, xs: Sequence[float], log: bool = True) -> None:
     """Ticks at the values that occur, those without room left unlabelled."""
     if log:

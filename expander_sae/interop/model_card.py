@@ -10,9 +10,12 @@ import yaml
 from expander_sae.errors import UserError
 from expander_sae.evaluation.storage import storage
 from expander_sae.interop.fidelity import Fidelity
+from expander_sae.masks.supports import described
 from expander_sae.measurements.index import Index
 from expander_sae.measurements.tables import read_metrics
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.precisions import FLOAT32
+from expander_sae.study.run import LEFT_OUT
 from expander_sae.training.run_folder import WEIGHTS
 
 METRICS = "metrics.parquet"
@@ -81,11 +84,14 @@ def _what(sae: SparseAutoencoder, spec: dict[str, Any], repo_id: str, base_model
         if "layer" in spec
         else ""
     )
+    family = sae.decoder.recipe.family
+    known = described(family)
     support = "dense columns" if sae.mask is None else f"columns of {sae.d} nonzeros on a fixed random mask"
+    support += "" if known.trained else " that nobody trained"
     return (
         f"# {repo_id.split('/')[-1]}\n\n"
         f"A TopK sparse autoencoder{where}: {sae.n:,} features of width {sae.m:,}, k = {sae.k} a token, "
-        f"{support} ({spec.get('support', 'dense' if sae.mask is None else sae.mask.recipe.family)}), "
+        f"{support} ({spec.get('support', family)}), "
         f"encoder {sae.encoder_kind}. The method is that of Mendoza-Smith, arXiv 2607.01799."
     )
 
@@ -162,8 +168,10 @@ def _frontier(path: Path, spec: dict[str, Any]) -> str:
     }
     columns = (("relative_error", "encoder"), ("ce_recovered", "encoder"), ("ce_recovered", "omp"))
     for cell in sorted(cells, key=lambda cell: (cells[cell].mean, cell)):
-        own = all(getattr(cell, key) == spec[key] for key in ("support", "encoder", "n", "d"))
-        name = f"{cell.support}-{cell.encoder}"
+        mine = LEFT_OUT | spec
+        own = all(getattr(cell, key) == mine[key] for key in ("support", "encoder", "n", "d", "precision"))
+        rounded = "" if cell.precision == FLOAT32 else f", {cell.precision}"
+        name = f"{cell.support}-{cell.encoder}{rounded}"
         measured = (index.estimate(cell, *column) for column in columns)
         lines.append(
             f"| {f'**{name} (this one)**' if own else name} | {cell.n:,} | {cell.d} "

@@ -6,6 +6,9 @@ Imports nothing, since planning imports no torch.
 EVALUATED_TOKENS = 4096
 """Tokens in one call of an inference when a run is measured."""
 
+FITTED_TOKENS = 8192
+"""Tokens that are read at a time where columns are fitted to them."""
+
 LOGITS = 1 << 26
 """Logits held at once, in float32 256 MB."""
 

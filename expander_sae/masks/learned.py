@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from expander_sae.errors import UserError
-from expander_sae.masks.recipe import Mask, MaskRecipe, row_index_bytes
+from expander_sae.masks.recipe import Mask, MaskRecipe, row_index_bits, row_index_bytes
+from expander_sae.storage.bit_packing import pack, unpack
 
 SUPPORT = "pruned_retuned"
 
@@ -33,8 +34,13 @@ def prune(columns: Tensor, d: int, seed: int) -> tuple[Mask, Tensor]:
     return mask, columns.detach().gather(1, rows)
 
 
-def packed(mask: Mask) -> Tensor:
-    """The rows [n, d] of a learned mask: uint16 up to m = 65,536, int32 above."""
+def packed(mask: Mask, dense: bool = False) -> Tensor:
+    """The rows [n, d] of a learned mask: uint16 up to m = 65,536, int32 above.
+
+    `dense`: uint8 [bytes] instead, ⌈log₂ m⌉ bits a row without gaps.
+    """
+    if dense:
+        return torch.from_numpy(pack(mask.rows, row_index_bits(mask.recipe.m)))
     kind = torch.uint16 if row_index_bytes(mask.recipe.m) == 2 else torch.int32
     return torch.from_numpy(mask.rows.astype(np.int64)).to(kind)
 
@@ -42,6 +48,9 @@ def packed(mask: Mask) -> Tensor:
 def unpacked(record: dict[str, Any], rows: Tensor, origin: str | Path) -> Mask:
     """The mask whose `packed` rows `origin` holds; `UserError` where they are not those recorded."""
     recipe = MaskRecipe(**record["recipe"])
+    if rows.dtype == torch.uint8:
+        found = unpack(rows.numpy(), row_index_bits(recipe.m), recipe.n * recipe.d)
+        rows = torch.from_numpy(found.reshape(recipe.n, recipe.d))
     if tuple(rows.shape) != (recipe.n, recipe.d) or rows.dtype not in (torch.uint16, torch.int32):
         raise UserError(
             f"{origin}: rows of shape {list(rows.shape)} and {rows.dtype}, expected [n, d] = "

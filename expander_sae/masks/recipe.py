@@ -17,6 +17,7 @@ from expander_sae.errors import UserError
 from expander_sae.masks.supports import BUILT_IN, family, learned
 from expander_sae.rng import Integers
 from expander_sae.stages import lineage
+from expander_sae.storage.bit_packing import packed_bytes
 from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
 
@@ -142,6 +143,12 @@ class Mask:
         return (self.edges + (0 if self.regular else self.recipe.n)) * row_index_bytes(self.recipe.m)
 
     @property
+    def packed_row_bytes(self) -> int:
+        """The same with as many bits for each number as it needs, without gaps."""
+        degrees = 0 if self.regular else self.recipe.n
+        return packed_bytes(self.edges + degrees, row_index_bits(self.recipe.m))
+
+    @property
     def sha256(self) -> str:
         """Checksum of the degrees and the true rows, as little-endian int32."""
         content = hashlib.sha256(self.degrees.astype("<i4").tobytes())
@@ -152,6 +159,11 @@ class Mask:
 def row_index_bytes(m: int) -> int:
     """Bytes of one row index: 2 up to m = 65,536."""
     return 2 if m <= 1 << 16 else 4
+
+
+def row_index_bits(m: int) -> int:
+    """Bits of one row index."""
+    return max(1, (m - 1).bit_length())
 
 
 def write_mask(spec: dict[str, Any], path: str | Path) -> None:

@@ -40,6 +40,17 @@ def girth6_lines(m: int, n: int, d: int) -> tuple[int, int, int]:
     return q, target, whole
 
 
+def components(m: int, n: int, d: int) -> int:
+    """How many directions of m entries have as many values as n columns of d; all m where there are more."""
+    return min(m, d * n // m)
+
+
+def both_signs(m: int, n: int, d: int, k: int) -> tuple[int, int, int]:
+    """(n, d, k) of `components`, each a feature once with each sign; no code needs more than all of them."""
+    count = components(m, n, d)
+    return 2 * count, m, min(k, count)
+
+
 def starts(m: int, n: int, d: int) -> int:
     """Distinct supports of runs that are laid end to end: they begin at every multiple of gcd(m, d)."""
     return min(n, m // math.gcd(m, d))

@@ -19,7 +19,9 @@ from expander_sae.masks import shapes
 
 SPARSE = "expander_sae.model.sparse:Sparse"
 DENSE = "expander_sae.model.dense:Dense"
+_MODEL = "expander_sae.model."
 _FAMILIES = "expander_sae.masks.families:"
+_FREE = ("warm_tied", "independent", "own_support", "full")
 
 Drawn = tuple[str, str, str, float, float]
 """Colour (a name of the palette in figures/style.py, or a hex code), marker, line, its width, marker size."""
@@ -37,8 +39,18 @@ class Support:
         require: raises `UserError` for m, n, d (and the number) that the family cannot have.
         distinct: how many different supports n columns of d entries have on m rows, where that is a dose.
         full: each column has all m entries, so there is no d to choose.
+        fit: of a dictionary that nobody trains: the function (columns, sample) that sets its columns from the
+            training tokens, see model/fitted.py. Such a run has 0 steps.
+        freeze: what training leaves as it began: ``decoder``, ``encoder``, or ``soft``, the decoder near its
+            start; "" for nothing.
+        floor: what others have to beat to show that anything was learned.
+        shape: (m, n, d, k) of a configuration to n, d, k of the run; None: as they are, d = m where full.
+        seeded: whether a seed changes anything. One that it does not has the seed 0.
+        encoders: the encoders that make sense; () for all that there are.
+        rebuilds: whether codes by the encoder rebuild activations; otherwise only pursuits do.
         parent: the support whose tied run of the same seed this one starts from.
         in_configs: a configuration may ask for it; otherwise only figures tell it apart.
+        floor: nobody trained it; what it reaches says how much training was worth.
         order: of figures and tables of controls; by name among equals.
         control: its words in the figure of controls; one with words is missed there where it was not run.
         frontier: its short name and its words on the frontier page, which draws these first, in table order.
@@ -54,8 +66,16 @@ class Support:
     require: Callable[..., object] | None = None
     distinct: Callable[..., int] | None = None
     full: bool = False
+    fit: str | Callable[..., Any] | None = None
+    freeze: str = ""
+    floor: bool = False
+    shape: Callable[[int, int, int, int], tuple[int, int, int]] | None = None
+    seeded: bool = True
+    encoders: tuple[str, ...] = ()
+    rebuilds: bool = True
     parent: str | None = None
     in_configs: bool = True
+    floor: bool = False
     order: int = 10
     control: str = ""
     frontier: tuple[str, str] | None = None
@@ -77,6 +97,25 @@ class Support:
     def shown(self) -> str:
         """The name as an error message lists it."""
         return f"{self.name}<{self.counts}>" if self.counts else self.name
+
+    @property
+    def trained(self) -> bool:
+        """Whether steps of training make it."""
+        return self.fit is None
+
+    @property
+    def written_out(self) -> bool:
+        """Whether its columns are computed with as vectors of all m entries."""
+        return self.full or not self.trained
+
+    @property
+    def asks_d(self) -> bool:
+        """Whether a d has to be chosen for it."""
+        return not self.full or self.shape is not None
+
+    def sized(self, m: int, n: int, d: int, k: int) -> tuple[int, int, int]:
+        """(n, d, k) of a run for which a configuration asks these."""
+        return self.shape(m, n, d, k) if self.shape else (n, m if self.full else d, k)
 
     def impossible(self, m: int, n: int, d: int) -> str | None:
         """Why there is no mask of this shape, 1 ≤ d ≤ m; None where nothing speaks against it."""
@@ -103,6 +142,10 @@ class Support:
     def columns(self) -> Any:
         """The class of the decoder's columns."""
         return resolve_name(self.decoder) if isinstance(self.decoder, str) else self.decoder
+
+    def fitting(self) -> Any:
+        """The function `fit`."""
+        return resolve_name(self.fit) if isinstance(self.fit, str) else self.fit
 
     @property
     def _number(self) -> tuple[int, ...]:
@@ -145,6 +188,23 @@ SUPPORTS: dict[str, Support] = {
                 look=("black", "h", "--", 1.0, 5.2), pursued=("muted", "v", "-.", 1.0, 5.0)),
         Support("pruned_retuned", parent="dense",
                 order=7, control="pruned from a dense SAE, retrained", look=("#8C564B", "*", ":", 0.8, 6.6)),
+        Support("pca", decoder=_MODEL + "principal:Principal", fit=_MODEL + "principal:fit", floor=True,
+                full=True, shape=shapes.both_signs, seeded=False, encoders=("tied",), order=11,
+                look=("#4D4D4D", "1", ":", 0.8, 6.0)),
+        Support("random", decoder=_MODEL + "coloured:Coloured", fit=_MODEL + "coloured:fit", floor=True,
+                encoders=("tied",), rebuilds=False, order=12, look=("#4D4D4D", "2", ":", 0.8, 6.0)),
+        Support("exemplars", decoder=_MODEL + "exemplars:Exemplars", fit=_MODEL + "exemplars:fit",
+                floor=True, full=True, seeded=False, encoders=("tied",), rebuilds=False, order=13,
+                look=("#4D4D4D", "3", ":", 0.8, 6.0)),
+        Support("frozen_decoder", _FAMILIES + "expander", decoder=_MODEL + "frozen:FrozenDecoder",
+                require=shapes.require_cover, freeze="decoder", floor=True, encoders=_FREE, order=14,
+                look=("#4D4D4D", "v", ":", 0.8, 4.4)),
+        Support("frozen_encoder", _FAMILIES + "expander", decoder=_MODEL + "frozen:FrozenEncoder",
+                require=shapes.require_cover, freeze="encoder", floor=True, encoders=_FREE, order=15,
+                look=("#4D4D4D", "^", ":", 0.8, 4.4)),
+        Support("soft_frozen", _FAMILIES + "expander", decoder=_MODEL + "frozen:SoftFrozen",
+                require=shapes.require_cover, freeze="soft", floor=True, order=16,
+                look=("#4D4D4D", "d", ":", 0.8, 4.4)),
     )
 }  # fmt: skip
 """Name → support, in the order in which messages list them."""

@@ -17,8 +17,8 @@ import pandas as pd
 
 from expander_sae.errors import UserError
 from expander_sae.measurements.index import Index
-from expander_sae.measurements.tables import RUN_COLUMNS
-from expander_sae.study.run import CELL_COLUMNS, Cell
+from expander_sae.measurements.tables import RUN_COLUMNS, completed
+from expander_sae.study.run import CELL_COLUMNS, LEFT_OUT, Cell
 
 
 @dataclass(frozen=True)
@@ -130,22 +130,25 @@ class Tables:
     def __init__(
         self, metrics: pd.DataFrame, documents: pd.DataFrame, times: pd.DataFrame | None = None
     ) -> None:
+        metrics, documents = completed(metrics), completed(documents)
         self.measured_runs = metrics[list(RUN_COLUMNS)].drop_duplicates().reset_index(drop=True)
-        self._index = Index(metrics if times is None else pd.concat([metrics, times], ignore_index=True))
+        self._index = Index(
+            metrics if times is None else pd.concat([metrics, completed(times)], ignore_index=True)
+        )
         self._numbers = documents["document"].to_numpy()
         self._sums = documents["sum"].to_numpy(float)
         self._counts = documents["count"].to_numpy(float)
         measured = [*CELL_COLUMNS, "seed", "inference", "split", "metric"]
         groups: dict[Any, Any] = documents.groupby(measured, sort=False).indices
-        self._rows = {(Cell(*key[:-4]), *key[-4:]): np.asarray(rows) for key, rows in groups.items()}
+        self._rows = {(Cell.of(key[:-4]), *key[-4:]): np.asarray(rows) for key, rows in groups.items()}
 
     def find(self, request: Request) -> Cell | None:
-        """The cell, or None where the tables have none.
+        """The cell, or None where the tables have none; in float32 unless `where` has a precision.
 
         Raises:
             UserError: `where` leaves a column open that the tables tell apart.
         """
-        cells = self._index.matching(**request.where)
+        cells = self._index.matching(**LEFT_OUT | dict(request.where))
         for column in CELL_COLUMNS:
             found = {getattr(cell, column) for cell in cells}
             if len(found) > 1:
@@ -205,7 +208,7 @@ class Tables:
         derived = DERIVED.get(request.metric)
         if derived is None:
             return [(cell, seed, request.inference, request.split, request.metric)]
-        own = replace(cell, support="none", encoder="none", n=0, d=0, k=0, steps=0)
+        own = replace(cell, support="none", encoder="none", n=0, d=0, k=0, steps=0, **LEFT_OUT)
         mine = [(cell, seed, request.inference, request.split, name) for name in derived.run]
         return mine + [(own, 0, "none", request.split, name) for name in derived.model]
 

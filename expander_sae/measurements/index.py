@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 from expander_sae.measurements.estimate import Estimate
+from expander_sae.measurements.tables import completed
+from expander_sae.model.precisions import FLOAT32, RUN_PRECISIONS
 from expander_sae.study.run import CELL_COLUMNS, Cell
 
 
@@ -33,8 +35,8 @@ class Index:
         self._flagged: dict[tuple[Cell, str], set[int]] = {}
         self._measured: dict[Cell, set[int]] = {}
         columns = [*CELL_COLUMNS, "seed", "inference", "split", "metric", "value"]
-        for row in metrics[columns].itertuples(index=False, name=None):
-            cell, (seed, inference, split, metric, value) = Cell(*row[:-5]), row[-5:]
+        for row in completed(metrics)[columns].itertuples(index=False, name=None):
+            cell, (seed, inference, split, metric, value) = Cell.of(row[:-5]), row[-5:]
             self.cells.setdefault(cell, set()).add(seed)
             self._values.setdefault((cell, inference, split, metric), {})[int(seed)] = float(value)
             if metric == "diverged":
@@ -56,6 +58,12 @@ class Index:
         return {
             cell: seeds for cell, seeds in self.cells.items() if "none" not in (cell.support, cell.encoder)
         }
+
+    @cached_property
+    def precision(self) -> str:
+        """What figures show that tell no precisions apart: float32, where there is any."""
+        found = {cell.precision for cell in self.trained}
+        return FLOAT32 if FLOAT32 in found or not found else min(found, key=RUN_PRECISIONS.index)
 
     def values(
         self, cell: Cell, metric: str, inference: str = "encoder", split: str | None = None

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from expander_sae.measurements.estimate import Estimate, student
-from expander_sae.study.run import CELL_COLUMNS, Cell
+from expander_sae.study.run import CELL_COLUMNS, LEFT_OUT, Cell
 
 TOKENS = 200_000
 """Training tokens of the published runs, but those of the data-efficiency experiment."""
@@ -58,7 +58,7 @@ class Published:
         self._means: dict[tuple[Cell, str, str], PublishedMean] = {}
         for row in frame.to_dict("records"):
             if math.isfinite(row["mean"]):
-                columns: dict[str, Any] = {name: row.get(name) for name in CELL_COLUMNS}
+                columns: dict[str, Any] = {name: row.get(name, LEFT_OUT.get(name)) for name in CELL_COLUMNS}
                 cell = _told_apart(Cell(**columns))
                 mean = PublishedMean(float(row["mean"]), float(row.get("sd", math.nan)), int(row["seeds"]))
                 self._means.setdefault((cell, row["inference"], row["metric"]), mean)

@@ -15,7 +15,13 @@ from expander_sae.errors import UserError
 from expander_sae.measurements import published
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.index import Index
-from expander_sae.measurements.tables import read_curves, read_documents, read_metrics, read_published
+from expander_sae.measurements.tables import (
+    completed,
+    read_curves,
+    read_documents,
+    read_metrics,
+    read_published,
+)
 from expander_sae.measurements.view import View, every_view, main_views
 from expander_sae.storage.files import read_json
 
@@ -72,10 +78,11 @@ class Results:
         if self.curves.empty:
             return self.curves
         budget = {"k": view.k, "train_tokens": view.train_tokens, "steps": view.steps}
-        chosen = pd.Series(True, index=self.curves.index)
-        for column, value in {**view.place._asdict(), **budget, "encoder": "tied"}.items():
-            chosen &= self.curves[column] == value
-        return self.curves[chosen]
+        curves, told = completed(self.curves), {"encoder": "tied", "precision": self.index.precision}
+        chosen = pd.Series(True, index=curves.index)
+        for column, value in {**view.place._asdict(), **budget, **told}.items():
+            chosen &= curves[column] == value
+        return curves[chosen]
 
     @cached_property
     def recovery(self) -> dict[tuple[float, int, int], Estimate]:

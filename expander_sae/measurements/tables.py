@@ -114,6 +114,7 @@ def _read(path: str | Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
             table = file.read()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet table ({error}); {AGAIN}") from None
+    table = _completed(table, columns)
     # pandas writes strings with wide offsets: a table that went through it is still one.
     found = {
         field.name: pa.string() if pa.types.is_large_string(field.type) else field.type
@@ -126,6 +127,20 @@ def _read(path: str | Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
             f"{columns.get(wrong[0], 'no such column')}; {AGAIN}"
         )
     return table.select(list(columns)).cast(pa.schema(list(columns.items())))
+
+
+def _completed(table: pa.Table, columns: Mapping[str, pa.DataType]) -> pa.Table:
+    """The table with the columns that older tables do not have."""
+    for name, value in run.LEFT_OUT.items():
+        if name in columns and name not in table.column_names:
+            table = table.append_column(name, pa.array([value] * len(table), columns[name]))
+    return table
+
+
+def completed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the columns of a run that older tables do not have."""
+    absent = {name: value for name, value in run.LEFT_OUT.items() if name not in frame.columns}
+    return frame.assign(**absent) if absent else frame
 
 
 def read_metrics(path: str | Path) -> pd.DataFrame:
@@ -182,7 +197,8 @@ def read_curves(path: str | Path) -> pd.DataFrame:
 
 
 def write_curves(curves: Mapping[str, Mapping[str, Any]], path: str | Path, about: str | None = None) -> None:
-    """Write learning curves. curves: training.csv → the columns of its run.
+    """Write learning curves. curves: training.csv → the columns of its run; it can lack those that older
+    tables lack.
 
     Raises:
         UserError: a file is missing or no training.csv.
@@ -201,7 +217,8 @@ def _curve(path: Path, columns: Mapping[str, Any]) -> pa.Table:
         table = csv.read_csv(path, convert_options=options)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise UserError(f"{path}: not a training.csv ({error}); {AGAIN}") from None
-    fixed = {name: pa.array([columns[name]] * len(table), kind) for name, kind in RUN_COLUMNS.items()}
+    own = run.LEFT_OUT | dict(columns)
+    fixed = {name: pa.array([own[name]] * len(table), kind) for name, kind in RUN_COLUMNS.items()}
     return pa.table(fixed | {name: table[name] for name in logged}, schema=pa.schema(list(CURVES.items())))
 
 

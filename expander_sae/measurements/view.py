@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from expander_sae.masks.supports import support_order
+from expander_sae.masks.supports import described, support_order
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.index import Index
 from expander_sae.measurements.published import TOKENS, Published, PublishedMean
@@ -48,6 +48,7 @@ class View:
         """The tied cell of a support and d; `columns` that differ from the view's. Dense cells have d = m."""
         wide = self.place.m if d is None or support == "dense" else d
         mine = {"encoder": "tied", "k": self.k, "train_tokens": self.train_tokens, "steps": self.steps}
+        mine["precision"] = self.index.precision
         return Cell(**{**self.place._asdict(), "support": support, "d": wide, **mine, **columns})
 
     def estimate(
@@ -89,8 +90,9 @@ class View:
         return found
 
     def matching(self, **where: Any) -> list[Cell]:
-        """The cells of the view's budget and k (or those that `where` names; None: any)."""
-        wanted = {"train_tokens": self.train_tokens, "steps": self.steps, "k": self.k, **where}
+        """The cells of the view's budget, k and precision (or those that `where` names; None: any)."""
+        mine = {"train_tokens": self.train_tokens, "steps": self.steps, "k": self.k}
+        wanted = {**mine, "precision": self.index.precision, **where}
         return [
             cell
             for cell in self.cells
@@ -104,6 +106,15 @@ class View:
     def ds(self, support: str = "expander", **where: Any) -> list[int]:
         """The d of a support's tied cells."""
         return self.values("d", support=support, **{"encoder": "tied", **where})
+
+    def floors(self) -> list[Cell]:
+        """The cells of dictionaries that nobody trained, of the same layer and training tokens."""
+        here = self.place._replace(n=0), self.train_tokens
+        return sorted(
+            cell
+            for cell in self.index.trained
+            if (_place(cell, 0), cell.train_tokens) == here and not described(cell.support).trained
+        )
 
     def supports(self, **where: Any) -> list[str]:
         """The sparse supports of tied cells: the expander first, then known ones, then others."""
@@ -150,7 +161,9 @@ def _view(index: Index, paper: Published, place: Place, budget: tuple[int, int],
     cells = [
         cell
         for cell in index.trained
-        if _place(cell, place.n) == place and (cell.n == place.n or cell.support == "dense")
+        if _place(cell, place.n) == place
+        and (cell.n == place.n or cell.support == "dense")
+        and described(cell.support).trained
     ]
     return View(index, paper, cells, place, *budget, k)
 
@@ -164,10 +177,18 @@ def _budget(cell: Cell) -> tuple[int, int]:
 
 
 def _by_place(index: Index) -> dict[Place, list[Cell]]:
-    """The sparse cells of each place; where nothing is sparse, the dense ones, n being their largest."""
-    features = {cell: cell.n for cell in index.trained if cell.support != "dense"}
+    """The sparse cells of each place; where nothing is sparse, the dense ones, n being their largest.
+
+    What nobody trained makes no place: it stands beside what was trained there.
+    """
+    shown = [
+        cell
+        for cell in index.trained
+        if cell.precision == index.precision and not described(cell.support).floor
+    ]
+    features = {cell: cell.n for cell in shown if cell.support != "dense"}
     if not features:
-        alike = {cell: _place(cell, 0) for cell in index.trained}
+        alike = {cell: _place(cell, 0) for cell in shown}
         features = {cell: max(one.n for one in alike if alike[one] == alike[cell]) for cell in alike}
     found: dict[Place, list[Cell]] = {}
     for cell, n in features.items():

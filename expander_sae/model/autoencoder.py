@@ -24,10 +24,11 @@ from expander_sae.model.columns import Columns
 from expander_sae.model.dense import dense_recipe
 from expander_sae.model.dictionary import Dictionary, SparseCode
 from expander_sae.model.encoders import ENCODERS
+from expander_sae.model.in_precision import InPrecision
 from expander_sae.storage.arrays import as_tensor, norms_of
 
 
-class SparseAutoencoder(nn.Module):
+class SparseAutoencoder(InPrecision):
     """A TopK autoencoder, sparse with parameters O(d·n).
 
     Parameters: those of the decoder's columns, such as values V [n, w] (dense: [n, m]); those of a free
@@ -54,6 +55,7 @@ class SparseAutoencoder(nn.Module):
 
     values: nn.Parameter
     encoder: nn.Parameter | None
+    _columns: tuple[Columns, Columns | None]
 
     def __init__(
         self,
@@ -78,6 +80,9 @@ class SparseAutoencoder(nn.Module):
         self.encoder_kind, self.backend = encoder, backend
         self.about: dict[str, Any] = {}
         decoder: Columns = described(recipe.family).columns()(support, backend, dtype)
+        if k > decoder.most_active:
+            expected = f"1 to {decoder.most_active} for a {recipe.family} dictionary"
+            raise UserError(f"k: found {k}, expected {expected}")
         # In a tuple, so that torch takes neither for a submodule: its parameters would get longer names.
         self._columns = decoder, decoder.encoder(encoder)
         for name, parameter in decoder.named_parameters():
@@ -271,13 +276,15 @@ class SparseAutoencoder(nn.Module):
     def save(self, path: str | Path, **metadata: Any) -> Path:
         """Write one safetensors file, true values only, biases, and the mask as a recipe; returns its path.
 
-        `metadata` are JSON values kept beside those of `self.about`.
+        Values have the autoencoder's `precision`, packed without gaps. `metadata` are JSON values kept beside
+        those of `self.about`.
 
         Raises:
-            UserError: a folder of that name, a value that is no JSON, or a file that cannot be written.
+            UserError: a folder of that name, a value that is no JSON, a file that cannot be written, or
+                parameters that were changed since they were rounded to the precision.
         """
         path = Path(path)
-        weights_file.write(self, path, self.about | metadata)
+        weights_file.write(self.settled(), path, self.about | metadata)
         return path
 
     @classmethod

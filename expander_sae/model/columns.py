@@ -18,11 +18,14 @@ from expander_sae.errors import UserError
 from expander_sae.kernels.autograd import columns_and_inverse, through_unit_columns, unit_columns
 from expander_sae.kernels.tied import TiedStep, tied_reconstruction, tied_step
 from expander_sae.masks.recipe import Mask, MaskRecipe
+from expander_sae.model import rounding
 from expander_sae.model.dictionary import Dictionary
+from expander_sae.model.held_parameters import HeldParameters
+from expander_sae.model.precisions import FLOAT32
 from expander_sae.storage.files import canonical_json
 
 
-class Columns(nn.Module, ABC):
+class Columns(HeldParameters, ABC):
     """n columns in R^m: those of a decoder at unit norm, or those of a free encoder as they are.
 
     A kind registers its parameters in `__init__`; files and checkpoints hold them under their names.
@@ -33,6 +36,9 @@ class Columns(nn.Module, ABC):
         free: columns of an encoder. There `values` is called ``encoder``, another name ``encoder_`` name.
     """
 
+    apart: type[Columns] | None = None
+    """The kind of an encoder's own columns on the same support; None: that of the decoder."""
+
     def __init__(
         self,
         support: Mask | MaskRecipe,
@@ -40,11 +46,12 @@ class Columns(nn.Module, ABC):
         dtype: torch.dtype = torch.float32,
         free: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(free)
         self.mask = support if isinstance(support, Mask) else None
         self.recipe = support.recipe
         self.m, self.n, self.d = self.recipe.m, self.recipe.n, self.recipe.d
-        self.backend, self.dtype, self.free = backend, dtype, free
+        self.backend, self.dtype = backend, dtype
+        self.frozen = False
 
     @abstractmethod
     def initialise(self, generator: torch.Generator) -> None:
@@ -53,6 +60,25 @@ class Columns(nn.Module, ABC):
     @abstractmethod
     def dictionary(self) -> Dictionary:
         """The columns, differentiable in the parameters; of unit norm but for a free encoder."""
+
+    def freeze(self) -> None:
+        """From now on neither training nor re-aiming moves the columns."""
+        self.frozen = True
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+
+    def constrain(self) -> None:
+        """Bring the columns back to where they may be; called after each step of training."""
+
+    @property
+    def most_active(self) -> int:
+        """The largest k that makes sense."""
+        return self.n
+
+    @property
+    def named_by(self) -> int | None:
+        """Bytes of token ids that name the columns to whoever has the language model; None: nothing does."""
+        return None
 
     @abstractmethod
     def aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> Tensor:
@@ -70,7 +96,7 @@ class Columns(nn.Module, ABC):
         if name == "tied":
             return None
         if name in ("warm_tied", "independent"):
-            return type(self)(self.mask or self.recipe, self.backend, self.dtype, free=True)
+            return (self.apart or type(self))(self.mask or self.recipe, self.backend, self.dtype, free=True)
         found = f"{name!r} for a {self.recipe.family} dictionary"
         raise UserError(f"encoder: found {found}, expected tied, warm_tied or independent")
 
@@ -89,18 +115,6 @@ class Columns(nn.Module, ABC):
     def tied_step(self, b_enc: Tensor, b_dec: Tensor, h: Tensor, k: int) -> TiedStep | None:
         """A step of a tied autoencoder that sets the gradients without autograd; None: no such way."""
         return None
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What a weights file holds of the columns."""
-        return {name: parameter.detach() for name, parameter in self.named_parameters()}
-
-    @torch.no_grad()
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take over `tensors`; `KeyError`, `ValueError` or `RuntimeError` where they do not fit."""
-        for name, parameter in self.named_parameters():
-            if parameter.shape != tensors[name].shape:
-                raise ValueError(f"{name} has shape {list(tensors[name].shape)}")
-            parameter.copy_(tensors[name])
 
     def record(self) -> dict[str, Any] | None:
         """What a weights file says of the support."""
@@ -124,14 +138,11 @@ class Columns(nn.Module, ABC):
         return recipe
 
     @property
-    def count(self) -> int:
-        """Number of learned values."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-    @property
     def row_bytes(self) -> int:
         """Bytes of explicit row indices, and of column degrees where these differ."""
-        return 0 if self.mask is None else self.mask.row_bytes
+        if self.mask is None:
+            return 0
+        return self.mask.row_bytes if self.precision.name == FLOAT32 else self.mask.packed_row_bytes
 
     @property
     def record_bytes(self) -> int:
@@ -177,20 +188,28 @@ class Entries(Columns):
         assert isinstance(decoder, Entries)
         self.values.copy_(unit_columns(decoder._on_support(decoder.values)))
 
+    def valid_of(self, name: str) -> Tensor | None:
+        return self.valid
+
     def _on_support(self, values: Tensor) -> Tensor:
         return values if self.valid is None else values * self.valid
 
-    def dictionary(self) -> Dictionary:
+    def _entries(self) -> Tensor:
+        """The values as they are used."""
         entries = self._on_support(self.values)
+        return rounding.straight_through(entries, self.valid, self.precision) if self.rounds else entries
+
+    def dictionary(self) -> Dictionary:
+        entries = self._entries()
         return self._dictionary(entries if self.free else unit_columns(entries))
 
     def tied(self, b_enc: Tensor, b_dec: Tensor, h: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        columns = unit_columns(self._on_support(self.values))
+        columns = unit_columns(self._entries())
         return tied_reconstruction(columns, b_enc, b_dec, h, k, self.rows, self.kernels())
 
     @torch.no_grad()
     def tied_step(self, b_enc: Tensor, b_dec: Tensor, h: Tensor, k: int) -> TiedStep:
-        columns, inverse = columns_and_inverse(self._on_support(self.values))
+        columns, inverse = columns_and_inverse(self._entries())
         step = tied_step(columns, b_enc, b_dec, h, k, self.rows, self.kernels())
         gradient = self._on_support(through_unit_columns(step.d_columns, columns, inverse))
         self.values.grad = gradient if self.values.requires_grad else None
@@ -199,6 +218,8 @@ class Entries(Columns):
     @torch.no_grad()
     def aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> Tensor:
         """A decoder's column gets the sample divided by √d, an encoder's the sample at unit norm."""
+        if self.frozen:
+            return torch.zeros_like(features, dtype=torch.bool)
         direction = self._restricted(residual, drawn, features)
         norm = direction.norm(dim=1, keepdim=True)
         usable = (norm > 0).flatten()

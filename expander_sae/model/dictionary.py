@@ -40,6 +40,13 @@ class SparseCode:
         return torch.bincount(self.index[self.value != 0], minlength=n)
 
 
+def entries_of(dictionary: Dictionary) -> Tensor:
+    """The entries [n, w] of all columns where these are sparse, padding 0; otherwise the columns [n, m]."""
+    if isinstance(dictionary, SparseDictionary):
+        return dictionary.values.detach()
+    return dictionary.columns(torch.arange(dictionary.n, device=dictionary.device)).detach()
+
+
 def joined(codes: Iterable[SparseCode]) -> SparseCode:
     """One code of all samples."""
     parts = list(codes)

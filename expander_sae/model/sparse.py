@@ -16,6 +16,7 @@ from expander_sae.masks.supports import learned
 from expander_sae.model.columns import Columns, Entries
 from expander_sae.model.dense import Dense, dense_recipe
 from expander_sae.model.dictionary import SparseDictionary
+from expander_sae.model.precisions import FLOAT32
 
 
 class Places(nn.Module):
@@ -59,7 +60,8 @@ class Sparse(Entries):
         if name == "full":
             return Dense(dense_recipe(self.m, self.n), self.backend, self.dtype, free=True)
         if name == "own_support":
-            return type(self)(self.recipe.generate("encoder_mask"), self.backend, self.dtype, free=True)
+            kind = self.apart or type(self)
+            return kind(self.recipe.generate("encoder_mask"), self.backend, self.dtype, free=True)
         made = super().encoder(name)
         if isinstance(made, Sparse):
             made.places = self.places
@@ -78,16 +80,9 @@ class Sparse(Entries):
 
     def tensors(self) -> dict[str, Tensor]:
         """True entries only, and the rows where no recipe gives them."""
-        values = self.values.detach()
-        kept = {"values": values if self.valid is None else values[self.valid]}
-        return kept | ({"rows": packed(self.mask)} if self.mask.learned and not self.free else {})
-
-    @torch.no_grad()
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        if self.valid is None:
-            super().restore(tensors)
-        else:
-            self.values[self.valid] = tensors["values"]
+        if not self.mask.learned or self.free:
+            return super().tensors()
+        return super().tensors() | {"rows": packed(self.mask, dense=self.precision.name != FLOAT32)}
 
     def record(self) -> dict[str, Any]:
         return describe(self.mask)

@@ -12,8 +12,10 @@ from torch import Tensor
 from expander_sae.errors import UserError
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.masks.supports import described, find
+from expander_sae.model import stored_biases
 from expander_sae.model.columns import Columns
 from expander_sae.model.dense import check_size
+from expander_sae.model.precisions import FLOAT32, Precision, precision_of
 from expander_sae.storage.files import canonical_json
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 
@@ -59,12 +61,15 @@ def write(autoencoder: Stored, path: Path, about: dict[str, Any]) -> None:
         except (TypeError, ValueError, RecursionError):
             raise UserError(f"{key}: found {type(value).__name__}, expected a JSON value") from None
     decoder, free, mask = autoencoder.decoder, autoencoder.free, autoencoder.encoder_mask
-    tensors = {"b_enc": autoencoder.b_enc.detach(), "b_dec": autoencoder.b_dec.detach(), **decoder.tensors()}
+    biases = autoencoder.b_enc.detach(), autoencoder.b_dec.detach()
+    tensors = {**stored_biases.tensors(*biases, decoder.precision), **decoder.tensors()}
     if free is not None:
         tensors |= {of_encoder(name): tensor for name, tensor in free.tensors().items()}
     shape = {"m": autoencoder.m, "n": autoencoder.n, "k": autoencoder.k}
     header: dict[str, Any] = {"format": FORMAT, "shape": shape, "encoder": autoencoder.encoder_kind}
     header |= {"mask": decoder.record(), "about": about}
+    if decoder.precision.name != FLOAT32:
+        header["precision"] = decoder.precision.name
     if mask is not None and mask is not decoder.mask:
         header["encoder_mask"] = {"sha256": mask.sha256}
     save_tensors(tensors, path, header)
@@ -76,25 +81,44 @@ def read(kind: Callable[..., A], path: str | Path, backend: str) -> A:
     if header.get("format") != FORMAT:
         raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}")
     try:
-        support, dtype = _recorded_support(header, tensors, path), tensors["b_enc"].dtype
+        precision = _precision(header, path)
+        support = _recorded_support(header, _counted(tensors, precision), path)
+        dtype = tensors["b_enc"].dtype if precision.name == FLOAT32 else torch.float32
         asked = {"mask": support, "encoder": header["encoder"], "backend": backend, "dtype": dtype}
         loaded = kind(**header["shape"], **asked)
         _verify_encoder(loaded, header.get("encoder_mask"), path)
-        _restore(loaded, tensors)
+        _restore(loaded, tensors, precision)
         loaded.about = header["about"]
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path}: damaged weights ({error})") from None
     return loaded
 
 
+def _precision(header: dict[str, Any], origin: str | Path) -> Precision:
+    try:
+        return precision_of(header.get("precision", FLOAT32))
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
+
+
+def _counted(tensors: dict[str, Tensor], precision: Precision) -> dict[str, Tensor]:
+    """The tensors, with one without content in place of packed values: of as many as the bytes can hold."""
+    packed = {name for name, tensor in tensors.items() if tensor.dtype == torch.uint8 and name != "rows"}
+    counts = {name: tensors[name].numel() * 8 // precision.bits for name in packed}
+    return tensors | {name: torch.empty(count, device="meta") for name, count in counts.items()}
+
+
 @torch.no_grad()
-def _restore(loaded: Stored, tensors: dict[str, Tensor]) -> None:
+def _restore(loaded: Stored, tensors: dict[str, Tensor], precision: Precision) -> None:
+    for columns in filter(None, (loaded.decoder, loaded.free)):
+        columns.precision = precision
     loaded.decoder.restore(tensors)
     if loaded.free is not None:
-        names = {of_encoder(name): name for name, _ in loaded.free.named_parameters()}
+        names = {of_encoder(name): name for name in loaded.free.tensor_names()}
         loaded.free.restore({names[name]: tensor for name, tensor in tensors.items() if name in names})
-    loaded.b_enc.copy_(tensors["b_enc"])
-    loaded.b_dec.copy_(tensors["b_dec"])
+    b_enc, b_dec = stored_biases.restored(tensors, precision)
+    loaded.b_enc.copy_(b_enc)
+    loaded.b_dec.copy_(b_dec)
 
 
 def _recorded_support(

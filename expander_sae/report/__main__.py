@@ -14,7 +14,7 @@ from pathlib import Path
 from expander_sae.errors import UserError, reported_to_user
 
 ROOT = Path(__file__).resolve().parents[2]
-_TABLES = ("headline", "controls", "budgets", "encoders", "grid")
+_TABLES = ("choice", "headline", "controls", "budgets", "encoders", "grid")
 KEPT = {
     "claims.json": "claims.json", "tables/claims.md": "verdicts.md", "frontier.png": "frontier.png",
     **{f"tables/{name}.md": f"tables/{name}.md" for name in _TABLES},

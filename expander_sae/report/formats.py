@@ -24,11 +24,13 @@ class Column:
         name: in the CSV.
         label: in what people read.
         digits: after the point, for numbers and estimates.
+        data: in the CSV only, for programs.
     """
 
     name: str
     label: str
     digits: int = 3
+    data: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[dict[str, Any]]
     notes: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def read(self) -> list[Column]:
+        """The columns that people read."""
+        return [column for column in self.columns if not column.data]
 
 
 def shown(value: Any, digits: int = 3) -> str:
@@ -111,10 +118,10 @@ def to_markdown(table: Table) -> str:
     """A heading, the caption, a pipe table and the notes."""
     lines = [f"# {table.title}", "", table.caption, ""]
     if table.rows:
-        lines.append("| " + " | ".join(_cell(column.label) for column in table.columns) + " |")
-        lines.append("|" + "---|" * len(table.columns))
+        lines.append("| " + " | ".join(_cell(column.label) for column in table.read) + " |")
+        lines.append("|" + "---|" * len(table.read))
         lines += [
-            "| " + " | ".join(_cell(shown(row.get(c.name), c.digits)) for c in table.columns) + " |"
+            "| " + " | ".join(_cell(shown(row.get(c.name), c.digits)) for c in table.read) + " |"
             for row in table.rows
         ]
     else:
@@ -145,13 +152,13 @@ def latex_text(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """A `table` with `tabular` and \\hline: needs no package."""
-    spec = "l" * len(table.columns)
+    spec = "l" * len(table.read)
     caption = latex_text(f"{table.title}. {table.caption}")
-    head = " & ".join(latex_text(column.label) for column in table.columns) + r" \\"
+    head = " & ".join(latex_text(column.label) for column in table.read) + r" \\"
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
     lines += [rf"\begin{{tabular}}{{{spec}}}", r"\hline", head, r"\hline"]
     lines += [
-        " & ".join(latex_text(shown(row.get(c.name), c.digits)) for c in table.columns) + r" \\"
+        " & ".join(latex_text(shown(row.get(c.name), c.digits)) for c in table.read) + r" \\"
         for row in table.rows
     ]
     lines += [r"\hline", r"\end{tabular}"]

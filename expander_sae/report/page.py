@@ -63,14 +63,15 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.globals.update(shown=shown, verdict_class=lambda verdict: verdict.replace(" ", "-"))
-    settings = _settings(results)
+    settings, tables = _settings(results), all_tables(results)
     text = environment.get_template(TEMPLATE).render(
         places=[str(view.place) for view in results.views],
         settings=settings,
         counts=Counter(_first_verdicts(settings).values()),
         verdicts=list(VERDICTS),
         figures=_figures(results, Path(figures), frontier),
-        tables=all_tables(results),
+        tables=tables,
+        choice=next(table for table in tables if table.name == "choice"),
         config=_config(provenance),
         provenance=_provenance(provenance),
         left_out=list(provenance.get("left_out", [])),

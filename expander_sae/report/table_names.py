@@ -1,8 +1,8 @@
 """The tables' names, for the workflow, which must not import pandas to know its outputs."""
 
 TABLES = (
-    "headline", "grid", "controls", "budgets", "pursuits", "encoders", "storage", "synthetic", "published",
-    "claims",
+    "choice", "headline", "grid", "controls", "budgets", "pursuits", "encoders", "storage", "frontier",
+    "synthetic", "published", "claims",
 )  # fmt: skip
 FORMATS = ("csv", "md", "tex")
 

@@ -14,6 +14,7 @@ from expander_sae.figures.place_sheets import CE, ERROR
 from expander_sae.masks.supports import described
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
+from expander_sae.report.choice_tables import choice_table, frontier_table
 from expander_sae.report.formats import Column, Table, write
 from expander_sae.report.published_comparison import published_table, synthetic_table
 from expander_sae.report.table_names import TABLES
@@ -255,6 +256,7 @@ def claims(results: Results) -> Table:
 
 
 _MAKERS: dict[str, Callable[[Results], Table]] = {
+    "choice": choice_table,
     "headline": headline,
     "grid": grid,
     "controls": controls,
@@ -262,6 +264,7 @@ _MAKERS: dict[str, Callable[[Results], Table]] = {
     "pursuits": pursuits,
     "encoders": encoders,
     "storage": storage,
+    "frontier": frontier_table,
     "synthetic": synthetic_table,
     "published": published_table,
     "claims": claims,

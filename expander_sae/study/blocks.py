@@ -9,7 +9,7 @@ from expander_sae.masks.supports import support_of
 
 Config = dict[str, Any]
 
-AXES = ("support", "encoder", "d", "k", "seeds", "train_tokens", "steps")
+AXES = ("support", "encoder", "d", "k", "precision", "seeds", "train_tokens", "steps")
 """Keys whose lists are multiplied, beside models, layers and n."""
 
 MEASURED = ("inference", "cross_entropy", "train_cross_entropy", "analyses")
@@ -46,8 +46,8 @@ def blocks(config: Config) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         for key in (*AXES, "n", "expansion", "models", "layers"):
             if block[key] is not None:
                 block[key] = as_list(block[key])
-        full = all(support_of(name).full for name in block["support"])
-        if full and block["d"] is None and not block["match"]:
+        asks_d = any(support_of(name).asks_d for name in block["support"])
+        if not asks_d and block["d"] is None and not block["match"]:
             block["d"] = [1]  # a full dictionary has no d
         if "inference" in entry and "cross_entropy" not in entry:
             # What is inherited is spliced as far as this block infers it.

@@ -92,7 +92,7 @@ def _block_errors(
         yield f"{here}.n: missing, expected n or expansion here or in grid"
     if all(origin[key] == f"{here}.{key}" and block[key] is not None for key in ("n", "expansion")):
         yield f"{here}.expansion: found beside {here}.n, expected one of the two"
-    sparse = [name for name in block["support"] if not support_of(name).full]
+    sized = [name for name in block["support"] if support_of(name).asks_d]
     others = [name for name in block["support"] if name != "dense"]
     if block["match"] and others:
         yield f"{here}.match: found {block['match']!r} with support {others[0]}, expected support dense alone"
@@ -107,7 +107,7 @@ def _block_errors(
         if block["layers"] is not None:
             yield from _layer_errors(origin["layers"], block["layers"], models[name])
         if block["d"] is not None and (block["n"] or block["expansion"]):
-            yield from _shape_errors(block, origin, models[name], sparse)
+            yield from _shape_errors(block, origin, models[name], sized)
 
 
 def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> Iterator[str]:
@@ -121,6 +121,11 @@ def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) ->
         if found and names:
             where = f"{origin['encoder']}: found {found[0]!r} with support {names[0]} ({here})"
             yield f"{where}, expected {allowed}"
+    for name in block["support"]:
+        known = support_of(name).encoders
+        if wrong := [encoder for encoder in block["encoder"] if known and encoder not in known]:
+            where = f"{origin['encoder']}: found {wrong[0]!r} with support {name} ({here})"
+            yield f"{where}, expected {' or '.join(known)}"
     if block["match"] == "total" and "tied" in block["encoder"]:
         yield (
             f"{here}.match: found 'total' with encoder tied, expected encoder warm_tied or independent "
@@ -129,7 +134,7 @@ def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) ->
 
 
 def _shape_errors(
-    block: dict[str, Any], origin: dict[str, str], model: dict[str, Any], sparse: list[str]
+    block: dict[str, Any], origin: dict[str, str], model: dict[str, Any], sized: list[str]
 ) -> Iterator[str]:
     m, name = model["width"], model["name"]
 
@@ -139,12 +144,12 @@ def _shape_errors(
     if block["n"] is None:
         multiple = f"a multiple of the width {m} of model {name} that is a whole number, at least 2"
         yield from _misfits(origin["expansion"], block["expansion"], whole, multiple)
-    if sparse or block["match"]:
+    if sized or block["match"]:
         width = f"at most {m} (the width of model {name})"
         yield from _misfits(origin["d"], block["d"], lambda d: d <= m, width)
     for n in sizes(block, m):
         yield from _misfits(origin["k"], block["k"], partial(ge, n), f"at most n={n} (model {name})")
-        for kind, (position, d) in product(sparse, enumerate(block["d"])):
+        for kind, (position, d) in product(sized, enumerate(block["d"])):
             here = f"{origin['d']}[{position}]: found {d} with n={n} and support {kind}"
             if d * n < m:
                 least = f"d·n at least {m} (the width of model {name})"

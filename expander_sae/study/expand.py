@@ -13,7 +13,10 @@ from expander_sae.study.blocks import AXES, Config, as_list, blocks, sizes
 from expander_sae.study.recipes import Recipe
 from expander_sae.study.run import Analysis, Evaluation, Run
 
-ANALYSES = ("pursuits", "features", "collisions", "certificates", "novelty")
+LABELLED = ("selectivity", "probing", "absorption")
+"""Analyses that read labels of tokens."""
+
+ANALYSES = ("pursuits", "features", "collisions", "certificates", "novelty", *LABELLED)
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,13 @@ def _block_runs(
         label, m = labels.models[name]["label"], entries[name]["width"]
         layers = block["layers"] or as_list(entries[name]["layers"])
         for layer, n in product(layers, sizes(block, m)):
-            for support, encoder, d, k, seed, tokens, steps in product(*(block[key] for key in AXES)):
-                width, features, length = d, n, steps
-                if support_of(support).full:
-                    width, features = m, matched(match, m, n, d)
+            for axes in product(*(block[key] for key in AXES)):
+                support, encoder, d, k, precision, seed, tokens, steps = axes
+                known = support_of(support)
+                features, width, active = known.sized(m, n, d, k)
+                length = steps if known.trained else 0
+                if match:
+                    features = matched(match, m, n, d)
                     length = max(1, round(steps * d / m)) if match == "compute" else steps
                     if match in ("decoder", "total") and features <= 2 * k:
                         reasons.setdefault(
@@ -57,10 +63,24 @@ def _block_runs(
                             f"n'={features} features, at most 2k={2 * k}"
                         )
                         continue
-                place = (label, labels.corpus, layer, labels.recipe)
-                shape = (support, encoder, m, features, width, k)
-                measured = (labels.recipe_settings, evaluation, analysis)
-                yield Run(*place, *shape, tokens, length, seed, *measured)
+                told = evaluation
+                if not known.rebuilds and "encoder" in evaluation.inference:
+                    told = _pursued(evaluation)
+                    reasons.setdefault(f"{support}: codes by its encoder, since they rebuild nothing")
+                yield Run(
+                    label, labels.corpus, layer, labels.recipe, support, encoder, m, features, width, active,
+                    tokens, length, seed if known.seeded else 0, labels.recipe_settings, told, analysis,
+                    precision=precision,
+                )  # fmt: skip
+
+
+def _pursued(evaluation: Evaluation) -> Evaluation:
+    """The same without the codes of an encoder that rebuilds nothing."""
+    inference, spliced = (
+        tuple(name for name in names if name != "encoder")
+        for names in (evaluation.inference, evaluation.cross_entropy)
+    )
+    return replace(evaluation, inference=inference, cross_entropy=spliced, train_cross_entropy=False)
 
 
 def _measured(config: Config, block: dict[str, Any]) -> tuple[Evaluation, Analysis]:
@@ -74,7 +94,11 @@ def _measured(config: Config, block: dict[str, Any]) -> tuple[Evaluation, Analys
     compared: tuple[Any, ...] = (
         (tuple(sorted(asked["pursuits"])), asked["pursuit_tokens"]) if pursuits else ()
     )
-    return Evaluation(inference, spliced, *amounts), Analysis(analyses, tokens["test"], *compared)
+    analysis = Analysis(analyses, tokens["test"], *compared)
+    if not set(analyses).isdisjoint(LABELLED):
+        read = min(pursued["labelled_tokens"] or tokens["test"], tokens["test"])
+        analysis = replace(analysis, inference=inference, labelled_tokens=read, labels=pursued["labels"])
+    return Evaluation(inference, spliced, *amounts), analysis
 
 
 def matched(match: str | None, m: int, n: int, d: int) -> int:
@@ -96,6 +120,12 @@ def _merge(known: Run, again: Run) -> Run:
     pursuits = tuple(sorted({*first.pursuits, *second.pursuits}))
     most = max(first.pursuit_tokens, second.pursuit_tokens)
     analysis = replace(first, analyses=analyses, pursuits=pursuits, pursuit_tokens=most)
+    analysis = replace(
+        analysis,
+        inference=in_order(first.inference + second.inference, everywhere()),
+        labelled_tokens=max(first.labelled_tokens, second.labelled_tokens),
+        labels=first.labels or second.labels,
+    )
     return replace(known, evaluation=evaluation, analysis=analysis)
 
 

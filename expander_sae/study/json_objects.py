@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 from expander_sae.errors import UserError
 
 Record = TypeVar("Record")
 
+LATER = MappingProxyType({"later": True})
+"""Metadata of a field that came after files were written: at its default it is left out of JSON, so that
+their names and checksums stay."""
+
 
 def stated(record: Any) -> dict[str, Any]:
-    """The fields of a dataclass as a JSON object, without those of its class's `LATER` that are as there.
-
-    `LATER` holds fields that came after files were written, and their values in these: what was made before
-    keeps its name.
-    """
-    return {
-        name: value for name, value in vars(record).items() if (name, value) not in _later(record).items()
-    }
+    """The fields of a dataclass as a JSON object, without those of `LATER` that are at their default."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    silent = {field.name for field in _later(record) if values[field.name] == field.default}
+    return {name: value for name, value in values.items() if name not in silent}
 
 
-def _later(kind: Any) -> dict[str, Any]:
-    return getattr(kind, "LATER", {})
+def _later(kind: Any) -> list[Field[Any]]:
+    return [field for field in fields(kind) if "later" in field.metadata]
 
 
 def record(kind: type[Record], value: Any, where: str, keys: Collection[str] = ()) -> Record:
     """The dataclass `kind` from a JSON object of all its fields, or of those that `keys` names.
 
-    One of `LATER` that is missing has the value there.
+    A field of `LATER` that is missing has its default.
 
     Raises:
         UserError: `where` and the key that is missing or unknown, or whose value has another type.
@@ -38,13 +39,17 @@ def record(kind: type[Record], value: Any, where: str, keys: Collection[str] = (
     types = {key: hints[key] for key in keys or (field.name for field in fields(kind))}  # type: ignore[arg-type]
     if not isinstance(value, dict):
         raise UserError(f"{where}: found {type(value).__name__}, expected a JSON object")
-    value = {**{key: known for key, known in _later(kind).items() if key in types}, **value}
+    absent = {field.name for field in _later(kind)} - value.keys()
     for key in [*types, *value]:
+        if key in absent:
+            continue
         if key not in value:
             raise UserError(f"{where}.{key}: missing")
         if key not in types:
             raise UserError(f"{where}.{key}: unknown key, expected one of {', '.join(types)}")
-    return kind(**{key: _typed(types[key], value[key], f"{where}.{key}") for key in types})
+    return kind(
+        **{key: _typed(types[key], value[key], f"{where}.{key}") for key in types if key not in absent}
+    )
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from expander_sae.errors import UserError
 from expander_sae.storage.files import digest
-from expander_sae.study.json_objects import stated
+from expander_sae.study.json_objects import LATER, stated
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,6 @@ class Recipe:
         resample_until: share of the steps after which no feature is re-aimed: one that is has to learn.
     """
 
-    LATER: ClassVar[dict[str, Any]] = {"rate_per_column": False, "bias_rate": None, "resample_until": 1.0}
-
     norm_limit: float | None = 10.0
     scale_to_sqrt_m: bool = True
     start_at_mean: bool = True
@@ -50,9 +48,9 @@ class Recipe:
     learning_rate: float = 3e-4
     learning_rate_end: float = 1e-5
     clip_norm: float = 1.0
-    rate_per_column: bool = False
-    bias_rate: float | None = None
-    resample_until: float = 1.0
+    rate_per_column: bool = field(default=False, metadata=LATER)
+    bias_rate: float | None = field(default=None, metadata=LATER)
+    resample_until: float = field(default=1.0, metadata=LATER)
 
     @property
     def settings(self) -> dict[str, Any]:

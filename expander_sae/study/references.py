@@ -16,12 +16,12 @@ def with_references(runs: Sequence[Run]) -> tuple[tuple[Run, ...], list[str]]:
     the last one the first.
     """
     known = set(runs)
-    dense = jobs_of(run for run in runs if (run.support, run.encoder) == ("dense", "tied"))
+    dense = jobs_of(run for run in runs if run == run.dense)
     found, reasons = [], []
     for run in runs:
         if "novelty" in run.analysis.analyses:
             missing, other = None, run.dense
-            if run.parent is not None:
+            if other in run.ancestors:
                 missing = "it starts from the dense run of its seed"
             elif run != other:
                 missing = None if other in known else "the study has no full dense tied run of its seed"

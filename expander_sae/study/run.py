@@ -6,12 +6,14 @@ their specs, tables have their columns, and look-ups go by `Cell`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, Self, get_type_hints
 
 from expander_sae.masks.supports import support_of
-from expander_sae.study.json_objects import record, stated
+from expander_sae.model.precisions import FLOAT32, is_trained
+from expander_sae.study.json_objects import LATER, record, stated
 from expander_sae.study.recipes import Recipe
 
 RESULTS = "results"
@@ -40,14 +42,12 @@ class Evaluation(_Settings):
     with `train_cross_entropy` the encoder's also on documents of the training pool.
     """
 
-    LATER: ClassVar[dict[str, Any]] = {"pursued_tokens": 0}
-
     inference: tuple[str, ...] = ()
     cross_entropy: tuple[str, ...] = ()
     test_tokens: int = 0
     ce_sequences: int = 0
     train_cross_entropy: bool = False
-    pursued_tokens: int = 0
+    pursued_tokens: int = field(default=0, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ class Analysis(_Settings):
     """What else is measured of a run; nothing unless an analysis is named.
 
     `pursuits` are compared, beside the encoder and OMP, on `pursuit_tokens` test tokens. `reference` is the
-    folder of the dense run that novelty is measured against, if there is one.
+    folder of the dense run that novelty is measured against, if there is one. Codes by every way of
+    `inference` are compared with labels of the tokens, those of whole documents with about `labelled_tokens`
+    test tokens; `labels` is the user's own file of them. JSON leaves out what no analysis of labels asks for.
     """
 
     analyses: tuple[str, ...] = ()
@@ -63,11 +65,31 @@ class Analysis(_Settings):
     pursuits: tuple[str, ...] = ()
     pursuit_tokens: int = 0
     reference: str | None = None
+    inference: tuple[str, ...] = ()
+    labelled_tokens: int = 0
+    labels: str | None = None
+
+    @classmethod
+    def from_json(cls, settings: Any) -> Self:
+        absent = {name: value for name, value in vars(cls()).items() if name in _OF_LABELS}
+        return super().from_json({**absent, **settings} if isinstance(settings, dict) else settings)
+
+    @property
+    def json(self) -> dict[str, Any]:
+        default = vars(Analysis())
+        return {
+            name: value
+            for name, value in super().json.items()
+            if name not in _OF_LABELS or value != default[name]
+        }
+
+
+_OF_LABELS = ("inference", "labelled_tokens", "labels")
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """What the runs share that differ in their seed alone."""
+    """What the runs share that differ in their seed alone. `precision`: one of `RUN_PRECISIONS`."""
 
     model: str
     corpus: str
@@ -79,15 +101,22 @@ class Cell:
     n: int
     d: int
     k: int
+    precision: str = field(default=FLOAT32, kw_only=True)
     train_tokens: int
     steps: int
+
+    @classmethod
+    def of(cls, values: Iterable[Any]) -> Cell:
+        """The cell of these values of `CELL_COLUMNS`, in that order."""
+        return Cell(**dict(zip(CELL_COLUMNS, values, strict=True)))
 
     @cached_property
     def name(self) -> str:
         """The path below results/."""
+        stored = "" if self.precision == FLOAT32 else f"_{self.precision}"
         return (
             f"{self.model}/{self.corpus}/layer{self.layer}/{self.recipe}_t{self.train_tokens}_s{self.steps}"
-            f"/{self.support}-{self.encoder}/n{self.n}_d{self.d}_k{self.k}"
+            f"/{self.support}-{self.encoder}/n{self.n}_d{self.d}_k{self.k}{stored}"
         )
 
 
@@ -110,7 +139,8 @@ class Run(Cell):
         Raises:
             UserError: no JSON object, a key is missing or unknown, or a value has another type.
         """
-        return record(cls, spec, "spec", (*RUN_COLUMNS, "recipe_settings"))
+        told = LEFT_OUT | spec if isinstance(spec, dict) else spec
+        return record(cls, told, "spec", (*RUN_COLUMNS, "recipe_settings"))
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -118,13 +148,19 @@ class Run(Cell):
         return {name: getattr(self, name) for name in RUN_COLUMNS}
 
     @property
+    def told(self) -> dict[str, Any]:
+        """`columns` without those of `LEFT_OUT` that have the value there: jobs are told, and digests
+        made of, what they were before there were such columns."""
+        return {name: value for name, value in self.columns.items() if LEFT_OUT.get(name) != value}
+
+    @property
     def spec(self) -> dict[str, Any]:
         """What the training job is told, as a JSON object."""
-        return {**self.columns, "recipe_settings": self.recipe_settings.settings}
+        return {**self.told, "recipe_settings": self.recipe_settings.settings}
 
     @cached_property
     def cell(self) -> Cell:
-        return Cell(*(getattr(self, name) for name in CELL_COLUMNS))
+        return Cell.of(getattr(self, name) for name in CELL_COLUMNS)
 
     @cached_property
     def name(self) -> str:
@@ -137,26 +173,39 @@ class Run(Cell):
 
     @property
     def mask(self) -> str | None:
-        """The mask's file; None where no recipe generates one."""
+        """The mask's file; None where no recipe generates one, or a run with that mask was trained before."""
         file = f"{RESULTS}/masks/{self.support}_m{self.m}_n{self.n}_d{self.d}_seed{self.seed}.json"
-        return file if support_of(self.support).make else None
+        return file if support_of(self.support).make and self.is_trained else None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether steps are made for it; otherwise it only rounds what its parent ended with."""
+        return is_trained(self.precision)
 
     @cached_property
     def dense(self) -> Run:
         """The full dense tied run that this one is compared with or pruned from: same layer, data,
-        recipe, n, k and seed. It is trained and not measured, unless the study asks for it."""
-        dense = replace(self, support="dense", encoder="tied", d=self.m)
+        recipe, n, k and seed, in float32. It is trained and not measured, unless the study asks for it."""
+        dense = replace(self, support="dense", encoder="tied", d=self.m, precision=FLOAT32)
         return replace(dense, evaluation=Evaluation(), analysis=Analysis())
 
     @property
     def parent(self) -> Run | None:
-        """The run whose weights this one starts from, if any."""
+        """The run whose weights this one starts from or rounds, if any."""
+        if not self.is_trained:
+            return replace(self, precision=FLOAT32, evaluation=Evaluation(), analysis=Analysis())
         return self.dense if support_of(self.support).parent else None
+
+    @property
+    def ancestors(self) -> tuple[Run, ...]:
+        """The parent, its parent, and so on."""
+        return () if self.parent is None else (self.parent, *self.parent.ancestors)
 
     @property
     def unaided(self) -> Run:
         """Stands in the tables for the language model itself, where no autoencoder is."""
-        return replace(self, support="none", encoder="none", n=0, d=0, k=0, steps=0, seed=0)
+        own = replace(self, support="none", encoder="none", n=0, d=0, k=0, steps=0, seed=0)
+        return replace(own, precision=FLOAT32)
 
 
 CELL_COLUMNS = tuple(column.name for column in fields(Cell))
@@ -164,3 +213,6 @@ CELL_COLUMNS = tuple(column.name for column in fields(Cell))
 
 RUN_COLUMNS: dict[str, type] = {name: get_type_hints(Run)[name] for name in (*CELL_COLUMNS, "seed")}
 """What tells a run from another, in that order, and the type of each."""
+
+LEFT_OUT: dict[str, Any] = {"precision": FLOAT32}
+"""Columns that specs and older tables can lack, and the value that they then have."""

@@ -1,4 +1,4 @@
-"""What the schema of configurations leaves to the tables: names of supports, encoders and inferences.
+"""What the schema of configurations leaves to the tables: names of supports, encoders, and so on.
 
 Where the schema says ``table: supports``, the names of that table are filled in when it is read.
 """
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from expander_sae.masks import supports
 from expander_sae.model.encoders import ENCODERS
+from expander_sae.model.precisions import RUN_PRECISIONS
 from expander_sae.pursuit import inference
 
 
@@ -56,6 +57,7 @@ def _pursuits() -> dict[str, Any]:
 _TABLES: dict[str, Callable[[], dict[str, Any]]] = {
     "supports": _supports,
     "encoders": lambda: {"enum": [*ENCODERS]},
+    "precisions": lambda: {"enum": [*RUN_PRECISIONS]},
     "inferences": lambda: {"enum": [*inference.everywhere()]},
     "pursuits": _pursuits,
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 from expander_sae.activations.splits import VALIDATION, shard_counts
 from expander_sae.errors import UserError
+from expander_sae.model.precisions import FLOAT32
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study import recipes
@@ -99,7 +100,7 @@ class Study:
         """Every run that is trained: pending ones, those that they start from or are compared with, and swept
         ones."""
         by_path = {run.path: run for run in self.runs}
-        parents = [run.parent for run in self.pending if run.parent]
+        parents = [parent for run in self.pending for parent in run.ancestors]
         references = [by_path[run.analysis.reference] for run in self.pending if run.analysis.reference]
         swept = self.sweep.runs if self.sweep else ()
         return tuple(dict.fromkeys([*self.pending, *parents, *references, *swept]))
@@ -107,17 +108,17 @@ class Study:
     @cached_property
     def trainings(self) -> tuple[Job, ...]:
         """What each training job trains: at most `compute.seeds_per_job` seeds of a cell, and at most
-        `compute.cells_per_job` cells of one number of steps. What starts from another run stands alone."""
+        `compute.cells_per_job` cells of one number of steps."""
         size = self.config["compute"]["seeds_per_job"]
         found = [
             Job(cell.name, cell.runs[start : start + size])
             for cell in jobs_of(self.trained).values()
             for start in range(0, len(cell.runs), size)
         ]
+        # What a run starts from has fewer ancestors: it is never of the same job.
         size = self.config["compute"]["cells_per_job"]
-        alone = [job for job in found if size == 1 or job.runs[0].parent]
-        others = [job for job in found if job not in alone]
-        return (*together(others, size, lambda run: (run.recipe, run.steps)).values(), *alone)
+        jobs = together(found, size, lambda run: (run.recipe, run.steps, len(run.ancestors)))
+        return tuple(jobs.values()) if size > 1 else tuple(found)
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -204,7 +205,7 @@ class Study:
                 "tokens": tokens,
                 "sequences": self.config["tokens"]["ce_sequences"],
                 "recipe_settings": self.recipe_settings.settings,
-                "columns": measured[0].unaided.columns,
+                "columns": measured[0].unaided.told,
             }
             if any(run.evaluation.train_cross_entropy for run in measured):
                 spec["train_cross_entropy"] = True
@@ -216,13 +217,14 @@ class Study:
     def timed(self) -> tuple[Run, ...]:
         """The runs that `results/speed.parquet` has rows of, recorded or not: tied expanders, and the tied
         dense runs with as many features."""
-        tied = [run for run in self.runs if run.encoder == "tied" and run.support in ("expander", "dense")]
+        wide = [run for run in self.runs if run.precision == FLOAT32]  # every other computes in it
+        tied = [run for run in wide if run.encoder == "tied" and run.support in ("expander", "dense")]
         sizes = {(run.m, run.n) for run in tied if run.support == "expander"}
         return tuple(run for run in tied if (run.m, run.n) in sizes)
 
     def speed_spec(self) -> str:
         """Digest of all that the rows of `results/speed.parquet` say but their times."""
-        return digest(sorted(list(run.columns.values()) for run in self.timed))
+        return digest(sorted(list(run.told.values()) for run in self.timed))
 
     @cached_property
     def synthetic(self) -> dict[str, dict[str, Any]]:

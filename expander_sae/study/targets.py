@@ -71,12 +71,14 @@ def for_evaluation(study: Study, job: Job) -> Files:
 
 def for_analysis(study: Study, job: Job) -> Files:
     """What the analysis of a job's runs reads. `references`: the dense runs that they are compared with."""
-    spec = study.analyses[job.name].spec
+    spec, run = study.analyses[job.name].spec, job.runs[0]
     references = {settings["reference"] for settings in spec.values()} - {None}
+    labelled = any("labelled_tokens" in settings for settings in spec.values())
     return {
+        **({"labels": f"{RESULTS}/{run.model}/{run.corpus}/labels.parquet"} if labelled else {}),
         "weights": list(map(weights, spec)),
         "references": list(map(weights, sorted(references))),
-        "test": _pool(job.runs[0], "test"),
+        "test": _pool(run, "test"),
     }
 
 

@@ -81,16 +81,30 @@ def normalisation(pool: Activations, tokens: int, recipe: Recipe) -> Normalisati
 class KeptTokens:
     """The kept tokens of activations [N, m] in units of training, a batch of `device` and `dtype` at a time.
 
-    The activations are of any floating dtype and device, and left where they are.
+    The activations are of any floating dtype and device, and left where they are. The ids and documents of
+    all N tokens come with them where they are known.
     """
 
     activations: Tensor
     normalisation: Normalisation
     device: str | torch.device = "cpu"
     dtype: torch.dtype = torch.float32
+    token_id: np.ndarray | None = None
+    document: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.normalisation.kept)
+
+    @property
+    def place(self) -> np.ndarray:
+        """int64 [K]: the rows of the kept tokens."""
+        return self.normalisation.kept
+
+    def centred(self, start: int, end: int) -> Tensor:
+        """Kept tokens start to end less the mean, in the model's units: float64 on the CPU."""
+        rows = torch.from_numpy(self.place[start:end]).to(self.activations.device)
+        found = self.activations.index_select(0, rows).cpu().double()
+        return found - torch.from_numpy(self.normalisation.mean).double()
 
     def batch(self, positions: Tensor) -> Tensor:
         """[B, m] at int64 positions [B] among the kept tokens."""

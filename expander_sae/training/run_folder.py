@@ -22,6 +22,7 @@ from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, MaskRecipe, read_mask
 from expander_sae.masks.supports import support_of
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.precisions import stored_as
 from expander_sae.stages import lineage
 from expander_sae.storage.files import atomic_path, digest, sha256_file
 from expander_sae.storage.seals import check_recorded, write_sealed_json
@@ -37,7 +38,8 @@ WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.j
 @dataclass(frozen=True)
 class RunFiles:
     """A run to train, where to, and what from: the file of its mask where a recipe generates it, and the
-    weights of the dense run that a run of support `pruned_retuned` is pruned from."""
+    weights of its parent: the dense run that a run of support `pruned_retuned` is pruned from, or the run in
+    float32 that one of another precision rounds."""
 
     run: Run
     folder: Path
@@ -61,7 +63,7 @@ def train_runs(
     checkpoint_every: int = 500,
     side_by_side: int = 1,
 ) -> bool:
-    """Train those of the runs whose weights are not there yet; returns False where all were.
+    """Train or round those of the runs whose weights are not there yet; returns False where all were.
 
     The runs share a pool, its tokens, a recipe and a number of steps; `side_by_side` of them are trained
     at once (`training.session.Session`). A saved autoencoder works on activations in the model's own
@@ -72,6 +74,10 @@ def train_runs(
         UserError: a pool of another width or with too few tokens, a mask or a parent that does not fit.
         ValueError: the runs do not share a session.
     """
+    if any(files.run.is_trained for files in runs) != all(files.run.is_trained for files in runs):
+        raise ValueError("runs to train beside runs to round, expected one kind")
+    if not runs[0].run.is_trained:
+        return any([_round(files) for files in runs])
     pool = Pool.open(train_pool)
     for run in (files.run for files in runs):
         if pool.m != run.m:
@@ -82,7 +88,8 @@ def train_runs(
     ((count, steps, recipe),) = shared
     with catch_warnings(action="ignore"):  # that the file must not be written to: nobody does
         activations = torch.from_numpy(pool.activations)
-    tokens = KeptTokens(activations, normalisation(pool, count, recipe), device)
+    scaling = normalisation(pool, count, recipe)
+    tokens = KeptTokens(activations, scaling, device, token_id=pool.token_id, document=pool.document)
     session = Session(tokens, recipe, steps, Cadence(checkpoint_every=checkpoint_every), side_by_side)
     return session.train(filter(None, map(partial(_start, session, pool, backend), runs))) > 0
 
@@ -102,23 +109,51 @@ def _start(session: Session, pool: Pool, backend: str, files: RunFiles) -> Train
         checkpoint.path.unlink(missing_ok=True)  # of a run that was killed after its last file
         return None
     autoencoder = SparseAutoencoder(run.m, run.n, run.k, support, run.encoder, backend)
+    autoencoder.train_in(stored_as(run.precision))
     done = partial(_write_results, run, folder, identity, session.tokens.normalisation)
     return session.start(autoencoder, run.seed, checkpoint, dense, done=done)
 
 
+def _round(files: RunFiles) -> bool:
+    """Write the weights of the parent in the run's precision; False where they are there.
+
+    No step is made, so that the log has no row.
+    """
+    run, folder, parent = files.run, files.folder, _read_parent(files.run, files.parent)
+    assert parent is not None
+    used = {"spec": run.spec, "parent": parent.about["fingerprint"], "lineage": lineage("training")}
+    identity = digest(used)
+    if _finished(folder, identity):
+        return False
+    rounded = parent.stored(stored_as(run.precision))
+    settled = {name: parent.about[name] for name in ("norm_limit", "scale")}
+    about = {"spec": run.spec, "fingerprint": identity} | settled
+    _write_log(folder, [])
+    finite = all(bool(parameter.isfinite().all()) for parameter in rounded.parameters())
+    record = {"finite": finite, "log_sha256": sha256_file(folder / LOG), "lineage": lineage("training")}
+    record["mask_sha256"] = None if rounded.mask is None else rounded.mask.sha256
+    write_sealed_json(folder / RECORD, about | record | {"torch": torch.__version__})
+    rounded.about = about
+    rounded.save(folder / WEIGHTS)
+    return True
+
+
 def _read_parent(run: Run, path: Path | None) -> SparseAutoencoder | None:
-    """The dense autoencoder that a run with a learned mask is pruned from."""
-    known = support_of(run.support)
-    if known.parent is None:
+    """The autoencoder that a run starts from or rounds."""
+    if run.parent is None:
         return None
+    expected = run.parent.spec
     if path is None:
-        raise UserError(f"support {known.name}: the weights of a {known.parent} run are needed")
-    dense = SparseAutoencoder.load(path)
-    expected, found = run.dense.spec, dense.about.get("spec") or {}
+        needed = f"the weights of a {run.parent.support} run"
+        if run.is_trained:
+            raise UserError(f"support {run.support}: {needed} are needed")
+        raise UserError(f"precision {run.precision}: {needed} in {run.parent.precision} are needed")
+    parent = SparseAutoencoder.load(path)
+    found = parent.about.get("spec") or {}
     if found != expected:
-        wrong = next((key for key in expected if found.get(key) != expected[key]), "spec")
+        wrong = next((key for key in {**expected, **found} if found.get(key) != expected.get(key)), "spec")
         raise UserError(f"{path}: {wrong} = {found.get(wrong)!r}, expected {expected.get(wrong)!r}")
-    return dense
+    return parent
 
 
 def _read_support(run: Run, path: Path | None) -> Mask | MaskRecipe:
@@ -149,10 +184,7 @@ def _write_results(
 ) -> None:
     settled: dict[str, Any] = {"norm_limit": scaling.norm_limit, "scale": scaling.scale}
     about = {"spec": run.spec, "fingerprint": identity} | settled
-    with atomic_path(folder / LOG) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(LOG_COLUMNS)
-        writer.writerows([int(row[0]), *(f"{value:.6g}" for value in row[1:])] for row in state.log)
+    _write_log(folder, state.log)
     mask, backend = state.autoencoder.mask, getattr(state.autoencoder.dictionary(), "backend", None)
     result = {
         "finite": state.finite,
@@ -167,3 +199,10 @@ def _write_results(
     write_sealed_json(folder / RECORD, about | result)
     state.autoencoder.save(folder / WEIGHTS, **about)
     (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _write_log(folder: Path, rows: Sequence[Sequence[float]]) -> None:
+    with atomic_path(folder / LOG) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(LOG_COLUMNS)
+        writer.writerows([int(row[0]), *(f"{value:.6g}" for value in row[1:])] for row in rows)

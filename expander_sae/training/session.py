@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from expander_sae.kernels.autograd import unit_columns
+from expander_sae.masks.supports import described
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.columns import Entries
 from expander_sae.rng import torch_generator
@@ -80,14 +81,18 @@ class Session:
         """A new autoencoder on the session's device, at its first step or where its checkpoint left it.
 
         `seed` is that of the first weights, the batches and the resampling. This one starts at the biases of
-        `parent`, a dense autoencoder of activations in their own units, and at its entries on the mask.
+        `parent`, a dense autoencoder of activations in their own units, and at its entries on the mask. One
+        that nobody trains is fitted to the tokens, centred at their mean.
         """
-        scaling = self.tokens.normalisation
-        autoencoder.initialise(torch_generator(seed, "initialisation"))
+        scaling, known = self.tokens.normalisation, described(autoencoder.decoder.recipe.family)
+        if known.trained:
+            autoencoder.initialise(torch_generator(seed, "initialisation"))
+        else:
+            known.fitting()(autoencoder.decoder, self.tokens)
         with torch.no_grad():
             if parent is not None:
                 _start_at(parent, autoencoder, scaling.scale)
-            elif self.recipe.start_at_mean:
+            elif self.recipe.start_at_mean or not known.trained:
                 autoencoder.b_dec.copy_(torch.from_numpy(scaling.mean) * scaling.scale)
         state = TrainingState.start(autoencoder.to(self.tokens.device), self.recipe, seed)
         if checkpoint is not None:
@@ -118,6 +123,7 @@ class Session:
         if state.step < self.steps and state.finite:
             return False
         state.autoencoder.rescale(self.tokens.normalisation.scale)
+        state.autoencoder.settle()
         if training.done is not None:
             training.done(state)
         return True

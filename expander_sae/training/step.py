@@ -118,6 +118,7 @@ def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
         reconstruction, code = autoencoder.set_gradients(batch)
         torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), recipe.clip_norm)
         state.optimiser.step()
+        autoencoder.decoder.constrain()
         if recipe.count_after_update:
             code = autoencoder.encode(batch)
         fires = (code.value.abs() > FIRING_THRESHOLD).to(torch.int64)

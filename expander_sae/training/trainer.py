@@ -13,7 +13,7 @@ from torch import Tensor
 from expander_sae.errors import UserError
 from expander_sae.machine.device import resolve_device
 from expander_sae.masks.recipe import Mask, MaskRecipe
-from expander_sae.masks.supports import find
+from expander_sae.masks.supports import described, find
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
@@ -120,7 +120,7 @@ class Trainer:
         return recipe if known is not None and known.make is None else recipe.generate()
 
     def fit(self, steps: int) -> SparseAutoencoder:
-        """Train from the start (or from the checkpoint) to `steps`.
+        """Train from the start (or from the checkpoint) to `steps`; none where nobody trains the support.
 
         Returns:
             An autoencoder of the activations in their own units, on the device of training; its `encode`
@@ -133,6 +133,7 @@ class Trainer:
         steps = _whole("steps", steps, 1)
         autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.support, self.encoder, self.backend)
         tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
+        steps = steps if described(self.support.recipe.family).trained else 0
         session = Session(tokens, self.recipe, steps, self.cadence)
         spec = self.spec(steps)
         training = session.start(autoencoder, self.seed, self._checkpoint(spec), report=self.on_log)

@@ -208,3 +208,33 @@ def test_weights_of_16_bits_are_weights_like_others(command, tmp_path, weights, 
 def test_training_takes_a_gpu_where_there_is_one_as_in_python(tmp_path):
     parsed = build_parser().parse_args(["train", "a.npy", "--n", "4", "--k", "2", "--out", "w.safetensors"])
     assert parsed.device == signature(Trainer).parameters["device"].default == "auto"
+
+
+@pytest.mark.parametrize(
+    ("support", "shape"),
+    [("pca", ("--n", 16)), ("random", ("--n", 40, "--d", 5)), ("exemplars", ("--n", 40))],
+)
+def test_dictionaries_that_nobody_trained_go_through_every_command(
+    command, activations, tmp_path, support, shape
+):
+    file, array = activations
+    out, exported = tmp_path / "floor.safetensors", tmp_path / "saelens"
+    trained = command(
+        "train", file, "--support", support, *shape, "--k", 6, "--steps", 50, "--out", out, "--json"
+    )
+    assert trained.json["steps"] == 0
+    told = command("train", file, "--support", support, *shape, "--k", 6, "--out", out)
+    assert "0 steps: nobody trained it" in told.out
+    shown = command("inspect", out, "--activations", file)
+    assert f"none: a {support} dictionary" in shown.out
+    record = command("inspect", out, "--json").json
+    sae = load(out)
+    everything = sae.dictionary().columns(torch.arange(sae.n)).double()
+    peaks = everything.abs().amax(dim=1) * M**0.5 / everything.norm(dim=1)
+    assert record["support"] == support and record["columns"]["zero"] == 0
+    assert record["columns"]["flatness_mean"] == pytest.approx(float(peaks.mean()), rel=1e-5)
+    found = command("eval", out, file, "--inference", "omp", "--json").json["inference"]["omp"]
+    assert found["relative_error"] == pytest.approx(evaluate(sae, array, "omp")["relative_error"])
+    assert command("export", out, "--format", "saelens", "--out", exported).code == 0
+    h = torch.from_numpy(array)
+    torch.testing.assert_close(load(exported).encode(h).value, sae.encode(h).value, rtol=1e-4, atol=1e-5)

@@ -18,6 +18,7 @@ from expander_sae.interop import saelens
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.inference import INFERENCES
 from expander_sae.training.run_folder import WEIGHTS
+from expander_sae.training.trainer import Trainer
 from tests.cli.conftest import make_weights
 from tests.dashboard.conftest import DEAD, MASSIVE, TOKENS, D, N
 
@@ -218,3 +219,21 @@ def test_a_page_overwrites_nothing_that_it_is_made_of(files, capsys):
         )
         assert f"--out: found {out}, which is the " in capsys.readouterr().err
     assert weights.read_bytes() == before
+
+
+@pytest.mark.parametrize("support", ["pca", "random", "exemplars"])
+def test_a_dictionary_that_nobody_trained_has_a_page(support, loaded, tmp_path):
+    _, pool, _ = loaded
+    shape = {"pca": {"n": 20}, "random": {"n": 40, "d": 4}, "exemplars": {"n": 40}}[support]
+    sae = Trainer(np.array(pool.activations), support=support, k=4, device="cpu", **shape).fit(1)
+    sae.save(tmp_path / WEIGHTS)
+    page = collect(tmp_path, pool.path, None, Limits(TOKENS, TOKENS // 2))
+    assert support in page["title"] and page["columns"]["shown"] == sae.m
+    rows = unpacked(page["columns"]["rows"]).reshape(sae.n, sae.m).astype(int)
+    values = unpacked(page["columns"]["values"]).reshape(sae.n, sae.m) * page["columns"]["scale"]
+    written = np.zeros((sae.n, sae.m))
+    np.put_along_axis(written, rows, values, axis=1)
+    expected = sae.dictionary().columns(torch.arange(sae.n)).numpy()
+    np.testing.assert_allclose(written, expected, atol=1 / 32767)
+    peaks = np.abs(expected).max(axis=1) * sae.m**0.5
+    np.testing.assert_allclose(unpacked(page["flatness"]), peaks, rtol=1e-5)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from expander_sae.measurements.tables import CURVES, METRICS
+from expander_sae.measurements.tables import CURVES, METRICS, completed
 
 M, N, K, TOKENS, STEPS = 576, 4608, 64, 200_000, 5000
 SEEDS = (0, 1, 2)
@@ -71,7 +71,7 @@ class Made:
             self.add(run, inference, "pursuit", "relative_error", 0.5 - 0.01 * place)
 
     def frame(self) -> pd.DataFrame:
-        return pd.DataFrame(self.rows)[list(METRICS)]
+        return completed(pd.DataFrame(self.rows))[list(METRICS)]
 
 
 def study(later: bool = True) -> pd.DataFrame:
@@ -135,7 +135,7 @@ def curves() -> pd.DataFrame:
                  "learning_rate": 3e-4}
                 for step in (50, 100, 200)
             ]  # fmt: skip
-    return pd.DataFrame(rows)[list(CURVES)]
+    return completed(pd.DataFrame(rows))[list(CURVES)]
 
 
 def benchmarks() -> pd.DataFrame:

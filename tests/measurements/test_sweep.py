@@ -18,7 +18,7 @@ VALUES: dict[str, dict[str, Any]] = {
     for place, (rate, bias) in enumerate((rate, bias) for bias in (None, 1e-3) for rate in (0.01, 0.1, 1.0))
 }
 PLACE = {"model": "tiny", "corpus": "text", "layer": 1, "support": "expander", "encoder": "tied"}
-PLACE |= {"m": 16, "n": 64, "k": 4, "train_tokens": 99, "steps": 7}
+PLACE |= {"m": 16, "n": 64, "k": 4, "precision": "float32", "train_tokens": 99, "steps": 7}
 
 
 def row(

@@ -71,3 +71,15 @@ def test_the_models_own_cross_entropies():
     moved = frame.assign(train_tokens=frame["train_tokens"].mask(elsewhere, 7))
     assert every(moved)[0].entropies() == {"ce_clean": 3.21, "ce_zero": 11.4}
     assert every(frame[~elsewhere])[0].entropies() == {}
+
+
+def test_what_nobody_trained_stands_beside_every_view_of_its_layer_and_makes_none():
+    metrics = table(layer=15)
+    floor = metrics[metrics["support"] == "dense"].head(1)
+    pca = floor.assign(support="pca", n=480, steps=0)
+    beside = [floor.assign(support="exemplars", steps=0), floor.assign(support="pca", layer=3, steps=0)]
+    (view,) = every(metrics, pca, *beside)
+    assert {cell.support for cell in view.floors()} == {"pca", "exemplars"}
+    (alone,) = every(metrics)
+    assert view.place == alone.place and view.steps == alone.steps
+    assert view.matching(steps=None, k=None) == alone.matching(steps=None, k=None)

@@ -47,9 +47,14 @@ def read(text: str) -> Reader:
     return Reader(text)
 
 
-def test_it_is_well_formed_with_the_verdicts_first(read):
+def test_it_is_well_formed_with_what_to_take_first_and_then_the_verdicts(read):
     assert read.open == []
-    assert read.headings == ["verdicts", "figures", "tables", "config", "provenance"]
+    assert read.headings == ["choice", "verdicts", "figures", "tables", "config", "provenance"]
+
+
+def test_the_table_of_choices_stands_there_once(text):
+    assert text.count("features") + text.count("<td>fidelity (encoder)</td>") == 4, "one a budget"
+    assert 'id="table-choice"' not in text and 'id="table-headline" open' in text
 
 
 def test_nothing_outside_the_file_is_asked_for(read, text):

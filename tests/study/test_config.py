@@ -109,6 +109,19 @@ def test_every_mistake_is_listed_with_its_key():
             "runs[0].encoder: found 'warm_tied' with support pruned_retuned (runs[0]), expected tied",
         ),
         (
+            {"runs": [{"support": ["pca", "expander"], "encoder": ["tied", "full"]}]},
+            "runs[0].encoder: found 'full' with support pca (runs[0]), expected tied",
+        ),
+        (
+            {"runs": [{"support": "frozen_decoder"}]},
+            "grid.encoder: found 'tied' with support frozen_decoder (runs[0]), expected warm_tied or ",
+        ),
+        ({"grid": {"n": 600}, "runs": [{"support": "pca"}]}, "runs[0].d: missing"),
+        (
+            {"grid": {"n": 600, "d": [7, 600]}, "runs": [{"support": "pca"}]},
+            "grid.d[1]: found 600, expected at most 576 (the width of model smollm2-135m-instruct)",
+        ),
+        (
             {"runs": [{"support": "girth6", "d": [7, 30]}]},
             "runs[0].d[1]: found 30 with n=4608 and support girth6: girth6: n = 4608 columns of d = 30 on "
             "m = 576 rows; at most m(m−1)/(d(d−1)) = 380 can exist",

@@ -76,3 +76,44 @@ def test_blocks_override_what_is_measured():
     (asked,) = study.analyses[second.cell.name].spec.values()
     assert asked["analyses"] == ("pursuits", "novelty") and asked["pursuits"] == ("block_omp_4", "niht")
     assert asked["reference"] is None and "novelty" in study.left_out[0]
+
+
+def test_what_nobody_trains_is_one_run_of_no_steps_whatever_the_steps_and_seeds():
+    block = {"support": ["pca", "random", "exemplars"], "steps": [100, 1500], "seeds": [1, 2]}
+    runs = study_of(runs=[block]).runs
+    assert {run.steps for run in runs} == {0}
+    shapes = [(run.support, run.n, run.d, run.k, run.seed) for run in runs]
+    assert shapes == [
+        ("pca", 112, 576, 56, 0), ("pca", 480, 576, 64, 0),
+        ("random", 4608, 7, 64, 1), ("random", 4608, 7, 64, 2),
+        ("random", 4608, 30, 64, 1), ("random", 4608, 30, 64, 2),
+        ("exemplars", 4608, 576, 64, 0),
+    ]  # fmt: skip
+
+
+def test_principal_components_are_no_more_than_there_are():
+    runs = study_of(runs=[{"support": "pca", "d": [100, 200]}]).runs
+    assert [(run.n, run.d, run.k) for run in runs] == [(2 * 576, 576, 64)]
+
+
+def test_exemplars_need_no_d():
+    runs = study_of(grid={"n": 4608}, runs=[{"support": ["exemplars", "dense"]}]).runs
+    assert [(run.support, run.d) for run in runs] == [("exemplars", 576), ("dense", 576)]
+
+
+def test_an_encoder_that_rebuilds_nothing_is_left_out_and_said_so():
+    block = {"support": ["pca", "random"], "d": 7, "train_cross_entropy": True}
+    study = study_of(runs=[block])
+    found = {run.support: run.evaluation for run in study.runs}
+    assert found["pca"].inference == found["pca"].cross_entropy == ("encoder", "omp")
+    assert found["random"].inference == found["random"].cross_entropy == ("omp",)
+    assert found["pca"].train_cross_entropy and not found["random"].train_cross_entropy
+    assert study.left_out == ["random: codes by its encoder, since they rebuild nothing"]
+
+
+def test_frozen_decoders_and_encoders_have_masks_and_steps():
+    names = ["frozen_decoder", "frozen_encoder", "soft_frozen"]
+    runs = study_of(runs=[{"support": names, "encoder": "warm_tied", "d": 7, "seeds": 0}]).runs
+    assert [run.support for run in runs] == names
+    assert {(run.steps, run.n, run.d, run.k) for run in runs} == {(1500, 4608, 7, 64)}
+    assert all(run.mask and run.parent is None for run in runs)

@@ -38,7 +38,7 @@ def test_columns_are_those_that_tell_runs_apart():
 
 
 def test_a_cell_is_found_again_by_its_columns():
-    assert Cell(*list(run().columns.values())[:-1]) == run(seed=5).cell
+    assert Cell.of(list(run().columns.values())[:-1]) == run(seed=5).cell
     assert run().path == "results/gpt/text/layer3/standard_t99_s10/expander-tied/n48_d4_k3_seed2"
     assert run().cell.name == "gpt/text/layer3/standard_t99_s10/expander-tied/n48_d4_k3"
 

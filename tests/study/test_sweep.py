@@ -56,8 +56,8 @@ def test_it_is_trained_and_validated_beside_the_study_which_it_leaves_as_it_is()
         assert read["weights"] == [f"{run.path}/weights.safetensors" for run in cell.runs]
 
 
-def test_runs_that_start_from_others_are_left_out():
-    runs = [{"support": "pruned_retuned", "seeds": 0}, {"support": "dense", "seeds": 0}]
+def test_runs_that_start_from_others_or_are_not_trained_are_left_out():
+    runs = [{"support": ["pruned_retuned", "pca"], "seeds": 0}, {"support": "dense", "seeds": 0}]
     assert {run.support for run in swept({"training": {"learning_rate": [1]}}, runs=runs).sweep.runs} == {
         "dense"
     }

@@ -14,6 +14,7 @@ import torch
 from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.errors import UserError
+from expander_sae.evaluation.storage import storage
 from expander_sae.masks.recipe import MaskRecipe, write_mask
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
@@ -25,7 +26,7 @@ from expander_sae.study.run import Run
 from expander_sae.training.checkpoint import Checkpoint
 from expander_sae.training.normalisation import normalisation
 from expander_sae.training.run_folder import RunFiles, fingerprint, train_runs
-from expander_sae.training.step import TrainingState
+from expander_sae.training.step import LOG_COLUMNS, TrainingState
 
 M, N, TOKENS = 12, 48, 400
 RECIPE = replace(RECIPES["standard"], batch_size=16, resample_every=20)
@@ -281,3 +282,22 @@ def test_fingerprints_of_runs_without_a_parent_are_as_they_were(pool: Path) -> N
         "lineage": lineage("training"),
     }
     assert fingerprint(asked, opened, MaskRecipe(asked.support, asked.m, asked.n, asked.d, 0)) == digest(old)
+
+
+@pytest.mark.parametrize("support", ["pca", "random", "exemplars"])
+def test_what_nobody_trains_is_fitted_by_the_same_job(pool: Path, tmp_path: Path, support: str) -> None:
+    shape = {"pca": {"n": 8, "d": M}, "exemplars": {"d": M}}.get(support, {})
+    run = planned(support=support, steps=0, **shape)
+    assert train(run, pool, None, tmp_path / "run")
+    assert (tmp_path / "run" / "training.csv").read_text() == ",".join(LOG_COLUMNS) + "\n"
+    sae = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
+    opened = Pool.open(pool)
+    kept = opened.activations[normalisation(opened, TOKENS, RECIPE).kept].astype(np.float64)
+    np.testing.assert_allclose(sae.b_dec.detach().numpy(), kept.mean(axis=0), rtol=1e-5)
+    weights = (tmp_path / "run" / "weights.safetensors").read_bytes()
+    assert not train(run, pool, None, tmp_path / "run"), "it is finished"
+    assert train(run, pool, None, tmp_path / "again")
+    assert (tmp_path / "again" / "weights.safetensors").read_bytes() == weights
+    counted = storage(sae)
+    if support == "exemplars":  # token 0 is massive: the last of 48 is token 48, of the seventh document
+        assert counted["storage_ids_bytes"] == 2 * 49 + 2 * 7

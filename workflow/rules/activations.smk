@@ -22,6 +22,7 @@ rule tokens:
     output:
         tokens="results/{model}/{corpus}/tokens.parquet",
         record="results/{model}/{corpus}/corpus.json",
+        origins="results/{model}/{corpus}/origins.parquet",
     log:
         "results/logs/{model}/{corpus}/tokens.log",
     resources:

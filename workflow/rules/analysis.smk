@@ -4,6 +4,27 @@
 ANALYSED = {name: STUDY.measured[name] for name in STUDY.analyses}
 
 
+# Of the test tokens, once for all runs: the tokenizer takes seconds to load.
+rule labels:
+    input:
+        model="results/{model}/model.json",
+        tokens="results/{model}/{corpus}/tokens.parquet",
+        origins="results/{model}/{corpus}/origins.parquet",
+        user=[LABELS] if (LABELS := STUDY.config["evaluation"]["labels"]) else [],
+    output:
+        "results/{model}/{corpus}/labels.parquet",
+    log:
+        "results/logs/{model}/{corpus}/labels.log",
+    resources:
+        **asks(of(STUDY.models, "model", PLAN.model)),
+    params:
+        user=shlex.join(["--user", LABELS]) if LABELS else "",
+        lineage=lineage("labels"),
+    shell:
+        "$PYTHON $SCRIPTS/labels.py --log {log:q} --memory {resources.peak_mb} --model {input.model:q}"
+        " --tokens {input.tokens:q} --origins {input.origins:q} {params.user} --out {output:q}"
+
+
 # The runs of a job are those of rule evaluate, whose estimate is ample for this one. The
 # references are the dense runs that features are compared with.
 rule analyse:
@@ -19,7 +40,15 @@ rule analyse:
         gpu=GPUS,
     params:
         spec=quick(lambda w: canonical_json(STUDY.analyses[w.job].spec)),
+        # Only where an analysis reads labels.
+        labels=quick(
+            lambda w, input: (
+                shlex.join(["--labels", input.labels])
+                if "labels" in input.keys()
+                else ""
+            )
+        ),
         lineage=lineage("analysis"),
     shell:
         "$PYTHON $SCRIPTS/analyse.py --log {log:q} --memory {resources.peak_mb}"
-        " --spec {params.spec:q} --test {input.test:q} --out {output:q}"
+        " --spec {params.spec:q} --test {input.test:q} {params.labels} --out {output:q}"

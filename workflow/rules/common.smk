@@ -81,9 +81,9 @@ SHOWN = {
 # Snakemake's own strict mode, and $PYTHON and $SCRIPTS as they are, with blanks or stars in them.
 shell.prefix("set -feuo pipefail; IFS=; ")
 
-CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+"
+CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+(?:_[a-z]+\d+(?:_trained)?)?"
 # What a job measures: a cell, or several.
-JOB = r"[^/]+/[^/]+/layer\d+/(?:[^/]+/[^/]+/n\d+_d\d+_k\d+|together/[0-9a-f]{12})"
+JOB = rf"(?:{CELL}|[^/]+/[^/]+/layer\d+/together/[0-9a-f]{{12}})"
 
 
 wildcard_constraints:

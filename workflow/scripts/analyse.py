@@ -6,10 +6,11 @@ from typing import Any
 import job
 import pending
 
+from expander_sae.storage.files import sha256_file
 from expander_sae.storage.seals import read_sealed_json
 
 
-def main(spec: dict[str, Any], test: Path, out: Path) -> bool:
+def main(spec: dict[str, Any], test: Path, out: Path, labels: Path | None = None) -> bool:
     from expander_sae.evaluation.analysis import analyse_run
     from expander_sae.measurements import tables
     from expander_sae.study.run import Analysis
@@ -20,11 +21,14 @@ def main(spec: dict[str, Any], test: Path, out: Path) -> bool:
     def inputs(settings: dict[str, Any]) -> dict[str, Any]:
         compared = settings["reference"] is not None and "novelty" in settings["analyses"]
         reference = pending.fingerprint(Path(settings["reference"])) if compared else None
-        return {"pools": [shards], "reference": reference}
+        found = {"pools": [shards], "reference": reference}
+        if "labelled_tokens" in settings:
+            found["labels"] = None if labels is None else sha256_file(labels)
+        return found
 
     def work(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         told, out = Analysis.from_json(settings), folder / table
-        return {"seconds": analyse_run(folder, told, test, out, job.device(), job.backend())}
+        return {"seconds": analyse_run(folder, told, test, out, labels, job.device(), job.backend())}
 
     worked = pending.measure("analysis", spec, inputs, "analysis.json", {table: tables.read_metrics}, work)
     tables.collect_metrics([Path(folder) / table for folder in spec], out)

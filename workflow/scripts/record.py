@@ -17,13 +17,13 @@ def main(
     from expander_sae.stages import STAGE_VERSIONS
     from expander_sae.storage.files import canonical_json, read_json
     from expander_sae.study.kept_tables import superseded
-    from expander_sae.study.run import RUN_COLUMNS
+    from expander_sae.study.run import LEFT_OUT, RUN_COLUMNS
 
     columns = None
     about: dict[str, Any] = {"stages": STAGE_VERSIONS, "from": str(metrics[0].parent)}
     if run is not None:
         record = read_json(run / "run.json")
-        columns = {name: record["spec"][name] for name in RUN_COLUMNS}
+        columns = {name: {**LEFT_OUT, **record["spec"]}[name] for name in RUN_COLUMNS}
         kept = ("fingerprint", "mask_sha256", "finite", "torch", "device", "backend")
         about = {"stages": STAGE_VERSIONS, "run": str(run), **{key: record[key] for key in kept}}
     text = canonical_json(about)

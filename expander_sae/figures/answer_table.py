@@ -1,0 +1,137 @@
+"""The table of choices as part of a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+
+from expander_sae.figures.answer_rows import Row
+from expander_sae.figures.answer_words import budget_text
+from expander_sae.figures.candidate_costs import microseconds, training_seconds
+from expander_sae.figures.candidate_words import Names, seconds_text, size_text
+from expander_sae.figures.candidates import CE, ERROR, SELECTIVITY, Candidate
+from expander_sae.figures.plots import height_of, width_of
+from expander_sae.figures.style import FAINT, INK, MUTED, SMALL, VERMILLION, Looks, text_width
+
+LINE = 0.142
+"""Height of a row in inches."""
+
+HEAD = ("if you have", "and want", "take", "on disk", "CE rec.", "error", "select.", "nobody trained gives",
+        "per token", "to train")  # fmt: skip
+_GAP = 0.035
+"""Least inches between two columns."""
+
+_TAKE, _FIRST_VALUE, _UNTRAINED = 2, 4, 7
+_VALUES = (CE, ERROR, SELECTIVITY)
+_DASH = "–"
+
+
+@dataclass(frozen=True)
+class AnswerTable:
+    """Draws the rows; what a purpose is decided by is bold."""
+
+    rows: Sequence[Row]
+    names: Names
+    looks: Looks
+
+    @property
+    def height(self) -> float:
+        """Inches that it takes."""
+        return LINE * (len(self.rows) + 1) + 0.05
+
+    def cells(self, row: Row) -> list[str]:
+        """The texts of a row."""
+        taken = row.taken
+        values = [_number(taken, metric) for metric in _VALUES]
+        size = size_text(taken.size) if taken else _DASH
+        times = _time(taken) if taken else (_DASH, _DASH)
+        named = budget_text(row.budget), row.purpose.words, self._named(row)
+        return [*named, size, *values, self._untrained(row), *times]
+
+    def _named(self, row: Row) -> str:
+        if row.taken is None:
+            return "nothing fits"
+        several = len(row.purpose.inferences) > 1
+        read = ", by OMP" if several and row.taken.inference == "omp" else ""
+        return self.names(row.taken) + read + (" †" if row.alike else "")
+
+    def notes(self) -> list[str]:
+        """Each smaller dictionary that is not told apart from the one taken."""
+        found = [
+            f"{budget_text(row.budget)}, {row.purpose.words}: {self.names(row.alike)} "
+            f"({size_text(row.alike.size)})"
+            for row in self.rows
+            if row.alike
+        ]
+        return [f"† Within its interval, a smaller one: {'; '.join(found)}."] if found else []
+
+    def _untrained(self, row: Row) -> str:
+        if row.untrained is None:
+            return _DASH
+        said = {"better": ": better", "as good": ": as good"}.get(row.verdict, "")
+        return f"{_number(row.untrained, row.purpose.metric)} {self.names(row.untrained)}{said}"
+
+    def __call__(self, axes: Axes) -> None:
+        axes.set_axis_off()
+        width, height = width_of(axes), height_of(axes)
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        texts = [self.cells(row) for row in self.rows]
+        lefts = _lefts([list(HEAD), *texts], width)
+        for left, word in zip(lefts, HEAD, strict=False):
+            axes.text(left, LINE / 2, word, fontsize=SMALL, color=MUTED, va="center")
+        for place, (row, line) in enumerate(zip(self.rows, texts, strict=True), 1):
+            new = place == 1 or row.budget != self.rows[place - 2].budget
+            top = LINE * place
+            if new:
+                axes.plot([0, width], [top, top], color=FAINT, lw=0.6, clip_on=False)
+            self._draw_row(axes, row, line if new else ["", *line[1:]], lefts, top + LINE / 2)
+
+    def _draw_row(
+        self, axes: Axes, row: Row, line: Sequence[str], lefts: Sequence[float], middle: float
+    ) -> None:
+        decides = _FIRST_VALUE + _VALUES.index(row.purpose.metric)
+        for column, (left, text) in enumerate(zip(lefts, line, strict=False)):
+            colour, bold = INK, column in (0, decides)
+            if column == _TAKE and row.taken:
+                colour, bold = self.looks(row.taken.role, "encoder").colour, True
+            if column == _UNTRAINED:
+                loses = row.verdict in ("better", "as good")
+                colour, bold = (VERMILLION, True) if loses else (MUTED, False)
+            axes.text(left, middle, text, fontsize=SMALL, color=colour, va="center",
+                      weight="bold" if bold else "normal")  # fmt: skip
+
+
+def _lefts(lines: Sequence[Sequence[str]], width: float) -> list[float]:
+    """Where columns begin: each as wide as its widest text, the rest shared between them.
+
+    Without room for all of them the last ones, which are times, are left out.
+    """
+    widths = [max(text_width(line[column], SMALL, _weight(column)) for line in lines)
+              for column in range(len(HEAD))]  # fmt: skip
+    while sum(widths) + _GAP * (len(widths) - 1) > width and len(widths) > _UNTRAINED + 1:
+        widths.pop()
+    gap = (width - sum(widths)) / (len(widths) - 1)
+    return [sum(widths[:column]) + gap * column for column in range(len(widths))]
+
+
+def _weight(column: int) -> str:
+    """The heaviest weight in a column."""
+    values = range(_FIRST_VALUE, _FIRST_VALUE + len(_VALUES))
+    return "bold" if column in (0, _TAKE, _UNTRAINED, *values) else "normal"
+
+
+def _number(one: Candidate | None, metric: str) -> str:
+    value = one.mean(metric) if one else math.nan
+    return f"{value:.3f}".replace("-", "−") if math.isfinite(value) else _DASH
+
+
+def _time(one: Candidate) -> tuple[str, str]:
+    token, training = microseconds(one), training_seconds(one)
+    return (
+        _DASH if token is None else seconds_text(token / 1e6),
+        _DASH if training is None else seconds_text(training),
+    )

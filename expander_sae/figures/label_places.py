@@ -1,0 +1,94 @@
+"""Where labels go beside their marks, so that no text covers another text or a mark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top, in inches."""
+
+_EIGHTHS = (0, 8, 2, 6, 14, 10, 4, 12, 1, 7, 15, 9, 3, 5, 11, 13)
+_DIRECTIONS = tuple((math.cos(math.pi * step / 8), math.sin(math.pi * step / 8)) for step in _EIGHTHS)
+"""Right, left, the corners, above, below, and between them."""
+_BESIDE = (0.05, 0.16, 0.27, 0.38)
+_REACHES = (0.07, 0.13, 0.2, 0.28, 0.38, 0.5, 0.65)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A label and the points that it may stand beside, the best first.
+
+    Args:
+        width, height: of its text in inches.
+        anchors: of a mark one point; of a line several.
+        sides: 1: above the anchor, −1: below it, in this order; none: anywhere around it.
+    """
+
+    width: float
+    height: float
+    anchors: Sequence[tuple[float, float]]
+    sides: Sequence[int] = ()
+
+    def boxes(self) -> Iterable[tuple[float, Box]]:
+        """Distance from the anchor, and the box there: nearest first."""
+        if self.sides:
+            for reach in _BESIDE:
+                for side in self.sides:
+                    for x, y in self.anchors:
+                        yield reach, self._around(x, y + side * (reach + self.height / 2))
+            return
+        for reach in _REACHES:
+            for x, y in self.anchors:
+                for right, up in _DIRECTIONS:
+                    # The box touches a circle of this reach around the mark.
+                    middle = x + right * (reach + self.width / 2), y + up * (reach + self.height / 2)
+                    yield reach, self._around(*middle)
+
+    def _around(self, x: float, y: float) -> Box:
+        return x - self.width / 2, y - self.height / 2, x + self.width / 2, y + self.height / 2
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a label stands, and how far from its anchor; `free`: it covers nothing."""
+
+    box: Box
+    reach: float
+    free: bool
+
+
+def place(wanted: Sequence[Wanted], obstacles: Sequence[Box], room: Box) -> list[Placed | None]:
+    """The place of each label, in their order: the first that covers nothing, otherwise the least covered.
+
+    Args:
+        obstacles: marks, and whatever else no label may cover.
+        room: labels stay inside.
+
+    Returns:
+        None for a label that the room cannot hold at all.
+    """
+    taken = list(obstacles)
+    found: list[Placed | None] = []
+    for label in wanted:
+        best: tuple[float, Placed] | None = None
+        for reach, box in label.boxes():
+            if box[0] < room[0] or box[1] < room[1] or box[2] > room[2] or box[3] > room[3]:
+                continue
+            covered = sum(_shared(box, other) for other in taken)
+            if best is None or covered < best[0]:
+                best = covered, Placed(box, reach, covered == 0)
+            if covered == 0:
+                break
+        found.append(best[1] if best else None)
+        if best:
+            taken.append(best[1].box)
+    return found
+
+
+def _shared(one: Box, other: Box) -> float:
+    """The area that two boxes share."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    up = min(one[3], other[3]) - max(one[1], other[1])
+    return across * up if across > 0 and up > 0 else 0.0

@@ -1,0 +1,120 @@
+"""What can be taken at a place: trained and untrained dictionaries, their bytes and intervals."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from expander_sae.figures.candidate_costs import microseconds, training_seconds
+from expander_sae.figures.candidate_words import Names, seconds_text, size_text
+from expander_sae.figures.candidates import CE, ERROR, SELECTIVITY, Candidate, candidates
+from expander_sae.measurements.results import Results
+from tests.figures import choices, study
+from tests.figures.study import M, N
+
+
+@pytest.fixture(scope="module", autouse=True)
+def floors() -> Iterator[None]:
+    with choices.floors():
+        yield
+
+
+@pytest.fixture(scope="module")
+def every() -> list[Candidate]:
+    return candidates(choices.only_view(choices.frame()))
+
+
+def find(
+    every: list[Candidate], support: str, n: int, d: int, inference: str, by_ids: bool = False
+) -> Candidate:
+    (found,) = [one for one in every if one.inference == inference and one.by_ids is by_ids
+                and (one.cell.support, one.cell.n, one.cell.d) == (support, n, d)]  # fmt: skip
+    return found
+
+
+def test_each_dictionary_is_there_once_for_each_inference(every: list[Candidate]) -> None:
+    rows = len(choices.TRAINED) + len(choices.UNTRAINED) + len(choices.FROZEN)
+    assert len(every) == 2 * (rows + 1), "exemplars stand there twice: as columns and as token ids"
+    assert len({one.key for one in every}) == len(every)
+
+
+def test_its_numbers_are_those_of_the_table(every: list[Candidate]) -> None:
+    one = find(every, "expander", N, 30, "encoder")
+    assert one.size == 4.0 * (N * 30 + N + M)
+    assert one.mean(CE) == pytest.approx(0.948)
+    assert one.mean(ERROR) == pytest.approx(0.338)
+    assert one.group == "trained"
+    assert one.option(ERROR).value == pytest.approx(-0.338), "of an error less is more"
+    assert one.half(CE) == pytest.approx(one.estimates[CE].half)
+    documents, seeds = 0.02, one.estimates[SELECTIVITY].half
+    assert one.half(SELECTIVITY) == pytest.approx(math.hypot(documents, seeds))
+
+
+def test_what_nobody_trained_stands_beside_whatever_its_steps_n_and_k(every: list[Candidate]) -> None:
+    small = find(every, "pca", 112, M, "encoder")
+    assert small.group == "untrained" and small.cell.k == 56 and small.cell.steps == 0
+    assert math.isnan(small.half(CE)), "one seed"
+    assert small.half(SELECTIVITY) == pytest.approx(0.02), "its documents have an interval all the same"
+    assert find(every, "frozen_decoder", N, 7, "encoder").group == "frozen"
+    ids = find(every, "exemplars", N, M, "omp", by_ids=True)
+    columns = find(every, "exemplars", N, M, "omp")
+    assert ids.size == 9400 < columns.size
+    assert ids.estimates == columns.estimates
+
+
+def test_what_nobody_trained_makes_no_place_and_no_budget() -> None:
+    results = Results(choices.frame())
+    assert len(results.views) == len(results.every_view) == 1
+    assert results.views[0].steps == choices.STEPS
+
+
+def test_without_bytes_or_of_another_layer_nothing_is_there() -> None:
+    table = choices.frame()
+    assert candidates(choices.only_view(table[~table["metric"].str.startswith("storage")])) == []
+    moved = table.assign(layer=table["layer"].where(table["steps"] > 0, 20))
+    assert not any(one.group == "untrained" for one in candidates(choices.only_view(moved)))
+
+
+def test_a_diverged_seed_is_in_no_mean() -> None:
+    table = choices.frame()
+    run = (table["support"] == "expander") & (table["d"] == 7) & (table["inference"] == "encoder")
+    lost = run & (table["seed"] == 2)
+    table.loc[lost & (table["metric"] == "ce_recovered"), "value"] = -9.0
+    table.loc[lost & (table["metric"] == "diverged"), "value"] = 1.0
+    one = find(candidates(choices.only_view(table)), "expander", N, 7, "encoder")
+    assert one.mean(CE) == pytest.approx(0.921 - 0.0005 / 2)
+
+
+def test_names_tell_all_apart_and_say_a_precision_only_where_there_are_several(
+    every: list[Candidate],
+) -> None:
+    named = {Names.of(every, N)(one) for one in every}
+    assert {"expander d=7", "dense n=240", "dense n=4,608", "PCA 56", "random columns d=30"} <= named
+    assert {"exemplars", "exemplars as ids"} <= named
+    whole = choices.everything()
+    names = Names.of(whole, N)
+    assert len({(names(one), one.inference) for one in whole}) == len(whole)
+    assert "expander d=30 int4 trained" in map(names, whole)
+
+
+def test_sizes_and_times_in_words() -> None:
+    assert [size_text(size) for size in (9400, 32_256, 999_600, 2_654_208, 10_617_000, math.inf)] == [
+        "9.4 kB", "32 kB", "1 MB", "2.7 MB", "11 MB", "any size",
+    ]  # fmt: skip
+    assert [seconds_text(time) for time in (5.8e-6, 1.55e-4, 2.2e-3, 97, 600)] == [
+        "5.8 μs", "155 μs", "2.2 ms", "97 s", "10 min",
+    ]  # fmt: skip
+
+
+def test_a_pursuit_and_more_values_cost_more_time(every: list[Candidate]) -> None:
+    small, large = (find(every, "expander", N, d, "encoder") for d in (7, 100))
+    pursued = find(every, "expander", N, 7, "omp")
+    times = [microseconds(one) for one in (small, large, pursued)]
+    assert times == sorted(times) and times[0] > 0
+    assert 0 < training_seconds(small) < training_seconds(large)
+    assert training_seconds(find(every, "pca", 112, M, "encoder")) == 0
+
+
+def test_shipped_tables_without_bytes_of_floors_still_have_candidates() -> None:
+    (first, *_) = Results(study.study(later=False)).views
+    assert {one.precision for one in candidates(first)} == {"float32"}

@@ -1,0 +1,99 @@
+"""The table of choices and that of every mark: their numbers, and which run each row is about."""
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+
+import pytest
+
+from expander_sae.figures.answer_rows import answers
+from expander_sae.figures.candidates import CE, candidates
+from expander_sae.measurements.results import Results
+from expander_sae.report.choice_tables import choice_table, frontier_table
+from expander_sae.report.formats import to_csv, to_latex, to_markdown
+from tests.figures import choices, study
+from tests.figures.study import M, N
+
+
+@pytest.fixture(scope="module", autouse=True)
+def floors() -> Iterator[None]:
+    with choices.floors():
+        yield
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return Results(choices.frame())
+
+
+def read(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_row_of_choices_says_which_run_was_taken_and_its_numbers(results: Results) -> None:
+    rows = read(to_csv(choice_table(results)))
+    assert len(rows) == 12
+    (row,) = [r for r in rows if (r["budget"], r["purpose"]) == ("≤ 500 kB", "fidelity (encoder)")]
+    # Without other precisions than float32 only d = 7 fits: n′ = 240 takes 572 kB.
+    assert (row["take"], row["support"], row["n"], row["d"], row["steps"]) == (
+        "expander d=7", "expander", str(N), "7", str(choices.STEPS),
+    )  # fmt: skip
+    assert float(row["bytes"]) == 4 * (N * 7 + N + M)
+    assert float(row[CE]) == pytest.approx(0.921) and row[f"{CE}_seeds"] == "3"
+    assert (row["untrained"], row["verdict"], row["decides"]) == ("PCA 56", "worse", CE)
+    assert float(row["untrained_value"]) == pytest.approx(0.8855)
+
+
+def test_it_has_the_rows_of_the_figure(results: Results) -> None:
+    table = choice_table(results)
+    drawn = answers(candidates(results.views[0]))
+    for row, one in zip(table.rows, drawn, strict=True):
+        if one.taken is None:
+            assert row["take"] == "nothing fits" and "bytes" not in row
+        else:
+            assert (row["bytes"], row["inference"]) == (one.taken.size, one.taken.inference)
+            assert row[CE].mean == one.taken.mean(CE)
+
+
+def test_people_read_fewer_columns_than_programs(results: Results) -> None:
+    table = choice_table(results)
+    assert "train_tokens" in to_csv(table)
+    for text in (to_markdown(table), to_latex(table)):
+        assert "train_tokens" not in text and "train\\_tokens" not in text
+        assert "expander d=7" in text and "nothing fits" in text
+    assert to_latex(table).isascii()
+    header = to_markdown(table).splitlines()[4]
+    assert header.count("|") == len(table.read) + 1
+
+
+def test_where_intervals_are_not_known_the_table_says_so() -> None:
+    alone = Results(choices.frame(untrained=False, seeds=(0,)))
+    rows = choice_table(alone).rows
+    told = {row["purpose"]: row.get("alike") for row in rows if row["budget"] == "any size"}
+    assert told["fidelity (encoder)"] == "one seed: not known"
+    assert told["features"] != "one seed: not known", "documents give an interval"
+    assert all(row["verdict"] is None for row in rows)
+
+
+def test_every_mark_of_the_page_is_in_the_table_of_marks(results: Results) -> None:
+    rows = read(to_csv(frontier_table(results)))
+    every = candidates(results.views[0])
+    assert len(rows) == len(every)
+    assert {(row["support"], row["group"]) for row in rows} >= {
+        ("pca", "untrained"), ("expander", "trained"), ("frozen_decoder", "frozen"),
+    }  # fmt: skip
+    mine = [row for row in rows if row["group"] == "trained" and row["inference"] == "encoder"]
+    front = [row for row in mine if row["front_ce_recovered"] == "yes"]
+    best = -math.inf
+    for row in sorted(mine, key=lambda one: float(one["bytes"])):
+        assert (row in front) is (float(row[CE]) > best)
+        best = max(best, float(row[CE]))
+
+
+def test_a_study_without_floors_and_precisions_has_its_choices_too() -> None:
+    table = choice_table(Results(study.study(later=False)))
+    assert {row["purpose"] for row in table.rows} == {"fidelity (encoder)", "fidelity (OMP)"}
+    assert not any(row.get("untrained") for row in table.rows)
+    bare = study.study(later=False)
+    assert choice_table(Results(bare[~bare["metric"].str.startswith("storage")])).rows == []

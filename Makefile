@@ -3,7 +3,7 @@
 # make figures    draw every figure and table, the verdicts and the report again from STUDY's tables
 # make test       install and run the tests
 # make test-wheel build the wheel, install it alone and run the quick start with it
-# make test-saelens run the tests that need SAELens, which is installed apart
+# make test-saelens run the tests in SAELens, sparsify and dictionary_learning, which are installed apart
 # make test-slurm run a study on a SLURM of one node: Debian packages slurm-wlm and munge, and root
 # make lint       style, types and the workflow's own checks
 # make docs       build the documentation into site/
@@ -39,7 +39,10 @@ TEST_STAMP := .venv/tests-$(HASH)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 # Stops with a clear word where another run works in this folder; followed by the files to make.
-RUN = $(BIN)/python workflow/start.py --configfile '$(CONFIG)' $(if $(PROFILE),--profile '$(PROFILE)',--cores '$(CORES)')
+RUN = $(BIN)/python workflow/start.py --configfile "$$CONFIG" $(if $(PROFILE),--profile "$$PROFILE",--cores "$$CORES")
+
+# The shell has what was given, and folders, as variables of its own: no quote or blank in them is read as shell.
+export PYTHON TORCH_INDEX CONFIG CORES PROFILE STUDY
 
 .PHONY: frontier sweep figures test test-wheel test-saelens test-slurm lint docs install audit clean
 
@@ -50,23 +53,25 @@ sweep: $(STAMP)
 	@$(RUN) results/sweep/sweep.pdf
 
 figures: $(STAMP)
-	@$(BIN)/python -m expander_sae.report '$(STUDY)'
+	@$(BIN)/python -m expander_sae.report "$$STUDY"
 
 test: $(TEST_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm' --durations=20 --durations-min=5
-	@if command -v sbatch >/dev/null && [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-slurm; fi
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm and not saelens' --durations=20 --durations-min=5
+	@echo 'make test-saelens runs those in SAELens, sparsify and dictionary_learning'
+	@if command -v sbatch >/dev/null && [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-slurm; \
+	else echo 'not run: those on SLURM (make test-slurm), which need sbatch and root'; fi
 
 # As a user of the library alone has it: no extra, nothing of this checkout.
 test-wheel: $(STAMP)
 	@rm -rf .venv/wheel
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir .venv/wheel .
-	@$(PYTHON) -m venv .venv/wheel/env
-	@.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@"$$PYTHON" -m venv .venv/wheel/env
+	@.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) $(if $(TORCH_INDEX),--index-url "$$TORCH_INDEX") $(TORCH)
 	@.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) .venv/wheel/*.whl
 	.venv/wheel/env/bin/python -I tests/wheel.py
 
 test-saelens: .venv/saelens/installed
-	PYTHONPATH='$(CURDIR)/.venv/saelens' OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/interop tests/docs/test_python.py
+	PYTHONPATH="$$PWD/.venv/saelens" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m saelens tests/interop tests/docs/test_python.py
 
 .venv/saelens/installed: requirements-saelens.lock | $(TEST_STAMP)
 	@rm -rf .venv/saelens
@@ -75,7 +80,7 @@ test-saelens: .venv/saelens/installed
 
 # The executor lies apart: where it is installed, every start of snakemake asks SLURM.
 test-slurm: $(TEST_STAMP) .venv/slurm/installed
-	PYTHONPATH='$(CURDIR)/.venv/slurm' OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm -rs tests/cluster
+	PYTHONPATH="$$PWD/.venv/slurm" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/cluster
 
 .venv/slurm/installed: requirements-slurm.lock | $(STAMP)
 	@rm -rf .venv/slurm
@@ -86,7 +91,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
+	PATH="$$PWD/$(BIN):$$PATH" snakemake --lint
 	$(BIN)/mypy
 
 docs: $(STAMP)
@@ -95,18 +100,18 @@ docs: $(STAMP)
 
 # In an environment of its own: the tool is no dependency of the project.
 audit:
-	$(PYTHON) -m venv .venv/audit
+	"$$PYTHON" -m venv .venv/audit
 	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.venv/audit/bin/pip-audit --requirement $(LOCK) --no-deps --disable-pip
 
 install: $(STAMP)
 
 $(STAMP):
-	@command -v $(PYTHON) >/dev/null || { echo "make: found no $(PYTHON); install Python 3.11 or newer, or say PYTHON=/path/to/python" >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1), expected Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }
+	@command -v "$$PYTHON" >/dev/null || { echo "make: found no $$PYTHON; install Python 3.11 or newer, or say PYTHON=/path/to/python" >&2; exit 2; }
+	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$PYTHON is $$("$$PYTHON" --version 2>&1), expected Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }
 	@echo "installing into .venv (exact versions: $(LOCK))"
-	@$(PYTHON) -m venv .venv
-	@$(PIP) --constraint $(LOCK) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@"$$PYTHON" -m venv .venv
+	@$(PIP) --constraint $(LOCK) $(if $(TORCH_INDEX),--index-url "$$TORCH_INDEX") $(TORCH)
 	@$(PIP) --no-deps --requirement $(LOCK)
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@rm -f .venv/installed-*
@@ -114,7 +119,9 @@ $(STAMP):
 
 # CUDA builds of torch bring the triton that they need; elsewhere its interpreter serves the tests.
 $(TEST_STAMP): $(STAMP)
-	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) --no-deps --requirement requirements-test.lock
+	@! $(BIN)/python -c 'import triton' 2>/dev/null || own='^triton=='; \
+	grep -Ev "$${own:-^$$}" requirements-test.lock > .venv/requirements-test.txt
+	@$(PIP) --no-deps --requirement .venv/requirements-test.txt
 	@rm -f .venv/tests-*
 	@touch $@
 

@@ -18,7 +18,7 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, joined
 from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
-from expander_sae.storage.arrays import as_tensor
+from expander_sae.storage.arrays import as_tensor, finite_norms
 
 WEIGHTS = "weights.safetensors"
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -80,7 +80,7 @@ def infer(
         batch_size: rows at a time.
 
     Raises:
-        UserError: another width, an unknown inference, or a batch size under 1.
+        UserError: another width, a value that is not finite, an unknown inference, or a batch size under 1.
 
     Examples:
         >>> from expander_sae import Trainer
@@ -93,6 +93,7 @@ def infer(
     rows = _rows(autoencoder, activations)
     if batch_size < 1:
         raise UserError(f"batch_size: found {batch_size}, expected at least 1")
+    finite_norms(rows)
     return joined(run(autoencoder, autoencoder.own(part)) for part in rows.split(batch_size))
 
 
@@ -118,7 +119,7 @@ def evaluate(
         never fire on these tokens; encoded_share, share of the tokens that are encoded.
 
     Raises:
-        UserError: another width, an unknown inference, or no token to encode.
+        UserError: another width, a value that is not finite, an unknown inference, or no token to encode.
 
     Examples:
         >>> from expander_sae import Trainer
@@ -129,7 +130,8 @@ def evaluate(
     """
     rows = _rows(autoencoder, activations)
     run = inferences(inference)
-    kept = np.arange(len(rows)) if every_token else encoded_rows(autoencoder, rows, "activations")
+    norms = finite_norms(rows)
+    kept = np.arange(len(rows)) if every_token else encoded_rows(autoencoder, rows, "activations", norms)
     sums, cosine = measure(autoencoder, rows, run, None if len(kept) == len(rows) else kept)
     return sums.summary() | {"cosine": cosine, "encoded_share": len(kept) / len(rows)}
 

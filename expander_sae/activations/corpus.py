@@ -23,10 +23,11 @@ import numpy as np
 from expander_sae.activations.language_model import tokenizer_of
 from expander_sae.activations.near_duplicates import GRAM, NearDuplicateFilter, share_contained, word_grams
 from expander_sae.activations.origins import ORIGINS, Origins
+from expander_sae.activations.positions import check_context
 from expander_sae.activations.sources import Text, open_source
 from expander_sae.activations.splits import VALIDATION, shard_counts, split_of
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
-from expander_sae.activations.weights import read_model, verify_weights
+from expander_sae.activations.weights import read_model, verify_weights, vocabulary_of
 from expander_sae.errors import UserError
 from expander_sae.machine.progress import Progress
 from expander_sae.stages import lineage
@@ -109,13 +110,17 @@ def write_tokens(
     """
     model = read_model(model_json)
     verify_weights(model, model_json)
+    check_context(spec["context"], model)
     tokenizer = tokenizer_of(model)
+    vocabulary = vocabulary_of(model)
     source = open_source(spec)
     splits, origins = Splits(spec, needs), Origins()
     checksum = hashlib.sha256()
     read, wanted = 0, sum(splits.wanted.values())
     with Progress("corpus", wanted, "token") as progress:
         for number, (text, origin), token_ids in _tokenized(source.documents, tokenizer, spec["context"]):
+            if max(token_ids, default=0) >= vocabulary:
+                raise UserError(f"models[{model['name']}]: {_unknown(token_ids, number, vocabulary)}")
             if splits.add(number, text, token_ids):
                 origins.add(number, origin, text)
             raw = text.encode(errors="replace")
@@ -141,6 +146,11 @@ def write_tokens(
     }
     record["sha256"] = digest({split: record["splits"][split]["sha256"] for split in splits.documents})
     write_sealed_json(out_json, record)
+
+
+def _unknown(token_ids: list[int], number: int, vocabulary: int) -> str:
+    found = f"its tokenizer gives token {max(token_ids)} in document {number}"
+    return f"{found}, expected numbers below {vocabulary}, the model's vocabulary"
 
 
 def _tokenized(

@@ -40,7 +40,7 @@ _BUILD_FILE = re.compile(r"(_?version|__config__|_distributor_init(_local)?)\.py
 # Newer syntax is refused whichever Python runs, so that the corpus does not depend on it.
 _GRAMMAR = (3, 11)
 _TRIPLE_QUOTE = re.compile(rb'"""|\'\'\'')
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def docstrings_of(source: bytes) -> list[str]:
     except (SyntaxError, ValueError):
         return []
     cleaned = (clean(raw) for raw in _raw_docstrings(module))
-    return [text for text in cleaned if len(text) > MIN_CHARACTERS and not _LONE_SURROGATE.search(text)]
+    return [text for text in cleaned if len(text) > MIN_CHARACTERS and not LONE_SURROGATE.search(text)]
 
 
 def _raw_docstrings(node: ast.Module | ast.stmt) -> Iterator[str]:

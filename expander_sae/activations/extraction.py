@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from expander_sae.activations.batching import batches
+from expander_sae.activations.checked_model import load_checked
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.activations.tokens import TokenRange, TokenTable
@@ -30,11 +31,12 @@ def extract_shard(
     """Write tokens [shard · shard_tokens, (shard + 1) · shard_tokens) of a split, one file a layer.
 
     Fewer where the split ends, none where it ended before. Documents are run from their beginning, in batches
-    of at most `batch_tokens` padded tokens. The metadata tell model, layer, split, place and tokens.
+    of at most `batch_tokens` padded tokens. The metadata tell model, layer, split, place and tokens. A model
+    that is used for the first time is tested before (`load_checked`).
     """
-    model = LanguageModel.load(model_json, device)
-    model.check_layers(sorted(outputs))
-    tokens = TokenTable(tokens_parquet).read(split, shard * shard_tokens, (shard + 1) * shard_tokens)
+    table = TokenTable(tokens_parquet)
+    tokens = table.read(split, shard * shard_tokens, (shard + 1) * shard_tokens)
+    model = load_checked(model_json, sorted(outputs), table.longest, device)
     found = residuals(model, tokens, sorted(outputs), batch_tokens, f"{model.label} {split}-{shard:05d}")
     kept = slice(tokens.context, None)
     for layer, path in outputs.items():

@@ -1,20 +1,35 @@
 """Near-duplicates, so that what is tested was not trained on.
 
 Two texts are near-duplicates when the containment of their sets of word 8-grams,
-|A ∩ B| / min(|A|, |B|), exceeds a limit.
+|A ∩ B| / min(|A|, |B|), exceeds a limit. Where words are not set apart by blanks, each character counts as
+a word: in Chinese and Japanese, and in what no word is as long as, such as base64 or a gene.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_right
 from collections import Counter
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 
 GRAM = 8
 _WORD = re.compile(r"\w+")
+# Han, kana, bopomofo and the marks among them: their texts have no blanks. Thai, Lao, Khmer and Burmese have
+# none either, but vowel signs, at which `_WORD` breaks.
+_UNSPACED = re.compile(
+    "[\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303c\u3041-\u3096\u309d-\u309f\u30a1-\u30fa"
+    "\u30fc-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff]"
+)
+_UNSPACED_SHARE = 1 / 8
+"""Of fewer such characters a text quotes a few: they stay words, however long."""
+_UNSPACED_WIDTH = 3
+"""Characters of English that hold as many tokens as one character without blanks, at least."""
+_NO_WORD = re.compile(r"\w{65,}")
 _MULTIPLIER = 0x9E3779B97F4A7C15 | 1
 
 
@@ -29,7 +44,7 @@ def word_grams(text: str, characters: int) -> frozenset[int]:
     A text of fewer words has one gram: all of its words. The hash is a polynomial of the words'
     blake2b hashes, the same in every process and on every platform.
     """
-    words = _WORD.findall(text[:characters].lower())
+    words = _words(text[:characters].lower(), characters)
     if len(words) < GRAM:
         return frozenset({_word_hash("\0".join(words) if words else text[:characters])})
     hashes = np.array([_word_hash(word) for word in words], dtype=np.uint64)
@@ -38,6 +53,15 @@ def word_grams(text: str, characters: int) -> frozenset[int]:
     for place in range(GRAM):  # arithmetic modulo 2**64
         grams = grams * np.uint64(_MULTIPLIER) + hashes[place : place + count]
     return frozenset(grams.tolist())
+
+
+def _words(text: str, characters: int) -> list[str]:
+    """The words of a text of at most `characters` characters, and the characters of what has no words."""
+    unspaced = len(_UNSPACED.findall(text))
+    if unspaced and unspaced >= _UNSPACED_SHARE * sum(map(len, _WORD.findall(text))):
+        ends = accumulate(_UNSPACED_WIDTH if _UNSPACED.match(character) else 1 for character in text)
+        text = _UNSPACED.sub(r" \g<0> ", text[: bisect_right([*ends], characters)])
+    return _WORD.findall(_NO_WORD.sub(lambda run: " ".join(run[0]), text))
 
 
 class NearDuplicateFilter:

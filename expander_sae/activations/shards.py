@@ -19,7 +19,7 @@ import pyarrow as pa
 from expander_sae.errors import UserError, first_line
 from expander_sae.machine.piece_sizes import ROW_GROUP
 from expander_sae.storage.files import AGAIN
-from expander_sae.storage.parquet_files import open_sealed, sealed_writer
+from expander_sae.storage.parquet_files import open_sealed, rows_of_lists, sealed_writer
 
 _KEY = b"expander_sae"
 _ABOUT = {"m": int, "tokens": int, "sha256": str}
@@ -100,9 +100,10 @@ class Shard:
         for group in range(self._file.metadata.num_row_groups):
             try:
                 table = self._file.read_row_group(group)
-                activation = table["activation"].combine_chunks().flatten().to_numpy()
+                lists = table["activation"].combine_chunks()
+                activation = rows_of_lists(lists, f"{self.path}: column 'activation'", self.m)
                 columns = [table[name].to_numpy() for name in ("document", "position", "token_id")]
-                rows = Rows(*[*columns, activation.reshape(-1, self.m)])
+                rows = Rows(*[*columns, activation])
             except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
                 raise UserError(f"{self.path}: unreadable ({first_line(error)}); {AGAIN}") from None
             checksum.update(rows)

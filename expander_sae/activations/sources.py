@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import glob
+import codecs
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expander_sae.activations.docstrings import PACKAGES, read_docstrings
+from expander_sae.activations.docstrings import LONE_SURROGATE, PACKAGES, read_docstrings
 from expander_sae.errors import UserError, first_line
 from expander_sae.rng import Integers
+from expander_sae.storage.locations import files_of
 
-SUFFIXES = (".txt", ".jsonl", ".parquet")
+SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 
 class Text(NamedTuple):
@@ -67,11 +70,12 @@ def _hub(spec: dict[str, Any]) -> Iterator[str]:
         rows = load_dataset(
             spec["location"], spec["subset"], split=spec["split"], revision=spec["revision"], streaming=True
         )
-        for row in rows:
+        for number, row in enumerate(rows, start=1):
             if spec["column"] not in row:
                 names = ", ".join(sorted(row))
                 raise UserError(f"corpus.column: found {spec['column']!r}, expected one of {names}")
-            yield from _strings([row[spec["column"]]], f"corpus.column {spec['column']!r}")
+            where = f"corpus.location: {name}: row {number}: column {spec['column']!r}"
+            yield from _text(row[spec["column"]], where)
     except UserError:
         raise
     except Exception as error:  # the library raises dozens of kinds: network, gating, format
@@ -82,66 +86,99 @@ def _hub(spec: dict[str, Any]) -> Iterator[str]:
 
 
 def _matching_files(location: str) -> list[Path]:
-    """Files of a path, folder or glob, sorted."""
-    path = Path(location)
-    if path.is_dir():
-        found = [file for file in path.rglob("*") if file.suffix in SUFFIXES]
-    else:
-        found = [Path(name) for name in glob.glob(location, recursive=True)]
-    files = sorted((file for file in found if file.is_file()), key=lambda file: file.as_posix())
+    """Files of a path, folder or pattern, sorted; each is one of those that are read."""
+    files = sorted(map(Path, files_of(location)), key=lambda file: file.as_posix())
     if not files:
         raise UserError(f"corpus.location: found no files at {location!r}, expected {', '.join(SUFFIXES)}")
     for file in files:
-        if file.suffix not in SUFFIXES:
-            raise UserError(f"corpus.location: found {file}, expected files ending in {', '.join(SUFFIXES)}")
+        if not file.is_file():
+            what = "a link to nothing" if file.is_symlink() else "no ordinary file"
+            raise UserError(f"corpus.location: found {file}, {what}; expected files that can be read")
+        if _kind(file) not in SUFFIXES:
+            only = "move it away, or name the others by a pattern such as texts/**/*.jsonl"
+            expected = f"expected files ending in {', '.join(SUFFIXES)}"
+            raise UserError(f"corpus.location: found {file}, {expected}; {only}")
     return files
 
 
+def _kind(file: Path) -> str:
+    """How the file's name ends, in lower case, with what stands before ``.gz``."""
+    ending = file.suffix.lower()
+    return Path(file.stem).suffix.lower() + ending if ending == ".gz" else ending
+
+
 def _files(paths: list[Path], column: str) -> Iterator[Text]:
-    readers = {".txt": _text_file, ".jsonl": _json_lines, ".parquet": _parquet_file}
     for path in paths:
+        read = _parquet_file if _kind(path) == ".parquet" else _text_file
+        read = _json_lines if _kind(path).startswith(".jsonl") else read
         try:
-            for text in readers[path.suffix](path, column):
-                yield Text(text, path.as_posix())
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+            for text in read(path, column):
+                # A name may hold bytes that are no text.
+                yield Text(text, path.as_posix().encode(errors="backslashreplace").decode())
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise UserError(f"{path}: not a whole gzip file ({first_line(error)})") from None
+
+
+def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
+    """The bytes of a file, unpacked where it is compressed."""
+    return gzip.open(path) if _kind(path).endswith(".gz") else path.open("rb")
+
+
+def _decoded(raw: bytes, where: str) -> str:
+    """UTF-8 as text, without the mark that some programs put first."""
+    try:
+        return raw.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def _text_file(path: Path, column: str) -> Iterator[str]:
-    yield path.read_text(encoding="utf-8")
+    with _opened(path) as stream:
+        yield _decoded(stream.read(), str(path)).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _json_lines(path: Path, column: str) -> Iterator[str]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
+    with _opened(path) as lines:
+        for number, raw in enumerate(lines, start=1):
+            line = _decoded(raw, f"{path}:{number}")
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}:{number}: not valid JSON ({error})") from None
             if not isinstance(row, dict) or column not in row:
                 raise UserError(f"{path}:{number}: no key {column!r} (corpus.column)")
-            yield from _strings([row[column]], f"{path}:{number}: {column!r}")
+            yield from _text(row[column], f"{path}:{number}: {column!r}")
 
 
 def _parquet_file(path: Path, column: str) -> Iterator[str]:
+    number = 0
     try:
         with pq.ParquetFile(path) as table:
             if column not in table.schema_arrow.names:
                 names = ", ".join(table.schema_arrow.names)
                 raise UserError(f"{path}: no column {column!r} (corpus.column), found {names}")
             for batch in table.iter_batches(batch_size=256, columns=[column]):
-                yield from _strings(batch.column(0).to_pylist(), f"{path}: column {column!r}")
-    except pa.ArrowInvalid as error:
+                for cell in batch.column(0):
+                    number += 1
+                    yield from _text(cell.as_py(), f"{path}: row {number}: column {column!r}")
+    except UnicodeDecodeError as error:
+        where = f"{path}: row {number}: column {column!r}"
+        raise UserError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({first_line(error)})") from None
 
 
-def _strings(values: Iterable[Any], where: str) -> Iterator[str]:
-    """The texts among `values`; an empty cell is no document, another type is an error."""
-    for value in values:
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise UserError(f"{where}: found {type(value).__name__}, expected text")
-        yield value
+def _text(value: Any, where: str) -> Iterator[str]:
+    """The text of a cell; an empty cell is no document, what is no text is an error."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise UserError(f"{where}: found {type(value).__name__}, expected text")
+    if found := LONE_SURROGATE.search(value):
+        code = f"\\u{ord(found[0]):04x}"
+        raise UserError(
+            f"{where}: found {code}, half of a character, which no tokenizer takes; expected text"
+        )
+    yield value

@@ -21,6 +21,8 @@ from expander_sae.storage.parquet_files import open_sealed, sealed_writer
 _COLUMNS = {"document": pa.int32(), "position": pa.int16(), "token_id": pa.int32()}
 _SCHEMA = pa.schema({"split": pa.dictionary(pa.int8(), pa.string()), **_COLUMNS})
 _ROW_GROUP = 1 << 16
+MOST_POSITIONS = 1 << 15
+"""Tokens of a document, whose positions are int16 in every file: the most that `corpus.context` may be."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,15 @@ class TokenizedDocument:
 
 
 def write_token_table(path: Path, documents: dict[str, list[TokenizedDocument]]) -> None:
-    """Write the splits one after the other, each in document order, atomically."""
+    """Write the splits one after the other, each in document order, atomically.
+
+    Raises:
+        UserError: a document of more tokens than positions have numbers.
+    """
     splits = tuple(documents)
+    longest = max((len(document.token_ids) for split in splits for document in documents[split]), default=0)
+    if longest > MOST_POSITIONS:
+        raise UserError(f"{path}: found a document of {longest} tokens, expected at most {MOST_POSITIONS}")
     counts = [sum(len(document.token_ids) for document in documents[split]) for split in splits]
     starts = dict(zip(splits, zip(accumulate(counts, initial=0), counts, strict=False), strict=True))
     schema = _SCHEMA.with_metadata({"splits": json.dumps(starts)})
@@ -112,6 +121,16 @@ class TokenTable:
     def tokens(self, split: str) -> int:
         """Number of tokens of a split."""
         return self._splits[split][1]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document; 0 where there is none."""
+        metadata = self._file.metadata
+        column = self._file.schema_arrow.get_field_index("position")
+        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        return 1 + max(
+            (group.column(column).statistics.max for group in groups if group.num_rows), default=-1
+        )
 
     def read(self, split: str, start: int, stop: int) -> TokenRange:
         """Tokens [start, min(stop, available)) of a split; empty where the split ends before."""

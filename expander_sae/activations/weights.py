@@ -11,6 +11,7 @@ from typing import Any
 from expander_sae.errors import UserError, first_line
 from expander_sae.stages import lineage
 from expander_sae.storage.files import AGAIN, digest, read_json, sha256_file, temporary_sibling
+from expander_sae.storage.locations import named
 from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
 _HUB_PATTERNS = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
@@ -38,7 +39,7 @@ def materialise(spec: dict[str, Any], weights_folder: Path, out_json: Path) -> N
     config = _config(folder, spec["trust_remote_code"], key)
     check_shape(config, spec, key)
     found = {
-        "path": _path_beside(folder, Path(out_json).parent),
+        "path": _path_beside(folder, Path(out_json).parent, spec),
         "architecture": (config.architectures or [type(config).__name__])[0],
         "sha256": _folder_sha256(folder),
         "lineage": lineage("model"),
@@ -92,10 +93,19 @@ def verify_weights(record: dict[str, Any], model_json: str | Path) -> None:
         )
 
 
-def _path_beside(folder: Path, base: Path) -> str:
-    """Relative where `folder` lies below `base`, so that results can be moved; else absolute."""
+def vocabulary_of(record: dict[str, Any]) -> int:
+    """How many tokens the model of a record (`read_model`) has embeddings of; the weights are not read."""
+    config = _config(Path(record["path"]), record["trust_remote_code"], f"models[{record['name']}]")
+    return int(config.get_text_config().vocab_size)
+
+
+def _path_beside(folder: Path, base: Path, spec: dict[str, Any]) -> str:
+    """Relative where `folder` lies below `base` or was given so: a study can be moved. Else absolute."""
+    given = spec["source"] == "folder" and not Path(named(spec["location"])).is_absolute()
     folder, base = folder.resolve(), base.resolve()
-    return folder.relative_to(base).as_posix() if folder.is_relative_to(base) else str(folder)
+    if given or folder.is_relative_to(base):
+        return Path(os.path.relpath(folder, base)).as_posix()
+    return str(folder)
 
 
 def _folder_sha256(folder: Path) -> str:
@@ -113,7 +123,7 @@ def _config(folder: Path, trust_remote_code: bool, key: str) -> Any:
 
 
 def _from_folder(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
-    folder = Path(spec["location"]).expanduser()
+    folder = Path(named(spec["location"]))
     found = f"{key}.location: found no"
     if not (folder / "config.json").is_file():
         raise UserError(f"{found} config.json in {folder}, expected a saved Hugging Face model")

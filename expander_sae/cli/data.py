@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import pickle
 import re
@@ -20,6 +19,7 @@ from expander_sae.errors import UserError, readable
 from expander_sae.machine.device import resolve_device
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.inference import Inference, inferences
+from expander_sae.storage.arrays import as_tensor
 from expander_sae.storage.files import file_sizes
 from expander_sae.training.run_folder import WEIGHTS
 
@@ -98,6 +98,10 @@ def _checked(found: np.ndarray, path: Path, tokens: int | None, m: int | None, f
         raise UserError(
             f"{path}: shape {list(found.shape)} of {found.dtype}, expected numbers of shape [N, m]"
         )
+    if not found.size:
+        raise UserError(
+            f"{path}: shape {list(found.shape)}, expected at least one row of at least one number"
+        )
     found = found.reshape(-1, found.shape[-1])
     if m is not None and found.shape[1] != m:
         raise UserError(f"{path}: activations of width {found.shape[1]}, expected m = {m}")
@@ -105,8 +109,6 @@ def _checked(found: np.ndarray, path: Path, tokens: int | None, m: int | None, f
         if len(found) < tokens and not fewer:
             raise UserError(f"{path}: {len(found)} rows, expected at least --tokens {tokens}")
         found = found[:tokens]
-    if not found.size:
-        raise UserError(f"{path}: shape {list(found.shape)}, expected at least one row")
     if found.dtype != np.float32:
         found = found.astype(np.float32)
     for start in range(0, len(found), _PIECE):
@@ -153,12 +155,24 @@ def _torch(path: Path, name: str | None, tokens: int | None) -> np.ndarray:
             f"{path}: holds more than tensors, and loading that could run code; expected a tensor or a "
             "dict of tensors (torch.save(tensor, …)), .npy or .safetensors"
         ) from None
+    chosen = ""
     if isinstance(stored, dict):
-        names = [key for key, value in stored.items() if isinstance(value, torch.Tensor) and value.dim() >= 2]
-        stored = stored[_choose(path, name, names)]
+        found = dict(_tensors_of(stored))
+        chosen = _choose(path, name, [key for key, tensor in found.items() if tensor.dim() >= 2])
+        stored = found[chosen]
     if not isinstance(stored, torch.Tensor):
         raise UserError(f"{path}: holds a {type(stored).__name__}, expected a tensor or a dict of tensors")
-    return _as_array(stored[_leading(stored.shape, tokens)] if stored.dim() else stored)
+    tensor = as_tensor(stored.detach(), f"{path}: {chosen}" if chosen else str(path))
+    return _as_array(tensor[_leading(tensor.shape, tokens)] if tensor.dim() else tensor)
+
+
+def _tensors_of(stored: dict[Any, Any], above: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, tensor) of a dict, whatever its keys are; those of a dict inside of it are named above.inner."""
+    for key, value in stored.items():
+        if isinstance(value, torch.Tensor):
+            yield f"{above}{key}", value
+        elif isinstance(value, dict):
+            yield from _tensors_of(value, f"{above}{key}.")
 
 
 def _choose(path: Path, name: str | None, names: Sequence[str]) -> str:
@@ -179,32 +193,48 @@ def _as_array(tensor: torch.Tensor) -> np.ndarray:
 
 def _parquet(path: Path, column: str, split: str, tokens: int | None) -> np.ndarray:
     """All rows of the files in order, or the first `tokens`, in one array: memory 4·N·m bytes."""
-    files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
-    if not files:
-        raise UserError(f"{path}: found no .parquet file, expected a folder of activation shards")
-    numbered = {file: re.fullmatch(r"(.+)-\d+", file.stem) for file in files}
-    if path.is_dir() and all(numbered.values()):
-        splits = sorted({match.group(1) for match in numbered.values() if match})
-        files = [file for file, match in numbered.items() if match and match.group(1) == split]
-        if not files:
-            raise UserError(f"{path}: no shard of --split {split}, found {', '.join(splits)}")
+    files = [path] if path.is_file() else _shards(path, split)
     rows, needed = 0, []
     while files and (tokens is None or rows < tokens):
         needed.append(files.pop(0))
         rows += _parquet_rows(needed[-1], column)
     rows = rows if tokens is None else min(rows, tokens)
     whole, filled = np.empty((0, 1), np.float32), 0
-    for part in itertools.chain.from_iterable(_parquet_parts(file, column) for file in needed):
-        if not filled:
-            whole = np.empty((rows, part.shape[1]), np.float32)
-        if part.shape[1] != whole.shape[1]:
-            raise UserError(f"{path}: lists of different lengths in column {column!r}, expected one width")
-        taken = part[: rows - filled]
-        whole[filled : filled + len(taken)] = taken
-        filled += len(taken)
-        if filled == rows:
-            break
+    for file in needed:
+        for part in _parquet_parts(file, column, whole.shape[1] if filled else None):
+            if not filled:
+                whole = np.empty((rows, part.shape[1]), np.float32)
+            taken = part[: rows - filled]
+            whole[filled : filled + len(taken)] = taken
+            filled += len(taken)
+            if filled == rows:
+                break
     return whole[:filled]
+
+
+def _shards(folder: Path, split: str) -> list[Path]:
+    """The Parquet files of a folder, sorted; of those that are named SPLIT-00000.parquet the split's."""
+    alike = sorted(file for file in folder.glob("[!.]*") if ".parquet" in file.name.lower())
+    for file in alike:
+        if file.suffix != ".parquet":
+            raise UserError(f"{file}: found suffix {file.suffix!r}, expected .parquet as of the others")
+    if not alike:
+        raise UserError(f"{folder}: found no .parquet file, expected a folder of activation shards")
+    numbered = {file: re.fullmatch(r"(.+)-\d+", file.stem) for file in alike}
+    if not any(numbered.values()):
+        return alike
+    for file, match in numbered.items():
+        if match is None:
+            raise UserError(
+                f"{file}: found another name than SPLIT-00000.parquet, which others beside it have"
+            )
+    splits = {file: match.group(1) for file, match in numbered.items() if match}
+    files = [file for file, found in splits.items() if found == split]
+    if not files:
+        raise UserError(
+            f"{folder}: no shard of --split {split}, found {', '.join(sorted(set(splits.values())))}"
+        )
+    return files
 
 
 def _parquet_rows(file: Path, column: str) -> int:
@@ -220,20 +250,17 @@ def _parquet_rows(file: Path, column: str) -> int:
     return int(rows)
 
 
-def _parquet_parts(file: Path, column: str) -> Iterator[np.ndarray]:
-    """The column's rows, 1024 at a time."""
+def _parquet_parts(file: Path, column: str, m: int | None) -> Iterator[np.ndarray]:
+    """The column's rows, 1024 at a time, each of `m` numbers (None: as many as the first)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    whole = readable(file, "a readable Parquet file", pa.ArrowException)
+    from expander_sae.storage.parquet_files import rows_of_lists
+
+    whole, first = readable(file, "a readable Parquet file", pa.ArrowException), 0
     # Mapped, or a row group's whole column would be read before its first row is decoded.
     with whole, pq.ParquetFile(file, memory_map=True) as stored:
         for batch in stored.iter_batches(1024, columns=[column]):
-            yield _matrix(batch.column(0), file, column)
-
-
-def _matrix(lists: Any, file: Path, column: str) -> np.ndarray:
-    flat = lists.flatten().to_numpy(zero_copy_only=False) if hasattr(lists, "flatten") else np.empty(0)
-    if flat.dtype.kind not in "fiu" or len(flat) % max(len(lists), 1) or not len(lists):
-        raise UserError(f"{file}: column {column!r} holds {lists.type}, expected lists of m numbers")
-    return flat.reshape(len(lists), -1)
+            part = rows_of_lists(batch.column(0), f"{file}: column {column!r}", m, first)
+            m, first = part.shape[1], first + len(part)
+            yield part

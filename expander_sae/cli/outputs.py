@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from glob import escape
 from pathlib import Path
 
 from expander_sae.errors import UserError
@@ -54,7 +55,9 @@ def _read(inputs: Mapping[str, Path | None]) -> Iterator[tuple[Path, str]]:
         yield path.resolve(), what
         parts: Iterable[Path] = ()
         if path.suffix == ".json" and not path.is_dir():
-            parts = path.parent.glob(f"{path.stem}.*")  # beside a pool's manifest: its activations and tokens
+            parts = path.parent.glob(
+                f"{escape(path.stem)}.*"
+            )  # beside a pool's manifest: its activations and tokens
         elif what == WEIGHTS:
             parts = path.glob("weights.safetensors" if (path / "weights.safetensors").is_file() else "*")
         else:

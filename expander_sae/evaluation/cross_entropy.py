@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from expander_sae.activations.batching import batches, document_starts
+from expander_sae.activations.checked_model import load_checked
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
@@ -39,9 +40,10 @@ def spliced_sums(
     """(document int32[S], sums float64[S] in nats, counts int64[S]) when the output of `layer` is replaced.
 
     A document of T tokens has T − 1 next tokens. Used are the first S = `sequences` documents of the pool.
-    Layers up to `layer` are not run: their output is in the pool. The replacement is float32[N,m] for the
-    N tokens of these documents, or a function that gives it from their activations float32[N,m]. Where it
-    is one vector at every token, all documents have the same logits, which are computed for one only.
+    The replacement is float32[N,m] for the N tokens of these documents, or a function that gives it from
+    their activations float32[N,m]. Where `layer` is in the model's `cut`, layers up to it are not run, and
+    a replacement that is one vector at every token gives all documents the same logits, which are computed
+    for one only.
     """
     edges = sequence_edges(ce_pool, sequences)
     rows = int(edges[-1])
@@ -50,7 +52,8 @@ def spliced_sums(
     if tuple(replacement.shape) != (rows, ce_pool.m):
         raise ValueError(f"replacement has shape {tuple(replacement.shape)}, expected {(rows, ce_pool.m)}")
     document, ids = ce_pool.document[:rows], ce_pool.token_id[:rows]
-    if bool((replacement == replacement[0]).all()):
+    # Where the layers above read token ids too, documents differ all the same.
+    if layer in model.cut and bool((replacement == replacement[0]).all()):
         losses = _constant_losses(model, replacement[0], edges, ids, layer)
     else:
         losses = _losses(model, replacement, document, ids, layer, label)
@@ -97,6 +100,11 @@ def sequence_edges(ce_pool: Pool, sequences: int) -> np.ndarray:
         found = f"found {len(edges) - 1} documents in {ce_pool.path}"
         raise UserError(f"tokens.ce_sequences: {found}, expected {sequences}")
     return edges[: sequences + 1]
+
+
+def longest_document(pools: Iterable[Pool], sequences: int) -> int:
+    """Tokens of the longest of the first `sequences` documents of each pool."""
+    return max(int(np.diff(sequence_edges(pool, sequences)).max()) for pool in pools)
 
 
 def _next_token_losses(logits: Tensor, ids: Tensor) -> Tensor:
@@ -159,11 +167,11 @@ def write_baseline(
     training tokens under its recipe. With `train_cross_entropy` also `ce_clean` and `ce_zero` of as many
     documents of the training pool, on split ``ce_train``.
     """
-    model = LanguageModel.load(model_file, device)
     seen = Pool.open(train_pool)
     training = normalisation(seen, run.train_tokens, run.recipe_settings)
     rows = Rows(run.columns)
     splits = {"ce": Pool.open(ce_pool)} | ({"ce_train": seen} if train_cross_entropy else {})
+    model = load_checked(model_file, [run.layer], longest_document(splits.values(), sequences), device)
     for split, pool in splits.items():
         count = int(sequence_edges(pool, sequences)[-1])
         activations = torch.from_numpy(np.array(pool.activations[:count]))

@@ -11,11 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from expander_sae.activations.checked_model import load_checked
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
 from expander_sae.evaluation.certificate_rows import evenly
-from expander_sae.evaluation.cross_entropy import TRAIN_BASELINES, recovered, sequence_edges, spliced_sums
+from expander_sae.evaluation.cross_entropy import (
+    TRAIN_BASELINES,
+    longest_document,
+    recovered,
+    sequence_edges,
+    spliced_sums,
+)
 from expander_sae.evaluation.reconstruction import reconstruct
 from expander_sae.evaluation.storage import storage
 from expander_sae.evaluation.trained import is_finite, load_trained
@@ -89,18 +96,20 @@ def evaluate_run(
         measured.reconstruction(test, name)
     spliced = [("ce", name) for name in settings.cross_entropy]
     spliced += [(split, "encoder") for split in texts if split != "ce"]
-    for split, name in spliced if measured.finite else []:
-        model = _language_model(model_file, device)
-        measured.cross_entropy(model, texts[split], split, name, reference[split])
+    if measured.finite and spliced:
+        longest = longest_document(texts.values(), settings.ce_sequences)
+        model = _language_model(model_file, run.layer, longest, device)
+        for split, name in spliced:
+            measured.cross_entropy(model, texts[split], split, name, reference[split])
     tables.write_metrics(measured.rows.metrics, folder / METRICS)
     tables.write_documents(measured.rows.documents, folder / DOCUMENTS)
     return {"fingerprint": autoencoder.about["fingerprint"], "seconds": measured.seconds}
 
 
 @lru_cache(maxsize=1)
-def _language_model(model_file: Path, device: str) -> LanguageModel:
-    """The model that all runs of a job are spliced into, loaded once."""
-    return LanguageModel.load(model_file, device)
+def _language_model(model_file: Path, layer: int, tokens: int, device: str) -> LanguageModel:
+    """The model that all runs of a job at a layer are spliced into, loaded once."""
+    return load_checked(model_file, [layer], tokens, device)
 
 
 @dataclass

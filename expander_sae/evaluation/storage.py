@@ -17,17 +17,18 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
 
     Learned values of W are d·n (the true edges of an irregular mask; m·n dense), of the encoder 0 when
     tied. `storage_values_rows_bytes` has explicit row indices too (and column degrees when these differ),
-    `storage_encoder_bytes` a free encoder with its steps, and both biases. `storage_total_bytes` is what the
-    weights file must hold: values, encoder, biases and the recipe of the mask, in place of which a learned
-    mask has the rows themselves. Columns that token ids name have `storage_ids_bytes`, those of the ids, and
-    `storage_ids_total_bytes`, what whoever has the language model must hold: ids, biases and recipe, and no
-    values. `code_bits` are those of a token's code.
+    `storage_encoder_bytes` a free encoder with its steps, both biases, and the gains of an import.
+    `storage_total_bytes` is what the weights file must hold: values, encoder, biases and the recipe of the
+    mask, in place of which a learned mask has the rows themselves. Columns that token ids name have
+    `storage_ids_bytes`, those of the ids, and `storage_ids_total_bytes`, what whoever has the language model
+    must hold: ids, biases and recipe, and no values. `code_bits` are those of a token's code.
     """
     decoder, free = autoencoder.decoder, autoencoder.free
     wide = autoencoder.b_enc.element_size()
     biases = stored_bytes(autoencoder.m, autoencoder.n, decoder.precision, wide)
+    gains = 0 if autoencoder.gains is None else autoencoder.gains.nbytes
     values_bytes = decoder.value_bytes + decoder.step_bytes
-    encoder_bytes = biases + (0 if free is None else free.value_bytes + free.step_bytes)
+    encoder_bytes = biases + gains + (0 if free is None else free.value_bytes + free.step_bytes)
     bits = 8 * wide if decoder.precision.name == FLOAT32 else decoder.precision.bits
     total = values_bytes + encoder_bytes + decoder.record_bytes
     ids = decoder.named_by

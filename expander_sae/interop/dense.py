@@ -17,13 +17,22 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 
 @dataclass(frozen=True)
 class Weights:
-    """Float32 matrices on the CPU: encoder and decoder [n, m] (row j is feature j), b_enc [n], b_dec [m]."""
+    """Float32 matrices on the CPU: encoder and decoder [n, m] (row j is feature j), b_enc [n], b_dec [m].
+
+    gains [n] are what pre-activations are multiplied by once they are selected; None is 1.
+    """
 
     encoder: Tensor
     decoder: Tensor
     b_enc: Tensor
     b_dec: Tensor
     k: int
+    gains: Tensor | None = None
+
+    @property
+    def gained(self) -> Tensor:
+        """The decoder with its gains multiplied in, as libraries store it whose columns have norms."""
+        return self.decoder if self.gains is None else self.decoder * self.gains[:, None]
 
 
 def checked(weights: Weights, origin: str | Path) -> Weights:
@@ -31,6 +40,7 @@ def checked(weights: Weights, origin: str | Path) -> Weights:
     decoder = tuple(weights.decoder.shape)
     n, m = decoder if len(decoder) == 2 else (0, 0)
     expected = {"decoder": (n, m), "encoder": (n, m), "b_enc": (n,), "b_dec": (m,)}
+    expected |= {} if weights.gains is None else {"gains": (n,)}
     for name, shape in expected.items():
         found = tuple(getattr(weights, name).shape)
         if found != shape or not n * m:
@@ -49,7 +59,8 @@ def to_dense(autoencoder: SparseAutoencoder) -> Weights:
     encoder = autoencoder._encoder_on(dictionary).columns(everything)
     tensors = (encoder, decoder, autoencoder.b_enc, autoencoder.b_dec)
     encoder, decoder, b_enc, b_dec = (tensor.detach().float().cpu().contiguous() for tensor in tensors)
-    return Weights(encoder, decoder, b_enc, b_dec, autoencoder.k)
+    gains = None if autoencoder.gains is None else autoencoder.gains.float().cpu()
+    return Weights(encoder, decoder, b_enc, b_dec, autoencoder.k, gains)
 
 
 @torch.no_grad()
@@ -65,7 +76,7 @@ def from_dense(
     """An autoencoder of these matrices, sparse where `record` says on which mask they live.
 
     The record is what `mask_record` gave when they were exported, None of another library's own: then `about`
-    is remembered. Columns may have the norms that `unit_decoder` takes.
+    is remembered. Columns may have any norms. One that was tied and no longer is has a free encoder.
 
     Raises:
         UserError: as of `unit_decoder`, or the mask does not fit the matrices.
@@ -80,6 +91,8 @@ def from_dense(
             if record["mask"] is not None:
                 size = (m, n, weights.decoder.numel())
                 mask = regenerate(record["mask"]["recipe"], record["mask"]["sha256"], origin, size)
+            if kind == "tied" and not torch.allclose(weights.encoder, weights.decoder, rtol=0, atol=1e-6):
+                kind = "independent"
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{origin}: the record of the mask is damaged ({error!r})") from None
     loaded = SparseAutoencoder(m, n, weights.k, mask, kind, backend)
@@ -97,6 +110,7 @@ def _filled(empty: SparseAutoencoder, weights: Weights, about: dict[str, Any]) -
         empty.encoder.copy_(weights.encoder)
     empty.b_enc.copy_(weights.b_enc)
     empty.b_dec.copy_(weights.b_dec)
+    empty.gains = weights.gains
     empty.about = about
     return empty
 
@@ -143,25 +157,24 @@ def pruned(autoencoder: SparseAutoencoder, d: int) -> SparseAutoencoder:
 
 
 def unit_decoder(weights: Weights, selects_by_contribution: bool, origin: str | Path) -> Weights:
-    """The same autoencoder with unit-norm columns: x_j takes over ‖w_j‖.
+    """The same autoencoder with unit-norm columns.
 
-    Where top-k did not run on x_j·‖w_j‖ (`selects_by_contribution`), columns of different norms would be
-    selected otherwise once their norms are gone.
+    Where top-k ran on x_j·‖w_j‖ (`selects_by_contribution`), the norms go into the encoder. Elsewhere it did
+    not see them: they become gains, and the selection stays what it was, to the last bit.
 
     Raises:
-        UserError: shapes that do not belong together, or norms that differ by more than 1 % where
-            selection did not see them.
+        UserError: shapes that do not belong together, or a column of zeros where x_j is divided by its norm.
     """
     checked(weights, origin)
     norms = weights.decoder.double().norm(dim=1)
+    zeros = int((norms == 0).sum())
+    if zeros and selects_by_contribution:
+        raise UserError(f"{origin}: {zeros} decoder columns of zeros, expected none where their norms divide")
     # Unit norm up to float32 rounding is left alone, so that a tied encoder stays equal to the decoder.
-    norms = torch.where((norms > 0) & ((norms - 1).abs() > 1e-6), norms, torch.ones_like(norms))
-    low, high = float(norms.min()), float(norms.max())
-    if not selects_by_contribution and high > 1.01 * low:
-        raise UserError(
-            f"{origin}: decoder norms of {low:.4g} to {high:.4g} while top-k selects without them; "
-            "expected equal norms, as only unit-norm columns can be represented"
-        )
-    scale = norms.float()
-    encoder, decoder = weights.encoder * scale[:, None], weights.decoder / scale[:, None]
-    return replace(weights, encoder=encoder, decoder=decoder, b_enc=weights.b_enc * scale)
+    plain = (norms == 0) | ((norms - 1).abs() <= 1e-6)
+    scale = torch.where(plain, torch.ones_like(norms), norms).float()
+    unit = replace(weights, decoder=weights.decoder / scale[:, None])
+    if selects_by_contribution:
+        return replace(unit, encoder=weights.encoder * scale[:, None], b_enc=weights.b_enc * scale)
+    gains = scale if weights.gains is None else scale * weights.gains
+    return replace(unit, gains=None if bool((gains == 1).all()) else gains)

@@ -19,16 +19,20 @@ def load_foreign(folder: str | Path, backend: str = "auto") -> SparseAutoencoder
     """Load a folder of SAELens, sparsify or dictionary_learning, told by its files.
 
     Raises:
-        UserError: no such folder, or one of no known format.
+        UserError: no such folder, or one of no known format or of more than one.
     """
     from expander_sae.interop import dictionary_learning, saelens, sparsify
 
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    for module in (saelens, sparsify, dictionary_learning):
-        if (folder / module.WEIGHTS).is_file():
-            return module.load(folder, backend)
+    modules = (saelens, sparsify, dictionary_learning)
+    found = [module for module in modules if (folder / module.WEIGHTS).is_file()]
+    if len(found) > 1:
+        names = " and ".join(module.WEIGHTS for module in found)
+        raise UserError(f"{folder}: found {names}, expected one of them: which is meant?")
+    if found:
+        return found[0].load(folder, backend)
     raise UserError(
         f"{folder}: found none of weights.safetensors, {saelens.WEIGHTS} (SAELens), {sparsify.WEIGHTS} "
         f"(sparsify) and {dictionary_learning.WEIGHTS} (dictionary_learning), expected one of them"

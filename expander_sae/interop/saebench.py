@@ -59,6 +59,8 @@ class SAEBenchAutoencoder(nn.Module):
         device, dtype: of the dense weights.
     """
 
+    gains: Tensor | None
+
     def __init__(
         self,
         autoencoder: SparseAutoencoder,
@@ -73,6 +75,7 @@ class SAEBenchAutoencoder(nn.Module):
         self.W_dec = nn.Parameter(dense.decoder)
         self.b_enc = nn.Parameter(dense.b_enc)
         self.b_dec = nn.Parameter(dense.b_dec)
+        self.register_buffer("gains", dense.gains)
         self.k = autoencoder.k
         self.device: torch.device = torch.device(device)
         self.dtype: torch.dtype = dtype
@@ -90,6 +93,7 @@ class SAEBenchAutoencoder(nn.Module):
         """[…, d_in] → […, d_sae] with k nonzeros a token."""
         pre = (x.to(self.W_enc.dtype) - self.b_dec) @ self.W_enc + self.b_enc
         value, index = pre.topk(self.k, dim=-1)
+        value = value if self.gains is None else value * self.gains[index]
         return torch.zeros_like(pre).scatter_(-1, index, value)
 
     def decode(self, feature_acts: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor
 from expander_sae.errors import UserError
 from expander_sae.interop.dense import Weights, checked, from_dense, mask_record, to_dense
 from expander_sae.interop.fidelity import Fidelity, measured_record
-from expander_sae.interop.foreign_files import read_config, read_tensors, required
+from expander_sae.interop.foreign_files import flag, read_config, read_tensors, required, same_size
+from expander_sae.interop.foreign_keys import SAELENS, SAELENS_COMPACT, SAELENS_PLACE, Keys
 from expander_sae.masks.recipe import regenerate
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.storage.files import write_json
@@ -26,6 +27,8 @@ from expander_sae.study.presets import CORPORA, MODELS
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 COMPACT = "expander_topk"
 """Name under which `expander_sae.interop.saelens_plugin` registers the compact architecture."""
+FACTORS = "finetuning_scaling_factor"
+"""Before SAELens 6, what each feature's activation was multiplied by before it was decoded."""
 _COMPACT_ENCODERS = ("tied", "warm_tied", "independent")
 FORMAT_VERSION = "6.54.12"
 """The SAELens version whose format this is. Without one of at least 6.0.0 its loader drops the metadata."""
@@ -88,15 +91,16 @@ def _config(autoencoder: SparseAutoencoder, compact: bool, tensors: dict[str, Te
         record, limit = mask_record(autoencoder), autoencoder.about.get("norm_limit")
         return config | {"mask": record["mask"], "encoder": record["encoder"], "norm_limit": limit}
     # Columns have unit norm, so this changes nothing but makes `fold_W_dec_norm` possible. A column of
-    # zeros would give 0/0.
-    return config | {"rescale_acts_by_decoder_norm": bool((tensors["W_dec"].norm(dim=1) > 0).all())}
+    # zeros would give 0/0. Where columns have gains, selection does not see them.
+    rescaled = autoencoder.gains is None and bool((tensors["W_dec"].norm(dim=1) > 0).all())
+    return config | {"rescale_acts_by_decoder_norm": rescaled}
 
 
 def dense_tensors(autoencoder: SparseAutoencoder) -> dict[str, Tensor]:
     """The state dict of SAELens's own TopK autoencoder."""
     dense = to_dense(autoencoder)
     encoder = dense.encoder.T.contiguous()
-    return {"W_enc": encoder, "W_dec": dense.decoder, "b_enc": dense.b_enc, "b_dec": dense.b_dec}
+    return {"W_enc": encoder, "W_dec": dense.gained, "b_enc": dense.b_enc, "b_dec": dense.b_dec}
 
 
 def _known(autoencoder: SparseAutoencoder) -> dict[str, Any]:
@@ -123,6 +127,8 @@ def compact_tensors(autoencoder: SparseAutoencoder) -> dict[str, Tensor]:
     decoder = getattr(dictionary, "values", None)
     if autoencoder.mask is None or decoder is None:
         raise UserError("compact: found a dense autoencoder, expected one on a mask")
+    if autoencoder.gains is not None:
+        raise UserError("compact: found gains of another library's decoder norms, expected none")
     if autoencoder.mask.learned:
         raise UserError("compact: found a learned mask, expected one that a recipe regenerates")
     tensors = {"values": decoder, "b_enc": autoencoder.b_enc, "b_dec": autoencoder.b_dec}
@@ -139,38 +145,86 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     """Import a TopK autoencoder from a SAELens folder.
 
     One that `export` wrote comes back onto its mask; any other is dense. SAELens applies ReLU after
-    top-k, we do not: `expander_sae.interop.fidelity.fidelity` tells how often that matters.
+    top-k, we do not: `expander_sae.interop.fidelity.fidelity` tells how often that matters. Weights are
+    rounded to the `dtype` of cfg.json, as its loader does, and computed with in float32.
 
     Raises:
-        UserError: another architecture, a normalisation that is not folded in, or decoder norms that
-            cannot be folded.
+        UserError: another architecture, a normalisation that is not folded in, a transcoder, or a key or
+            tensor that is not known.
     """
     folder = Path(folder)
     path = folder / CONFIG
     config = read_config(path)
-    # Before SAELens 6 a TopK autoencoder was a standard one with another activation function.
-    activation = config.get("activation_fn_str", config.get("activation_fn"))
-    architecture = "topk" if activation == "topk" else config.get("architecture")
-    if architecture not in ("topk", COMPACT):
-        raise UserError(f"{path}: architecture {architecture!r}, expected 'topk'")
-    for key in ("normalize_activations", "reshape_activations"):
-        if (config.get(key) or "none") != "none":
-            raise UserError(f"{path}: {key} {config[key]!r}, expected 'none'")
     metadata = required(config, "metadata", dict, path) if config.get("metadata") else {}
     record = required(metadata, "expander_sae", dict, path) if "expander_sae" in metadata else None
-    if architecture == COMPACT:
+    config, k = _as_of_6(config, metadata, path)
+    compact = config["architecture"] == COMPACT
+    (SAELENS_COMPACT if compact else SAELENS).check(config, path)
+    place = {key: value for key, value in config.items() if key in SAELENS_PLACE} | metadata
+    out = place.get("hook_name_out")
+    if out not in (None, place.get("hook_name")):
+        raise UserError(f"{path}: hook_name_out {out!r}, expected hook_name {place.get('hook_name')!r}")
+    if compact:
         return _load_compact(folder, config, record or {}, backend)
-    old = config.get("activation_fn_kwargs")  # where k stood before SAELens 6
-    k = required(old if "k" not in config and isinstance(old, dict) else config, "k", int, path)
-    stored = read_tensors(folder / WEIGHTS, ("W_enc", "W_dec", "b_enc", "b_dec"))
+    return _load_dense(folder, config, k, (place, record), backend)
+
+
+def _as_of_6(config: dict[str, Any], metadata: dict[str, Any], path: Path) -> tuple[dict[str, Any], Any]:
+    """(configuration, k) as SAELens 6 reads them, which is of TopK or of ours."""
+    architecture, k = config.get("architecture"), config.get("k")
+    version = str(config.get("sae_lens_version") or metadata.get("sae_lens_version") or "0")
+    if version.partition(".")[0] in "012345":
+        # There a TopK autoencoder was a standard one with another activation function.
+        activation = config.get("activation_fn_str", config.get("activation_fn"))
+        if activation == "topk" and architecture in (None, "standard"):
+            architecture = "topk"
+        if activation == "topk" and config.get("activation_fn_kwargs"):
+            options = required(config, "activation_fn_kwargs", dict, path)
+            Keys(frozenset({"k"})).check(options, path)
+            k = options.get("k")
+        at = str(config.get("hook_name") or config.get("hook_point") or "")
+        if "hook_z" in at:
+            config = {"reshape_activations": "hook_z"} | config
+    if architecture not in ("topk", COMPACT):
+        raise UserError(f"{path}: architecture {architecture!r}, expected 'topk'")
+    return config | {"architecture": architecture}, k
+
+
+def _load_dense(
+    folder: Path,
+    config: dict[str, Any],
+    k: Any,
+    about: tuple[dict[str, Any], dict[str, Any] | None],
+    backend: str,
+) -> SparseAutoencoder:
+    path, (place, record) = folder / CONFIG, about
+    k = required({"k": k}, "k", int, path)
+    rescaled = flag(config, "rescale_acts_by_decoder_norm", False, path)
+    factors = (FACTORS,) if flag(config, FACTORS, False, path) else ()
+    if rescaled and factors:
+        raise UserError(
+            f"{path}: {FACTORS} True beside rescale_acts_by_decoder_norm True, expected one of them"
+        )
+    names = ("W_enc", "W_dec", "b_enc", "b_dec", *factors)
+    stored = read_tensors(folder / WEIGHTS, names, _dtype(config, path))
     encoder = stored["W_enc"].transpose(0, -1).contiguous()
-    weights = checked(Weights(encoder, stored["W_dec"], stored["b_enc"], stored["b_dec"], k), folder)
-    if not config.get("apply_b_dec_to_input", True):
+    biases = stored["b_enc"], stored["b_dec"]
+    weights = checked(Weights(encoder, stored["W_dec"], *biases, k, stored.get(FACTORS)), folder)
+    same_size(config, {"d_in": weights.b_dec.numel(), "d_sae": weights.b_enc.numel()}, path)
+    if not flag(config, "apply_b_dec_to_input", True, path):
         # Eᵀh + b = Eᵀ(h − b_dec) + (b + Eᵀb_dec)
         weights = replace(weights, b_enc=weights.b_enc + weights.encoder @ weights.b_dec)
-    about = {"imported": "saelens", "metadata": metadata}
-    rescaled = bool(config.get("rescale_acts_by_decoder_norm", False))
-    return from_dense(weights, folder, record, about, backend, selects_by_contribution=rescaled)
+    known = {"imported": "saelens", "metadata": place}
+    return from_dense(weights, folder, record, known, backend, selects_by_contribution=rescaled)
+
+
+def _dtype(config: dict[str, Any], path: Path) -> torch.dtype:
+    name = str(config.get("dtype") or "float32").removeprefix("torch.")
+    if name not in ("float64", "float32", "bfloat16", "float16"):
+        expected = "float64, float32, bfloat16 or float16"
+        raise UserError(f"{path}: dtype {config['dtype']!r}, expected {expected}")
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def _load_compact(
@@ -183,7 +237,7 @@ def _load_compact(
     if kind not in _COMPACT_ENCODERS:
         raise UserError(f"{path}: encoder {kind!r}, expected one of {', '.join(_COMPACT_ENCODERS)}")
     names = ("values", "b_enc", "b_dec") + (() if kind == "tied" else ("encoder_values",))
-    stored = read_tensors(folder / WEIGHTS, names)
+    stored = read_tensors(folder / WEIGHTS, names, _dtype(config, path))
     if (m, n) != (stored["b_dec"].numel(), stored["b_enc"].numel()):
         raise UserError(f"{path}: d_in {m}, d_sae {n}, expected those of the biases in {WEIGHTS}")
     mask = regenerate(recipe, checksum, path, (m, n, stored["values"].numel()))
@@ -198,6 +252,10 @@ def _load_compact(
             raise UserError(f"{folder / WEIGHTS}: {name} of shape {found}, expected {expected}")
         with torch.no_grad():
             parameter.copy_(stored[name])
+    if not flag(config, "apply_b_dec_to_input", True, path):
+        with torch.no_grad():  # as in `_load_dense`
+            encoder = loaded._encoder_on(loaded.dictionary())
+            loaded.b_enc.add_(encoder.correlate(loaded.b_dec[None])[0])
     about = required(record, "about", dict, path) if "about" in record else {}
     # SAELens may have folded a scale in since it was written: the limit in use is the configuration's.
     limit = config.get("norm_limit")

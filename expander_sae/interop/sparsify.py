@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from expander_sae.errors import UserError
 from expander_sae.interop.dense import Weights, from_dense, mask_record, to_dense
 from expander_sae.interop.fidelity import Fidelity, measured_record
-from expander_sae.interop.foreign_files import read_config, read_tensors, required
+from expander_sae.interop.foreign_files import read_config, read_tensors, required, same_size
+from expander_sae.interop.foreign_keys import SPARSIFY
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.storage.files import write_json
 from expander_sae.storage.safetensors_files import save_tensors
@@ -29,7 +29,7 @@ def export(
     dense = to_dense(autoencoder)
     measured, record = measured_record(autoencoder, folder, activations, say)
     tensors = {"encoder.weight": dense.encoder, "encoder.bias": dense.b_enc}
-    tensors |= {"W_dec": dense.decoder.clone(), "b_dec": dense.b_dec}
+    tensors |= {"W_dec": dense.gained.clone(), "b_dec": dense.b_dec}
     save_tensors(tensors, folder / WEIGHTS, {})
     config = {"activation": "topk", "normalize_decoder": True, "multi_topk": False, "transcode": False}
     config |= {"skip_connection": False, "expansion_factor": max(1, autoencoder.n // autoencoder.m)}
@@ -42,17 +42,17 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     """Import a TopK autoencoder; one that `export` wrote comes back onto its mask.
 
     Raises:
-        UserError: a transcoder, a skip connection, another or a signed activation, unequal decoder
-            norms, or a malformed folder.
+        UserError: a transcoder, a skip connection, another or a signed activation, a key or tensor that is
+            not known, or a malformed folder.
     """
     folder = Path(folder)
-    config = read_config(folder / CONFIG)
-    # Older versions had `signed`: the k entries of largest magnitude, where we take the largest.
-    expected = {"activation": "topk", "signed": False, "skip_connection": False, "transcode": False}
-    for key, value in expected.items():
-        if config.get(key, value) != value:
-            raise UserError(f"{folder / CONFIG}: {key} {config[key]!r}, expected {value!r}")
-    k = required(config, "k", int, folder / CONFIG)
+    path = folder / CONFIG
+    config = read_config(path)
+    SPARSIFY.check(config, path)
+    k = required(config, "k", int, path)
     stored = read_tensors(folder / WEIGHTS, ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
     weights = Weights(stored["encoder.weight"], stored["W_dec"], stored["encoder.bias"], stored["b_dec"], k)
+    same_size(config, {"d_in": stored["b_dec"].numel()}, path)
+    if config.get("num_latents"):  # 0 says that expansion_factor is meant
+        same_size(config, {"num_latents": stored["encoder.bias"].numel()}, path)
     return from_dense(weights, folder, config.get("expander_sae"), {"imported": "sparsify"}, backend)

@@ -50,7 +50,6 @@ class Support:
         rebuilds: whether codes by the encoder rebuild activations; otherwise only pursuits do.
         parent: the support whose tied run of the same seed this one starts from.
         in_configs: a configuration may ask for it; otherwise only figures tell it apart.
-        floor: nobody trained it; what it reaches says how much training was worth.
         order: of figures and tables of controls; by name among equals.
         control: its words in the figure of controls; one with words is missed there where it was not run.
         frontier: its short name and its words on the frontier page, which draws these first, in table order.
@@ -75,7 +74,6 @@ class Support:
     rebuilds: bool = True
     parent: str | None = None
     in_configs: bool = True
-    floor: bool = False
     order: int = 10
     control: str = ""
     frontier: tuple[str, str] | None = None

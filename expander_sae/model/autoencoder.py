@@ -2,7 +2,8 @@
 
     z = Eᵀ(h − b_dec) + b_enc,   x = the k largest signed entries of z,   ĥ = W x + b_dec
 
-with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv 2607.01799, §3).
+with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv 2607.01799, §3). One of
+another library may select by z and then multiply by a gain of each feature: x_j = g_j z_j.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from expander_sae.masks.supports import described
 from expander_sae.model import weights_file
 from expander_sae.model.columns import Columns
 from expander_sae.model.dense import dense_recipe
-from expander_sae.model.dictionary import Dictionary, SparseCode
+from expander_sae.model.dictionary import Dictionary, SparseCode, checked_code
 from expander_sae.model.encoders import ENCODERS
 from expander_sae.model.in_precision import InPrecision
 from expander_sae.storage.arrays import as_tensor, norms_of
@@ -45,6 +46,7 @@ class SparseAutoencoder(InPrecision):
     Attributes:
         decoder: the columns of W, see model/columns.py.
         free: those of a free encoder; None where it is tied.
+        gains: [n], what kept pre-activations are multiplied by; None, as ours all are, is 1.
         about: JSON values that travel with the weights, such as `norm_limit`, the norm above which tokens
             are passed through and not encoded.
 
@@ -55,6 +57,7 @@ class SparseAutoencoder(InPrecision):
 
     values: nn.Parameter
     encoder: nn.Parameter | None
+    gains: Tensor | None
     _columns: tuple[Columns, Columns | None]
 
     def __init__(
@@ -92,6 +95,7 @@ class SparseAutoencoder(InPrecision):
             self.register_parameter(weights_file.of_encoder(name), parameter)
         self.b_enc = nn.Parameter(torch.zeros(n, dtype=dtype))
         self.b_dec = nn.Parameter(torch.zeros(m, dtype=dtype))
+        self.register_buffer("gains", None)
 
     @property
     def decoder(self) -> Columns:
@@ -182,7 +186,8 @@ class SparseAutoencoder(InPrecision):
         h = as_tensor(activations)
         self._check_rows(h)
         encoder = self._encoder_on(self.dictionary())
-        return encoder.correlate_topk(self.own(h) - self.b_dec, self.b_enc, self.k)
+        found = encoder.correlate_topk(self.own(h) - self.b_dec, self.b_enc, self.k)
+        return found if self.gains is None else SparseCode(found.index, found.value * self.gains[found.index])
 
     @torch.no_grad()
     def decode(self, code: SparseCode) -> Tensor:
@@ -191,18 +196,7 @@ class SparseAutoencoder(InPrecision):
         Raises:
             UserError: index and value of different shapes, or an index that is neither −1 nor a feature.
         """
-        index, value = as_tensor(code.index, "code.index"), as_tensor(code.value, "code.value")
-        if index.ndim != 2 or index.shape != value.shape:
-            shapes = f"index {list(index.shape)} and value {list(value.shape)}"
-            raise UserError(f"code: found {shapes}, expected [B, k] of both")
-        if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-            raise UserError(f"code.index: found {index.dtype}, expected whole numbers")
-        if index.numel():
-            # Kernels look no index up: another one would read beyond the columns.
-            low, high = (int(end) for end in torch.aminmax(index))
-            if low < -1 or high >= self.n:
-                expected = f"−1 (an empty place) to n − 1 = {self.n - 1}"
-                raise UserError(f"code.index: found {low if low < -1 else high}, expected {expected}")
+        index, value = checked_code(code, self.n)
         code = SparseCode(index.to(self.b_dec.device, torch.int64), self.own(value))
         return self.dictionary().synthesize(code) + self.b_dec
 
@@ -216,7 +210,7 @@ class SparseAutoencoder(InPrecision):
             UserError: another shape.
         """
         self._check_rows(activations)
-        if self.free is None:
+        if self.free is None and self.gains is None:
             fused = self.decoder.tied(self.b_enc, self.b_dec, activations, self.k)
             if fused is not None:
                 return fused[0], SparseCode(*fused[1:])
@@ -225,6 +219,8 @@ class SparseAutoencoder(InPrecision):
         centred = activations - self.b_dec
         selected = encoder.correlate_topk(centred, self.b_enc, self.k)
         kept = encoder.correlate_at(centred, selected.index, self.b_enc, known=selected.value)
+        if self.gains is not None:
+            kept = kept * self.gains[selected.index]
         code = SparseCode(selected.index, kept)
         return decoder.synthesize(code) + self.b_dec, code
 
@@ -234,7 +230,7 @@ class SparseAutoencoder(InPrecision):
         The same numbers as autograd gives, but faster where the encoder is tied: to the last bit in float32
         and float64 on a CPU. Parameters that need no gradient get none. Hooks are not called.
         """
-        tied = self.free is None
+        tied = self.free is None and self.gains is None
         step = self.decoder.tied_step(self.b_enc, self.b_dec, activations, self.k) if tied else None
         if step is None:
             self.zero_grad(set_to_none=True)

@@ -15,7 +15,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from expander_sae.errors import UserError
 from expander_sae.kernels import autograd, backends, dense
+from expander_sae.storage.arrays import as_tensor
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,27 @@ def joined(codes: Iterable[SparseCode]) -> SparseCode:
     """One code of all samples."""
     parts = list(codes)
     return SparseCode(torch.cat([part.index for part in parts]), torch.cat([part.value for part in parts]))
+
+
+def checked_code(code: SparseCode, n: int) -> tuple[Tensor, Tensor]:
+    """(index, value) of a code of a user's as tensors.
+
+    Raises:
+        UserError: index and value of different shapes, or an index that is neither −1 nor one of n features.
+    """
+    index, value = as_tensor(code.index, "code.index"), as_tensor(code.value, "code.value")
+    if index.ndim != 2 or index.shape != value.shape:
+        shapes = f"index {list(index.shape)} and value {list(value.shape)}"
+        raise UserError(f"code: found {shapes}, expected [B, k] of both")
+    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+        raise UserError(f"code.index: found {index.dtype}, expected whole numbers")
+    if index.numel():
+        # Kernels look no index up: another one would read beyond the columns.
+        low, high = (int(end) for end in torch.aminmax(index))
+        if low < -1 or high >= n:
+            expected = f"−1 (an empty place) to n − 1 = {n - 1}"
+            raise UserError(f"code.index: found {low if low < -1 else high}, expected {expected}")
+    return index, value
 
 
 class Dictionary(Protocol):

@@ -20,6 +20,8 @@ from expander_sae.storage.files import canonical_json
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 
 FORMAT = "expander-sae/1"
+WITH_GAINS = "expander-sae/2"
+"""Of a file with gains, so that a version that knows none refuses it."""
 
 
 class Stored(Protocol):
@@ -30,6 +32,7 @@ class Stored(Protocol):
     k: int
     encoder_kind: str
     about: dict[str, Any]
+    gains: Tensor | None
 
     @property
     def b_enc(self) -> Tensor: ...
@@ -65,8 +68,11 @@ def write(autoencoder: Stored, path: Path, about: dict[str, Any]) -> None:
     tensors = {**stored_biases.tensors(*biases, decoder.precision), **decoder.tensors()}
     if free is not None:
         tensors |= {of_encoder(name): tensor for name, tensor in free.tensors().items()}
+    form = FORMAT
+    if autoencoder.gains is not None:
+        form, tensors["gains"] = WITH_GAINS, autoencoder.gains
     shape = {"m": autoencoder.m, "n": autoencoder.n, "k": autoencoder.k}
-    header: dict[str, Any] = {"format": FORMAT, "shape": shape, "encoder": autoencoder.encoder_kind}
+    header: dict[str, Any] = {"format": form, "shape": shape, "encoder": autoencoder.encoder_kind}
     header |= {"mask": decoder.record(), "about": about}
     if decoder.precision.name != FLOAT32:
         header["precision"] = decoder.precision.name
@@ -78,8 +84,8 @@ def write(autoencoder: Stored, path: Path, about: dict[str, Any]) -> None:
 def read(kind: Callable[..., A], path: str | Path, backend: str) -> A:
     """The autoencoder of a file; see `SparseAutoencoder.load`."""
     tensors, header = load_tensors(path)
-    if header.get("format") != FORMAT:
-        raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}")
+    if header.get("format") not in (FORMAT, WITH_GAINS):
+        raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r} or {WITH_GAINS!r}")
     try:
         precision = _precision(header, path)
         support = _recorded_support(header, _counted(tensors, precision), path)
@@ -88,6 +94,8 @@ def read(kind: Callable[..., A], path: str | Path, backend: str) -> A:
         loaded = kind(**header["shape"], **asked)
         _verify_encoder(loaded, header.get("encoder_mask"), path)
         _restore(loaded, tensors, precision)
+        if header["format"] == WITH_GAINS:
+            loaded.gains = checked_gains(tensors["gains"], loaded.b_enc)
         loaded.about = header["about"]
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path}: damaged weights ({error})") from None
@@ -119,6 +127,13 @@ def _restore(loaded: Stored, tensors: dict[str, Tensor], precision: Precision) -
     b_enc, b_dec = stored_biases.restored(tensors, precision)
     loaded.b_enc.copy_(b_enc)
     loaded.b_dec.copy_(b_dec)
+
+
+def checked_gains(gains: Tensor, like: Tensor) -> Tensor:
+    """The same, of the dtype and device of b_enc; `ValueError` where they are not [n] or not finite."""
+    if gains.shape != like.shape or not bool(gains.isfinite().all()):
+        raise ValueError(f"gains of shape {list(gains.shape)}, expected [{len(like)}] finite numbers")
+    return gains.to(like.device, like.dtype)
 
 
 def _recorded_support(

@@ -8,9 +8,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from expander_sae.errors import UserError
 from expander_sae.storage.files import atomic_path
 from expander_sae.storage.seals import KEY, UNSEALED, agree, check_seal, seal
 
@@ -45,3 +48,32 @@ def open_sealed(path: str | Path, **options: Any) -> pq.ParquetFile:
         file.close()
         raise OSError("its seal is damaged")
     return file
+
+
+def rows_of_lists(lists: pa.Array, where: str, m: int | None = None, first: int = 0) -> np.ndarray:
+    """A column of lists of numbers as rows [N, m]; None for `m`: as many as the first list has.
+
+    `first` is the number of the first row in its file, from 0. The numbers in all say nothing.
+
+    Raises:
+        UserError: no lists of numbers, a row that is null or of another length, or a null in a row; it names
+            `where` and the first such row.
+    """
+    kind = lists.type
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    inner = kind.value_type if listed else kind
+    if not listed or not (pa.types.is_integer(inner) or pa.types.is_floating(inner)):
+        raise UserError(f"{where}: holds {kind}, expected lists of m numbers")
+    lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)  # NaN of a list that is null
+    m = int(lengths[0]) if m is None and len(lengths) and not np.isnan(lengths[0]) else m
+    wrong = np.flatnonzero(lengths != (-1 if m is None else m))
+    if wrong.size:
+        length = lengths[wrong[0]]
+        found = "is null" if np.isnan(length) else f"has {length:.0f} numbers"
+        expected = "a list" if m is None else f"{m} numbers in each row"
+        raise UserError(f"{where}: row {first + wrong[0]} {found}, expected {expected}")
+    flat = lists.flatten()
+    if flat.null_count:
+        row = first + int(np.flatnonzero(flat.is_null())[0]) // max(m or 1, 1)
+        raise UserError(f"{where}: row {row} has a null among its numbers, expected a number")
+    return flat.to_numpy(zero_copy_only=False).reshape(len(lists), m or 0)

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 from operator import ge
+from pathlib import Path
 from typing import Any
 
+from expander_sae.activations.positions import context_error, positions_in
 from expander_sae.masks.supports import support_of
 from expander_sae.study import presets
 from expander_sae.study.blocks import Config, as_list, blocks, sizes
@@ -28,6 +30,7 @@ def semantic_errors(config: Config) -> Iterator[str]:
             yield f"models[{index}].name: found {entry['name']!r} again, expected another name"
         yield from _layer_errors(f"models[{index}].layers", as_list(entry["layers"]), entry)
         yield from _twice(f"models[{index}].layers", entry["layers"])
+        yield from _context_errors(config["corpus"]["context"], entry)
     yield from _corpus_errors(config["corpus"])
     if "n" in config["grid"] and "expansion" in config["grid"]:
         yield "grid.expansion: found beside grid.n, expected one of the two"
@@ -54,6 +57,16 @@ def _corpus_errors(corpus: dict[str, Any]) -> Iterator[str]:
         yield f"corpus.location: found {location!r}, expected one of {', '.join(known)}, or null for all"
     if least > corpus["context"]:
         yield f"corpus.min_tokens: found {least}, expected at most {corpus['context']} (corpus.context)"
+
+
+def _context_errors(context: int, model: dict[str, Any]) -> Iterator[str]:
+    """Of a model that is fetched first the job says it that tokenises the corpus."""
+    if model["source"] == "folder":
+        positions = positions_in(Path(model["location"]).expanduser())
+    else:
+        positions = presets.POSITIONS.get(model["location"])
+    if wrong := context_error(context, positions, model["name"]):
+        yield wrong
 
 
 def _synthetic_errors(asked: dict[str, Any]) -> Iterator[str]:

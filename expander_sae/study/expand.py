@@ -96,8 +96,8 @@ def _measured(config: Config, block: dict[str, Any]) -> tuple[Evaluation, Analys
     )
     analysis = Analysis(analyses, tokens["test"], *compared)
     if not set(analyses).isdisjoint(LABELLED):
-        read = min(pursued["labelled_tokens"] or tokens["test"], tokens["test"])
-        analysis = replace(analysis, inference=inference, labelled_tokens=read, labels=pursued["labels"])
+        read = min(asked["labelled_tokens"] or tokens["test"], tokens["test"])
+        analysis = replace(analysis, inference=inference, labelled_tokens=read, labels=asked["labels"])
     return Evaluation(inference, spliced, *amounts), analysis
 
 

@@ -8,21 +8,25 @@ taken for fresh, and nothing that was made is overwritten.
 from __future__ import annotations
 
 import os
-from glob import glob
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from expander_sae.stages import lineage
+from expander_sae.storage.content import contents
 from expander_sae.storage.files import digest
+from expander_sae.storage.locations import files_of
 from expander_sae.study import presets
 
 RELEASED = {"model": "model1", "corpus": "corpus1-extraction1-model1-pool1"}
 """Stage versions whose results carry plain names. Do not change: raise the stage's version."""
 
+_READING = "texts2"
+"""How files are read as texts. Raise it where other texts or groups come of the same files."""
+
 
 def label_model(entry: dict[str, Any]) -> dict[str, Any]:
     """The entry of `models` with its label. A folder's files are part of what it is."""
-    content = _files(entry["location"]) if entry["source"] == "folder" else None
+    content = contents(files_of(entry["location"])) if entry["source"] == "folder" else None
     return _labelled(entry, presets.MODELS, content, lineage("model"), RELEASED["model"])
 
 
@@ -30,8 +34,9 @@ def label_corpus(entry: dict[str, Any]) -> dict[str, Any]:
     """The entry `corpus` with its label. Its text files, or the versions of the packages whose
     docstrings are read, are part of what it is."""
     content: Any = None
-    if entry["source"] == "files":
-        content = _files(entry["location"])
+    # Of a Hub's id that is also a folder here, the Hub's library reads the folder.
+    if entry["source"] == "files" or (entry["source"] == "hub" and os.path.exists(entry["location"])):
+        content = [_READING, *contents(files_of(entry["location"]))]
     elif entry["source"] == "docstrings":
         installed = {name: _installed(name) for name in presets.DOCSTRING_VERSIONS}
         content = None if installed == presets.DOCSTRING_VERSIONS else installed
@@ -46,16 +51,6 @@ def _labelled(
     identity = [settings] + [content] * (content is not None) + [stages] * (stages != released)
     plain = identity == [known.get(name)]
     return {"name": name, "label": name if plain else f"{name}-{digest(identity)[:6]}", **settings}
-
-
-def _files(location: str) -> list[list[Any]]:
-    """Name, size and time of change of each file: cheap enough to ask whenever a run is planned."""
-    found = [location] if os.path.isfile(location) else sorted(glob(location, recursive=True))
-    paths: list[str] = []
-    for path in found:
-        inside = (os.path.join(at, name) for at, _, names in os.walk(path) for name in names)
-        paths += sorted(inside) if os.path.isdir(path) else [path]
-    return [[path, os.stat(path).st_size, os.stat(path).st_mtime_ns] for path in paths]
 
 
 def _installed(package: str) -> str | None:

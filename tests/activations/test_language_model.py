@@ -6,11 +6,13 @@ from expander_sae.errors import UserError
 from tests.tiny_models import ARCHITECTURES, DEPTH, VOCABULARY, WIDTH, tiny_model, tiny_model_json
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=[(name, cut) for name in ARCHITECTURES for cut in (True, False)])
 def both(request, tmp_path_factory):
-    """The same model as this project loads it and as transformers runs it."""
-    path = tiny_model_json(tmp_path_factory.mktemp(request.param), request.param)
-    return LanguageModel.load(path), tiny_model(request.param)
+    """The same model as this project loads it, cut or not, and as transformers runs it."""
+    architecture, cut = request.param
+    model = LanguageModel.load(tiny_model_json(tmp_path_factory.mktemp(architecture), architecture))
+    model.cut = frozenset(range(DEPTH) if cut else ())
+    return model, tiny_model(architecture)
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ class Calls:
 
     def __init__(self, model):
         self.counts = [0] * model.depth
-        for number, layer in enumerate(decoder_layers(model._model, model.depth)):
+        for number, layer in enumerate(model.layers):
             next(iter(layer.children())).register_forward_hook(self._count(number))
 
     def _count(self, number):
@@ -101,8 +103,8 @@ def test_splicing_leaves_the_model_as_it_was(both, ids):
     model, _ = both
     before = model.residual(ids, [2])[2]
     model.logits_after(torch.zeros(3, 11, WIDTH), 1, ids)
-    with pytest.raises(RuntimeError):
-        model.logits_after(torch.zeros(3, 11, WIDTH + 1), 1, ids)
+    with pytest.raises(UserError, match="found token id 64, expected less than 64"):
+        model.logits_after(torch.zeros(3, 11, WIDTH), 1, ids + VOCABULARY - ids.max())
     torch.testing.assert_close(model.residual(ids, [2])[2], before, rtol=0, atol=0)
 
 
@@ -112,9 +114,10 @@ def test_only_the_needed_layers_run(tmp_path, architecture, ids):
     below = Calls(model)
     model.residual(ids, [1, 0])
     assert below.counts == [1, 1, 0]
-    above = Calls(model)
-    model.logits_after(torch.zeros(3, 11, WIDTH), 1, ids)
-    assert above.counts == [0, 0, 1]
+    for cut, expected in ((frozenset(), [1, 1, 1]), (frozenset({1}), [0, 0, 1])):
+        model.cut, calls = cut, Calls(model)
+        model.logits_after(torch.zeros(3, 11, WIDTH), 1, ids)
+        assert calls.counts == expected
 
 
 def test_bfloat16_residuals_come_as_float32(tmp_path, ids):

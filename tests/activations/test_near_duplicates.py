@@ -1,7 +1,10 @@
+import base64
 import random
+import re
 
 import pytest
 
+from expander_sae.activations.docstrings import read_docstrings
 from expander_sae.activations.near_duplicates import NearDuplicateFilter, share_contained, word_grams
 from expander_sae.rng import Integers
 
@@ -69,3 +72,64 @@ def test_order_of_earlier_documents_is_all_that_decides():
 def test_share_contained():
     assert share_contained({1, 2, 3, 4}, {3, 4, 5}) == 0.5
     assert share_contained(set(), {1}) == 0.0
+
+
+CHINESE = (
+    "我昨天去图书馆借了三本书其中一本讲的是宋代的城市生活"
+    "另外两本是关于数学史的我打算在周末把它们都读完然后写一篇短文介绍给我的同学们"
+)
+JAPANESE = (
+    "昨日は図書館で本を三冊借りました一冊は江戸時代の町の暮らしについての本で"
+    "残りの二冊は数学の歴史についての本です週末に読みます"
+)
+THAI = "เมื่อวานฉันไปห้องสมุดและยืมหนังสือสามเล่มเล่มหนึ่งเกี่ยวกับชีวิตในเมืองสมัยก่อนอีกสองเล่มเกี่ยวกับประวัติศาสตร์คณิตศาสตร์"
+KHMER = "ម្សិលមិញខ្ញុំបានទៅបណ្ណាល័យហើយខ្ចីសៀវភៅបីក្បាលមួយក្បាលអំពីជីវិតទីក្រុងសម័យបុរាណពីរក្បាលទៀតអំពីប្រវត្តិគណិតវិទ្យា"
+GENE = "".join(random.Random(0).choices("ACGT", k=300))
+BASE64 = base64.b64encode(random.Random(0).randbytes(200)).decode()
+
+
+def contained(one, other, characters=700):
+    one, other = (word_grams(text, characters) for text in (one, other))
+    return len(one & other) / min(len(one), len(other))
+
+
+@pytest.mark.parametrize("text", [CHINESE, JAPANESE, THAI, KHMER, GENE, BASE64])
+def test_a_change_in_text_without_blanks_leaves_a_near_duplicate(text):
+    """Such a text was one word, and equal only to itself."""
+    place = len(text) // 3
+    other = text[:place] + "。" + text[place + 1 :]
+    assert contained(text, other) > 0.5
+    assert contained(text, "題" + text) > 0.5
+    assert contained(CHINESE, text[::-1]) == 0, "other texts share nothing"
+
+
+def test_pieces_of_chinese_count_as_runs_of_its_characters():
+    assert len(word_grams(CHINESE, 700)) == len({CHINESE[i : i + 8] for i in range(len(CHINESE) - 7)})
+    assert word_grams(CHINESE[:20] + "，" + CHINESE[20:], 700) == word_grams(CHINESE, 700)
+    assert len(word_grams(CHINESE[:7], 700)) == 1
+
+
+def test_as_much_chinese_is_compared_as_holds_the_tokens_of_a_context():
+    """Texts that start alike and go on otherwise: what is read of them is the same."""
+    draw = random.Random(0)
+    others = ["".join(chr(draw.randrange(0x4E00, 0x9FA5)) for _ in range(2000)) for _ in range(2)]
+    start = others[0][:100]
+    assert contained(start + others[0][100:], start + others[1]) > 0.2
+    assert word_grams(others[0], 700) == word_grams(others[0][:233], 700)
+
+
+def test_english_that_quotes_chinese_is_compared_by_its_words():
+    quoting = (
+        "the phrase 今天天气非常好 stands in a text of many english words about many other things and more "
+        * 3
+    )
+    assert len(word_grams(quoting, 700)) == len(plain_grams(quoting, 700))
+
+
+def test_groups_of_the_built_in_corpus_are_those_of_words_alone():
+    """No docstring has a share of Chinese or a word so long that it would be taken apart."""
+    for text in read_docstrings(["pandas"]).texts:
+        words = re.findall(r"\w+", text[:700].lower())
+        assert len(word_grams(text, 700)) == max(
+            1, len({tuple(words[i : i + 8]) for i in range(len(words) - 7)})
+        )

@@ -76,3 +76,15 @@ def test_other_parquet_file_is_no_shard(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     with pytest.raises(UserError, match=r"other\.parquet: not a whole activation shard"):
         Shard(tmp_path / "other.parquet")
+
+
+def test_a_shard_of_another_program_with_a_row_that_is_null_is_named(path):
+    """Null lists have no numbers: what is left would be rows of other tokens."""
+    table = pq.read_table(path)
+    lists = table["activation"].to_pylist()
+    lists[13] = None
+    metadata = {key: value for key, value in table.schema.metadata.items() if key != b"seal"}
+    changed = table.set_column(3, "activation", pa.array(lists, pa.list_(pa.float32(), 3)))
+    pq.write_table(changed.replace_schema_metadata(metadata), path)
+    with pytest.raises(UserError, match=r"train-00000\.parquet: column 'activation': row 13 is null"):
+        list(Shard(path).row_groups())

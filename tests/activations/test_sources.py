@@ -1,4 +1,7 @@
+import gzip
 import json
+import os
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +17,7 @@ def spec(location, source="files", **changes):
 
 
 def texts(*args, **kwargs):
-    return list(open_source(spec(*args, **kwargs)).texts)
+    return [document.text for document in open_source(spec(*args, **kwargs)).documents]
 
 
 @pytest.fixture
@@ -24,7 +27,6 @@ def folder(tmp_path):
     rows = [{"text": "line one"}, {"text": "line two", "other": 1}, {"text": None}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     pq.write_table(pa.table({"text": ["cell one", None, "cell two"]}), tmp_path / "sub" / "c.parquet")
-    (tmp_path / "notes.md").write_text("ignored in a folder")
     return tmp_path
 
 
@@ -48,9 +50,65 @@ def test_no_match_names_the_key(folder):
         texts(folder / "nothing-*.txt")
 
 
-def test_unknown_suffix_is_named(folder):
-    with pytest.raises(UserError, match=r"notes\.md"):
-        texts(folder / "notes.md")
+@pytest.mark.parametrize(
+    "name", ["notes.md", "more.json", "more.jsonl.zst", "more.csv", "sub/more", "more.tar.gz"]
+)
+def test_no_file_of_a_folder_is_skipped_in_silence(folder, name):
+    (folder / name).write_text('{"text": "a document"}')
+    for location in (folder, folder / name, folder / "**"):
+        with pytest.raises(UserError, match=rf"found .*{re.escape(name)}, expected files ending in \.txt, "):
+            texts(location)
+
+
+def test_a_link_to_nothing_and_what_is_no_file_are_named(tmp_path):
+    (tmp_path / "gone.txt").symlink_to("nothing")
+    with pytest.raises(UserError, match=r"gone\.txt, a link to nothing"):
+        texts(tmp_path)
+    (tmp_path / "gone.txt").unlink()
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(UserError, match=r"pipe\.txt, no ordinary file"):
+        texts(tmp_path)
+
+
+def test_names_in_capitals_and_compressed_files_are_read(tmp_path):
+    (tmp_path / "A.JSONL").write_text('{"text": "one"}\n')
+    (tmp_path / "B.Txt").write_text("two")
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(b'{"text": "three"}\n{"text": "four"}\n'))
+    (tmp_path / "d.TXT.GZ").write_bytes(gzip.compress("fünf".encode()))
+    pq.write_table(pa.table({"text": ["six"]}), tmp_path / "e.PARQUET")
+    assert texts(tmp_path) == ["one", "two", "three", "four", "fünf", "six"]
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(b'{"text": "three"}\n')[:-9])
+    with pytest.raises(UserError, match=r"c\.jsonl\.gz: not a whole gzip file"):
+        texts(tmp_path)
+    (tmp_path / "c.jsonl.gz").write_bytes(b'{"text": "three"}\n')
+    with pytest.raises(UserError, match=r"c\.jsonl\.gz: not a whole gzip file"):
+        texts(tmp_path)
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+def test_the_mark_that_some_programs_put_first_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(MARK + b"first")
+    (tmp_path / "b.jsonl").write_bytes(MARK + b'{"text": "second"}\r\n' + MARK + b'{"text": "third"}\n')
+    (tmp_path / "c.txt.gz").write_bytes(gzip.compress(MARK + b"fourth\r\nline\rend"))
+    assert texts(tmp_path) == ["first", "second", "third", "fourth\nline\nend"]
+
+
+def test_half_a_character_is_refused_with_its_file_and_line(tmp_path):
+    """A lone surrogate, which JSON can say and no tokenizer takes."""
+    (tmp_path / "a.jsonl").write_text('{"text": "whole \\ud83d\\ude00"}\n{"text": "half \\ud83d"}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl:2: 'text': found \\ud83d, half of a character"):
+        texts(tmp_path / "a.jsonl")
+    raw = pa.array([b"fine", b"bad \xed\xa0\xbd"]).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"text": raw}), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match=r"b\.parquet: row 2: column 'text': not UTF-8 text"):
+        texts(tmp_path / "b.parquet")
+    (tmp_path / "c.jsonl").write_bytes(b'{"text": "fine"}\n' * 3000 + b'{"text": "caf\xe9"}\n')
+    with pytest.raises(
+        UserError, match=r"c\.jsonl:3001: not UTF-8 text \(invalid continuation byte at byte 13\)"
+    ):
+        texts(tmp_path / "c.jsonl")
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "sub/c.parquet"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from expander_sae.activations import tokens as tokens_module
-from expander_sae.activations.tokens import TokenizedDocument, TokenTable, write_token_table
+from expander_sae.activations.tokens import MOST_POSITIONS, TokenizedDocument, TokenTable, write_token_table
 from expander_sae.errors import UserError
 
 
@@ -38,9 +38,34 @@ def test_every_range_starts_at_a_document_and_holds_what_was_written(table):
                     assert (found.position[1:][~same] == 0).all()
 
 
+def test_longest_document_of_all_splits(tmp_path, monkeypatch):
+    monkeypatch.setattr("expander_sae.activations.tokens._ROW_GROUP", 4)
+    path = tmp_path / "tokens.parquet"
+    for lengths, expected in (([3, 9, 2], 9), ([1], 1), ([], 0)):
+        documents = [TokenizedDocument(n, [5] * length) for n, length in enumerate(lengths)]
+        write_token_table(path, {"train": documents[:1], "test": documents[1:], "ce": []})
+        assert TokenTable(path).longest == expected
+
+
 def test_missing_and_broken_files_are_named(tmp_path):
     with pytest.raises(UserError, match="absent"):
         TokenTable(tmp_path / "absent.parquet")
     (tmp_path / "cut.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"cut\.parquet"):
         TokenTable(tmp_path / "cut.parquet")
+
+
+@pytest.mark.parametrize(("tokens", "fits"), [(MOST_POSITIONS, True), (MOST_POSITIONS + 1, False)])
+def test_positions_are_right_or_the_document_is_refused(tmp_path, tokens, fits):
+    """Beyond 2^15 they would be negative, and every range of tokens empty."""
+    splits = {"train": [TokenizedDocument(0, [7] * tokens)], "test": [], "ce": []}
+    path = tmp_path / "tokens.parquet"
+    if fits:
+        write_token_table(path, splits)
+        assert TokenTable(path).read("train", tokens - 2, tokens).position.tolist() == list(range(tokens))
+    else:
+        with pytest.raises(
+            UserError, match=r"tokens\.parquet: found a document of 32769 tokens, expected at most 32768"
+        ):
+            write_token_table(path, splits)
+        assert not path.exists()

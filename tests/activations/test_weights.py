@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -9,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from expander_sae.activations import weights
 from expander_sae.activations.language_model import LanguageModel
-from expander_sae.activations.weights import materialise, read_model
+from expander_sae.activations.weights import materialise, read_model, verify_weights
 from expander_sae.errors import UserError
 from expander_sae.storage.seals import write_sealed_json
 from tests.tiny_models import DEPTH, VOCABULARY, WIDTH, save_tiny_model, tiny_model, tiny_spec
@@ -27,6 +29,29 @@ def test_folder_is_used_where_it_is(saved, tmp_path):
     assert record["architecture"] == "Qwen2ForCausalLM"
     assert record["path"] == str(saved)
     assert not (tmp_path / "weights").exists()
+
+
+def test_a_folder_of_any_name_is_that_folder(saved, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("model [1]", "~x", "{model}", "it's *"):
+        (tmp_path / name).symlink_to(saved)
+        for location in (tmp_path / name, f"~/{name}"):
+            materialise(tiny_spec(location, "qwen2"), tmp_path / "weights", tmp_path / "model.json")
+            assert read_model(tmp_path / "model.json")["path"] == str(saved)
+    with pytest.raises(UserError, match=r"location: found no config\.json in ~nobody-of-this-name/x"):
+        materialise(tiny_spec("~nobody-of-this-name/x", "qwen2"), tmp_path / "weights", tmp_path / "no.json")
+
+
+def test_a_folder_that_was_named_relatively_moves_with_the_study(saved, tmp_path, monkeypatch):
+    first = tmp_path / "first"
+    shutil.copytree(saved, first / "models" / "tiny")
+    monkeypatch.chdir(first)
+    materialise(tiny_spec(Path("models/tiny"), "qwen2"), Path("weights"), Path("results/tiny/model.json"))
+    shutil.copytree(first, tmp_path / "second")
+    shutil.rmtree(first)
+    record = read_model(tmp_path / "second/results/tiny/model.json")
+    assert Path(record["path"]) == tmp_path / "second" / "models" / "tiny"
+    verify_weights(record, "model.json")
 
 
 def test_folder_below_the_results_is_recorded_relative(saved):

@@ -17,6 +17,8 @@ from tests.tiny_models import DEPTH, WIDTH, save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = "snakemake_executor_plugin_slurm"
+ODD = "My Proj (é)/O'Neil [1]"
+"""A folder whose name shells and patterns read otherwise: the study runs in one."""
 _MINUTES = 15  # until a workflow that does not end is given up
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.xdist_group("slurm")]
@@ -36,7 +38,8 @@ def cluster(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     """A model with random weights, words drawn at random, and trainings long enough to be caught."""
-    folder = tmp_path_factory.mktemp("inputs")
+    folder = tmp_path_factory.mktemp("inputs") / ODD
+    folder.mkdir(parents=True)
     save_tiny_model(folder / "model")
     generator = random.Random(0)
     words = ["".join(generator.choices("abcdefghij", k=5)) for _ in range(200)]
@@ -56,7 +59,7 @@ def config(tmp_path_factory):
 
 def command(folder, config, profile):
     """Snakemake's command line for the tables of a study in `folder`."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     path = folder / "config-of-the-test.yaml"
     path.write_text(yaml.safe_dump(config))
     return [
@@ -87,7 +90,7 @@ def local(config, tmp_path_factory):
 def test_a_cancelled_and_a_requeued_job_come_back_and_nothing_else_changes(cluster, config, local, tmp_path):
     """Training is cancelled after its first checkpoint and the resubmitted job is sent back to the queue,
     as preemption does; the tables are those of the undisturbed local run, byte for byte."""
-    folder = tmp_path / "run"
+    folder = tmp_path / ODD
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     log = tmp_path / "snakemake.log"
     with open(log, "wb") as output:

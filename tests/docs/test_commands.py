@@ -53,6 +53,28 @@ def kind(command):
 ALL = [pytest.param(command, id=f"{place} {command[:50]}") for place, command in commands()]
 
 
+def texts():
+    """Everything in which a command can be shown: pages, configurations, scripts and what `make` says."""
+    folders = ("docs", "configs", "studies", "profiles", "workflow", "expander_sae", ".ci")
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    kept = [path for path in found if path.suffix in (".md", ".yaml", ".py", ".smk", "")]
+    return [path for path in [*kept, *ROOT.glob("*.md"), ROOT / "Makefile"] if path.is_file()]
+
+
+def test_no_target_is_shown_where_snakemake_takes_it_for_a_configuration():
+    """Every word after --configfile is one, up to the next option."""
+    shown = 0
+    for path in texts():
+        for file, rest in re.findall(
+            r"snakemake[^`\n]* --configfile (\S+)([^`\n]*)", path.read_text("utf-8")
+        ):
+            shown += 1
+            words = rest.split("#")[0].split()
+            wrong = not file.endswith(("`", '"')) and words and not words[0].startswith(("-", "\\", "|", "&"))
+            assert not wrong, f"{path.relative_to(ROOT)}: --configfile {file}{rest}"
+    assert shown > 3
+
+
 @pytest.mark.parametrize("command", ALL)
 def test_every_command_is_known(command):
     assert kind(command)

@@ -14,13 +14,23 @@ from expander_sae.pursuit.inference import INFERENCES
 from tests.cli.conftest import make_weights
 from tests.docs.blocks import ROOT, blocks
 
-ELSEWHERE = ("sae_lens", "sae_bench", "sparsify", "dictionary_learning", "huggingface_hub", "wandb")
-"""Libraries that some blocks use and that need not be installed; those blocks are skipped without them."""
+ELSEWHERE = ("sae_lens", "sparsify", "dictionary_learning", "wandb")
+"""Libraries that some blocks use and that `make test-saelens` installs apart."""
+COMPILED = ("expander_sae.interop.hub", "sae_bench")
+"""What blocks need that no test can have: the Hub (tests/interop/test_hub.py has a stand-in for it) and a
+library that wants old versions of others. These blocks are compiled only."""
 
-PYTHON = [
-    pytest.param(block, id=block.place, marks=pytest.mark.xdist_group(block.page))
-    for block in blocks("python")
-]
+
+def uses(block, modules):
+    return set(modules) & set(re.findall(r"^(?:import|from) ([\w.]+)", block.text, re.MULTILINE))
+
+
+def marks(block):
+    foreign = [pytest.mark.saelens] if uses(block, ELSEWHERE) else []
+    return [pytest.mark.xdist_group(block.page), *foreign]
+
+
+PYTHON = [pytest.param(block, id=block.place, marks=marks(block)) for block in blocks("python")]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
 
@@ -60,11 +70,11 @@ def registries():
 @pytest.mark.parametrize("block", PYTHON)
 def test_python_of_the_pages_runs(block, folders, registries, monkeypatch):
     monkeypatch.chdir(folders(block.page))
-    if "expander_sae.interop.hub" in block.text:
-        pytest.skip("needs the Hub; tests/cli/test_hub.py has a stand-in for it")
-    for module in re.findall(r"^(?:import|from) (\w+)", block.text, re.MULTILINE):
-        if module in ELSEWHERE:
-            pytest.importorskip(module, reason=f"{module} is not installed")
+    code = compile(block.text, block.place, "exec")
+    if any(name.startswith(COMPILED) for name in re.findall(r"^(?:import|from) ([\w.]+)", block.text, re.M)):
+        return
+    for module in uses(block, ELSEWHERE):
+        pytest.importorskip(module, reason=f"{module} is not installed: make test-saelens")
     # What a page has made earlier.
     names = {
         "__name__": "__main__",
@@ -72,7 +82,7 @@ def test_python_of_the_pages_runs(block, folders, registries, monkeypatch):
         "h": torch.load("activations.pt", weights_only=True),
         "sae": load("sae.safetensors"),
     }
-    exec(compile(block.text, block.place, "exec"), names)
+    exec(code, names)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from expander_sae.activations.extraction import extract_shard
 from expander_sae.activations.language_model import LanguageModel, decoder_layers
+from expander_sae.activations.language_model_checks import check_model
 from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
 from expander_sae.errors import UserError
@@ -17,6 +18,7 @@ from expander_sae.evaluation.cross_entropy import recovered, spliced_sums, write
 from expander_sae.study.recipes import Recipe
 from expander_sae.study.run import RUN_COLUMNS, Run
 from expander_sae.training.normalisation import normalisation
+from tests import fake_models
 from tests.tiny_models import ARCHITECTURES, DEPTH, VOCABULARY, WIDTH, tiny_model, tiny_model_json
 
 LAYER, SEQUENCES = 1, 5
@@ -106,6 +108,7 @@ def test_sums_equal_a_full_forward_pass(tmp_path, monkeypatch, architecture, log
 def test_one_vector_at_every_token_costs_one_document(tmp_path, monkeypatch, architecture):
     folder, documents = make(tmp_path, architecture)
     model, pool = LanguageModel.load(folder / "model.json"), Pool.open(folder / "ce.json")
+    model.cut = frozenset({LAYER})
     tokens, run = [], LanguageModel.logits_after
 
     def counted(model, hidden, layer, ids):
@@ -119,6 +122,19 @@ def test_one_vector_at_every_token_costs_one_document(tmp_path, monkeypatch, arc
     expected = losses_one_by_one(tiny_model(architecture), documents, replacement)
     np.testing.assert_allclose(sums, expected, rtol=1e-5)
     assert tokens == [max(len(document.token_ids) for document in documents)]
+
+
+@pytest.mark.parametrize("name", fake_models.ODD)
+def test_sums_of_models_that_read_more_above_a_layer_equal_a_full_forward_pass(name):
+    fake = fake_models.Fake()
+    fake_models.ODD[name][0](1.0)(fake)
+    model, pool, documents = fake_models.language_model(fake), *fake_models.documents(fake_models.VOCABULARY)
+    model.cut = check_model(model, [LAYER], 9)
+    rows = torch.randn(len(pool.document), pool.m, generator=torch.Generator().manual_seed(0))
+    for replacement in (torch.zeros_like(rows), rows.mean(dim=0).expand_as(rows), rows):
+        sums = spliced_sums(model, pool, replacement, LAYER, len(documents))[1]
+        expected = fake_models.losses_one_by_one(model, documents, replacement, LAYER)
+        np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_function_sees_the_activations_of_the_sequences(llama):

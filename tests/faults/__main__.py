@@ -24,7 +24,20 @@ set_threads(1)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests.faults import commands, corruption, disks, inputs, kills, network, processes, security  # noqa: E402
+from tests.faults import (  # noqa: E402
+    commands,
+    corruption,
+    disks,
+    inputs,
+    kills,
+    models,
+    network,
+    odd_arrays,
+    odd_corpora,
+    odd_paths,
+    processes,
+    security,
+)
 from tests.faults.tally import Tally, table  # noqa: E402
 from tests.faults.tiny_study import TinyStudy  # noqa: E402
 
@@ -37,8 +50,10 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "disks": 8,
         "configs": 4000,
         "files": 2000,
+        "odd": 2000,
         "commands": 520,
         "folders": 5,
+        "models": 1200,
     },
     "quick": {
         "kills": 40,
@@ -48,8 +63,10 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "disks": 3,
         "configs": 500,
         "files": 500,
+        "odd": 500,
         "commands": 60,
         "folders": 3,
+        "models": 300,
     },
     "slice": {
         "kills": 6,
@@ -59,8 +76,10 @@ AMOUNTS: dict[str, dict[str, int]] = {
         "disks": 1,
         "configs": 40,
         "files": 30,
+        "odd": 100,
         "commands": 5,
         "folders": 1,
+        "models": 20,
     },
 }
 
@@ -113,6 +132,7 @@ class Campaign:
             "config": apart(
                 "bad input: config", lambda at: inputs.bad_configs(study.folder, n["configs"], self.seed)
             ),
+            "models": apart("odd language models", lambda at: models.odd_models(n["models"], self.seed)),
             "commands": lambda: commands.bad_scripts(
                 study, calm, scratch / "commands", n["commands"], draw("commands")
             ),
@@ -126,12 +146,21 @@ class Campaign:
                 f"bad input: {kind}",
                 lambda at, kind=kind: inputs.bad_files(at, kind, n["files"], self.seed),  # type: ignore[misc]
             )
-        return parts
+        return parts | {name: apart(f"odd {name}", work) for name, work in self._odd().items()}
+
+    def _odd(self) -> dict[str, Callable[[Path], dict[str, Any]]]:
+        """Name → part on inputs that are odd and, for the most part, right."""
+        model, count, seed = self.study.folder / "model", self.amounts["odd"], self.seed
+        return {
+            "paths": lambda at: odd_paths.odd_paths(at, count, seed),
+            "corpora": lambda at: odd_corpora.odd_corpora(at, model, count, seed),
+            "arrays": lambda at: odd_arrays.odd_arrays(at, count, seed),
+        }
 
 
 PARTS = (
-    "kills workflow files results disk permissions network config shard mask weights commands cli shell"
-    " foreign tokens"
+    "kills workflow files results disk permissions network config models shard mask weights paths corpora"
+    " arrays commands cli shell foreign tokens"
 )
 
 

@@ -14,7 +14,20 @@ from tests.faults.commands import CLI, _mutated, _require
 from tests.faults.generators import mutated, places
 from tests.faults.tally import Tally, table
 
-PARTS = ("config", "shard", "mask", "weights", "commands", "cli", "kills", "tokens")
+PARTS = (
+    "config",
+    "models",
+    "shard",
+    "mask",
+    "weights",
+    "paths",
+    "corpora",
+    "arrays",
+    "commands",
+    "cli",
+    "kills",
+    "tokens",
+)
 
 
 @pytest.mark.slow

@@ -171,7 +171,7 @@ def foreign(folder: Path, config: dict[str, Any], norms: torch.Tensor) -> dict[s
 def test_foreign_topk_folders_are_imported_by_their_own_arithmetic(
     subtract: bool, rescale: bool, tmp_path: Path
 ) -> None:
-    norms = torch.linspace(0.5, 3.0, N) if rescale else torch.full((N,), 2.0)
+    norms = torch.linspace(0.5, 3.0, N)
     config = {"apply_b_dec_to_input": subtract, "rescale_acts_by_decoder_norm": rescale}
     t = foreign(tmp_path, config, norms)
     h = activations()
@@ -206,7 +206,11 @@ def test_what_cannot_be_imported_is_named(tmp_path: Path) -> None:
         ({"normalize_activations": "layer_norm"}, torch.ones(N), "normalize_activations 'layer_norm'"),
         ({"reshape_activations": "hook_z"}, torch.ones(N), "reshape_activations 'hook_z'"),
         ({"k": None}, torch.ones(N), "k None, expected a whole number"),
-        ({}, torch.linspace(0.5, 3.0, N), r"decoder norms of 0\.5 to 3 while top-k selects without them"),
+        (
+            {"rescale_acts_by_decoder_norm": True},
+            (torch.arange(N) > 1).float(),
+            "2 decoder columns of zeros, expected none where their norms divide",
+        ),
     ):
         foreign(tmp_path, config, norms)
         with pytest.raises(UserError, match=message):

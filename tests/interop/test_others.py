@@ -1,10 +1,12 @@
-"""Exported folders in sparsify and dictionary_learning themselves; skipped where these are not installed.
+"""Folders in sparsify 1.3.3 and dictionary_learning 0.1.0 themselves.
 
-Passed with sparsify 1.3.3 and dictionary_learning 0.1.0 on a CPU.
+`make test-saelens` installs them apart; elsewhere this is skipped.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,30 @@ import pytest
 import torch
 
 import expander_sae
-from expander_sae.interop import dictionary_learning, sparsify
+from expander_sae.interop import dictionary_learning, foreign_keys, sparsify
 from tests.interop.problems import K, M, N, activations, reference, small
+
+pytestmark = pytest.mark.saelens
 
 FAMILIES = pytest.mark.parametrize(
     ("family", "encoder"), [("expander", "tied"), ("bernoulli", "independent"), ("dense", "tied")]
 )
+
+
+def installed(module: str) -> Any:
+    name = module.partition(".")[0]
+    return pytest.importorskip(module, reason=f"{name} is not installed: make test-saelens")
+
+
+def selected_as(theirs: torch.Tensor, rebuilt: torch.Tensor, folder: Path) -> None:
+    """The import selects what their code [N, n] holds, and rebuilds it, where all k are positive."""
+    sae, h = expander_sae.load(folder), activations()
+    code = sae.encode(h)
+    positive = (theirs > 0).sum(dim=1) == K
+    assert 0 < int(positive.sum()) < len(h)
+    chosen = torch.zeros(len(h), N).scatter(1, code.index, 1.0)
+    assert torch.equal(chosen[positive], (theirs > 0).float()[positive])
+    assert torch.allclose(sae.decode(code)[positive], rebuilt[positive], atol=1e-4)
 
 
 def same(theirs: torch.Tensor, code: torch.Tensor, sae: expander_sae.SparseAutoencoder) -> None:
@@ -32,7 +52,7 @@ def same(theirs: torch.Tensor, code: torch.Tensor, sae: expander_sae.SparseAutoe
 @FAMILIES
 @torch.no_grad()
 def test_sparsify_computes_what_we_say(family: str, encoder: str, tmp_path: Path) -> None:
-    library: Any = pytest.importorskip("sparsify", reason="sparsify is not installed")
+    library = installed("sparsify")
     sae = small(family, encoder)
     sparsify.export(sae, tmp_path / "ours", say=False)
     theirs = library.SparseCoder.load_from_disk(tmp_path / "ours")
@@ -48,9 +68,7 @@ def test_sparsify_computes_what_we_say(family: str, encoder: str, tmp_path: Path
 @FAMILIES
 @torch.no_grad()
 def test_dictionary_learning_computes_what_we_say(family: str, encoder: str, tmp_path: Path) -> None:
-    library: Any = pytest.importorskip(
-        "dictionary_learning.trainers.top_k", reason="dictionary_learning is not installed"
-    )
+    library = installed("dictionary_learning.trainers.top_k")
     sae = small(family, encoder)
     dictionary_learning.export(sae, tmp_path / "ours", say=False)
     theirs = library.AutoEncoderTopK.from_pretrained(tmp_path / "ours" / "ae.pt")
@@ -61,3 +79,38 @@ def test_dictionary_learning_computes_what_we_say(family: str, encoder: str, tmp
     again = dictionary_learning.load(tmp_path / "theirs")
     h = activations()
     assert torch.allclose(again.decode(again.encode(h)), sae.decode(sae.encode(h)), atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_sparsify_decoder_of_any_norms_selects_as_it_does_there(tmp_path: Path) -> None:
+    library = installed("sparsify")
+    sparsify.export(small("dense", "independent"), tmp_path / "ours", say=False)
+    theirs = library.SparseCoder.load_from_disk(tmp_path / "ours")
+    theirs.W_dec.mul_(torch.linspace(0.2, 5.0, N)[:, None])
+    theirs.save_to_disk(tmp_path / "theirs")
+    code = theirs.encode(activations())
+    dense = torch.zeros(len(activations()), N).scatter(1, code.top_indices, code.top_acts)
+    selected_as(dense, theirs.decode(code.top_acts, code.top_indices), tmp_path / "theirs")
+
+
+@torch.no_grad()
+def test_a_decoder_of_dictionary_learning_of_any_norms_selects_as_it_does_there(tmp_path: Path) -> None:
+    library = installed("dictionary_learning.trainers.top_k")
+    dictionary_learning.export(small("dense", "independent"), tmp_path / "ours", say=False)
+    theirs = library.AutoEncoderTopK.from_pretrained(tmp_path / "ours" / "ae.pt")
+    theirs.decoder.weight.mul_(torch.linspace(0.2, 5.0, N))
+    (tmp_path / "theirs").mkdir()
+    torch.save(theirs.state_dict(), tmp_path / "theirs" / "ae.pt")
+    selected_as(theirs.encode(activations()), theirs(activations()), tmp_path / "theirs")
+
+
+def test_every_key_that_they_write_is_known(tmp_path: Path) -> None:
+    library = installed("sparsify")
+    fields = {field.name for field in dataclasses.fields(library.SparseCoderConfig)}
+    known = foreign_keys.SPARSIFY
+    assert fields | {"d_in"} <= known.applied | known.harmless | known.only.keys()
+    trainers = installed("dictionary_learning.trainers.top_k")
+    trainer = trainers.TopKTrainer(steps=9999, activation_dim=M, dict_size=N, k=K, layer=3, lm_name="tiny")
+    torch.save(trainer.ae.state_dict(), tmp_path / "ae.pt")
+    (tmp_path / "config.json").write_text(json.dumps({"trainer": trainer.config, "buffer": None}))
+    assert expander_sae.load(tmp_path).k == K

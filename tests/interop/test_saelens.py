@@ -1,4 +1,4 @@
-"""Exported folders in SAELens itself. `make test-saelens` installs it apart; elsewhere this is skipped."""
+"""Folders in SAELens itself. `make test-saelens` installs it apart; elsewhere this is skipped."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import torch
 import expander_sae
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.errors import UserError
-from expander_sae.interop import hub, saelens
+from expander_sae.interop import foreign_keys, hub, saelens
 from expander_sae.rng import torch_generator
 from tests.interop.problems import K, M, N, activations, reference, small
 from tests.tiny_models import VOCABULARY, WIDTH, tiny_model_json
 
-sae_lens = pytest.importorskip("sae_lens", reason="sae-lens is not installed")
+pytestmark = pytest.mark.saelens
+
+sae_lens = pytest.importorskip("sae_lens", reason="sae-lens is not installed: make test-saelens")
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +176,59 @@ def test_run_evals_and_our_evaluation_agree(tmp_path: Path) -> None:
     for name in ("ce_loss_score", "explained_variance", "l0", "cossim"):
         assert found["compact"][name] == pytest.approx(mine[name], abs=1e-3), name
         assert found["dense"][name] == pytest.approx(mine[name], abs=1e-3), name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("subtract", [True, False])
+@pytest.mark.parametrize("rescale", [True, False])
+def test_a_topk_of_theirs_selects_as_it_does_there(
+    rescale: bool, subtract: bool, dtype: str, tmp_path: Path
+) -> None:
+    """Also with decoder columns of other norms than 1, and with weights that its loader rounds."""
+    config = sae_lens.TopKSAEConfig(
+        d_in=M, d_sae=N, k=K, apply_b_dec_to_input=subtract, rescale_acts_by_decoder_norm=rescale
+    )
+    made, h = sae_lens.TopKSAE(config), activations()
+    generator = torch_generator(0, "theirs")
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.normal_(generator=generator)
+        made.W_dec.mul_(torch.linspace(0.2, 5.0, N)[:, None])
+        made.b_enc.sub_(9.0)
+    made.cfg.dtype = dtype
+    made.save_model(tmp_path)
+    theirs = sae_lens.SAE.load_from_disk(tmp_path).to(torch.float32)
+    theirs.cfg.dtype = theirs.dtype = torch.float32
+    sae = expander_sae.load(tmp_path)
+    with torch.no_grad():
+        code, rebuilt = theirs.encode(h), theirs(h)
+    positive = (code > 0).sum(dim=1) == K
+    assert 0 < int(positive.sum()) < len(h)
+    ours = sae.encode(h)
+    assert torch.equal(
+        torch.zeros(len(h), N).scatter(1, ours.index, 1.0)[positive], (code > 0).float()[positive]
+    )
+    assert torch.allclose(sae.decode(ours)[positive], rebuilt[positive], atol=1e-3)
+
+
+def test_every_key_that_saelens_writes_is_known() -> None:
+    from sae_lens.loading.pretrained_sae_loaders import LLM_METADATA_KEYS
+
+    known = foreign_keys.SAELENS
+    names = known.applied | known.harmless | known.only.keys()
+    for kind in (sae_lens.TopKSAEConfig, sae_lens.TopKTrainingSAEConfig):
+        assert kind(d_in=M, d_sae=N).to_dict().keys() <= names
+    assert LLM_METADATA_KEYS <= foreign_keys.SAELENS_PLACE
+
+
+def test_factors_of_finetuning_are_refused_by_the_loader_that_does_not_know_them(tmp_path: Path) -> None:
+    """SAELens 6 loads no such folder, so that ours, which applies them, cannot be compared with it."""
+    from safetensors.torch import load_file, save_file
+
+    saelens.export(small("dense"), tmp_path, say=False)
+    path = tmp_path / "sae_weights.safetensors"
+    save_file(load_file(path) | {"finetuning_scaling_factor": torch.ones(N)}, path)
+    with pytest.raises(RuntimeError, match="finetuning_scaling_factor"):
+        sae_lens.SAE.load_from_disk(tmp_path)
+    with pytest.raises(UserError, match="tensor finetuning_scaling_factor, expected"):
+        expander_sae.load(tmp_path)

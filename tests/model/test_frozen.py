@@ -87,7 +87,7 @@ def test_a_column_that_is_turned_back_keeps_its_plane_and_its_norm() -> None:
     other = torch.randn(N, D, generator=torch_generator(1, "other"))
     with torch.no_grad():
         sae.values.copy_(other)
-    sae.constrain()
+    sae.decoder.constrain()
     wide, now = other.double(), sae.values.detach().double()
     torch.testing.assert_close(now.norm(dim=1), wide.norm(dim=1), atol=0, rtol=2e-6)
     far = (torch.nn.functional.normalize(wide, dim=1) * begun).sum(dim=1) < LEAST_COSINE

@@ -91,6 +91,69 @@ def test_the_norm_limit_is_compared_in_float64() -> None:
     assert float(token.norm()) == 1.0 and not sae.encoded(token).any()
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_no_row_is_left_out_in_silence(activations: torch.Tensor, bad: float) -> None:
+    """A row that is not finite was dropped by `evaluate`, and had no features by a pursuit."""
+    sae = trainer(activations).fit(5)
+    wrong = activations.clone()
+    wrong[7, 3], wrong[9, 0] = bad, bad
+    for same in (wrong, wrong.numpy(), wrong.bfloat16(), wrong.double()):
+        for inference in ("encoder", "omp", "niht"):
+            for call in (expander_sae.infer, expander_sae.evaluate):
+                with pytest.raises(
+                    expander_sae.UserError, match="activations: row 7 has a value that is not finite"
+                ):
+                    call(sae, same, inference)
+        with pytest.raises(expander_sae.UserError, match="activations: row 7 has a value"):
+            expander_sae.evaluate(sae, same, every_token=True)
+
+
+def _views(h: torch.Tensor) -> dict[str, tuple[object, str]]:
+    masked = np.ma.masked_array(h.numpy(), mask=h.numpy() > 40)
+    quantised = torch.quantize_per_tensor(h, 0.1, 0, torch.qint8)
+    return {
+        "sparse": (h.to_sparse(), "layout sparse_coo, expected a dense one"),
+        "csr": (h.to_sparse_csr(), "layout sparse_csr, expected a dense one"),
+        "complex": (h.to(torch.complex64), "torch.complex64, expected real numbers"),
+        "complex array": (h.numpy().astype(np.complex64), "torch.complex64, expected real numbers"),
+        "meta": (h.to("meta"), "device meta, which has no values"),
+        "quantised": (quantised, "torch.qint8, expected plain numbers"),
+        "nested": (torch.nested.nested_tensor([h, h]), "a nested tensor, expected rows of one length"),
+        "masked": (masked, "masked values, expected none"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "kind", ["sparse", "csr", "complex", "complex array", "meta", "quantised", "nested", "masked"]
+)
+def test_what_is_no_matrix_of_real_numbers_is_refused_in_a_sentence(
+    activations: torch.Tensor, kind: str
+) -> None:
+    sae = trainer(activations).fit(5)
+    found, said = _views(activations)[kind]
+    calls = (
+        sae.encode,
+        lambda h: expander_sae.infer(sae, h),
+        lambda h: expander_sae.evaluate(sae, h),
+        trainer,
+    )
+    for call in calls:
+        with pytest.raises(expander_sae.UserError, match=f"activations: found .*{said}"):
+            call(found)
+
+
+def test_tensors_of_a_graph_and_negative_views_are_what_they_show(activations: torch.Tensor) -> None:
+    sae = trainer(activations).fit(5)
+    expected, negated = expander_sae.evaluate(sae, activations), expander_sae.evaluate(sae, -activations)
+    for same in (activations.clone().requires_grad_(), torch.nn.Parameter(activations)):
+        assert expander_sae.evaluate(sae, same) == expected
+        assert torch.equal(trainer(same).fit(5).b_dec, sae.b_dec)
+    view = torch._neg_view(activations)
+    assert expander_sae.evaluate(sae, view) == negated
+    assert torch.equal(trainer(view).fit(5).b_dec, trainer(-activations).fit(5).b_dec)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_an_autoencoder_trained_on_a_gpu_encodes_activations_of_the_cpu(activations: torch.Tensor) -> None:
     sae = trainer(activations, device="auto").fit(20)

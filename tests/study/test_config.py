@@ -73,6 +73,10 @@ def test_every_mistake_is_listed_with_its_key():
         ({"grid": {"n": 1, "d": 7}}, "grid.n: found 1, expected at least 2"),
         ({"grid": {"n": 600, "d": 7, "k": [64, 601]}}, "grid.k[1]: found 601, expected at most n=600"),
         ({"grid": {"n": 600}}, "runs[0].d: missing"),
+        (
+            {"corpus": {"name": "docstrings", "context": 32769}},
+            "corpus.context: found 32769, expected at most 32768 (tokens to which a document is cut)",
+        ),
         ({"grid": {"d": 7}}, "runs[0].n: missing"),
         ({"grid": {"n": 600, "expansion": 2, "d": 7}}, "grid.expansion: found beside grid.n"),
         ({"grid": {"expansion": 0.3, "d": 7}}, "grid.expansion[0]: found 0.3, expected a multiple"),
@@ -160,6 +164,10 @@ def test_every_mistake_is_listed_with_its_key():
             "corpus.location: missing, expected a path or glob",
         ),
         ({"corpus": {"name": "docstrings", "context": 2}}, "corpus.min_tokens: found 4, expected at most 2"),
+        (
+            {"corpus": {"name": "docstrings", "context": 8193}},
+            "corpus.context: found 8193, expected at most 8192 (positions of model smollm2-135m-instruct)",
+        ),
         ({"surprise": 1}, "surprise: unknown key"),
         ({"compute": {"threads": True}}, "compute.threads: found True, expected a whole number"),
         (
@@ -170,6 +178,27 @@ def test_every_mistake_is_listed_with_its_key():
 )
 def test_a_mistake_names_key_value_and_what_is_allowed(changes, expected):
     assert any(line.startswith(expected) for line in mistakes(config(**changes)))
+
+
+def test_a_context_beyond_the_positions_of_a_model_on_disk(tmp_path):
+    model = {
+        "name": "mine",
+        "source": "folder",
+        "location": str(tmp_path),
+        "width": 8,
+        "depth": 2,
+        "layers": 1,
+    }
+    found = {
+        "models": [model],
+        "grid": {"n": 16, "d": 2, "k": 2},
+        "corpus": {"name": "docstrings", "context": 65},
+    }
+    load_config(config(**found))  # nothing is known of it yet
+    (tmp_path / "config.json").write_text('{"n_positions": 64}')
+    said = "corpus.context: found 65, expected at most 64 (positions of model mine)"
+    assert mistakes(config(**found)) == [said]
+    load_config(config(**{**found, "corpus": {"name": "docstrings", "context": 64}}))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,44 @@ from expander_sae.report.table_names import outputs as table_files
 from expander_sae.study.study import Study, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("benchmarks", "config.yaml", "configs", "expander_sae", "Makefile", "profiles", "pyproject.toml")
+PARTS += ("requirements.lock", "resources", "Snakefile", "workflow")
+"""What of a checkout the workflow and `make frontier` read."""
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
+
+
+def checkout(folder):
+    """Copy what the workflow reads into `folder`, with an interpreter where `make` has it: this one."""
+    for name in PARTS:
+        source, skipped = ROOT / name, shutil.ignore_patterns("__pycache__")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=skipped)
+        else:
+            shutil.copy(source, folder / name)
+    python = folder / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    return folder
+
+
+def make(folder, target, timeout=600, **variables):
+    """Run `make` in a checkout that counts as installed; returns the finished process."""
+    given = [f"{name}={value}" for name, value in {"STAMP": "Makefile", **variables}.items()]
+    # Not what a `make` around the tests was told.
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
+    return subprocess.run(
+        ["make", "--no-print-directory", target, *given],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**environment, "PYTHONPATH": str(folder)},
+        cwd=folder,
+    )
 
 
 def snakemake(folder, config, *arguments, timeout=600, source=ROOT, snakefile="Snakefile"):

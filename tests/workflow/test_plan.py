@@ -3,13 +3,14 @@
 import copy
 import re
 import shutil
+import subprocess
 
 import pytest
 import yaml
 
 from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, row_files
 from expander_sae.study.study import Study, load_config
-from tests.workflow.planning import COLLECTED, ROOT, plan, pretend_finished, snakemake, touch
+from tests.workflow.planning import COLLECTED, ROOT, SNAKEMAKE, plan, pretend_finished, snakemake, touch
 
 pytestmark = pytest.mark.xdist_group("plan")
 
@@ -290,6 +291,33 @@ rule everything:
     assert "second.txt: not made" in left_out.stdout + left_out.stderr
     assert snakemake(tmp_path, CONFIG, "--", *asked, source=tmp_path).returncode == 0
     assert (tmp_path / "second.txt").read_text() == "2\n"
+
+
+def test_nothing_is_planned_in_a_copy_whose_files_are_all_new(tmp_path):
+    """As of `cp -r`, or of rsync without times; one shard is larger than what Snakemake compares."""
+    first, second = tmp_path / "first", tmp_path / "further" / "second"
+    shards = "results/smollm2-135m-instruct/docstrings/layer2/shards"
+    (first / shards).mkdir(parents=True)
+    (first / shards / "train-00000.parquet").write_bytes(bytes(2_000_000))
+    pretend_finished(first, CONFIG)
+    shutil.copytree(first, second, copy_function=shutil.copy)
+    for file in (second / "results").rglob("*.parquet"):
+        file.touch()
+    assert plan(second, CONFIG) == {}
+    (second / shards / "train-00000.parquet").write_bytes(bytes(2_000_001))
+    assert plan(second, CONFIG)["pool"] == 1, "other content is no copy"
+
+
+def test_all_is_understood_where_snakemake_takes_it_for_a_configuration(tmp_path):
+    """`snakemake --configfile FILE all`, typed in the checkout."""
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(CONFIG))
+    command = [*SNAKEMAKE, "--dry-run", "--directory", tmp_path, "--configfile", tmp_path / "mine.yaml"]
+    asked = [
+        subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for words in (["all"], ["--", "all"])
+    ]
+    jobs = [text.partition("Job stats:")[2].partition("total")[0] for text in asked]
+    assert jobs[0] == jobs[1] and "report" in jobs[0]
 
 
 def test_thousands_of_runs_can_be_planned(tmp_path):

@@ -1,7 +1,8 @@
-"""The whole workflow on the embedded model, as small as it goes."""
+"""The whole workflow on the embedded model, as small as it goes, in a checkout of a difficult name."""
 
 import copy
 import json
+import shutil
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ import yaml
 from expander_sae.measurements import tables
 from expander_sae.storage.files import sha256_file
 from expander_sae.study.study import Study, load_config
-from tests.workflow.planning import ROOT, plan, snakemake
+from tests.workflow.planning import ROOT, checkout, make, plan, snakemake
 from tests.workflow.test_plan import COLLECTORS
 
 CONFIG = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text(encoding="utf-8"))
@@ -19,8 +20,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("smoke")
-    done = snakemake(folder, CONFIG, timeout=1500)
+    """The folder of a checkout in which `make frontier` and then all the rest were made."""
+    folder = checkout(tmp_path_factory.mktemp("smoke") / "{model}" / "My Proj (é)" / "O'Neil [1]")
+    done = make(folder, "frontier", timeout=1500, CONFIG="configs/smoke.yaml", CORES="2")
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
+    assert (folder / "results/frontier.pdf").is_file() and not (folder / "results/claims.json").exists()
+    done = snakemake(folder, CONFIG, timeout=1500, source=folder)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
     assert "left out: smollm2-135m-instruct, k=8: the dense run matched to d=7" in done.stdout + done.stderr
     return folder
@@ -47,25 +52,39 @@ def test_what_made_it_stands_beside_it(finished):
 
 
 def test_nothing_is_left_to_do(finished):
-    assert plan(finished, CONFIG) == {}
+    assert plan(finished, CONFIG, source=finished) == {}
+
+
+def test_nothing_is_left_to_do_in_a_copy_whose_files_are_all_new(finished, tmp_path):
+    """As of `cp -r`, or of rsync without times, also where an input is newer than what was made of it."""
+    copied = tmp_path / "copy"
+    shutil.copytree(finished, copied, copy_function=shutil.copy)
+    for shard in copied.rglob("*.parquet"):
+        shard.touch()
+    assert max(file.stat().st_size for file in copied.rglob("shards/*.parquet")) > 1e6
+    assert plan(copied, CONFIG) == {}
+    shard = next(copied.rglob("shards/train-00000.parquet"))
+    shard.write_bytes(shard.read_bytes() + b"more")
+    assert plan(copied, CONFIG)["pool"] == 1, "other content is no copy"
 
 
 def test_one_more_d_plans_its_jobs_and_no_more(finished):
     more = copy.deepcopy(CONFIG)
     more["grid"]["d"] = [7, 30, 100]
     # Two expander seeds and the matched dense run of d=100, in two settings.
-    assert plan(finished, more) == {"mask": 2, "train": 2, "evaluate": 2, **COLLECTORS}
+    assert plan(finished, more, source=finished) == {"mask": 2, "train": 2, "evaluate": 2, **COLLECTORS}
 
 
 def test_one_more_seed_plans_the_settings_that_have_it(finished):
     more = copy.deepcopy(CONFIG)
     more["grid"]["seeds"] = [0, 1, 2]
-    assert plan(finished, more) == {"mask": 2, "train": 2, "evaluate": 2, **COLLECTORS}
+    assert plan(finished, more, source=finished) == {"mask": 2, "train": 2, "evaluate": 2, **COLLECTORS}
 
 
 def test_doing_the_last_steps_again_gives_the_same_bytes(finished):
     names = ("metrics.parquet", "documents.parquet", "frontier.pdf")
     before = {name: sha256_file(finished / "results" / name) for name in names}
-    done = snakemake(finished, CONFIG, "--forcerun", "evaluate", "collect", "frontier", "--quiet", "all")
+    again = ("--forcerun", "evaluate", "collect", "frontier", "--quiet", "all")
+    done = snakemake(finished, CONFIG, *again, source=finished)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {name: sha256_file(finished / "results" / name) for name in names} == before

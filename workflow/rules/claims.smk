@@ -7,7 +7,7 @@ rule claims:
         metrics="results/metrics.parquet",
         documents="results/documents.parquet",
         speed=[file for file in ["results/speed.parquet"] if Path(file).exists()],
-        claims=BASE / "workflow" / "claims.yaml",
+        claims=BESIDE / "workflow" / "claims.yaml",
     output:
         "results/claims.json",
     log:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from job_functions import as_json, asks, inputs_of, marked, of, untriggered
 from snakemake.exceptions import WorkflowError
-from snakemake_patches import own_folder, plan_quickly, quick, require_targets
+from snakemake.io import contains_wildcard
+from snakemake_patches import (
+    compare_contents,
+    own_folder,
+    plan_quickly,
+    quick,
+    require_targets,
+)
 
 from expander_sae.cost.job_estimates import Plan
 from expander_sae.cost.memory_estimate import Memory
@@ -23,9 +30,20 @@ from expander_sae.study.study import Study, load_config
 from expander_sae.study.wildcard_patterns import one_of
 
 plan_quickly()
+compare_contents()
 
 # Of this file and not of the workflow's main one, which can be the Snakefile beside it or ../Snakefile.
 BASE = Path(str(workflow.current_basedir)).parents[1]
+# The same for lists of inputs, which Snakemake compares by name. A copy of the checkout with its results has the
+# same names where they are relative, a copy of a study outside of it where they are absolute. In these lists
+# {name} is a wildcard: relative, no folder above the two has a part in it.
+WITHIN = Path.cwd().is_relative_to(BASE.resolve())
+BESIDE = Path(os.path.relpath(BASE)) if WITHIN or contains_wildcard(BASE) else BASE
+if contains_wildcard(BESIDE):
+    raise WorkflowError(
+        f"{BASE}: found braces in the folder's name, which Snakemake takes for a wildcard; expected the workflow "
+        "to be started in this folder, or another name"
+    )
 
 
 # A configuration given on the command line stands alone: it is not merged into config.yaml.
@@ -73,9 +91,9 @@ SHOWN = {
     "documents": "results/documents.parquet",
     "claims": "results/claims.json",
     "curves": "results/curves.parquet",
-    "published": BASE / "resources" / "paper_figures.csv",
-    "synthetic": BASE / "resources" / "paper_synthetic_omp.csv",
-    "benchmarks": sorted((BASE / "benchmarks" / "results").glob("*.json")),
+    "published": BESIDE / "resources" / "paper_figures.csv",
+    "synthetic": BESIDE / "resources" / "paper_synthetic_omp.csv",
+    "benchmarks": sorted((BESIDE / "benchmarks" / "results").glob("*.json")),
 }
 
 # Snakemake's own strict mode, and $PYTHON and $SCRIPTS as they are, with blanks or stars in them.

@@ -29,7 +29,7 @@ rule synthetic:
 rule synthetic_agreement:
     input:
         parts=targets.synthetic(STUDY),
-        published=BASE / "resources" / "paper_synthetic_omp.csv",
+        published=BESIDE / "resources" / "paper_synthetic_omp.csv",
     output:
         "results/synthetic/agreement-{asked}/metrics.parquet",
     log:

@@ -1,0 +1,58 @@
+"""Files told apart by what they hold, not by where or when they were written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from expander_sae.errors import UserError
+from expander_sae.storage.files import read_json, sha256_file, write_json
+
+KNOWN = Path("results/.contents.json")
+"""Checksums of files that did not change since, of the study in the working folder. It may be removed."""
+_WORTH_A_WORD = 10e9
+
+
+def contents(files: list[str]) -> list[list[str | None]]:
+    """[name, sha256] of each file, named from the folder that holds them all; None for a link to nothing.
+
+    A file is read once: its checksum is kept in `KNOWN` with its size, time and time of change, in which any
+    write shows. So thousands of jobs that ask again read nothing, and a copy of a study is read once more.
+    """
+    known = _known()
+    found = {path: _checksum(path, known.get(os.path.abspath(path))) for path in files}
+    fresh = {os.path.abspath(path): kept for path, kept in found.items() if kept is not None}
+    if any(known.get(path) != kept for path, kept in fresh.items()):
+        _keep(known | fresh)
+    above = os.path.commonpath([os.path.dirname(path) for path in files]) if files else ""
+    return [[os.path.relpath(path, above or "."), kept and kept[-1]] for path, kept in found.items()]
+
+
+def _checksum(path: str, known: Any) -> list[Any] | None:
+    """[size, time, time of change, sha256] of a file; the checksum is `known`'s where the rest is."""
+    if not os.path.exists(path):
+        return None
+    about = os.stat(path)
+    marks = [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+    if isinstance(known, list) and known[:3] == marks and len(known) == 4:
+        return known
+    if about.st_size > _WORTH_A_WORD:
+        print(f"{path}: reading {about.st_size / 1e9:.0f} GB to know its content", file=sys.stderr)
+    return [*marks, sha256_file(path)]
+
+
+def _known() -> dict[str, Any]:
+    with suppress(UserError, OSError):
+        known = read_json(KNOWN) if KNOWN.exists() else {}
+        return known if isinstance(known, dict) else {}
+    return {}
+
+
+def _keep(known: dict[str, Any]) -> None:
+    """Write what is known, in a folder that is a study's: nothing is made where nobody runs one."""
+    if KNOWN.parent.is_dir():
+        with suppress(UserError, OSError):
+            write_json(KNOWN, known)

@@ -1,0 +1,269 @@
+"""Every causal class of transformers that can be built tiny, through the self-test of a language model.
+
+    python -m tests.long.causal_models [--only NAME …] [--tokens N] [--rows FILE] [--out FILE.md]
+
+Each is built with random weights from its own configuration, in which every size that has a known name
+is made small. Printed is a table: class, model type, verdict, property that fails. Some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import multiprocessing
+import resource
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from expander_sae.activations.language_model import LanguageModel
+from expander_sae.activations.language_model_checks import check_model
+from expander_sae.errors import UserError
+from expander_sae.rng import torch_generator
+
+WIDTH, DEPTH, VOCABULARY = 32, 4, 96
+LAYER = 1
+_MOST_PARAMETERS = 30_000_000
+_SECONDS = 60
+_BYTES = 6 << 30
+
+_SIZES: dict[str, Any] = {
+    **dict.fromkeys(
+        ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "embedding_size", "emb_dim"), WIDTH
+    ),
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers"), DEPTH),
+    **dict.fromkeys(("encoder_layers", "num_encoder_layers", "num_decoder_layers"), DEPTH),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
+    **dict.fromkeys(
+        ("encoder_attention_heads", "linear_num_heads", "linear_num_value_heads", "linear_num_key_heads"), 4
+    ),
+    **dict.fromkeys(("num_key_value_heads", "multi_query_group_num", "num_global_key_value_heads"), 2),
+    **dict.fromkeys(("head_dim", "d_kv", "d_head", "v_head_dim", "qk_nope_head_dim", "global_head_dim"), 8),
+    **dict.fromkeys(("qk_rope_head_dim", "kv_channels", "attention_head_dim", "swa_head_dim"), 8),
+    **dict.fromkeys(("linear_key_head_dim", "linear_head_dim", "linear_value_head_dim", "index_head_dim"), 8),
+    **dict.fromkeys(
+        ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "decoder_ffn_dim", "ffn_hidden_size"), 48
+    ),
+    **dict.fromkeys(("encoder_ffn_dim", "moe_intermediate_size", "shared_expert_intermediate_size"), 48),
+    **dict.fromkeys(
+        ("mlp_hidden_size", "moe_shared_expert_intermediate_size", "shared_intermediate_size"), 48
+    ),
+    **dict.fromkeys(("intermediate_size_mlp", "dense_intermediate_size", "expert_ffn_hidden_size"), 48),
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "text_vocab_size", "n_vocab"), VOCABULARY),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(
+        ("num_experts_per_tok", "moe_topk", "moe_k", "num_experts_per_token", "top_k_experts"), 2
+    ),
+    **dict.fromkeys(("n_group", "topk_group", "num_expert_groups", "n_shared_experts"), 1),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "o_lora_rank", "hidden_size_per_layer_input"), 16),
+    **dict.fromkeys(("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers"), 1),
+    **dict.fromkeys(("mamba_d_state", "state_size", "mamba_d_head", "mamba_head_dim", "ssm_state_size"), 8),
+    **dict.fromkeys(("mamba_n_heads", "mamba_num_heads", "n_mamba_heads"), 8),
+    **dict.fromkeys(("mamba_n_groups", "n_groups", "mamba_ngroups"), 1),
+    **dict.fromkeys(("mamba_d_ssm",), 64),
+    **dict.fromkeys(("time_step_rank", "mamba_dt_rank", "adapter_rank"), 4),
+    **dict.fromkeys(("lru_width", "attention_hidden_size", "word_embed_proj_dim"), WIDTH),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"), 256),
+    **dict.fromkeys(("chunk_size", "mamba_chunk_size"), 16),
+    **dict.fromkeys(("rotary_dim",), 4),
+    **dict.fromkeys(("index_topk", "index_n_heads"), 4),
+    "index_topk": 512,
+    "mtp_num_layers": 0,
+    "num_nextn_predict_layers": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "sep_token_id": 2,
+    "num_kv_shared_layers": 2,
+    "is_decoder": True,
+}
+"""Key of a configuration → its small value, used where the configuration has the key."""
+
+_VERDICTS = ("passes", "passes, whole", "refused", "not built")
+
+_OF_LATENT_ATTENTION = {"num_key_value_heads": 4, "qk_head_dim": 16}
+
+_OF_MODEL: dict[str, dict[str, Any]] = {}
+"""Model type → keys that fit no other."""
+
+
+def small_config(kind: str) -> Any:
+    """The configuration of a model type, with small sizes."""
+    from transformers import CONFIG_MAPPING
+
+    cls = CONFIG_MAPPING[kind]
+    described = cls().to_dict()
+    return cls.from_dict({**_small(described), **_OF_MODEL.get(kind, {})})
+
+
+def _small(described: dict[str, Any]) -> dict[str, Any]:
+    depth = max((described.get(k) or 0 for k in ("num_hidden_layers", "n_layer", "num_layers")), default=0)
+    found: dict[str, Any] = {}
+    sizes = _SIZES | (_OF_LATENT_ATTENTION if "kv_lora_rank" in described else {})
+    for key, value in described.items():
+        if isinstance(value, dict) and key.endswith("_config"):
+            found[key] = _small(value)
+        elif key in sizes and value is not None:
+            found[key] = sizes[key]
+        elif isinstance(value, list) and depth > DEPTH and len(value) == depth:
+            found[key] = [*value[: DEPTH - 1], value[-1]]
+        elif key == "per_layer_config" and isinstance(value, dict):
+            found[key] = {at: kept for at, kept in value.items() if int(at) < DEPTH}
+        elif key == "pad_token_id":
+            found[key] = value if value is None or 0 <= value < VOCABULARY else 0
+        else:
+            found[key] = copy.deepcopy(value)
+    return found
+
+
+def causal_classes() -> list[tuple[str, str]]:
+    """(model type, class) of every causal class."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items(), key=lambda item: item[1].casefold())
+
+
+def built(kind: str) -> LanguageModel:
+    """A tiny model of the type, with weights that are large enough for every layer to matter."""
+    from transformers import AutoModelForCausalLM
+
+    config = small_config(kind)
+    with torch.device("meta"):
+        size = sum(p.numel() for p in AutoModelForCausalLM.from_config(copy.deepcopy(config)).parameters())
+    if size > _MOST_PARAMETERS:
+        raise ValueError(f"{size:,} parameters with every known size made small")
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    generator = torch_generator(0, f"tiny {kind}")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.copy_(0.25 * torch.randn(parameter.shape, generator=generator))
+    with torch.inference_mode():
+        model(input_ids=torch.arange(3, 27)[None], use_cache=False)  # else these sizes fit no such model
+    text = model.config.get_text_config()
+    record = {
+        "name": kind,
+        "label": kind,
+        "width": text.hidden_size,
+        "depth": text.num_hidden_layers,
+        "sha256": "",
+        "dtype": "float32",
+    }
+    return LanguageModel(model, record, torch.device("cpu"))
+
+
+def verdict(kind: str, tokens: int) -> tuple[str, str]:
+    """(verdict, why) of a model type: fast, whole, refused, not built, or FAULT."""
+    try:
+        model = built(kind)
+    except UserError as error:
+        return "refused", str(error)
+    except Exception as error:
+        return "not built", f"{type(error).__name__}: {error}".splitlines()[0][:150]
+    try:
+        cut = check_model(model, [LAYER], tokens)
+    except UserError as error:
+        return "refused", str(error).split("cannot be used: ")[-1]
+    except Exception:
+        return "FAULT", traceback.format_exc()
+    return ("passes", "") if LAYER in cut else ("passes, whole", "")
+
+
+def _apart(kind: str, tokens: int) -> tuple[str, str]:
+    """`verdict` in a process of its own, with bounds: some sizes cannot be made small."""
+    fork = multiprocessing.get_context("fork")
+    receive, send = fork.Pipe(duplex=False)
+
+    def work() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (_BYTES, _BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+        send.send(verdict(kind, tokens))
+
+    process = fork.Process(target=work)
+    process.start()
+    send.close()
+    try:
+        found: tuple[str, str] = receive.recv()
+    except EOFError:
+        found = "not built", f"more than {_SECONDS} s or {_BYTES >> 30} GB"
+    process.join()
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", nargs="+")
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--out", type=Path, help="page that is written")
+    parser.add_argument("--rows", type=Path, help="rows so far, kept so that a run that ended goes on")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    # What every model imports, before there are processes that would each do so.
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM, MixtralForCausalLM  # noqa: F401
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    known = _rows(options.rows)
+    for kind, name in causal_classes():
+        if kind in known or (options.only and kind not in options.only):
+            continue
+        known[kind] = (name, kind, *_apart(kind, options.tokens))
+        print(*known[kind], sep=" | ", flush=True)
+        if options.rows:
+            with options.rows.open("a") as stream:
+                stream.write(json.dumps(known[kind]) + "\n")
+    rows = [known[kind] for kind, _ in causal_classes() if kind in known]
+    for found in sorted({row[2] for row in rows}):
+        print(found, sum(row[2] == found for row in rows), file=sys.stderr)
+    if options.out:
+        options.out.write_text(page(rows, options.tokens))
+    return 0
+
+
+def _rows(path: Path | None) -> dict[str, tuple[str, str, str, str]]:
+    """Model type → its row, of those that were written before."""
+    if path is None or not path.exists():
+        return {}
+    found = [tuple(json.loads(line)) for line in path.read_text().splitlines()]
+    return {row[1]: row for row in found}
+
+
+def page(rows: list[tuple[str, str, str, str]], tokens: int) -> str:
+    """The table as a page of the documentation."""
+    import transformers
+
+    counts = ", ".join(f"{found} {sum(row[2] == found for row in rows)}" for found in _VERDICTS)
+    lines = [
+        "# Which language models pass",
+        "",
+        f"Every causal class of transformers {transformers.__version__} that can be built tiny",
+        f"({DEPTH} layers of width {WIDTH}, random weights), through the",
+        "[test before a model's first use](model.md#what-is-tested)",
+        f"at layer {LAYER} on documents of {tokens} tokens. This page is written by",
+        "`python -m tests.long.causal_models --out docs/howto/models.md`.",
+        "",
+        f"Of {len(rows)} classes: {counts}.",
+        "",
+        "*passes*: the layers below are not run when its output is replaced. *passes, whole*: layers above",
+        "read more than its output, so the whole model is run. *refused*: the property that fails is named.",
+        "*not built*: no tiny configuration was found, which says nothing about the model.",
+        "",
+        "| class | model type | verdict | why |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {name} | {kind} | {found} | {_cell(why)} |" for name, kind, found, why in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ").replace("*", r"\*")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -34,6 +34,9 @@ _LINED: dict[Group, tuple[dict[str, str], str]] = {
 }
 """The groups whose fronts are drawn, with the words at their lines."""
 
+_REACH = 0.6
+"""Share of the range of trained values by which a worse floor may stretch it."""
+
 _LINE = 0.1
 """Height of a line of the smallest text in inches."""
 
@@ -125,11 +128,14 @@ class AnswerPanel:
         return self.scale(one.mean(self.metric))
 
     def _heights(self) -> tuple[float, float]:
-        """The y limits: all that is trained, and whatever is better; worse floors run out of the panel."""
+        """The y limits: all that is trained, whatever is better, and of worse floors what is not far off."""
         bad = self.scale.bad
         every = [bad * self._height(one) for one in self.shown]
         trained = [bad * self._height(one) for one in self.shown if one.group == "trained"] or every
         best, worst = min(every), max(trained)
+        reach = worst + _REACH * (worst - best)
+        floors = [bad * self._height(one) for one in self.floors()]
+        worst = max([worst, *(height for height in floors if height <= reach)])
         span = max(worst - best, 0.02)
         ends = bad * (best - 0.16 * span), bad * (worst + 0.2 * span)
         return min(ends), max(ends)
@@ -164,15 +170,20 @@ class AnswerPanel:
             axes.plot(sizes, heights, ls=DASHES[inference], color=INK, lw=0.9, drawstyle="steps-post",
                       zorder=2.5)  # fmt: skip
 
-    def named(self) -> list[Candidate]:
-        """Members of fronts, and of each support that was trained in part the best."""
-        found = [one for group in _LINED for way in DASHES for one in self.front(way, group)]
-        frozen = [one for one in self.shown if one.group == "frozen"]
-        for support in dict.fromkeys(one.cell.support for one in frozen):
-            mine = {one.key: one for one in frozen if one.cell.support == support}
+    def floors(self) -> list[Candidate]:
+        """The best of each support that was not trained, or in part only."""
+        found = []
+        greys = [one for one in self.shown if one.group != "trained"]
+        for support in dict.fromkeys(one.cell.support for one in greys):
+            mine = {one.key: one for one in greys if one.cell.support == support}
             if best := choose(one.option(self.metric) for one in mine.values()):
                 found.append(mine[best.taken.name])
         return found
+
+    def named(self) -> list[Candidate]:
+        """Members of fronts, and the best of each floor."""
+        found = [one for group in _LINED for way in DASHES for one in self.front(way, group)]
+        return list({one.key: one for one in (*found, *self.floors())}.values())
 
     def _mark(self, axes: Axes, one: Candidate, named: bool) -> None:
         """Large where it is named, otherwise small and pale; filled by the encoder, hollow by OMP."""

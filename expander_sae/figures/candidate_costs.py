@@ -5,6 +5,7 @@ Tables of measurements hold no times, since these are of a machine and not of a 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from expander_sae.cost.time_model import CPU_FILE, DENSE, Machine, Shape
@@ -31,13 +32,19 @@ def microseconds(one: Candidate) -> float | None:
 
 
 def training_seconds(one: Candidate) -> float | None:
-    """Of all its steps, after the activations are there; 0 of what nobody trained."""
+    """Of all its steps, after the activations are there; 0 of what nobody trained.
+
+    One that starts from a dense run takes that run's time as well.
+    """
     shape, backend = _shape(one), _backend(one)
     if one.group == "untrained":
         return 0.0
     if backend is None or one.cell.encoder != "tied":
         return None
-    return machine().seconds("train_step", backend, shape) * one.cell.steps
+    step = machine().seconds("train_step", backend, shape)
+    if supports.described(one.cell.support).parent:
+        step += machine().seconds("train_step", DENSE, replace(shape, d=shape.m))
+    return step * one.cell.steps
 
 
 def _shape(one: Candidate) -> Shape:

@@ -19,16 +19,22 @@ class Names:
 
     Args:
         n: features of the place's sparse dictionaries; only another number is said.
-        precisions: whether several occur, so that each is said.
+        precise: supports whose stored precision is said: trained ones where several precisions occur, others
+            where they have several of their own.
     """
 
     n: int
-    precisions: bool
+    precise: frozenset[str]
 
     @classmethod
     def of(cls, candidates: Sequence[Candidate], n: int) -> Names:
         """Those of these candidates."""
-        return cls(n, len({one.precision for one in candidates}) > 1)
+        found: dict[str, set[str]] = {}
+        for one in candidates:
+            found.setdefault(one.cell.support, set()).add(one.precision)
+        several = len({one.precision for one in candidates}) > 1
+        trained = {one.cell.support for one in candidates if one.group == "trained" and several}
+        return cls(n, frozenset(trained | {support for support, own in found.items() if len(own) > 1}))
 
     def __call__(self, one: Candidate) -> str:
         """``expander d=30 int8``, ``dense n=240 int8``, ``exemplars as ids``."""
@@ -47,7 +53,7 @@ class Names:
             words.append(f"n={cell.n:,}")
         if one.by_ids:
             words.append("as ids")
-        elif self.precisions:
+        elif cell.support in self.precise:
             words.append(one.precision.replace("_", " "))
         if own := _ENCODERS.get(cell.encoder, "own encoder"):
             words.append("+ " + own)

@@ -18,8 +18,6 @@ from expander_sae.study.run import Cell
 CE, ERROR, SELECTIVITY = "ce_recovered", "relative_error", "selectivity"
 METRICS = (CE, ERROR, SELECTIVITY)
 BYTES, ID_BYTES = "storage_total_bytes", "storage_ids_total_bytes"
-FLOAT32 = "float32"
-
 Group = Literal["trained", "untrained", "frozen"]
 GROUPS: tuple[Group, ...] = ("trained", "untrained", "frozen")
 
@@ -108,9 +106,8 @@ def _read(view: View, cell: Cell) -> Iterator[Candidate]:
             measured = {name: estimate for name, estimate in estimates.items() if estimate}
             if measured:
                 halves = {name: _half(view, cell, name, inference) for name in measured}
-                precision = str(getattr(cell, "precision", FLOAT32))
-                role = role_of(cell, view)
-                yield Candidate(cell, role, precision, inference, size, by_ids, measured, halves)
+                how = role_of(cell, view), cell.precision, inference
+                yield Candidate(cell, *how, size, by_ids, measured, halves)
 
 
 def _half(view: View, cell: Cell, metric: str, inference: str) -> float:

@@ -13,7 +13,7 @@ _EIGHTHS = (0, 8, 2, 6, 14, 10, 4, 12, 1, 7, 15, 9, 3, 5, 11, 13)
 _DIRECTIONS = tuple((math.cos(math.pi * step / 8), math.sin(math.pi * step / 8)) for step in _EIGHTHS)
 """Right, left, the corners, above, below, and between them."""
 _BESIDE = (0.05, 0.16, 0.27, 0.38)
-_REACHES = (0.07, 0.13, 0.2, 0.28, 0.38, 0.5, 0.65)
+_REACHES = (0.07, 0.13, 0.2, 0.28, 0.38, 0.5, 0.65, 0.85, 1.1)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ def choice_table(results: Results) -> Table:
         Column("untrained_size", "its size"), Column("untrained_value", "gives"), 
         Column("verdict", "which is"), Column("microseconds", "μs a token", 0),
         Column("training_seconds", "training, s", 0),
-        Column("decides", "decides", data=True), Column("bytes", "bytes", data=True), *_CELL,
+        Column("decides", "decides", data=True), Column("decides_half", "half its interval", data=True),
+        Column("bytes", "bytes", data=True), *_CELL,
     ]  # fmt: skip
     rows = []
     for view in results.views:
@@ -49,7 +50,7 @@ def _row(row: Row, names: Names) -> dict[str, Any]:
     metric, floor = row.purpose.metric, row.untrained
     found: dict[str, Any] = {
         "budget": budget_text(row.budget), "purpose": row.purpose.words, "decides": metric,
-        "take": "nothing fits", "verdict": row.verdict if floor else None,
+        "take": "nothing fits", "verdict": row.verdict if floor and row.taken else None,
     }  # fmt: skip
     if row.alike:
         found["alike"] = f"{names(row.alike)}, {size_text(row.alike.size)}"
@@ -61,6 +62,7 @@ def _row(row: Row, names: Names) -> dict[str, Any]:
     if row.taken:
         found |= _told(row.taken) | {
             "take": names(row.taken), "size": size_text(row.taken.size),
+            "decides_half": row.taken.half(metric),
             "microseconds": microseconds(row.taken), "training_seconds": training_seconds(row.taken),
         }  # fmt: skip
     return found

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
-import pytest
 
 from expander_sae.figures.candidates import Candidate, candidates
-from expander_sae.masks.supports import DENSE, SUPPORTS, Support
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
 from tests.figures.study import PLACE, SEEDS, TOKENS, K, M, Made, N
@@ -41,17 +38,6 @@ FROZEN = (("frozen_decoder", N, 7, 0.87, 0.45, 0.3), ("frozen_decoder", N, 30, 0
 """Trained in part: an encoder for columns that stay as they were drawn."""
 
 
-@contextmanager
-def floors() -> Iterator[None]:
-    """Supports that nobody trains, while the block runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in FLOORS:
-            patch.setitem(
-                SUPPORTS, name, Support(name, floor=True, decoder=DENSE, full=name in ("pca", "exemplars"))
-            )
-        yield
-
-
 def rows_of(made: Made, rows: Sequence[tuple[Any, ...]], steps: int, seeds: Sequence[int]) -> None:
     """Fidelity, selectivity with its interval over documents, and bytes."""
     for support, n, d, recovered, error, selective in rows:
@@ -63,7 +49,7 @@ def rows_of(made: Made, rows: Sequence[tuple[Any, ...]], steps: int, seeds: Sequ
                 made.add(run, inference, "ce", "ce_recovered", 1 - (1 - recovered) * left + noise)
                 made.add(run, inference, "test", "relative_error", error * (0.5 + left / 2) + noise)
                 made.add(run, inference, "test", "diverged", 0.0)
-                value = selective * (0.8 + 0.2 * left)
+                value = selective * (0.8 + 0.2 * left) + noise
                 for end, shift in (("", 0.0), ("_low", -0.02), ("_high", 0.02)):
                     made.add(run, inference, "test", f"selectivity{end}", value + shift)
             made.add(run, "none", "none", "decoder_values", float(n * d))
@@ -87,6 +73,15 @@ def only_view(table: pd.DataFrame) -> View:
     """The one place of the table."""
     (view,) = Results(table).views
     return view
+
+
+def with_int8(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, and each trained run again with 8 bits a value: a quarter of its bytes, a little worse."""
+    again = table[table["steps"] > 0].assign(precision="int8")
+    size = again["metric"] == "storage_total_bytes"
+    recovered = again["metric"] == "ce_recovered"
+    value = again["value"].mask(size, again["value"] / 4).mask(recovered, again["value"] - 0.001)
+    return pd.concat([table.assign(precision="float32"), again.assign(value=value)])
 
 
 def stored(

@@ -1,7 +1,6 @@
 """The page of choices: first where there is something to choose, legible, and the same for the same table."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -19,12 +18,6 @@ from expander_sae.figures.style import SMALL, house_style, looks_for
 from expander_sae.figures.write import draw_frontier
 from expander_sae.measurements.results import Results
 from tests.figures import choices, study
-
-
-@pytest.fixture(scope="module", autouse=True)
-def floors() -> Iterator[None]:
-    with choices.floors():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +86,9 @@ def test_every_member_of_a_front_is_named_on_its_panel(sheet: Sheet, page: Figur
         for group in ("trained", "untrained"):
             for inference in ("encoder", "omp"):
                 assert {one.key for one in panel.front(inference, group)} <= named
-        assert [one.cell.support for one in panel.named()].count("frozen_decoder") == 1
+        supports = [one.cell.support for one in panel.named()]
+        assert set(choices.FLOORS) <= set(supports), "each floor is named somewhere"
+        assert supports.count("frozen_decoder") == 1
 
 
 def test_panels_share_the_axis_of_bytes_and_hold_every_trained_mark(sheet: Sheet, page: Figure) -> None:

@@ -1,7 +1,7 @@
 """What can be taken at a place: trained and untrained dictionaries, their bytes and intervals."""
 
 import math
-from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,12 +11,6 @@ from expander_sae.figures.candidates import CE, ERROR, SELECTIVITY, Candidate, c
 from expander_sae.measurements.results import Results
 from tests.figures import choices, study
 from tests.figures.study import M, N
-
-
-@pytest.fixture(scope="module", autouse=True)
-def floors() -> Iterator[None]:
-    with choices.floors():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +79,21 @@ def test_a_diverged_seed_is_in_no_mean() -> None:
     assert one.mean(CE) == pytest.approx(0.921 - 0.0005 / 2)
 
 
+def test_each_stored_precision_is_a_dictionary_of_its_own(every: list[Candidate]) -> None:
+    results = Results(choices.with_int8(choices.frame()))
+    assert len(results.every_view) == 1
+    found = candidates(results.views[0])
+    mine = [one for one in found if one.cell.support == "expander" and one.cell.d == 30]
+    assert sorted((one.precision, one.inference) for one in mine) == [
+        ("float32", "encoder"), ("float32", "omp"), ("int8", "encoder"), ("int8", "omp"),
+    ]  # fmt: skip
+    whole, small = (next(o for o in mine if o.precision == name) for name in ("float32", "int8"))
+    assert small.size == whole.size / 4
+    assert small.mean(CE) == pytest.approx(whole.mean(CE) - 0.001)
+    assert Names.of(found, N)(small) == "expander d=30 int8"
+    assert Names.of(every, N)(whole) == "expander d=30"
+
+
 def test_names_tell_all_apart_and_say_a_precision_only_where_there_are_several(
     every: list[Candidate],
 ) -> None:
@@ -112,6 +121,9 @@ def test_a_pursuit_and_more_values_cost_more_time(every: list[Candidate]) -> Non
     times = [microseconds(one) for one in (small, large, pursued)]
     assert times == sorted(times) and times[0] > 0
     assert 0 < training_seconds(small) < training_seconds(large)
+    pruned = replace(small, cell=replace(small.cell, support="pruned_retuned"))
+    whole = find(every, "dense", N, M, "encoder")
+    assert training_seconds(pruned) == pytest.approx(training_seconds(small) + training_seconds(whole))
     assert training_seconds(find(every, "pca", 112, M, "encoder")) == 0
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,12 +13,6 @@ from expander_sae.report.choice_tables import choice_table, frontier_table
 from expander_sae.report.formats import to_csv, to_latex, to_markdown
 from tests.figures import choices, study
 from tests.figures.study import M, N
-
-
-@pytest.fixture(scope="module", autouse=True)
-def floors() -> Iterator[None]:
-    with choices.floors():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +34,7 @@ def test_a_row_of_choices_says_which_run_was_taken_and_its_numbers(results: Resu
     )  # fmt: skip
     assert float(row["bytes"]) == 4 * (N * 7 + N + M)
     assert float(row[CE]) == pytest.approx(0.921) and row[f"{CE}_seeds"] == "3"
+    assert float(row["decides_half"]) == pytest.approx(float(row[f"{CE}_half"]))
     assert (row["untrained"], row["verdict"], row["decides"]) == ("PCA 56", "worse", CE)
     assert float(row["untrained_value"]) == pytest.approx(0.8855)
 
@@ -50,7 +44,7 @@ def test_it_has_the_rows_of_the_figure(results: Results) -> None:
     drawn = answers(candidates(results.views[0]))
     for row, one in zip(table.rows, drawn, strict=True):
         if one.taken is None:
-            assert row["take"] == "nothing fits" and "bytes" not in row
+            assert row["take"] == "nothing fits" and "bytes" not in row and row["verdict"] is None
         else:
             assert (row["bytes"], row["inference"]) == (one.taken.size, one.taken.inference)
             assert row[CE].mean == one.taken.mean(CE)

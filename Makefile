@@ -1,4 +1,5 @@
 # make frontier   install into .venv and make results/frontier.pdf
+# make sweep      compare recipes on the validation split, with a CONFIG that has a block `sweep`
 # make figures    draw every figure and table, the verdicts and the report again from STUDY's tables
 # make test       install and run the tests
 # make test-wheel build the wheel, install it alone and run the quick start with it
@@ -43,10 +44,13 @@ RUN = $(BIN)/python workflow/start.py --configfile "$$CONFIG" $(if $(PROFILE),--
 # The shell has what was given, and folders, as variables of its own: no quote or blank in them is read as shell.
 export PYTHON TORCH_INDEX CONFIG CORES PROFILE STUDY
 
-.PHONY: frontier figures test test-wheel test-saelens test-slurm lint docs install audit clean
+.PHONY: frontier sweep figures test test-wheel test-saelens test-slurm lint docs install audit clean
 
 frontier: $(STAMP)
 	@$(RUN) results/frontier.pdf
+
+sweep: $(STAMP)
+	@$(RUN) results/sweep/sweep.pdf
 
 figures: $(STAMP)
 	@$(BIN)/python -m expander_sae.report "$$STUDY"

@@ -79,10 +79,11 @@ def train(
     resample_every: int,
     generator: torch.Generator,
     shares: tuple[float, float] = (1.0, 1.0),
+    last_resampling: float = math.inf,
 ) -> dict[str, Tensor]:
     """The published loop on a tied encoder, biases at 0, one step a batch.
 
-    shares: of the learning rate, for values and biases.
+    shares: of the learning rate, for values and biases. last_resampling: the step after which none follows.
     """
     m, n = mask.shape
     v = v.clone().requires_grad_()
@@ -107,7 +108,7 @@ def train(
         with torch.no_grad():
             rebuilt, x = forward(mask, v, None, b_enc, b_dec, h, k)
             fired += (x.abs() > 1e-6).sum(0)
-            if step % resample_every == 0:
+            if step % resample_every == 0 and step <= last_resampling:
                 dead = [j for j in range(n) if fired[j] < 5]
                 fired.zero_()
                 if dead and len(dead) <= 0.8 * n:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -65,10 +66,20 @@ def write_labels(
     origin = [known.by_number[number][0] for number in read.document.tolist()]
     labels = None if user is None else read_user_labels(user, known)
     given = _of_user(labels, read.document, read.position, user)
-    columns = [read.document, read.position, read.token_id]
-    columns += [
-        pa.array(values, pa.string()).dictionary_encode() for values in (texts, kind, place, origin, given)
-    ]
+    named_labels = {"text": texts, "kind": kind, "place": place, "origin": origin, "user": given}
+    write_table(out, read.document, read.position, read.token_id, named_labels)
+
+
+def write_table(
+    out: Path,
+    document: np.ndarray,
+    position: np.ndarray,
+    token_id: np.ndarray,
+    labels: Mapping[str, Sequence[str | None]],
+) -> None:
+    """Write the table from its columns, of one entry a token each."""
+    columns = [pa.array(document, pa.int32()), pa.array(position, pa.int16()), pa.array(token_id, pa.int32())]
+    columns += [pa.array(labels[name], pa.string()).dictionary_encode() for name in _SCHEMA.names[3:]]
     with sealed_writer(out, _SCHEMA, compression="zstd") as writer:
         writer.write_table(pa.table(columns, schema=_SCHEMA))
 

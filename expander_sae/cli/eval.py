@@ -60,8 +60,14 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "activations": str(options.activations),
         "tokens": len(activations),
         "encoded_tokens": len(rows),
+        "precision": autoencoder.precision,
         "inference": measured,
     }
     header = ["inference", *(metric.replace("_", " ") for metric in METRICS)]
     shown = table(header, [[name, *map(values.get, METRICS)] for name, values in measured.items()])
-    terminal.result(record, [f"{len(rows):,} of {len(activations):,} tokens encoded", *shown])
+    terminal.result(record, [_said(record), *shown])
+
+
+def _said(record: dict[str, Any]) -> str:
+    tokens = f"{record['encoded_tokens']:,} of {record['tokens']:,} tokens encoded"
+    return f"{tokens}, weights in {record['precision']}"

@@ -36,6 +36,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "shape": {name: getattr(autoencoder, name) for name in ("m", "n", "d", "k")},
         "encoder": autoencoder.encoder_kind,
         "dtype": str(autoencoder.b_dec.dtype).removeprefix("torch."),
+        "precision": autoencoder.precision,
         "storage": storage(autoencoder),
         "compression": autoencoder.m * autoencoder.n / storage(autoencoder)["decoder_values"],
         "support": autoencoder.decoder.recipe.family,
@@ -129,7 +130,9 @@ def _lines(record: dict[str, Any]) -> list[str]:
         ("shape", "m = {m:,}, n = {n:,}, d = {d:,}, k = {k:,}".format(**shape)),
         ("encoder", record["encoder"]),
         ("values", f"{kept['decoder_values']:,} ({number(record['compression'])} times fewer than dense)"),
+        ("precision", f"{record['precision']}, {kept['storage_bits_per_value']} bits a value"),
         ("bytes", f"{kept['storage_total_bytes']:,} of values, biases, encoder and mask recipe"),
+        ("a token's code", f"{kept['code_bits']:,.0f} bits"),
     ]
     if "storage_ids_bytes" in kept:
         named = f"{kept['storage_ids_total_bytes']:,} where the language model is at hand"

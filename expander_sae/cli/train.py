@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     families = "mask family, dense, pca, random or exemplars (default: %(default)s)"
     add("--support", default="expander", help=families)
     add("--encoder", default="tied", help="tied, warm_tied or independent (default: tied)")
+    add("--precision", default="float32", help="train in float32, bfloat16, int8, int4, int2 or int1")
     add("--recipe", default=DEFAULT, help="tuned, standard or paper (default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe")
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     _check_outputs(options)
     device = resolve_device(options.device, "--device")
     kept, held_out = _parted(given_activations(options), options.held_out)
-    names = ("n", "k", "d", "support", "encoder", "recipe", "seed")
+    names = ("n", "k", "d", "support", "encoder", "precision", "recipe", "seed")
     settings = {name: getattr(options, name) for name in names}
     others = {name: getattr(options, name) for name in ("backend", "log_every", "checkpoint")}
     trainer = Trainer(kept, **settings, **others, device=device, **_overrides(options.set))

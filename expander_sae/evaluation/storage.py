@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+from expander_sae.model import weights_file
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.precisions import FLOAT32
 from expander_sae.model.stored_biases import stored_bytes
+from expander_sae.storage.files import canonical_json
 
 CODE_VALUE_BITS = 8
 """Of each of the k values of a code."""
@@ -19,9 +21,11 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
     tied. `storage_values_rows_bytes` has explicit row indices too (and column degrees when these differ),
     `storage_encoder_bytes` a free encoder with its steps, both biases, and the gains of an import.
     `storage_total_bytes` is what the weights file must hold: values, encoder, biases and the recipe of the
-    mask, in place of which a learned mask has the rows themselves. Columns that token ids name have
-    `storage_ids_bytes`, those of the ids, and `storage_ids_total_bytes`, what whoever has the language model
-    must hold: ids, biases and recipe, and no values. `code_bits` are those of a token's code.
+    mask, in place of which a learned mask has the rows themselves. In another precision than float32 the
+    recipe has the few words beside that say how to read the values and which tokens are passed through.
+    Columns that token ids name have `storage_ids_bytes`, those of the ids, and `storage_ids_total_bytes`,
+    what whoever has the language model must hold: ids, biases and recipe, and no values. `code_bits` are
+    those of a token's code.
     """
     decoder, free = autoencoder.decoder, autoencoder.free
     wide = autoencoder.b_enc.element_size()
@@ -29,9 +33,13 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
     gains = 0 if autoencoder.gains is None else autoencoder.gains.nbytes
     values_bytes = decoder.value_bytes + decoder.step_bytes
     encoder_bytes = biases + gains + (0 if free is None else free.value_bytes + free.step_bytes)
-    bits = 8 * wide if decoder.precision.name == FLOAT32 else decoder.precision.bits
-    total = values_bytes + encoder_bytes + decoder.record_bytes
-    ids = decoder.named_by
+    recipe = decoder.record_bytes
+    if decoder.precision.name == FLOAT32:
+        bits = 8 * wide
+    else:
+        bits, said = decoder.precision.bits, weights_file.record(autoencoder)
+        recipe += len(canonical_json(said | _limit(autoencoder))) - len(canonical_json(said["mask"]))
+    total, ids = values_bytes + encoder_bytes + recipe, decoder.named_by
     named = {} if ids is None else {"storage_ids_bytes": ids, "storage_ids_total_bytes": total - values_bytes}
     return {
         "decoder_values": decoder.count,
@@ -39,12 +47,17 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
         "storage_values_bytes": values_bytes,
         "storage_values_rows_bytes": values_bytes + decoder.row_bytes,
         "storage_encoder_bytes": encoder_bytes,
-        "storage_mask_recipe_bytes": decoder.record_bytes,
+        "storage_mask_recipe_bytes": recipe,
         "storage_total_bytes": total,
         "storage_bits_per_value": bits,
         "code_bits": code_bits(autoencoder.n, autoencoder.k),
         **named,
     }
+
+
+def _limit(autoencoder: SparseAutoencoder) -> dict[str, float]:
+    known = autoencoder.about.get("norm_limit")
+    return {} if known is None else {"norm_limit": known}
 
 
 def code_bits(n: int, k: int) -> float:

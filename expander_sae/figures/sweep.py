@@ -9,11 +9,11 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from expander_sae.figures.layout import Panel, Sheet, compose
-from expander_sae.figures.plots import Line, Plot, key, mark_key, short
+from expander_sae.figures.plots import Line, Plot, key, mark_key
 from expander_sae.figures.style import INK, house_style, step_look, write_pages
 from expander_sae.measurements.sweep import MOST_DEAD, Compared
 
-_RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mec": INK, "mew": 1.0, "ls": "none"}
+_RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mec": INK, "mew": 1.0, "ms": 8}
 
 
 def sweep_sheet(found: Sequence[Compared]) -> Sheet:
@@ -27,7 +27,7 @@ def sweep_sheet(found: Sequence[Compared]) -> Sheet:
     def lines(cell: Compared) -> list[Line]:
         return [
             Line(
-                ", ".join(f"{name} = {short(value)}" for name, value in zip(others, fixed, strict=True)),
+                ", ".join(f"{name} = {value}" for name, value in zip(others, fixed, strict=True)),
                 look,
                 {
                     setting.values[over]: setting.error(cell.by)
@@ -43,7 +43,7 @@ def sweep_sheet(found: Sequence[Compared]) -> Sheet:
         for cell in found
     ]
     legend = [key(line) for line in lines(found[0]) if line.label]
-    legend.append(mark_key("chosen: the smallest mean error", ms=8, **_RING))
+    legend.append(mark_key("chosen: the smallest mean error", **_RING))
     note = f"Held-out tokens of the validation split. Chosen are recipes with at most {MOST_DEAD:.0%} dead."
     return Sheet("Recipes on the validation split", "", panels, legend, [note])
 
@@ -59,7 +59,7 @@ def _draw(cell: Compared, over: str, lines: list[Line]) -> Callable[[Axes], None
     def draw(axes: Axes) -> None:
         plot(axes)
         if chosen is not None:
-            axes.plot([chosen.values[over]], [chosen.error(cell.by).mean], ms=8, zorder=6, **_RING)
+            axes.plot([chosen.values[over]], [chosen.error(cell.by).mean], ls="none", zorder=6, **_RING)
 
     return draw
 

@@ -25,6 +25,7 @@ from expander_sae.model.columns import Columns
 from expander_sae.model.dense import dense_recipe
 from expander_sae.model.dictionary import Dictionary, SparseCode, checked_code
 from expander_sae.model.encoders import ENCODERS
+from expander_sae.model.held_parameters import of_encoder
 from expander_sae.model.in_precision import InPrecision
 from expander_sae.storage.arrays import as_tensor, norms_of
 
@@ -92,7 +93,7 @@ class SparseAutoencoder(InPrecision):
             self.register_parameter(name, parameter)
         self.register_parameter("encoder", None)
         for name, parameter in self.free.named_parameters() if self.free else ():
-            self.register_parameter(weights_file.of_encoder(name), parameter)
+            self.register_parameter(of_encoder(name), parameter)
         self.b_enc = nn.Parameter(torch.zeros(n, dtype=dtype))
         self.b_dec = nn.Parameter(torch.zeros(m, dtype=dtype))
         self.register_buffer("gains", None)

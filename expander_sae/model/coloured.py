@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expander_sae.errors import UserError
 from expander_sae.kernels.autograd import unit_columns
@@ -21,10 +21,10 @@ from expander_sae.rng import Integers
 
 
 class Coloured(Fitted):
-    """W = colnorm(Bᵀg), g drawn from the seed; the file holds B = diag(√λ)Uᵀ, `values` [r, m].
+    """W = colnorm(U(√λ ⊙ g)), g drawn from the seed; a file holds Uᵀ, `values` [r, m], and √λ, `spread` [r].
 
-    λ and U are the r largest variances and the principal components of the tokens, so that Bᵀg has their
-    covariance, as far as rank r reaches. r = min(m, ⌊d·n/m⌋): as many values as n columns of d.
+    λ and U are the r largest variances and the principal components of the tokens, so that U(√λ ⊙ g) has
+    their covariance, as far as rank r reaches. r = min(m, ⌊d·n/m⌋): about as many values as n columns of d.
 
     The draws are sums of 64 fair bits, whole numbers and so the same on every machine, and nearly normal. A
     file holds their checksum.
@@ -34,6 +34,7 @@ class Coloured(Fitted):
 
     def __init__(self, *support: Any, **keywords: Any) -> None:
         super().__init__(*support, **keywords)
+        self.spread = nn.Parameter(torch.zeros(len(self.values), dtype=self.dtype), requires_grad=False)
         self.register_buffer("draws", torch.from_numpy(drawn(self.recipe)), persistent=False)
 
     @classmethod
@@ -41,7 +42,8 @@ class Coloured(Fitted):
         return components(recipe.m, recipe.n, recipe.d)
 
     def dictionary(self) -> DenseDictionary:
-        return DenseDictionary(unit_columns(self.draws.to(self.values.dtype) @ self.values))
+        directions = unit_columns(self.values) * self.spread[:, None]
+        return DenseDictionary(unit_columns(self.draws.to(self.values.dtype) @ directions))
 
     def record(self) -> dict[str, Any]:
         return {**(super().record() or {}), "sha256": _checksum(self.draws.cpu().numpy())}
@@ -59,9 +61,10 @@ class Coloured(Fitted):
 
 
 def fit(columns: Coloured, sample: Sample) -> None:
-    """Set B from the principal components of the sample."""
+    """Set directions and spreads to those of the sample's principal components."""
     variance, directions = principal(sample, columns.m, len(columns.values))
-    columns.fill(variance.sqrt()[:, None] * directions)
+    columns.fill(directions)
+    columns.spread.copy_(variance.sqrt())
 
 
 def drawn(recipe: MaskRecipe) -> np.ndarray:

@@ -11,6 +11,16 @@ from expander_sae.model.precisions import FLOAT32, PRECISIONS, Precision
 from expander_sae.storage.bit_packing import packed_bytes
 
 
+def of_encoder(name: str) -> str:
+    """What a free encoder's parameter is called beside the decoder's."""
+    return "encoder" if name == "values" else f"encoder_{name}"
+
+
+def _zero(values: Tensor, valid: Tensor) -> Tensor:
+    """bool [n]: columns that have entries, all of them 0. Padding can hold anything."""
+    return ((values == 0) | ~valid).all(dim=1) & valid.any(dim=1)
+
+
 class HeldParameters(nn.Module):
     """Parameters of n columns, a row for each, as a weights file holds them.
 
@@ -27,6 +37,11 @@ class HeldParameters(nn.Module):
         self.free, self.rounds = free, False
         self.precision = PRECISIONS[FLOAT32]
 
+    @property
+    def stepped(self) -> bool:
+        """Whether the lengths of the rows matter, so that a file holds the step of each."""
+        return self.free
+
     def valid_of(self, name: str) -> Tensor | None:
         """Which entries of a parameter are no padding, bool of its shape; None: all."""
         return None
@@ -40,20 +55,21 @@ class HeldParameters(nn.Module):
         Raises:
             UserError: a column of zeros, and the precision has no level 0.
         """
-        quick, self.precision, self.rounds = self.rounds, precision, False
+        used, self.precision, self.rounds = self.rounds, precision, False
         for name, parameter in self.named_parameters():
             if not precision.levels or parameter.ndim < 2:
                 if precision.name != FLOAT32:
                     parameter.copy_(parameter.to(torch.bfloat16))
                 continue
-            zero = (parameter == 0).all(dim=1)
-            if precision.levels % 2 == 0 and not quick and zero.any():
+            valid = self.valid_of(name)
+            zero = (parameter == 0).all(dim=1) if valid is None else _zero(parameter, valid)
+            if precision.levels % 2 == 0 and not used and zero.any():
                 found = f"column {int(zero.nonzero()[0])} is zero, for which {precision.name} has no level"
                 raise UserError(f"precision: {found}; expected int8 or wider")
-            find = rounding.quick if quick else rounding.closest
-            levels, step = find(parameter.detach(), self.valid_of(name), precision)
-            parameter.copy_(levels * step if self.free else levels)
-            if self.free:
+            shares = rounding.SOME if used else rounding.MANY
+            levels, step = rounding.closest(parameter.detach(), valid, precision, shares)
+            parameter.copy_(levels * step if self.stepped else levels)
+            if self.stepped:
                 self._set_step(name, step)
 
     def _set_step(self, name: str, step: Tensor) -> None:
@@ -71,12 +87,12 @@ class HeldParameters(nn.Module):
         return held
 
     def _tensors_of(self, name: str, values: Tensor) -> dict[str, Tensor]:
-        valid, step = self.valid_of(name), self.step_of(name)
+        valid, step, label = self.valid_of(name), self.step_of(name), of_encoder(name) if self.free else name
         if not self.precision.levels or values.ndim < 2:
             values = values if valid is None else values[valid]
-            return {name: values if self.precision.name == FLOAT32 else stored_values.exact(name, values)}
+            return {name: values if self.precision.name == FLOAT32 else stored_values.exact(label, values)}
         levels = values if step is None else values / step[:, None]
-        kept = stored_values.coded(name, levels, valid, self.precision)
+        kept = {name: stored_values.coded(label, levels, valid, self.precision)}
         return kept | ({} if step is None else {stored_values.step_of(name): step.to(torch.bfloat16)})
 
     def tensor_names(self) -> list[str]:
@@ -94,7 +110,7 @@ class HeldParameters(nn.Module):
                 count = parameter.numel() if valid is None else int(valid.sum())
                 found = stored_values.decoded(name, found, count, self.precision).to(parameter.dtype)
                 found = found.reshape(parameter.shape) if valid is None else found
-                if self.free:
+                if self.stepped:
                     step = stored_values.steps(tensors[stored_values.step_of(name)], len(parameter))
                     self._set_step(name, step.to(parameter.dtype))
             elif self.precision.name != FLOAT32:
@@ -124,7 +140,7 @@ class HeldParameters(nn.Module):
     @property
     def step_bytes(self) -> int:
         """Bytes of the steps of a free encoder's columns."""
-        stepped = self.free and self.precision.levels
+        stepped = self.stepped and self.precision.levels
         return (
             2 * sum(len(parameter) for parameter in self.parameters() if parameter.ndim > 1) if stepped else 0
         )

@@ -17,14 +17,11 @@ class Precision:
         levels: how many values an entry can have, times a step of its column; 0: a floating-point number. An
             odd number of them has 0 in its middle, and so −1, 0, 1 and so on; an even one has none, and so
             …, −3, −1, 1, 3, …, which is closer to bell-shaped entries by a whole level.
-        step: that step by the root mean square of the column's entries: the one with the smallest mean
-            squared error for Gaussian entries (Max 1960). Training rounds by it.
     """
 
     name: str
     bits: int
     levels: int = 0
-    step: float = 0.0
 
     @property
     def top(self) -> int:
@@ -39,10 +36,10 @@ PRECISIONS: dict[str, Precision] = {
     for one in (
         Precision(FLOAT32, 32),
         Precision("bfloat16", 16),
-        Precision("int8", 8, levels=255, step=0.0309),
-        Precision("int4", 4, levels=16, step=0.1676),
-        Precision("int2", 2, levels=4, step=0.498),
-        Precision("int1", 1, levels=2, step=0.798),
+        Precision("int8", 8, levels=255),
+        Precision("int4", 4, levels=16),
+        Precision("int2", 2, levels=4),
+        Precision("int1", 1, levels=2),
     )
 }
 """Name → how a file of that precision holds values, the widest first."""

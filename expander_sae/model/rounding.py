@@ -1,8 +1,7 @@
 """Columns on the levels of a precision: what a weights file of that precision can hold.
 
-An entry is a level, a whole number, times the step of its column. Which steps and levels are meant depends on
-when they are chosen: after training those with the largest cosine to the column; in training, where there is
-no time to search, those of the step that is best for Gaussian entries.
+An entry is a level, a whole number, times the step of its column. Levels are those with the largest cosine to
+the column among a few steps that are tried: many after training, some in it, where this is done at each step.
 """
 
 from __future__ import annotations
@@ -14,8 +13,11 @@ from torch import Tensor
 
 from expander_sae.model.precisions import Precision
 
-_SHARES = tuple(0.75 * 1.06**power for power in range(48))
-"""Steps that are tried: the largest entry by the top level, divided by these; above 1 it is cut off."""
+MANY = tuple(0.75 * 1.06**power for power in range(48))
+SOME = tuple(0.85 * 1.25**power for power in range(6))
+"""Steps that are tried: the largest entry by the top level, divided by these; above 1 it is cut off.
+
+Gaussian entries want about 1 in columns of a few, in those of hundreds 1.3 of 4 bits and 2.1 of 2."""
 _PIECE = 1 << 20
 """Entries that are searched at a time."""
 
@@ -27,24 +29,29 @@ def nearest(scaled: Tensor, precision: Precision) -> Tensor:
     return scaled.sub(1).div_(2).round_().mul_(2).add_(1).clamp_(-precision.top, precision.top)
 
 
-def closest(values: Tensor, valid: Tensor | None, precision: Precision) -> tuple[Tensor, Tensor]:
+def closest(
+    values: Tensor, valid: Tensor | None, precision: Precision, shares: tuple[float, ...] = MANY
+) -> tuple[Tensor, Tensor]:
     """(levels [n, w], step [n, 1]) of columns [n, w], as close to each as the precision allows.
 
-    Levels maximise the cosine to the column among `_SHARES`; a unit-norm column needs no more. The step is
+    Levels maximise the cosine to the column among `shares`; a unit-norm column needs no more. The step is
     then the one of least squares, Σ v·q / Σ q·q, in bfloat16. `valid`, bool [n, w], marks entries that are no
     padding; padding has level 0, and so has a column of zeros where the precision has a 0.
     """
     pieces = values.split(max(1, _PIECE // values.shape[1]))
     kept = [None] * len(pieces) if valid is None else valid.split(len(pieces[0]))
-    found = [_closest(*piece, precision) for piece in zip(pieces, kept, strict=True)]
+    found = [_closest(*piece, precision, shares) for piece in zip(pieces, kept, strict=True)]
     return torch.cat([levels for levels, _ in found]), torch.cat([step for _, step in found])
 
 
-def _closest(values: Tensor, valid: Tensor | None, precision: Precision) -> tuple[Tensor, Tensor]:
+def _closest(
+    values: Tensor, valid: Tensor | None, precision: Precision, shares: tuple[float, ...]
+) -> tuple[Tensor, Tensor]:
+    values = _on(values, valid)
     largest = values.abs().amax(dim=1, keepdim=True)
     units = precision.top / torch.where(largest > 0, largest, torch.ones_like(largest))
     levels, best = torch.zeros_like(values), torch.full_like(largest, -1)
-    for share in _SHARES if precision.levels > 2 else _SHARES[:1]:  # of ±1 the signs are all there is
+    for share in shares if precision.levels > 2 else shares[:1]:  # of ±1 the signs are all there is
         tried = _on(nearest(values * (units * share), precision), valid)
         norm = tried.norm(dim=1, keepdim=True)
         cosine = (values * tried).sum(dim=1, keepdim=True) / norm.clamp(min=1)
@@ -52,14 +59,6 @@ def _closest(values: Tensor, valid: Tensor | None, precision: Precision) -> tupl
         levels, best = torch.where(better, tried, levels), torch.where(better, cosine, best)
     squares = levels.square().sum(dim=1, keepdim=True)
     return levels, _step((values * levels).sum(dim=1, keepdim=True) / squares.clamp(min=1))
-
-
-def quick(values: Tensor, valid: Tensor | None, precision: Precision) -> tuple[Tensor, Tensor]:
-    """(levels [n, w], step [n, 1]) of columns [n, w] by `Precision.step`: a pass over them, no search."""
-    count = values.shape[1] if valid is None else valid.sum(dim=1, keepdim=True)
-    spread = (_on(values, valid).square().sum(dim=1, keepdim=True) / count).sqrt()
-    step = _step(spread * precision.step)
-    return _on(nearest(values / step, precision), valid), step
 
 
 def one_step(values: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
@@ -83,7 +82,7 @@ class _StraightThrough(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, valid: Tensor | None, precision: Precision) -> Tensor:
         if not precision.levels:
             return values.to(torch.bfloat16).to(values.dtype)
-        levels, step = quick(values, valid, precision)
+        levels, step = closest(values, valid, precision, SOME)
         return levels.mul_(step)
 
     @staticmethod
@@ -92,7 +91,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(values: Tensor, valid: Tensor | None, precision: Precision) -> Tensor:
-    """Columns [n, w] on the levels of `quick`; the gradient passes the rounding as if there were none.
+    """Columns [n, w] on the levels of a training; the gradient passes the rounding as if there were none.
 
     The estimator of Bengio et al. (arXiv 1308.3432).
     """

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,21 +37,28 @@ def tensors(b_enc: Tensor, b_dec: Tensor, precision: Precision) -> dict[str, Ten
     held = {"b_dec": stored_values.exact("b_dec", b_dec)}
     if not precision.levels:
         return held | {"b_enc": stored_values.exact("b_enc", b_enc)}
-    # The largest magnitude is at the top level, so that the step is found again.
-    _, step = rounding.one_step(b_enc, _LEVELS)
-    held |= stored_values.coded("b_enc", b_enc / step, None, _LEVELS)
-    return held | {"b_enc_step": step.to(torch.bfloat16)}
+    return held | {"b_enc": stored_values.coded("b_enc", b_enc / step_of(b_enc), None, _LEVELS)}
 
 
-def restored(stored: dict[str, Tensor], precision: Precision) -> tuple[Tensor, Tensor]:
-    """(b_enc, b_dec) of a file's tensors; `KeyError` or `ValueError` where they are another precision's."""
+def step_of(b_enc: Tensor) -> float:
+    """The step of a b_enc that is `rounded` to levels: its largest magnitude is at the top one."""
+    return float(rounding.one_step(b_enc, _LEVELS)[1])
+
+
+def restored(stored: dict[str, Tensor], step: Any, precision: Precision) -> tuple[Tensor, Tensor]:
+    """(b_enc, b_dec) of a file's tensors, and of the step that its header has where there are levels.
+
+    Raises:
+        KeyError, ValueError: they are another precision's.
+    """
     b_enc, b_dec = stored["b_enc"], stored["b_dec"]
     if precision.name == FLOAT32:
         return b_enc, b_dec
     b_dec = stored_values.widened("b_dec", b_dec)
     if not precision.levels:
         return stored_values.widened("b_enc", b_enc), b_dec
-    step = stored_values.steps(stored["b_enc_step"], 1)
+    if not isinstance(step, float) or not 0 < step < math.inf:
+        raise ValueError(f"b_enc_step is {step!r}, expected a number above 0")
     return stored_values.decoded("b_enc", b_enc, b_enc.numel(), _LEVELS) * step, b_dec
 
 
@@ -56,4 +66,4 @@ def stored_bytes(m: int, n: int, precision: Precision, wide: int = 4) -> int:
     """Bytes of both; `wide`: of a number that is not rounded."""
     if precision.name == FLOAT32:
         return wide * (n + m)
-    return n + 2 + 2 * m if precision.levels else 2 * (n + m)
+    return n + 2 * m if precision.levels else 2 * (n + m)

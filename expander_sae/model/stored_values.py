@@ -15,12 +15,12 @@ def step_of(name: str) -> str:
     return "step" if name == "values" else f"{name}_step"
 
 
-def coded(name: str, levels: Tensor, valid: Tensor | None, precision: Precision) -> dict[str, Tensor]:
+def coded(name: str, levels: Tensor, valid: Tensor | None, precision: Precision) -> Tensor:
     """Levels [n, w] as the tensor of a file: int8 of their shape (of those that are no padding alone, where
     there is any), or of fewer bits packed, uint8 [bytes].
 
     Raises:
-        UserError: they are no levels of the precision.
+        UserError: they are no levels of the precision; `name` tells whose.
     """
     flat = levels.detach().cpu().double()
     flat = flat if valid is None else flat[valid.cpu()]
@@ -34,8 +34,8 @@ def coded(name: str, levels: Tensor, valid: Tensor | None, precision: Precision)
             f"it; `stored({precision.name!r})` gives an autoencoder that has them"
         )
     if precision.bits == 8:
-        return {name: codes.to(torch.int8)}
-    return {name: torch.from_numpy(pack(codes.to(torch.int64).numpy(), precision.bits))}
+        return codes.to(torch.int8)
+    return torch.from_numpy(pack(codes.to(torch.int64).numpy(), precision.bits))
 
 
 def decoded(name: str, stored: Tensor, count: int, precision: Precision) -> Tensor:

@@ -15,6 +15,7 @@ from expander_sae.masks.supports import described, find
 from expander_sae.model import stored_biases
 from expander_sae.model.columns import Columns
 from expander_sae.model.dense import check_size
+from expander_sae.model.held_parameters import of_encoder
 from expander_sae.model.precisions import FLOAT32, Precision, precision_of
 from expander_sae.storage.files import canonical_json
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
@@ -49,11 +50,6 @@ class Stored(Protocol):
 A = TypeVar("A", bound=Stored)
 
 
-def of_encoder(name: str) -> str:
-    """What a free encoder's parameter is called beside the decoder's."""
-    return "encoder" if name == "values" else f"encoder_{name}"
-
-
 def write(autoencoder: Stored, path: Path, about: dict[str, Any]) -> None:
     """Write tensors and header; see `SparseAutoencoder.save`."""
     if path.is_dir():
@@ -64,21 +60,28 @@ def write(autoencoder: Stored, path: Path, about: dict[str, Any]) -> None:
         except (TypeError, ValueError, RecursionError):
             raise UserError(f"{key}: found {type(value).__name__}, expected a JSON value") from None
     decoder, free, mask = autoencoder.decoder, autoencoder.free, autoencoder.encoder_mask
-    biases = autoencoder.b_enc.detach(), autoencoder.b_dec.detach()
-    tensors = {**stored_biases.tensors(*biases, decoder.precision), **decoder.tensors()}
+    biases = stored_biases.tensors(autoencoder.b_enc.detach(), autoencoder.b_dec.detach(), decoder.precision)
+    tensors = {**biases, **decoder.tensors()}
     if free is not None:
         tensors |= {of_encoder(name): tensor for name, tensor in free.tensors().items()}
-    form = FORMAT
+    header = record(autoencoder) | {"about": about}
     if autoencoder.gains is not None:
-        form, tensors["gains"] = WITH_GAINS, autoencoder.gains
-    shape = {"m": autoencoder.m, "n": autoencoder.n, "k": autoencoder.k}
-    header: dict[str, Any] = {"format": form, "shape": shape, "encoder": autoencoder.encoder_kind}
-    header |= {"mask": decoder.record(), "about": about}
-    if decoder.precision.name != FLOAT32:
-        header["precision"] = decoder.precision.name
+        header["format"], tensors["gains"] = WITH_GAINS, autoencoder.gains
     if mask is not None and mask is not decoder.mask:
         header["encoder_mask"] = {"sha256": mask.sha256}
     save_tensors(tensors, path, header)
+
+
+def record(autoencoder: Stored) -> dict[str, Any]:
+    """What the header says of how the tensors are to be read."""
+    shape, decoder = {"m": autoencoder.m, "n": autoencoder.n, "k": autoencoder.k}, autoencoder.decoder
+    said: dict[str, Any] = {"format": FORMAT, "shape": shape, "encoder": autoencoder.encoder_kind}
+    said |= {"mask": decoder.record()}
+    if decoder.precision.name != FLOAT32:
+        said["precision"] = decoder.precision.name
+    if decoder.precision.levels:
+        said["b_enc_step"] = stored_biases.step_of(autoencoder.b_enc.detach())
+    return said
 
 
 def read(kind: Callable[..., A], path: str | Path, backend: str) -> A:
@@ -93,7 +96,7 @@ def read(kind: Callable[..., A], path: str | Path, backend: str) -> A:
         asked = {"mask": support, "encoder": header["encoder"], "backend": backend, "dtype": dtype}
         loaded = kind(**header["shape"], **asked)
         _verify_encoder(loaded, header.get("encoder_mask"), path)
-        _restore(loaded, tensors, precision)
+        _restore(loaded, tensors, header.get("b_enc_step"), precision)
         if header["format"] == WITH_GAINS:
             loaded.gains = checked_gains(tensors["gains"], loaded.b_enc)
         loaded.about = header["about"]
@@ -117,14 +120,14 @@ def _counted(tensors: dict[str, Tensor], precision: Precision) -> dict[str, Tens
 
 
 @torch.no_grad()
-def _restore(loaded: Stored, tensors: dict[str, Tensor], precision: Precision) -> None:
+def _restore(loaded: Stored, tensors: dict[str, Tensor], step: Any, precision: Precision) -> None:
     for columns in filter(None, (loaded.decoder, loaded.free)):
         columns.precision = precision
     loaded.decoder.restore(tensors)
     if loaded.free is not None:
         names = {of_encoder(name): name for name in loaded.free.tensor_names()}
         loaded.free.restore({names[name]: tensor for name, tensor in tensors.items() if name in names})
-    b_enc, b_dec = stored_biases.restored(tensors, precision)
+    b_enc, b_dec = stored_biases.restored(tensors, step, precision)
     loaded.b_enc.copy_(b_enc)
     loaded.b_dec.copy_(b_dec)
 

@@ -17,7 +17,7 @@ _WORTH_A_WORD = 10e9
 
 
 def contents(files: list[str]) -> list[list[str | None]]:
-    """[name, sha256] of each file, named from the folder that holds them all; None for a link to nothing.
+    """[name, sha256] of each file, named from the folder that holds them all; None for what is no file.
 
     A file is read once: its checksum is kept in `KNOWN` with its size, time and time of change, in which any
     write shows. So thousands of jobs that ask again read nothing, and a copy of a study is read once more.
@@ -28,12 +28,13 @@ def contents(files: list[str]) -> list[list[str | None]]:
     if any(known.get(path) != kept for path, kept in fresh.items()):
         _keep(known | fresh)
     above = os.path.commonpath([os.path.dirname(path) for path in files]) if files else ""
-    return [[os.path.relpath(path, above or "."), kept and kept[-1]] for path, kept in found.items()]
+    named = {path: None if kept is None else str(kept[-1]) for path, kept in found.items()}
+    return [[os.path.relpath(path, above or "."), checksum] for path, checksum in named.items()]
 
 
 def _checksum(path: str, known: Any) -> list[Any] | None:
     """[size, time, time of change, sha256] of a file; the checksum is `known`'s where the rest is."""
-    if not os.path.exists(path):
+    if not os.path.isfile(path):
         return None
     about = os.stat(path)
     marks = [about.st_size, about.st_mtime_ns, about.st_ctime_ns]

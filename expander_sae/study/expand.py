@@ -13,7 +13,7 @@ from expander_sae.study.blocks import AXES, Config, as_list, blocks, sizes
 from expander_sae.study.recipes import Recipe
 from expander_sae.study.run import Analysis, Evaluation, Run
 
-LABELLED = ("selectivity", "probing", "absorption")
+LABELLED = ("selectivity", "probing")
 """Analyses that read labels of tokens."""
 
 ANALYSES = ("pursuits", "features", "collisions", "certificates", "novelty", *LABELLED)

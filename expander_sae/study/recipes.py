@@ -31,8 +31,9 @@ class Recipe:
         rate_per_column: a column of d values starts with values of about 1/√d, and Adam moves each by about
             its rate, whatever its size. With this the rate of values is `learning_rate`/√d, so that columns
             of any d turn at one speed.
-        bias_rate: Adam's rate of both biases at the first step, for each of the d values of a column: they
-            move at d·`bias_rate`, which falls as the rate of the values does; None: at `learning_rate`.
+        bias_rate: Adam's rate of both biases at the first step is √d times this, since a score, a sum of d
+            products, moves by up to √d·`learning_rate`; it falls as that does. None: `learning_rate`.
+        resample_until: share of the steps after which no feature is re-aimed: one that is has to learn.
     """
 
     norm_limit: float | None = 10.0
@@ -49,11 +50,11 @@ class Recipe:
     clip_norm: float = 1.0
     rate_per_column: bool = field(default=False, metadata=LATER)
     bias_rate: float | None = field(default=None, metadata=LATER)
+    resample_until: float = field(default=1.0, metadata=LATER)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The fields as a JSON object, without those of `LATER` that are at their default: the names of what
-        is trained without them do not change."""
+        """The fields as a JSON object; those of `LATER` only where they are used."""
         return stated(self)
 
 
@@ -63,6 +64,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "resample_max_dead": (0, 1),
     "batch_size": (1, math.inf),
     "learning_rate_end": (0, math.inf),
+    "resample_until": (0, 1),
 }
 """Smallest and largest value; that of other numbers is above 0."""
 
@@ -77,7 +79,14 @@ RECIPES: dict[str, Recipe] = {
         resample_at_end=True,
     ),
     "standard": Recipe(),
-    "tuned": Recipe(rate_per_column=True, learning_rate=0.1, learning_rate_end=0.0, bias_rate=3e-4),
+    "tuned": Recipe(
+        learning_rate=0.1,
+        learning_rate_end=0.0,
+        rate_per_column=True,
+        bias_rate=2e-3,
+        resample_every=100,
+        resample_until=0.8,
+    ),
 }
 
 

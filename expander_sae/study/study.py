@@ -116,8 +116,9 @@ class Study:
             for start in range(0, len(cell.runs), size)
         ]
         # What a run starts from has fewer ancestors: it is never of the same job.
-        size, alike = self.config["compute"]["cells_per_job"], lambda run: (run.steps, len(run.ancestors))
-        return tuple(together(found, size, alike).values()) if size > 1 else tuple(found)
+        size = self.config["compute"]["cells_per_job"]
+        jobs = together(found, size, lambda run: (run.recipe, run.steps, len(run.ancestors)))
+        return tuple(jobs.values()) if size > 1 else tuple(found)
 
     @cached_property
     def models(self) -> dict[str, Model]:

@@ -8,7 +8,6 @@ from itertools import product
 from typing import Any
 
 from expander_sae.errors import UserError
-from expander_sae.masks.supports import support_of
 from expander_sae.pursuit.inference import everywhere
 from expander_sae.study import recipes
 from expander_sae.study.blocks import Config, as_list
@@ -40,7 +39,8 @@ class Sweep:
 def sweep_of(config: Config, runs: Sequence[Run]) -> Sweep | None:
     """Every cell of `runs` under each recipe of the block `sweep`; None without one.
 
-    Runs that start from another's weights are left out: what they start from is swept.
+    Left out are runs that start from another's weights, which is swept, and those that nobody trains. What is
+    rounded after training is swept as it was before.
     """
     if "sweep" not in config:
         return None
@@ -51,7 +51,8 @@ def sweep_of(config: Config, runs: Sequence[Run]) -> Sweep | None:
         label, settings = recipes.resolve(config["recipe"], _overrides(config) | combination)
         values[label] = combination
         for run in runs:
-            if support_of(run.support).parent:
+            run = run if run.is_trained else run.parent or run
+            if run.parent or not run.steps:
                 continue
             for steps, seed in product(as_list(asked.get("steps", run.steps)), as_list(asked["seeds"])):
                 swept = replace(run, recipe=label, recipe_settings=settings, steps=steps, seed=seed)

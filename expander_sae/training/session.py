@@ -160,7 +160,8 @@ class Session:
             state.log_step(batch, reconstruction)
             if training.report is not None:
                 training.report(state.rows[-1])
-        if _due(recipe.resample_every, state.step) and (recipe.resample_at_end or not last):
+        in_time = state.step <= recipe.resample_until * self.steps and (recipe.resample_at_end or not last)
+        if in_time and _due(recipe.resample_every, state.step):
             resample(state, batch, recipe)
         keep = _due(cadence.checkpoint_every, state.step)
         if last:

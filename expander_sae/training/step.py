@@ -99,7 +99,7 @@ def _groups(autoencoder: SparseAutoencoder, recipe: Recipe) -> list[dict[str, An
     """The parameters in their order, each in a group of Adam with its `share` of the learning rate."""
     sizes = autoencoder.column_sizes()
     rate = recipe.learning_rate
-    of_biases = 1.0 if recipe.bias_rate is None else autoencoder.d * recipe.bias_rate / rate
+    of_biases = 1.0 if recipe.bias_rate is None else autoencoder.d**0.5 * recipe.bias_rate / rate
     shares = {name: size**-0.5 if recipe.rate_per_column else 1.0 for name, size in sizes.items()}
     return [
         {"params": [parameter], "share": shares.get(name, of_biases)}

@@ -15,6 +15,7 @@ from expander_sae.machine.device import resolve_device
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.masks.supports import described, find
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.precisions import FLOAT32, TRAINED, precision_of
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study.recipes import DEFAULT, resolve
@@ -45,6 +46,8 @@ class Trainer:
         d: nonzeros of each decoder column; needed unless the support is dense.
         support: a mask family (`expander_sae.MaskRecipe`), ``dense``, or a `Mask` of your own recipe.
         encoder: ``tied`` or another kind of `SparseAutoencoder`.
+        precision: of the weights file, see `SparseAutoencoder.stored`; another one than ``float32`` is
+            trained in, straight-through: every step sees rounded columns. Rounding later needs none of this.
         recipe: ``tuned``, ``standard`` or ``paper`` (`expander_sae.study.recipes`).
         seed: of the mask, the first weights, the batches and the resampling.
         device: ``auto`` takes CUDA where there is one.
@@ -81,6 +84,7 @@ class Trainer:
         d: int | None = None,
         support: str | Mask = "expander",
         encoder: str = "tied",
+        precision: str = "float32",
         recipe: str = DEFAULT,
         seed: int = 0,
         device: str | torch.device = "auto",
@@ -98,6 +102,7 @@ class Trainer:
         self.pool = TensorPool(activations)
         self.recipe_name, self.recipe = resolve(recipe, overrides)
         self.n, self.k, self.encoder, self.seed = n, k, encoder, seed
+        self.precision = precision_of(precision).name
         self.device, self.backend = resolve_device(device), backend
         self.cadence = Cadence(log_every, checkpoint_every, checkpoint_last=True)
         self.on_log, self.checkpoint = on_log, checkpoint
@@ -132,6 +137,7 @@ class Trainer:
         """
         steps = _whole("steps", steps, 1)
         autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.support, self.encoder, self.backend)
+        autoencoder.train_in(self.precision)
         tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
         steps = steps if described(self.support.recipe.family).trained else 0
         session = Session(tokens, self.recipe, steps, self.cadence)
@@ -153,7 +159,8 @@ class Trainer:
         support = self.support.recipe
         how: dict[str, Any] = {"recipe": self.recipe_name, "recipe_settings": self.recipe.settings}
         what = {"support": support.family, "encoder": self.encoder}
-        sizes = {"m": self.pool.m, "n": self.n, "d": support.d, "k": self.k}
+        sizes: dict[str, Any] = {"m": self.pool.m, "n": self.n, "d": support.d, "k": self.k}
+        sizes |= {} if self.precision == FLOAT32 else {"precision": f"{self.precision}{TRAINED}"}
         return how | what | sizes | {"train_tokens": self.pool.tokens, "steps": steps, "seed": self.seed}
 
     def _checkpoint(self, spec: dict[str, Any]) -> Checkpoint | None:

@@ -149,3 +149,17 @@ def test_hub_data_set_that_cannot_be_had_names_the_key(tmp_path):
     with pytest.raises(UserError, match=r"corpus\.location: cannot read the Hub data set") as error:
         texts(tmp_path / "absent", source="hub", revision="abc")
     assert "\n" not in str(error.value)
+
+
+def test_where_each_document_is_from(folder):
+    found = [(document.text, document.origin) for document in open_source(spec(folder)).documents]
+    assert found == [
+        ("line one", (folder / "a.jsonl").as_posix()),
+        ("line two", (folder / "a.jsonl").as_posix()),
+        ("plain text\n\nof two paragraphs", (folder / "b.txt").as_posix()),
+        ("cell one", (folder / "sub" / "c.parquet").as_posix()),
+        ("cell two", (folder / "sub" / "c.parquet").as_posix()),
+    ]
+    (folder / "sub" / "train.jsonl").write_text('{"text": "of the Hub"}\n')
+    hub = open_source(spec(folder / "sub", source="hub")).documents
+    assert [document.origin for document in hub if document.text == "of the Hub"] in ([None], [])

@@ -58,3 +58,46 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_read(
         assert done.code == 1 and str(out) in done.err and said in done.err
         assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "file").read_text() == "as it was"
+
+
+def test_weights_in_fewer_bits(command, tmp_path, weights, autoencoder, activations):
+    file, array = activations
+    out = tmp_path / "int4"
+    done = command("export", weights, "--out", out, "--format", "native", "--precision", "int4", "--json")
+    assert done.code == 0, done.err
+    assert (done.json["precision"], done.json["fidelity"]) == ("int4", None)
+    stored = autoencoder.stored("int4")
+    assert torch.equal(expander_sae.load(out).values, stored.values)
+    shown = command("inspect", out, "--json").json
+    assert shown["precision"] == "int4" and shown["storage"]["storage_bits_per_value"] == 4
+    assert "int4, 4 bits a value" in command("inspect", out).out
+    measured = command("eval", out, file)
+    assert "weights in int4" in measured.out
+    found = command("eval", out, file, "--json").json
+    expected = expander_sae.evaluate(stored, array)["relative_error"]
+    assert found["inference"]["encoder"]["relative_error"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("saelens", "--precision", "int8"), "--precision: found --format saelens, expected native"),
+        (
+            ("native", "--precision", "int3"),
+            "precision: found 'int3', expected one of float32, bfloat16, int8",
+        ),
+    ],
+)
+def test_precisions_that_cannot_be_are_refused(command, tmp_path, weights, options, message):
+    done = command("export", weights, "--out", tmp_path / "out", "--format", *options)
+    assert done.code == 1 and done.err.startswith(f"error: {message}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_are_not_written_over_themselves(command, tmp_path, weights):
+    before = weights.read_bytes()
+    inside = weights.with_name("weights.safetensors")
+    inside.write_bytes(before)
+    done = command("export", inside, "--out", inside.parent, "--format", "native", "--precision", "int8")
+    assert done.code == 1 and "which has the weights" in done.err
+    assert inside.read_bytes() == before

@@ -76,3 +76,13 @@ def test_estimating_imports_no_torch():
         "assert not {'torch', 'numpy', 'pandas'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_what_nobody_trained_is_held_as_columns_of_all_entries():
+    """Random columns are as large in memory as dense ones, whatever their file holds."""
+    blocks = [{"support": ["random", "dense", "expander"], "d": 7}]
+    config = {"models": [{"name": "smollm2-135m-instruct", "layers": 15}], "grid": {"n": 4608}}
+    config |= {"runs": blocks, "evaluation": {"inference": ["omp"], "cross_entropy": []}}
+    study = Study(load_config(config))
+    found = {run.support: Memory(study).evaluation(run) for run in study.runs}
+    assert found["random"] == found["dense"] > found["expander"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from expander_sae.activations.label_table import write_table
 from expander_sae.activations.pool import build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.masks.recipe import MaskRecipe
@@ -34,6 +35,20 @@ def write_pool(folder: Path, split: str = "test") -> Path:
     write_shard(folder / f"{split}-00000.parquet", rows, about)
     out = folder / f"{split}.json"
     build_pool([folder / f"{split}-00000.parquet"], split, folder / f"{split}.f32", out, {})
+    return out
+
+
+def write_label_table(pool: Path, out: Path | None = None, shift: int = 0) -> Path:
+    """Made-up labels of the pool's tokens, beside it; `shift` is added to their ids."""
+    token, out = np.arange(TOKENS), out or pool.with_name("labels.parquet")
+    texts = {
+        "text": [f"t{one}" for one in token * 7 % 11],
+        "kind": [("word", "blank", "digits")[one % 3] for one in token],
+        "place": ["document_start" if one % 10 < 2 else None for one in token],
+        "origin": [("first", "second", "third")[one // 10 % 3] for one in token],
+        "user": [None] * TOKENS,
+    }
+    write_table(out, token // 10, token % 10, token * 7 % 11 + shift, texts)
     return out
 
 

@@ -11,23 +11,37 @@ import pandas as pd
 import pytest
 import torch
 
+from expander_sae.activations.label_table import LabelTable
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
 from expander_sae.evaluation.analysis import ANALYSES, analyse_run, dead_feature_sizes
 from expander_sae.evaluation.certificate_rows import evenly
+from expander_sae.evaluation.feature_values import FeatureValues
 from expander_sae.evaluation.features import FiringSets, random_sets, random_signs
+from expander_sae.evaluation.label_families import Documents, family_of
+from expander_sae.evaluation.label_rows import LABELLED
+from expander_sae.evaluation.probing import probes
+from expander_sae.evaluation.selectivity import Selectivity
 from expander_sae.measurements import tables
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.inference import inferences
 from expander_sae.study.run import Analysis
 from expander_sae.theory import certificates
-from tests.evaluation.pools import LIMIT, K, N, write_pool, write_run
+from tests.evaluation.pools import LIMIT, K, N, write_label_table, write_pool, write_run
 
-SETTINGS = Analysis(tuple(ANALYSES), 280, ("block_omp_2", "niht", "cosamp"), pursuit_tokens=30)
+SETTINGS = Analysis(
+    tuple(name for name in ANALYSES if name not in LABELLED),
+    280,
+    ("block_omp_2", "niht", "cosamp"),
+    pursuit_tokens=30,
+    inference=("encoder", "omp"),
+    labelled_tokens=280,
+)
 
 
 def analysed(folder: Path, pool: Path, **settings: Any) -> pd.DataFrame:
-    analyse_run(folder, replace(SETTINGS, **settings), pool, folder / "analysis.parquet", backend="torch")
+    told, out, labels = replace(SETTINGS, **settings), folder / "analysis.parquet", write_label_table(pool)
+    analyse_run(folder, told, pool, out, labels, backend="torch")
     return tables.read_metrics(folder / "analysis.parquet")
 
 
@@ -151,6 +165,66 @@ def test_certificates_of_columns_and_of_supports(pool: Path, tmp_path: Path, fam
     assert found["restricted_sigma_min_p05"] == pytest.approx(np.quantile(smallest, 0.05), rel=1e-4)
     assert found["recovery_margin_median"] == pytest.approx(np.median(margins), rel=1e-4)
     assert found["recovery_margin_positive"] == pytest.approx(np.mean(np.array(margins) > 0))
+
+
+def labelled_codes(sae: SparseAutoencoder, h: torch.Tensor) -> dict[str, FeatureValues]:
+    return {name: FeatureValues.of(inferences(name)(sae, h), N) for name in ("encoder", "omp")}
+
+
+@pytest.mark.parametrize("family", ["expander", "dense"])
+def test_labels_by_each_inference(pool: Path, tmp_path: Path, family: str) -> None:
+    sae = write_run(tmp_path / "run", family)
+    frame = analysed(tmp_path / "run", pool, analyses=("selectivity", "probing"))
+    h, ids = tokens_of(pool)
+    place = np.flatnonzero(Pool.open(pool).norms[:280] <= LIMIT)
+    documents = Documents.of(place // 10)
+    table = LabelTable.read(write_label_table(pool)).columns
+    for name, code in labelled_codes(sae, h).items():
+        found = values(frame, name, "test")
+        tokens = family_of("token", ids, documents)
+        assert len(tokens.names) == 11, "each id is on many tokens of many documents"
+        assert found["selectivity"] == Selectivity(code, tokens, documents).scores().mean()[0]
+        assert found["selectivity_low"] < found["selectivity"] < found["selectivity_high"]
+        null = Selectivity(code.elsewhere(0), tokens, documents).scores().mean()[0]
+        assert found["selectivity_null"] == null != found["selectivity"]
+        assert found["frequent_share"] == (np.diff(code.starts) > 27.4).mean()
+        probed = probes(code, tokens, documents)
+        labels = {"kind": "kind", "position": "place", "origin": "origin"}
+        for size in (1, 5, 20):
+            assert found[f"probe_f1_{size}_token"] == probed[size].mean()[0]
+            parts = [found[f"probe_f1_{size}_{part}"] for part in ("token", *labels)]
+            assert found[f"probe_f1_{size}"] == pytest.approx(np.mean(parts))
+        for part, column in labels.items():
+            family_labels = family_of(part, table[column][place], documents)
+            expected = Selectivity(code, family_labels, documents).scores().mean()[0]
+            assert found[f"selectivity_{part}"] == expected
+        assert not any(metric.endswith("_user") for metric in found)
+    assert {row for row in frame["inference"]} == {"encoder", "omp"}
+
+
+def test_fewer_tokens_are_whole_documents_spread_over_the_test_set(pool: Path, tmp_path: Path) -> None:
+    sae = write_run(tmp_path / "run")
+    frame = analysed(
+        tmp_path / "run", pool, analyses=("selectivity",), labelled_tokens=140, inference=("encoder",)
+    )
+    h, ids = tokens_of(pool)
+    place = np.flatnonzero(Pool.open(pool).norms[:280] <= LIMIT)
+    read = np.isin(place // 10, np.arange(14) * 2)
+    code = FeatureValues.of(sae.encode(h[torch.from_numpy(read)]), N)
+    documents = Documents.of(place[read] // 10)
+    expected = Selectivity(code, family_of("token", ids[read], documents), documents).scores().mean()[0]
+    assert values(frame, "encoder", "test")["selectivity"] == expected
+    assert set(frame["inference"]) == {"encoder"}
+
+
+def test_labels_of_other_tokens_or_none_are_refused(pool: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    asked = replace(SETTINGS, analyses=("probing",))
+    with pytest.raises(UserError, match="labels: found no table of the test tokens' labels, expected one"):
+        analyse_run(tmp_path / "run", asked, pool, tmp_path / "out.parquet", backend="torch")
+    other = write_label_table(pool, tmp_path / "other.parquet", shift=1)
+    with pytest.raises(UserError, match=r"other\.parquet: found other tokens than those of the test pool"):
+        analyse_run(tmp_path / "run", asked, pool, tmp_path / "out.parquet", other, backend="torch")
 
 
 def test_only_what_is_asked_for_is_measured(pool: Path, tmp_path: Path) -> None:

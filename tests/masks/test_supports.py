@@ -10,6 +10,7 @@ import pytest
 from expander_sae.errors import UserError
 from expander_sae.masks import supports
 from expander_sae.masks.supports import SUPPORTS, Support, find, register, support_of, support_order
+from expander_sae.model.columns import Columns
 
 
 def test_a_number_behind_the_name_is_read() -> None:
@@ -31,6 +32,8 @@ def test_a_name_that_is_no_support_is_refused(name: str) -> None:
 def test_every_line_that_names_code_names_some_that_is_there() -> None:
     for known in SUPPORTS.values():
         assert known.make is None or callable(known.function())
+        assert known.fit is None or callable(known.fitting())
+        assert issubclass(known.columns(), Columns)
 
 
 def test_figures_follow_a_fixed_order() -> None:

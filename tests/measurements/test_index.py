@@ -3,9 +3,11 @@
 import math
 
 import pandas as pd
+import pytest
 
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.index import Index
+from expander_sae.measurements.results import Results
 from expander_sae.study.run import Cell
 from tests.figures import study
 
@@ -79,3 +81,18 @@ def test_rows_of_the_model_and_of_planted_codes_are_no_trained_cells():
     assert {cell.support for cell in index.cells} - {cell.support for cell in index.trained} == {"none"}
     assert all(cell.model != "synthetic" for cell in index.trained)
     assert isinstance(next(iter(index.cells)), Cell)
+
+
+def test_figures_that_tell_no_precisions_apart_show_float32():
+    more = (FRAME[MINE]["metric"] == "relative_error") * 1.0
+    rounded = FRAME[MINE].assign(precision="int8", value=FRAME[MINE]["value"] + more)
+    both = pd.concat([FRAME, rounded], ignore_index=True)
+    assert Results(both).index.precision == "float32"
+    for frame, precision, more in ((both, "float32", 0), (rounded, "int8", 1)):
+        view = Results(frame).views[0]
+        (cell,) = view.matching(support="expander", d=7)
+        assert cell.precision == precision == view.cell("expander", 7).precision
+        found = view.estimate("relative_error", "expander", 7)
+        assert found.mean == pytest.approx(estimate(FRAME).mean + more)
+    assert len(Results(both).views[0].matching(support="expander", d=7, precision=None)) == 2
+    assert Results(both).views[0] == Results(FRAME).views[0]

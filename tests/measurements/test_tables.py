@@ -122,3 +122,19 @@ def test_no_altered_byte_goes_unnoticed(tmp_path):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
         with pytest.raises(UserError, match=r"a\.parquet: "):
             tables.read_metrics(path)
+
+
+def test_tables_from_before_there_was_a_precision_are_of_float32(tmp_path):
+    tables.write_metrics(metrics(3), tmp_path / "new.parquet")
+    new = tables.read_metrics(tmp_path / "new.parquet")
+    columns = {name: kind for name, kind in tables.METRICS.items() if name != "precision"}
+    rows = [{name: row[name] for name in columns} for row in metrics(3)]
+    tables._write(tables._from_rows(rows, columns), columns, tmp_path / "old.parquet")
+    assert "precision" not in pq.read_table(tmp_path / "old.parquet").column_names
+    pd.testing.assert_frame_equal(tables.read_metrics(tmp_path / "old.parquet"), new)
+    rounded = [row | {"precision": "int8"} for row in metrics(3)]
+    tables.write_metrics(rounded, tmp_path / "int8.parquet")
+    tables.collect_metrics([tmp_path / "old.parquet", tmp_path / "int8.parquet"], tmp_path / "all.parquet")
+    assert tables.read_metrics(tmp_path / "all.parquet")["precision"].value_counts().to_dict() == {
+        "float32": 4, "int8": 4,
+    }  # fmt: skip

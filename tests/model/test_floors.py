@@ -13,7 +13,7 @@ import torch
 from expander_sae import SparseAutoencoder, Trainer, UserError, load, omp
 from expander_sae.evaluation.storage import storage
 from expander_sae.masks.recipe import MaskRecipe
-from expander_sae.model.coloured import drawn
+from expander_sae.model.coloured import Coloured, drawn
 from expander_sae.rng import Integers, torch_generator
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from expander_sae.study.recipes import RECIPES
@@ -94,13 +94,15 @@ def test_random_columns_have_the_covariance_of_the_tokens(h: np.ndarray, kept: n
     values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
     wide = MaskRecipe("random", M, n, 1, 0)
     draws = drawn(wide)[:, :rank].astype(np.float64) / 4
-    written = draws @ sae.values.double().numpy()
+    assert isinstance(sae.decoder, Coloured)
+    spread = sae.values.double().numpy() * sae.decoder.spread.double().numpy()[:, None]
+    written = draws @ spread
     found = written.T @ written / n
     expected = vectors @ np.diag(values) @ vectors.T
     error = math.sqrt(2 / n) * values[0]
     assert abs(found - expected).max() <= 5 * error
     recipe_draws = drawn(MaskRecipe("random", M, rank * M, 1, 0)).astype(np.float64)
-    directions = recipe_draws @ sae.values.double().numpy()
+    directions = recipe_draws @ spread
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     np.testing.assert_allclose(columns(sae), directions, atol=1e-6)
 
@@ -154,7 +156,8 @@ def test_files_load_to_the_same_codes_and_hold_what_storage_counts(
     assert torch.equal(sae.encode(activations).value, again.encode(activations).value)
     counted, size = storage(sae), (tmp_path / "w.safetensors").stat().st_size
     vectors = {"pca": 5, "random": N // M, "exemplars": N}[support]
-    assert counted["decoder_values"] == vectors * M and counted["encoder_values"] == 0
+    spreads = vectors if support == "random" else 0
+    assert counted["decoder_values"] == vectors * M + spreads and counted["encoder_values"] == 0
     assert counted["storage_total_bytes"] <= size <= counted["storage_total_bytes"] + 1000
     assert "storage_ids_bytes" not in counted, "rows of a tensor have no token ids"
 
@@ -174,7 +177,7 @@ def test_altered_draws_or_values_are_refused(h: np.ndarray, tmp_path: Path) -> N
         load(path)
     header["mask"]["recipe"] |= {"seed": 0, "d": 2}
     save_tensors(tensors, path, header)
-    with pytest.raises(UserError, match=r"values of shape \[8, 12\], expected \[12, 12\]"):
+    with pytest.raises(UserError, match="found 96 values, expected 144"):
         load(path)
 
 
@@ -222,3 +225,22 @@ def test_ids_name_exemplars_where_they_are_known(h: np.ndarray, tmp_path: Path) 
     wide = replace(known, token_id=ids + 70_000)
     Session(wide, recipe, 0).start(sae, 0)
     assert storage(sae)["storage_ids_bytes"] == 4 * 97 + 2 * 10
+
+
+@pytest.mark.parametrize("support", FLOORS)
+@pytest.mark.parametrize("precision", ["bfloat16", "int8", "int4"])
+def test_floors_are_stored_in_fewer_bits(h: np.ndarray, support: str, precision: str, tmp_path: Path) -> None:
+    """Each stored vector is rounded by itself; the spreads of random columns keep their digits."""
+    sae = fitted(h, support)
+    sae.about = {}
+    fewer = sae.stored(precision)
+    cosines = (columns(sae) * columns(fewer)).sum(axis=1)
+    assert cosines.min() > {"bfloat16": 0.9999, "int8": 0.9999, "int4": 0.97}[precision]
+    activations, path = torch.from_numpy(h[1:90]), tmp_path / "w.safetensors"
+    again = load(fewer.save(path))
+    assert torch.equal(fewer.encode(activations).value, again.encode(activations).value)
+    assert np.array_equal(columns(fewer), columns(again))
+    assert storage(fewer)["storage_total_bytes"] < storage(sae)["storage_total_bytes"]
+    tensors = load_tensors(path)[0]
+    held = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    assert 0 < storage(again)["storage_total_bytes"] - held < 500, "the words of the header"

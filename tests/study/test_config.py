@@ -16,7 +16,7 @@ def mistakes(wrong):
 
 
 @pytest.mark.parametrize(
-    "name", ["config.yaml", *(f"configs/{name}.yaml" for name in ("smoke", "paper", "smollm2-135m"))]
+    "name", ["config.yaml", *(f"configs/{name}.yaml" for name in ("smoke", "paper", "smollm2-135m", "sweep"))]
 )
 def test_every_shipped_configuration_is_valid(name):
     assert Study(load_config(ROOT / name)).runs

@@ -1,5 +1,9 @@
 """From the blocks of a configuration to its runs."""
 
+import pytest
+
+from expander_sae.errors import UserError
+from expander_sae.study import targets
 from expander_sae.study.expand import matched
 from tests.study.configs import study_of
 
@@ -78,6 +82,27 @@ def test_blocks_override_what_is_measured():
     assert asked["reference"] is None and "novelty" in study.left_out[0]
 
 
+def test_a_precision_is_an_axis_and_what_it_rounds_is_trained_and_not_measured():
+    blocks = [{"support": "expander", "d": 7, "seeds": 0, "precision": ["int8", "int4_trained"]}]
+    study = study_of(runs=blocks)
+    rounded, trained = study.runs
+    assert [run.precision for run in study.runs] == ["int8", "int4_trained"]
+    assert rounded.path == f"{rounded.parent.path.removesuffix('_seed0')}_int8_seed0"
+    assert study.trained == (rounded, trained, rounded.parent)
+    assert list(study.cells) == [rounded.cell.name, trained.cell.name]
+    told = targets.training_spec(next(job for job in study.trainings if job.runs == (rounded,)))
+    assert told[rounded.path]["parent"] == targets.weights(rounded.parent.path)
+    assert told[rounded.path]["mask"] is None
+    both = study_of(runs=[{**blocks[0], "precision": ["float32", "int8"], "analyses": ["pursuits"]}])
+    assert both.trained == both.runs == (rounded.parent, rounded)
+    assert study_of(grid={"n": 4608, "d": 7, "precision": "bfloat16"}).runs[0].precision == "bfloat16"
+
+
+def test_an_unknown_precision_names_its_key():
+    with pytest.raises(UserError, match=r"runs\[0\]\.precision.*'int3'.*int4_trained"):
+        study_of(runs=[{"support": "expander", "precision": ["int8", "int3"]}])
+
+
 def test_what_nobody_trains_is_one_run_of_no_steps_whatever_the_steps_and_seeds():
     block = {"support": ["pca", "random", "exemplars"], "steps": [100, 1500], "seeds": [1, 2]}
     runs = study_of(runs=[block]).runs
@@ -117,3 +142,23 @@ def test_frozen_decoders_and_encoders_have_masks_and_steps():
     assert [run.support for run in runs] == names
     assert {(run.steps, run.n, run.d, run.k) for run in runs} == {(1500, 4608, 7, 64)}
     assert all(run.mask and run.parent is None for run in runs)
+
+
+def test_a_sweep_leaves_out_what_nobody_trains():
+    sweep = {"training": {"learning_rate": [0.001, 0.003]}, "seeds": 0}
+    study = study_of(runs=[{"support": ["expander", "random", "pca"], "d": 7, "seeds": 0}], sweep=sweep)
+    assert study.sweep is not None
+    assert {run.support for run in study.sweep.runs} == {"expander"}
+
+
+def test_analyses_of_labels_are_told_inferences_tokens_and_the_users_file():
+    block = {"support": "expander", "d": 7, "seeds": 0}
+    asked = {"analyses": ["probing"], "labels": "mine.jsonl", "inference": ["encoder"], "cross_entropy": []}
+    (run,) = study_of(runs=[block], evaluation=asked).runs
+    assert (run.analysis.inference, run.analysis.labels) == (("encoder",), "mine.jsonl")
+    assert run.analysis.labelled_tokens == run.analysis.test_tokens == 8192
+    few = [{**block, "inference": ["omp"]}, block]
+    (run,) = study_of(runs=few, evaluation={**asked, "labelled_tokens": 100}).runs
+    assert (run.analysis.inference, run.analysis.labelled_tokens) == (("encoder", "omp"), 100)
+    (run,) = study_of(runs=[block], evaluation={**asked, "analyses": ["features"]}).runs
+    assert (run.analysis.inference, run.analysis.labelled_tokens, run.analysis.labels) == ((), 0, None)

@@ -62,8 +62,10 @@ def test_a_change_behind_a_link_or_a_tilde_is_noticed(tmp_path, monkeypatch):
     assert len(before) == 4 and not before & labels()
 
 
-def test_a_link_to_nothing_stops_no_plan(tmp_path):
+def test_a_link_to_nothing_and_a_pipe_stop_no_plan(tmp_path):
+    """Nobody writes into the pipe: a plan that read it would wait for ever."""
     (tmp_path / "gone.txt").symlink_to("nothing")
+    os.mkfifo(tmp_path / "pipe.txt")
     assert corpus_label(tmp_path) == corpus_label(tmp_path)
 
 

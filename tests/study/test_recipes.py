@@ -36,7 +36,8 @@ def test_settings_leave_out_what_the_published_loop_lacks() -> None:
     assert set(RECIPES["paper"].settings) == set(RECIPES["standard"].settings) == set(PUBLISHED)
     tuned = RECIPES["tuned"].settings
     assert tuned == {
-        key: getattr(RECIPES["tuned"], key) for key in [*PUBLISHED, "rate_per_column", "bias_rate"]
+        key: getattr(RECIPES["tuned"], key)
+        for key in [*PUBLISHED, "rate_per_column", "bias_rate", "resample_until"]
     }
     for name, recipe in RECIPES.items():
         assert record(Recipe, recipe.settings, name) == recipe

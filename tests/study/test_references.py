@@ -33,3 +33,15 @@ def test_a_pruned_run_is_not_compared_with_what_it_was_made_from():
     assert study.analyses[pruned.cell.name].spec[pruned.path]["reference"] is None
     (line,) = [line for line in study.left_out if line.startswith(pruned.cell.name)]
     assert line.endswith("novelty, since it starts from the dense run of its seed")
+
+
+def test_a_rounded_run_is_compared_with_the_dense_one_in_float32_unless_it_stores_that():
+    blocks = [
+        {"support": ["expander", "dense"], "d": 7, "seeds": 0, "precision": "int8", "analyses": ["novelty"]},
+        {"support": "dense", "seeds": 0},
+    ]
+    study = study_of(runs=blocks)
+    sparse, stored, dense = study.runs
+    told = study.analyses[sparse.cell.name].spec | study.analyses[stored.cell.name].spec
+    assert told[sparse.path]["reference"] == dense.path
+    assert told[stored.path]["reference"] is None and stored.parent == dense

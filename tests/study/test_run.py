@@ -30,7 +30,7 @@ def test_columns_are_those_that_tell_runs_apart():
     assert tuple(RUN_COLUMNS) == (*CELL_COLUMNS, "seed")
     assert tuple(run().columns) == tuple(RUN_COLUMNS)
     for name, kind in RUN_COLUMNS.items():
-        other = run(**{name: "another" if kind is str else 7})
+        other = run(**{name: "int8" if name == "precision" else "another" if kind is str else 7})
         assert (other != run() and other.name != run().name) or name == "m"
         assert (other.cell == run().cell) == (name == "seed")
     measured = run(evaluation=Evaluation(inference=("omp",)), analysis=Analysis(analyses=("novelty",)))
@@ -41,6 +41,34 @@ def test_a_cell_is_found_again_by_its_columns():
     assert Cell.of(list(run().columns.values())[:-1]) == run(seed=5).cell
     assert run().path == "results/gpt/text/layer3/standard_t99_s10/expander-tied/n48_d4_k3_seed2"
     assert run().cell.name == "gpt/text/layer3/standard_t99_s10/expander-tied/n48_d4_k3"
+
+
+def test_a_run_in_float32_is_told_and_named_as_before_there_were_others():
+    wide, rounded = run(), run(precision="int8")
+    assert "precision" not in wide.spec and wide.columns["precision"] == "float32"
+    assert (
+        rounded.spec
+        == wide.spec | {"precision": "int8"}
+        == rounded.told | {"recipe_settings": wide.spec["recipe_settings"]}
+    )
+    assert rounded.cell.name == f"{wide.cell.name}_int8"
+    for one in (wide, rounded):
+        assert Run.from_spec(one.spec) == one
+    assert Run.from_spec({**wide.spec, "precision": "float32"}) == wide
+    assert rounded.unaided.columns == wide.unaided.columns
+
+
+def test_a_run_that_is_rounded_starts_from_the_one_that_is_trained():
+    for precision in ("bfloat16", "int8", "int4", "int2", "int1"):
+        rounded = run(precision=precision, evaluation=Evaluation(inference=("omp",)))
+        assert rounded.parent == run() and rounded.parent.evaluation == Evaluation()
+        assert not rounded.is_trained and rounded.mask is None and run().mask is not None
+    pruned = run(support="pruned_retuned", precision="int4")
+    wide = run(support="pruned_retuned")
+    assert pruned.ancestors == (wide, wide.dense) and pruned.dense == wide.dense
+    for precision in ("int4_trained", "int2_trained", "int1_trained"):
+        trained = run(precision=precision)
+        assert trained.is_trained and trained.parent is None and trained.mask == run().mask
 
 
 def test_a_spec_gives_the_run_again():
@@ -92,6 +120,15 @@ def test_what_is_measured_survives_json(kind, settings):
         kind.from_json(told | {name: "all"})
     with pytest.raises(UserError, match="test_tokens: missing"):
         kind.from_json({key: value for key, value in told.items() if key != "test_tokens"})
+
+
+def test_what_no_analysis_of_labels_asks_for_names_no_result():
+    told = Analysis(("novelty",), 50)
+    assert told.json.keys() == {"analyses", "test_tokens", "pursuits", "pursuit_tokens", "reference"}
+    assert Analysis.from_json(told.json) == told
+    labelled = Analysis(("probing",), 50, inference=("omp",), labelled_tokens=40, labels="mine.jsonl")
+    assert Analysis.from_json(labelled.json) == labelled
+    assert set(labelled.json) - set(told.json) == {"inference", "labelled_tokens", "labels"}
 
 
 MODEL = "smollm2-135m-instruct"

@@ -84,3 +84,12 @@ def test_planning_imports_nothing_heavy():
         "assert not {'torch', 'numpy', 'pandas'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_labels_are_read_where_an_analysis_needs_them():
+    given = study(runs=[{"support": "expander", "analyses": ["features"]}])
+    cell = next(iter(given.cells.values()))
+    assert "labels" not in targets.for_analysis(given, cell)
+    given = study(runs=[{"support": "expander", "analyses": ["features", "probing"]}])
+    files = targets.for_analysis(given, next(iter(given.cells.values())))
+    assert files["labels"] == "results/smollm2-135m-instruct/docstrings/labels.parquet"

@@ -284,6 +284,64 @@ def test_fingerprints_of_runs_without_a_parent_are_as_they_were(pool: Path) -> N
     assert fingerprint(asked, opened, MaskRecipe(asked.support, asked.m, asked.n, asked.d, 0)) == digest(old)
 
 
+@pytest.mark.parametrize("support", ["expander", "pruned_retuned"])
+def test_a_rounded_run_stores_what_its_parent_ended_with(support: str, pool: Path, tmp_path: Path) -> None:
+    wide, own = planned(support=support, steps=3), tmp_path / "wide"
+    if support == "expander":
+        train(wide, pool, mask(tmp_path), own)
+    else:
+        train(wide, pool, None, own, parent=dense_parent(pool, tmp_path / "dense", steps=3))
+    weights = own / "weights.safetensors"
+    rounded = replace(wide, precision="int8")
+    assert train(rounded, pool, None, tmp_path / "int8", parent=weights)
+    assert not train(rounded, pool, None, tmp_path / "int8", parent=weights), "it is there"
+    found = SparseAutoencoder.load(tmp_path / "int8" / "weights.safetensors")
+    parent = SparseAutoencoder.load(weights)
+    assert found.precision == "int8" and torch.equal(found.values, parent.stored("int8").values)
+    assert Run.from_spec(found.about["spec"]) == rounded
+    for name in ("norm_limit", "scale"):
+        assert found.about[name] == parent.about[name]
+    assert len((tmp_path / "int8" / "training.csv").read_text().splitlines()) == 1, "no step was made"
+    record = json.loads((tmp_path / "int8" / "run.json").read_text())
+    assert record["fingerprint"] == found.about["fingerprint"] != parent.about["fingerprint"]
+    tensors, header = load_tensors(weights)
+    header["about"]["fingerprint"] = "of other stages"
+    save_tensors(tensors, weights, header)
+    assert train(rounded, pool, None, tmp_path / "int8", parent=weights), "its parent has changed"
+    with pytest.raises(UserError, match=r"weights\.safetensors: seed = 0, expected 1"):
+        train(replace(rounded, seed=1), pool, None, tmp_path / "int8", parent=weights)
+    with pytest.raises(UserError, match=rf"precision int8: the weights of a {support} run in float32 are"):
+        train(rounded, pool, None, tmp_path / "int8")
+
+
+def test_a_run_that_is_trained_in_a_precision_is_closer_than_a_rounded_one(
+    pool: Path, tmp_path: Path
+) -> None:
+    """One bit loses much, of which training that sees them gets a part back."""
+    recipe = replace(RECIPE, learning_rate=0.01)
+    wide = planned(steps=200, recipe_settings=recipe)
+    train(wide, pool, mask(tmp_path), tmp_path / "wide")
+    rounded, trained = (replace(wide, precision=name) for name in ("int1", "int1_trained"))
+    train(rounded, pool, None, tmp_path / "int1", parent=tmp_path / "wide" / "weights.safetensors")
+    assert train(trained, pool, mask(tmp_path), tmp_path / "trained", checkpoint_every=50)
+    opened = Pool.open(pool)
+    h = torch.from_numpy(np.array(opened.activations[normalisation(opened, TOKENS, recipe).kept]))
+    error = {}
+    for name in ("int1", "trained"):
+        sae = SparseAutoencoder.load(tmp_path / name / "weights.safetensors")
+        error[name] = float(((h - sae.decode(sae.encode(h))).norm(dim=1) / h.norm(dim=1)).mean())
+    assert error["trained"] < error["int1"] - 0.01
+    assert sae.precision == "int1" and set(sae.values.unique().tolist()) == {-1, 1}
+    last = (tmp_path / "trained" / "training.csv").read_text().splitlines()[-1].split(",")
+    assert abs(error["trained"] - float(last[2])) < 0.1, "what was trained is what is stored"
+
+
+def test_runs_to_train_and_to_round_share_no_job(pool: Path, tmp_path: Path) -> None:
+    runs = [RunFiles(planned(precision=name), tmp_path / name) for name in ("float32", "int8")]
+    with pytest.raises(ValueError, match="runs to train beside runs to round"):
+        train_runs(runs, pool)
+
+
 @pytest.mark.parametrize("support", ["pca", "random", "exemplars"])
 def test_what_nobody_trains_is_fitted_by_the_same_job(pool: Path, tmp_path: Path, support: str) -> None:
     shape = {"pca": {"n": 8, "d": M}, "exemplars": {"d": M}}.get(support, {})

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def assert_same(found: TrainingState, expected: TrainingState) -> None:
 
 
 def assert_equals_the_dense_reference(
-    recipe: Recipe, family: str, d: int, backend: str = "auto", shares: tuple[float, float] = (1.0, 1.0)
+    recipe: Recipe, family: str, d: int, backend: str = "auto", **reference: Any
 ) -> None:
     """300 steps, two resamplings, the second on the last step: every parameter to 1e-8."""
     steps, every = 300, recipe.resample_every
@@ -91,7 +92,7 @@ def assert_equals_the_dense_reference(
 
     assert session.train([training]) == 1 and state.finite
     generator = torch_generator(0, "resampling")
-    expected = dense_reference.train(mask, v, batches, K, d, every, generator, shares)
+    expected = dense_reference.train(mask, v, batches, K, d, every, generator, **reference)
     assert len(silent_before) == 2
     assert all(0 < count <= 0.8 * N for count in silent_before), "both resamplings must do something"
     got = dense_reference.to_dense(autoencoder.values.detach(), rows, degrees, M)
@@ -109,12 +110,14 @@ def test_recipe_paper_equals_the_dense_reference(family: str, d: int, backend: s
 
 
 @pytest.mark.parametrize(("family", "d"), [("expander", 3), ("expander", 20), ("bernoulli", 5)])
-def test_rates_of_columns_and_biases_equal_the_dense_reference(family: str, d: int) -> None:
+def test_each_mechanism_equals_the_dense_reference(family: str, d: int) -> None:
     of_columns, of_biases = replace(PUBLISHED, rate_per_column=True), replace(PUBLISHED, bias_rate=1e-4)
     assert_equals_the_dense_reference(of_columns, family, d, shares=(d**-0.5, 1.0))
-    assert_equals_the_dense_reference(of_biases, family, d, shares=(1.0, d / 3))
+    assert_equals_the_dense_reference(of_biases, family, d, shares=(1.0, d**0.5 / 3))
+    until = replace(PUBLISHED, resample_until=0.5)
+    assert_equals_the_dense_reference(until, family, d, last_resampling=150)
     both = replace(of_columns, bias_rate=1e-5)
-    assert_equals_the_dense_reference(both, family, d, shares=(d**-0.5, d / 30))
+    assert_equals_the_dense_reference(both, family, d, shares=(d**-0.5, d**0.5 / 30))
 
 
 def test_learning_rate_is_the_published_cosine() -> None:
@@ -125,7 +128,7 @@ def test_learning_rate_is_the_published_cosine() -> None:
 
 
 def test_each_parameter_moves_by_its_share_of_the_rate() -> None:
-    """A first step of Adam is the rate itself, up to its ε: 1/√d of it for values, d times it for biases."""
+    """A first step of Adam is the rate itself, up to its ε: 1/√d of it for values, √d times it for biases."""
     recipe = replace(TUNED, clip_norm=1e9, learning_rate=0.2, bias_rate=0.01)
     for encoder, d in (("tied", 5), ("full", M)):
         state = (
@@ -138,8 +141,8 @@ def test_each_parameter_moves_by_its_share_of_the_rate() -> None:
         train_step(state, few_directions()[:64], recipe)
         moved = {name: (p - before[name]).abs().max() for name, p in state.autoencoder.named_parameters()}
         assert moved["values"].item() == pytest.approx(0.2 / math.sqrt(5), rel=1e-4)
-        assert moved["b_enc"].item() == pytest.approx(5 * 0.01, rel=1e-4)
-        assert moved["b_dec"].item() == pytest.approx(5 * 0.01, rel=1e-4)
+        assert moved["b_enc"].item() == pytest.approx(math.sqrt(5) * 0.01, rel=1e-4)
+        assert moved["b_dec"].item() == pytest.approx(math.sqrt(5) * 0.01, rel=1e-4)
         if encoder == "full":
             assert moved["encoder"].item() == pytest.approx(0.2 / math.sqrt(d), rel=1e-4)
 

@@ -89,6 +89,15 @@ def test_one_more_layer_leaves_the_other_layer_alone(finished):
     assert "tokens" not in counts and "model" not in counts and "mask" not in counts
 
 
+def test_a_sweep_is_planned_beside_a_finished_study(finished):
+    """Its documents are others', so only they are extracted; the shards and runs that are there stay."""
+    sweep = {"training": {"learning_rate": [0.05, 0.2]}, "seeds": [0, 1]}
+    counts = plan(finished, {**CONFIG, "sweep": sweep}, "results/sweep/sweep.pdf")
+    assert counts["tokens"] == counts["sweep"] == 1 and counts["extract_smollm2_135m_instruct"] == 8
+    assert counts["train"] == counts["validate"] == 6, "three cells, two recipes; seeds share a job"
+    assert "evaluate" not in counts and "baseline" not in counts
+
+
 def test_more_training_tokens_train_nothing_again(finished):
     """The shards that are there stay; the run that asks for more tokens is another run."""
     more = copy.deepcopy(CONFIG)

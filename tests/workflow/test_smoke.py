@@ -72,13 +72,15 @@ def test_one_more_d_plans_its_jobs_and_no_more(finished):
     more = copy.deepcopy(CONFIG)
     more["grid"]["d"] = [7, 30, 100]
     # Two expander seeds and the matched dense run of d=100, in two settings.
-    assert plan(finished, more, source=finished) == {"mask": 2, "train": 2, "evaluate": 2, **COLLECTORS}
+    jobs = {"mask": 2, "train": 2, "evaluate": 2, "analyse": 2}
+    assert plan(finished, more, source=finished) == {**jobs, **COLLECTORS}
 
 
 def test_one_more_seed_plans_the_settings_that_have_it(finished):
     more = copy.deepcopy(CONFIG)
     more["grid"]["seeds"] = [0, 1, 2]
-    assert plan(finished, more, source=finished) == {"mask": 2, "train": 2, "evaluate": 2, **COLLECTORS}
+    jobs = {"mask": 2, "train": 2, "evaluate": 2, "analyse": 2}
+    assert plan(finished, more, source=finished) == {**jobs, **COLLECTORS}
 
 
 def test_doing_the_last_steps_again_gives_the_same_bytes(finished):

@@ -43,9 +43,7 @@ rule analyse:
         # Only where an analysis reads labels.
         labels=quick(
             lambda w, input: (
-                shlex.join(["--labels", input.labels])
-                if "labels" in input.keys()
-                else ""
+                shlex.join(["--labels", input.labels]) if "labels" in input.keys() else ""
             )
         ),
         lineage=lineage("analysis"),

@@ -46,7 +46,7 @@ class InPrecision(nn.Module):
             >>> h = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
             >>> sae = Trainer(h, n=32, d=2, k=4).fit(steps=5)
             >>> sae.stored("int4").values[0].tolist()  # levels −15, −13, …, 15
-            [13.0, -15.0]
+            [11.0, -15.0]
         """
         known = precision_of(precision)
         made = copy.deepcopy(self).float()

@@ -53,7 +53,7 @@ def test_it_is_well_formed_with_what_to_take_first_and_then_the_verdicts(read):
 
 
 def test_the_table_of_choices_stands_there_once(text):
-    assert text.count("features") + text.count("<td>fidelity (encoder)</td>") == 4, "one a budget"
+    assert text.count("<td>fidelity (encoder)</td>") == 4, "one a budget"
     assert 'id="table-choice"' not in text and 'id="table-headline" open' in text
 
 

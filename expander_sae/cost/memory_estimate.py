@@ -98,7 +98,7 @@ class Memory:
         return _BASE["model"] + 1200 * tokens / _MB
 
     def extraction(self, model: Model) -> float:
-        """A shard of all layers, or what the model's test compares, and a batch on its way through the model."""
+        """A shard of all layers, or what the model's test compares, and a batch on its way."""
         size, shard = self.sizes[model.label], self._config["tokens"]["shard"]
         row, context = size.width * FLOAT, self._config["corpus"]["context"]
         written = shard * row * len(model.layers)

@@ -64,7 +64,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 rows = file.read().to_pylist()
             yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows))
         elif path.suffix == ".jsonl":
-            with path.open(encoding="utf-8") as lines:
+            with path.open(encoding="utf-8-sig") as lines:
                 for number, line in enumerate(lines, start=1):
                     if line.strip():
                         yield f"{path}:{number}", json.loads(line)
@@ -72,7 +72,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise UserError(f"evaluation.labels: found {path}, expected a file ending in .parquet or .jsonl")
     except FileNotFoundError:
         raise UserError(f"evaluation.labels: found no file {path}, expected one") from None
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise UserError(f"{path}: not readable as {path.suffix[1:]} ({first_line(error)})") from None
 
 

@@ -98,11 +98,14 @@ class Memory:
         return _BASE["model"] + 1200 * tokens / _MB
 
     def extraction(self, model: Model) -> float:
-        """A shard of all layers, and a batch on its way through the model."""
+        """A shard of all layers, or what the model's test compares, and a batch on its way."""
         size, shard = self.sizes[model.label], self._config["tokens"]["shard"]
-        written = shard * size.width * FLOAT * len(model.layers)
-        passing = 16 * self._config["compute"]["batch_tokens"] * size.width * FLOAT
-        return _BASE["extraction"] + self._gpu + (size.bytes + written + passing) / _MB
+        row, context = size.width * FLOAT, self._config["corpus"]["context"]
+        written = shard * row * len(model.layers)
+        # Two documents of full length at once, two alone and half of one, at the last layer too.
+        tested = 4.5 * context * row * (len(model.layers) + 1)
+        passing = 16 * max(self._config["compute"]["batch_tokens"], 2 * context) * row
+        return _BASE["extraction"] + self._gpu + (size.bytes + max(written, tested) + passing) / _MB
 
     def pool(self, model: Model, tokens: int) -> float:
         """A row group in a few copies, and the columns of the index in two."""

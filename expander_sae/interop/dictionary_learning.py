@@ -24,6 +24,7 @@ from expander_sae.interop.foreign_keys import (
     DICTIONARY_LEARNING_TRAINER,
 )
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.storage.arrays import as_tensor
 from expander_sae.storage.files import atomic_path, write_json
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
@@ -101,7 +102,10 @@ def _trainer(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _check_threshold(threshold: Any, kind: Any, path: Path) -> None:
     """Refuse what may be a BatchTopKSAE; an AutoEncoderTopK has a threshold too, and does not use it."""
-    if kind is None and isinstance(threshold, Tensor) and bool((threshold >= 0).any()):
+    if kind is not None or not isinstance(threshold, Tensor):
+        return
+    threshold = as_tensor(threshold, f"{path}: threshold")
+    if bool((threshold >= 0).any()):
         raise UserError(
             f"{path}: a threshold of {float(threshold.max()):.4g} and no class, expected {CONFIG} with "
             f"trainer.dict_class {CLASS!r}; a BatchTopKSAE has the same tensors and selects by the threshold"
@@ -109,7 +113,10 @@ def _check_threshold(threshold: Any, kind: Any, path: Path) -> None:
 
 
 def _whole_number(k: Any, path: Path) -> int:
-    if not isinstance(k, Tensor) or k.numel() != 1 or float(k) != int(k):
-        found = f"of shape {list(k.shape)}" if isinstance(k, Tensor) and k.numel() != 1 else repr(k)
+    if not isinstance(k, Tensor) or k.numel() != 1:
+        found = f"of shape {list(k.shape)}" if isinstance(k, Tensor) else repr(k)
         raise UserError(f"{path}: k {found}, expected one whole number")
-    return int(k)
+    number = float(as_tensor(k, f"{path}: k"))
+    if not number.is_integer():  # as NaN and the infinite ones are none
+        raise UserError(f"{path}: k {k!r}, expected one whole number")
+    return int(number)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from expander_sae.errors import UserError, readable
+from expander_sae.storage.arrays import as_tensor
 from expander_sae.storage.files import read_json
 
 T = TypeVar("T")
@@ -69,15 +70,16 @@ def whole(
     """
     missing = sorted(name for name in names if not isinstance(stored.get(name), Tensor))
     if missing:
-        raise UserError(f"{path}: no tensor {missing[0]}, found {', '.join(sorted(stored)) or 'none'}")
-    others = sorted(stored.keys() - set(names))
+        found = ", ".join(sorted(map(str, stored))) or "none"
+        raise UserError(f"{path}: no tensor {missing[0]}, found {found}")
+    others = sorted(map(str, stored.keys() - set(names)))
     if others:
         known = f"expected {', '.join(names)} and no other"
         raise UserError(f"{path}: tensor {others[0]}, {known}: it may change what is computed")
-    for name in names:
-        tensor = stored[name]
+    tensors = {name: as_tensor(stored[name], f"{path}: {name}") for name in names}
+    for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise UserError(f"{path}: {name} of {tensor.dtype}, expected floating-point numbers")
         if not bool(tensor.float().isfinite().all()):
             raise UserError(f"{path}: {name} has values that are NaN or infinite, expected none")
-    return {name: (stored[name] if dtype is None else stored[name].to(dtype)).float() for name in names}
+    return {name: (tensors[name] if dtype is None else tensors[name].to(dtype)).float() for name in names}

@@ -173,7 +173,7 @@ def _as_of_6(config: dict[str, Any], metadata: dict[str, Any], path: Path) -> tu
     """(configuration, k) as SAELens 6 reads them, which is of TopK or of ours."""
     architecture, k = config.get("architecture"), config.get("k")
     version = str(config.get("sae_lens_version") or metadata.get("sae_lens_version") or "0")
-    if version.partition(".")[0] in "012345":
+    if version.partition(".")[0] in ("0", "1", "2", "3", "4", "5"):
         # There a TopK autoencoder was a standard one with another activation function.
         activation = config.get("activation_fn_str", config.get("activation_fn"))
         if activation == "topk" and architecture in (None, "standard"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,15 @@ def contents(files: list[str]) -> list[list[str | None]]:
     write shows. So thousands of jobs that ask again read nothing, and a copy of a study is read once more.
     """
     known = _known()
-    found = {path: _checksum(path, known.get(os.path.abspath(path))) for path in files}
+    marks = {path: _marks(path) for path in files}
+    unread = {
+        path: None for path, at in marks.items() if at and not _is_of(known.get(os.path.abspath(path)), at)
+    }
+    _say(unread, sum(at[0] for path in unread if (at := marks[path])))
+    found: dict[str, list[Any] | None] = dict.fromkeys(files)
+    for path, at in marks.items():
+        if at:
+            found[path] = [*at, sha256_file(path)] if path in unread else known[os.path.abspath(path)]
     fresh = {os.path.abspath(path): kept for path, kept in found.items() if kept is not None}
     if any(known.get(path) != kept for path, kept in fresh.items()):
         _keep(known | fresh)
@@ -32,17 +41,24 @@ def contents(files: list[str]) -> list[list[str | None]]:
     return [[os.path.relpath(path, above or "."), checksum] for path, checksum in named.items()]
 
 
-def _checksum(path: str, known: Any) -> list[Any] | None:
-    """[size, time, time of change, sha256] of a file; the checksum is `known`'s where the rest is."""
+def _say(unread: Collection[str], size: int) -> None:
+    """Tell who waits for it that much is read."""
+    if size > _WORTH_A_WORD:
+        more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+        print(f"{next(iter(unread))}{more}: reading {size / 1e9:.3g} GB to know the content", file=sys.stderr)
+
+
+def _marks(path: str) -> list[int] | None:
+    """[size, time, time of change] of a file; None for what is no file."""
     if not os.path.isfile(path):
         return None
     about = os.stat(path)
-    marks = [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
-    if isinstance(known, list) and known[:3] == marks and len(known) == 4:
-        return known
-    if about.st_size > _WORTH_A_WORD:
-        print(f"{path}: reading {about.st_size / 1e9:.0f} GB to know its content", file=sys.stderr)
-    return [*marks, sha256_file(path)]
+    return [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+
+
+def _is_of(known: Any, marks: list[int]) -> bool:
+    """Whether [*marks, sha256] is what is known."""
+    return isinstance(known, list) and known[:3] == marks and len(known) == 4
 
 
 def _known() -> dict[str, Any]:

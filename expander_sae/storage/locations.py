@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from glob import escape, glob
+from typing import NoReturn
+
+from expander_sae.errors import UserError
 
 
 def named(location: str) -> str:
@@ -36,9 +39,17 @@ def files_of(location: str) -> list[str]:
 
     Folders that are linked to are entered too, each once. What is hidden (its name begins with a dot) is left
     alone unless the location names it.
+
+    Raises:
+        UserError: a folder that cannot be read.
     """
     found = (file for path in located(location) for file in _inside(path))
     return list(dict.fromkeys(found))
+
+
+def _unread(error: OSError) -> NoReturn:
+    """A folder that cannot be looked into is no empty one."""
+    raise UserError(f"{error.filename}: {error.strerror}, expected a folder that can be read")
 
 
 def _inside(path: str) -> Iterator[str]:
@@ -46,7 +57,7 @@ def _inside(path: str) -> Iterator[str]:
         yield path
         return
     entered, inside = set(), []
-    for at, folders, names in os.walk(path, followlinks=True):
+    for at, folders, names in os.walk(path, onerror=_unread, followlinks=True):
         real = os.path.realpath(at)
         if real in entered:
             folders.clear()

@@ -11,6 +11,7 @@ from typing import Any
 
 from expander_sae.activations.positions import context_error, positions_in
 from expander_sae.masks.supports import support_of
+from expander_sae.storage.locations import named
 from expander_sae.study import presets
 from expander_sae.study.blocks import Config, as_list, blocks, sizes
 from expander_sae.study.sweep import sweep_errors
@@ -62,7 +63,7 @@ def _corpus_errors(corpus: dict[str, Any]) -> Iterator[str]:
 def _context_errors(context: int, model: dict[str, Any]) -> Iterator[str]:
     """Of a model that is fetched first the job says it that tokenises the corpus."""
     if model["source"] == "folder":
-        positions = positions_in(Path(model["location"]).expanduser())
+        positions = positions_in(Path(named(model["location"])))
     else:
         positions = presets.POSITIONS.get(model["location"])
     if wrong := context_error(context, positions, model["name"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ def test_labels_of_a_user_by_number_by_text_and_by_position(
     by_number = rows_of(
         tmp_path / "n.jsonl", [{"document": first, "label": "good"}, {"document": train, "label": "bad"}]
     )
+    by_number.write_bytes(codecs.BOM_UTF8 + by_number.read_bytes())  # as some programs put it
     columns = labelled(model_json, folder, tmp_path, by_number)
     assert set(columns["user"][columns["document"] == first]) == {"good"}
     assert set(columns["user"][columns["document"] != first]) == {None}
@@ -166,6 +168,7 @@ def test_labels_that_contradict_or_name_no_token_are_refused(
         ),
         ("own.jsonl", b"{", r"own\.jsonl: not readable as jsonl"),
         ("own.jsonl", b"\xff", r"own\.jsonl: not readable as jsonl"),
+        ("own.jsonl", b"[" * 100_000, r"own\.jsonl: not readable as jsonl"),
         ("own.parquet", b"PAR1 cut", r"own\.parquet: not readable as parquet"),
         ("absent.jsonl", None, r"evaluation\.labels: found no file .*absent\.jsonl"),
     ],

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from expander_sae.cost.memory_estimate import Memory, asked_mb, asked_minutes
 from expander_sae.study.study import Study, load_config
@@ -25,7 +26,10 @@ EVALUATED = {("expander", 4608, 7): 1552.1, ("expander", 4608, 30): 1579.3, ("de
 
 @pytest.fixture(scope="module")
 def study():
-    return Study(load_config(ROOT / "config.yaml"))
+    """The default one, and a run that was in it when its peaks were measured."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["runs"].append({"support": "bernoulli", "d": [100]})
+    return Study(load_config(config))
 
 
 def runs(study):
@@ -68,6 +72,23 @@ def test_more_values_take_more_memory(study):
     tied, free = (Memory(dense).training(run) for run in dense.runs)
     assert free - tied == pytest.approx(6 * 4 * 4608 * 576 / 1e6)
     assert Memory(dense, gpu=True).training(dense.runs[0]) > tied
+
+
+def test_long_documents_are_tested_two_at_once():
+    """Before a shard is made; they are longer than a batch, and what is compared may be more than a shard."""
+    config = {
+        "models": [{"name": "smollm2-135m-instruct", "layers": [15]}],
+        "grid": {"n": 4608, "d": [30], "k": [64], "seeds": [0]},
+        "runs": [{"support": "expander"}],
+    }
+    short, long = (
+        Memory(study).extraction(next(iter(study.models.values())))
+        for study in (
+            Study(load_config({**config, "corpus": {"name": "docstrings", "context": context}}))
+            for context in (128, 8192)
+        )
+    )
+    assert long - short > 16 * (2 * 8192 - 2048) * 576 * 4 / 1e6
 
 
 def test_estimating_imports_no_torch():

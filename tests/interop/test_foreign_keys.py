@@ -219,6 +219,26 @@ def test_k_of_dictionary_learning_may_stand_in_its_configuration_alone(tmp_path:
         expander_sae.load(tmp_path)
 
 
+def test_tensors_of_a_pickle_that_hold_no_plain_numbers_are_named(tmp_path: Path) -> None:
+    whole: dict[Any, Any] = dict(theirs(dictionary_learning, tmp_path))
+    (tmp_path / "config.json").unlink()
+    for broken, message in (
+        ({"encoder.weight": whole["encoder.weight"].to_sparse()}, r"encoder\.weight: .* layout sparse_coo"),
+        ({"b_dec": torch.zeros(M, device="meta")}, r"b_dec: found a tensor on the device meta"),
+        ({"k": torch.tensor(float("nan"))}, r"k tensor\(nan\), expected one whole number"),
+        ({"k": torch.tensor(float("inf"))}, r"k tensor\(inf\), expected one whole number"),
+        ({"k": torch.tensor(2j)}, r"k: found torch\.complex64, expected real numbers"),
+        ({"threshold": torch.zeros(2, device="meta")}, r"threshold: found a tensor on the device meta"),
+        ({3: torch.zeros(2)}, r"tensor 3, expected .* and no other"),
+    ):
+        put(dictionary_learning, tmp_path, whole | broken)
+        with pytest.raises(UserError, match=message):
+            expander_sae.load(tmp_path)
+    torch.save({0: torch.zeros(2)}, tmp_path / "ae.pt")
+    with pytest.raises(UserError, match=r"no tensor b_dec, found 0"):
+        expander_sae.load(tmp_path)
+
+
 def test_a_folder_of_two_libraries_is_no_guess(tmp_path: Path) -> None:
     saelens.export(small(), tmp_path, say=False)
     dictionary_learning.export(small("dense"), tmp_path, say=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from expander_sae.storage import content
 from expander_sae.storage.content import KNOWN, contents
 from expander_sae.storage.files import sha256_file
 
@@ -68,3 +69,16 @@ def test_what_is_remembered_is_no_more_than_help(damaged: str | None, files: lis
 def test_a_link_to_nothing_has_no_content(files: list[str]) -> None:
     os.symlink("nowhere", "texts/gone.txt")
     assert contents(["texts/gone.txt"]) == [["gone.txt", None]]
+
+
+def test_much_to_read_is_said_of_all_files_together(
+    files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Large models lie in many files, none of which is large."""
+    monkeypatch.setattr(content, "_WORTH_A_WORD", 5)
+    contents(files)
+    assert capsys.readouterr().err == "texts/a.txt and 1 more: reading 6e-09 GB to know the content\n"
+    contents(files)
+    Path(files[0]).touch()
+    contents(files)
+    assert not capsys.readouterr().err, "what is known is not read"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from expander_sae.errors import UserError
 from expander_sae.storage.locations import files_of, located, named
 
 ODD = (
@@ -92,3 +94,19 @@ def test_linked_folders_are_entered_once_and_links_to_nothing_are_named(tmp_path
     (folder / "gone.txt").symlink_to("nothing")
     assert files_of(str(folder)) == [f"{folder}/{name}" for name in ("b.txt", "gone.txt", "linked/a.txt")]
     assert files_of(str(folder / "gone.txt")) == [f"{folder}/gone.txt"]
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one() -> None:
+    with TemporaryDirectory() as name:  # not below pytest's own, which only its owner may enter
+        write(Path(name), "open/a.txt", "closed/b.txt")
+        os.chmod(name, 0o755)
+        os.chmod(f"{name}/closed", 0)
+        user = os.geteuid()
+        if user == 0:  # who may read everything
+            os.seteuid(65534)
+        try:
+            with pytest.raises(UserError, match=rf"{name}/closed: Permission denied, expected a folder"):
+                files_of(name)
+        finally:
+            os.seteuid(user)
+            os.chmod(f"{name}/closed", 0o755)

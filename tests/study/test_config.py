@@ -180,7 +180,7 @@ def test_a_mistake_names_key_value_and_what_is_allowed(changes, expected):
     assert any(line.startswith(expected) for line in mistakes(config(**changes)))
 
 
-def test_a_context_beyond_the_positions_of_a_model_on_disk(tmp_path):
+def test_a_context_beyond_the_positions_of_a_model_on_disk(tmp_path, monkeypatch):
     model = {
         "name": "mine",
         "source": "folder",
@@ -199,6 +199,13 @@ def test_a_context_beyond_the_positions_of_a_model_on_disk(tmp_path):
     said = "corpus.context: found 65, expected at most 64 (positions of model mine)"
     assert mistakes(config(**found)) == [said]
     load_config(config(**{**found, "corpus": {"name": "docstrings", "context": 64}}))
+    # A folder of this very name is meant, as where the model is loaded.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
+    (tmp_path / "~" / "model").mkdir(parents=True)
+    (tmp_path / "config.json").rename(tmp_path / "~" / "model" / "config.json")
+    model["location"] = "~/model"
+    assert mistakes(config(**found)) == [said]
 
 
 @pytest.mark.parametrize(

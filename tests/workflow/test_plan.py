@@ -308,6 +308,18 @@ def test_nothing_is_planned_in_a_copy_whose_files_are_all_new(tmp_path):
     assert plan(second, CONFIG)["pool"] == 1, "other content is no copy"
 
 
+def test_a_file_of_labels_may_have_any_name_but_one_with_braces(tmp_path, monkeypatch):
+    """~ is the home folder, and brackets are no pattern."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = changed(evaluation={"analyses": ["selectivity"], "labels": "~/my [1] O'Neil.jsonl"})
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "my [1] O'Neil.jsonl").write_text("")
+    assert plan(tmp_path, config)["labels"] == 1
+    config["evaluation"]["labels"] = "my {x}.jsonl"
+    done = snakemake(tmp_path, config, "--dry-run", "--quiet", "all")
+    assert "evaluation.labels: found braces in 'my {x}.jsonl'" in done.stdout + done.stderr
+
+
 def test_all_is_understood_where_snakemake_takes_it_for_a_configuration(tmp_path):
     """`snakemake --configfile FILE all`, typed in the checkout."""
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(CONFIG))

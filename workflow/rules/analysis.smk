@@ -3,6 +3,13 @@
 
 ANALYSED = {name: STUDY.measured[name] for name in STUDY.analyses}
 
+# A file of the user's, whose name Snakemake reads as its own names.
+LABELS = named(STUDY.config["evaluation"]["labels"] or "")
+if contains_wildcard(LABELS):
+    raise WorkflowError(
+        f"evaluation.labels: found braces in {LABELS!r}, which Snakemake takes for a wildcard; expected another name"
+    )
+
 
 # Of the test tokens, once for all runs: the tokenizer takes seconds to load.
 rule labels:
@@ -10,7 +17,7 @@ rule labels:
         model="results/{model}/model.json",
         tokens="results/{model}/{corpus}/tokens.parquet",
         origins="results/{model}/{corpus}/origins.parquet",
-        user=[LABELS] if (LABELS := STUDY.config["evaluation"]["labels"]) else [],
+        user=[LABELS] if LABELS else [],
     output:
         "results/{model}/{corpus}/labels.parquet",
     log:

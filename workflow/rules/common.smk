@@ -24,6 +24,7 @@ from expander_sae.cost.time_model import CPU_FILE, Machine
 from expander_sae.errors import UserError
 from expander_sae.stages import lineage
 from expander_sae.storage.files import canonical_json
+from expander_sae.storage.locations import named
 from expander_sae.study import targets
 from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, recorded, row_files, stem
 from expander_sae.study.study import Study, load_config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 from expander_sae.activations.splits import VALIDATION, shard_counts
@@ -115,9 +116,10 @@ class Study:
             for cell in jobs_of(self.trained).values()
             for start in range(0, len(cell.runs), size)
         ]
-        # What a run starts from has fewer ancestors: it is never of the same job.
+        # What a run starts from has fewer ancestors: it is never of the same job. A job trains or rounds.
         size = self.config["compute"]["cells_per_job"]
-        jobs = together(found, size, lambda run: (run.recipe, run.steps, len(run.ancestors)))
+        alike = attrgetter("recipe", "steps", "is_trained")
+        jobs = together(found, size, lambda run: (*alike(run), len(run.ancestors)))
         return tuple(jobs.values()) if size > 1 else tuple(found)
 
     @cached_property

@@ -9,7 +9,7 @@ from typing import Any
 
 from expander_sae.activations.splits import VALIDATION, shard_counts
 from expander_sae.errors import UserError
-from expander_sae.model.precisions import FLOAT32
+from expander_sae.model.precisions import RUN_PRECISIONS
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study import recipes
@@ -219,7 +219,9 @@ class Study:
     def timed(self) -> tuple[Run, ...]:
         """The runs that `results/speed.parquet` has rows of, recorded or not: tied expanders, and the tied
         dense runs with as many features."""
-        wide = [run for run in self.runs if run.precision == FLOAT32]  # every other computes in it
+        # Every precision computes in float32: the runs of one of them are enough.
+        widest = min((run.precision for run in self.runs), key=RUN_PRECISIONS.index)
+        wide = [run for run in self.runs if run.precision == widest]
         tied = [run for run in wide if run.encoder == "tied" and run.support in ("expander", "dense")]
         sizes = {(run.m, run.n) for run in tied if run.support == "expander"}
         return tuple(run for run in tied if (run.m, run.n) in sizes)

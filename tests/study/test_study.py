@@ -92,6 +92,17 @@ def test_the_table_of_times_is_that_of_its_runs():
     assert len({plain, spec(training={"steps": 7}), spec(grid={"n": 4608, "d": [7], "seeds": [0, 1]})}) == 3
 
 
+def test_each_shape_is_timed_in_one_precision():
+    grid = {"n": 4608, "d": [7, 30], "seeds": [0]}
+    for asked, timed in (
+        (["int8"], "int8"),
+        (["int4", "bfloat16"], "bfloat16"),
+        (["int8", "float32"], "float32"),
+    ):
+        runs = study_of(grid=grid | {"precision": asked}, runs=[{"support": "expander"}]).timed
+        assert [(run.d, run.precision) for run in runs] == [(7, timed), (30, timed)]
+
+
 def test_another_analysis_is_another_folder_and_the_same_evaluation():
     def folders(**changes):
         blocks = [{"support": "expander", "d": 7, "analyses": ["pursuits"]}]

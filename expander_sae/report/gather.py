@@ -77,10 +77,8 @@ def gather(folder: str | Path, out: str | Path, published: str | Path = PUBLISHE
 
 def _how(folder: Path) -> str:
     """How tables come to lie in the folder, for messages."""
-    study = folder.parent.name == "studies"
-    return (
-        f"made by: snakemake --cores all --configfile {f'configs/{folder.name}' if study else 'config'}.yaml"
-    )
+    name = f"configs/{folder.name}" if folder.parent.name == "studies" else "config"
+    return f"made by: snakemake --cores all --configfile {name}.yaml"
 
 
 def _agreement(metrics: Sequence[Path], documents: Path, published: str | Path, out: Path) -> list[Path]:

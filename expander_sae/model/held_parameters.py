@@ -132,10 +132,16 @@ class HeldParameters(nn.Module):
     @property
     def value_bytes(self) -> int:
         """Bytes of the values in a weights file, without steps."""
-        wide = self.precision.name == FLOAT32
-        return packed_bytes(
-            self.count, 8 * next(self.parameters()).element_size() if wide else self.precision.bits
-        )
+        return sum(self._bytes_of(name, parameter) for name, parameter in self.named_parameters())
+
+    def _bytes_of(self, name: str, values: Tensor) -> int:
+        """Of one parameter: what is no column is in bfloat16 beside levels, as in `round_to`."""
+        valid, bits = self.valid_of(name), self.precision.bits
+        if self.precision.name == FLOAT32:
+            bits = 8 * values.element_size()
+        elif values.ndim < 2:
+            bits = 16
+        return packed_bytes(values.numel() if valid is None else int(valid.sum()), bits)
 
     @property
     def step_bytes(self) -> int:

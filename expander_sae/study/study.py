@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 from expander_sae.activations.splits import VALIDATION, shard_counts
 from expander_sae.errors import UserError
-from expander_sae.model.precisions import FLOAT32
+from expander_sae.model.precisions import RUN_PRECISIONS
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study import recipes
@@ -115,9 +116,10 @@ class Study:
             for cell in jobs_of(self.trained).values()
             for start in range(0, len(cell.runs), size)
         ]
-        # What a run starts from has fewer ancestors: it is never of the same job.
+        # What a run starts from has fewer ancestors: it is never of the same job. A job trains or rounds.
         size = self.config["compute"]["cells_per_job"]
-        jobs = together(found, size, lambda run: (run.recipe, run.steps, len(run.ancestors)))
+        alike = attrgetter("recipe", "steps", "is_trained")
+        jobs = together(found, size, lambda run: (*alike(run), len(run.ancestors)))
         return tuple(jobs.values()) if size > 1 else tuple(found)
 
     @cached_property
@@ -217,7 +219,9 @@ class Study:
     def timed(self) -> tuple[Run, ...]:
         """The runs that `results/speed.parquet` has rows of, recorded or not: tied expanders, and the tied
         dense runs with as many features."""
-        wide = [run for run in self.runs if run.precision == FLOAT32]  # every other computes in it
+        # Every precision computes in float32: the runs of one of them are enough.
+        widest = min((run.precision for run in self.runs), key=RUN_PRECISIONS.index)
+        wide = [run for run in self.runs if run.precision == widest]
         tied = [run for run in wide if run.encoder == "tied" and run.support in ("expander", "dense")]
         sizes = {(run.m, run.n) for run in tied if run.support == "expander"}
         return tuple(run for run in tied if (run.m, run.n) in sizes)

@@ -244,3 +244,5 @@ def test_floors_are_stored_in_fewer_bits(h: np.ndarray, support: str, precision:
     tensors = load_tensors(path)[0]
     held = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     assert 0 < storage(again)["storage_total_bytes"] - held < 500, "the words of the header"
+    values = sum(tensors[name].nbytes for name in ("values", "spread") if name in tensors)
+    assert storage(again)["storage_values_bytes"] == values

@@ -63,6 +63,18 @@ def test_those_who_share_a_training_have_one_number_of_steps():
     assert len(measured.runs) == len(study.runs)
 
 
+def test_a_job_rounds_or_trains():
+    """A pruned run is trained and a rounded one is not, though both start from one other run."""
+    blocks = [{"support": ["expander", "dense"], "precision": "int8"}, {"support": "pruned_retuned"}]
+    study = study_of(runs=blocks, compute={"cells_per_job": 9})
+    assert {(run.support, run.is_trained) for job in study.trainings for run in job.runs} == {
+        *((support, trained) for support in ("expander", "dense") for trained in (True, False)),
+        ("pruned_retuned", True),
+    }
+    for job in study.trainings:
+        assert len({run.is_trained for run in job.runs}) == 1
+
+
 def test_pursuits_may_be_measured_on_fewer_tokens_and_what_was_measured_before_keeps_its_name():
     plain = study_of().runs[0].evaluation
     assert "pursued_tokens" not in plain.json and Evaluation.from_json(plain.json) == plain
@@ -78,6 +90,17 @@ def test_the_table_of_times_is_that_of_its_runs():
     plain = spec()
     assert plain == spec(evaluation={"cross_entropy": ["encoder"]})
     assert len({plain, spec(training={"steps": 7}), spec(grid={"n": 4608, "d": [7], "seeds": [0, 1]})}) == 3
+
+
+def test_each_shape_is_timed_in_one_precision():
+    grid = {"n": 4608, "d": [7, 30], "seeds": [0]}
+    for asked, timed in (
+        (["int8"], "int8"),
+        (["int4", "bfloat16"], "bfloat16"),
+        (["int8", "float32"], "float32"),
+    ):
+        runs = study_of(grid=grid | {"precision": asked}, runs=[{"support": "expander"}]).timed
+        assert [(run.d, run.precision) for run in runs] == [(7, timed), (30, timed)]
 
 
 def test_another_analysis_is_another_folder_and_the_same_evaluation():

@@ -117,10 +117,10 @@ def _start(session: Session, pool: Pool, backend: str, files: RunFiles) -> Train
 def _round(files: RunFiles) -> bool:
     """Write the weights of the parent in the run's precision; False where they are there.
 
-    No step is made, so that the log has no row.
+    No step is made: the log is that of the training that is rounded.
     """
     run, folder, parent = files.run, files.folder, _read_parent(files.run, files.parent)
-    assert parent is not None
+    assert parent is not None and files.parent is not None
     used = {"spec": run.spec, "parent": parent.about["fingerprint"], "lineage": lineage("training")}
     identity = digest(used)
     if _finished(folder, identity):
@@ -128,7 +128,10 @@ def _round(files: RunFiles) -> bool:
     rounded = parent.stored(stored_as(run.precision))
     settled = {name: parent.about[name] for name in ("norm_limit", "scale")}
     about = {"spec": run.spec, "fingerprint": identity} | settled
-    _write_log(folder, [])
+    trained = files.parent.parent
+    check_recorded(trained / LOG, trained / RECORD, "log_sha256")
+    with atomic_path(folder / LOG) as temporary:
+        temporary.write_bytes((trained / LOG).read_bytes())
     finite = all(bool(parameter.isfinite().all()) for parameter in rounded.parameters())
     record = {"finite": finite, "log_sha256": sha256_file(folder / LOG), "lineage": lineage("training")}
     record["mask_sha256"] = None if rounded.mask is None else rounded.mask.sha256

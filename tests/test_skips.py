@@ -21,7 +21,18 @@ def test_a_skip_is_no_success_where_everything_is_installed(tmp_path, reason, in
     (tmp_path / "test_one.py").write_text(f"import pytest\n{where.format(reason)}\n")
     (tmp_path / "test_two.py").write_text("def test_it(): pass\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "--rootdir", tmp_path, tmp_path],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-rs",
+            "-p",
+            "tests.conftest",
+            "--rootdir",
+            tmp_path,
+            tmp_path,
+        ],
         cwd=ROOT,
         env={**os.environ, "EXPANDER_SAE_NO_SKIPS": installed},
         capture_output=True,

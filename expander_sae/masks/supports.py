@@ -202,7 +202,7 @@ SUPPORTS: dict[str, Support] = {
                 look=("#4D4D4D", "^", ":", 0.8, 4.4)),
         Support("soft_frozen", _FAMILIES + "expander", decoder=_MODEL + "frozen:SoftFrozen",
                 require=shapes.require_cover, freeze="soft", floor=True, order=16,
-                look=("#4D4D4D", "d", ":", 0.8, 4.4)),
+                look=("#4D4D4D", "4", ":", 0.8, 6.0)),
     )
 }  # fmt: skip
 """Name → support, in the order in which messages list them."""

@@ -264,8 +264,8 @@ def test_the_file_written_is_the_same_byte_for_byte(tmp_path):
     (tmp_path / "claims.yaml").write_text(json.dumps(data))
     written = []
     for rows in (documents, documents.iloc[order]):
-        tables.write_metrics(metrics.to_dict("records"), tmp_path / "m.parquet")
-        tables.write_documents(rows.to_dict("records"), tmp_path / "d.parquet")
+        tables.write_metrics(tables.completed(metrics).to_dict("records"), tmp_path / "m.parquet")
+        tables.write_documents(tables.completed(rows).to_dict("records"), tmp_path / "d.parquet")
         paths = (tmp_path / name for name in ("m.parquet", "d.parquet", "claims.yaml", "claims.json"))
         write_claims(*paths)
         written.append((tmp_path / "claims.json").read_bytes())

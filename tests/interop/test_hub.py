@@ -20,6 +20,7 @@ import expander_sae
 from expander_sae.errors import UserError
 from expander_sae.interop import hub
 from expander_sae.measurements.tables import write_metrics
+from expander_sae.study.run import LEFT_OUT
 from tests.interop.problems import K, M, N, activations, reference, small
 
 SPEC: dict[str, Any] = {
@@ -37,7 +38,9 @@ def rows(spec: dict[str, Any], **measured: float) -> list[dict[str, Any]]:
     found = []
     for metric, value in measured.items():
         inference, split = where.get(metric, ("none", "none"))
-        found.append(spec | {"inference": inference, "split": split, "metric": metric, "value": value})
+        found.append(
+            LEFT_OUT | spec | {"inference": inference, "split": split, "metric": metric, "value": value}
+        )
     return found
 
 

@@ -175,7 +175,7 @@ def test_an_edited_text_is_another_corpus(tmp_path):
 
 
 def test_one_run_can_be_asked_for(tmp_path):
-    cell = "results/smollm2-135m-instruct/docstrings/layer2/standard_t2048_s1500/expander-tied/n1152_d7_k8"
+    cell = "results/smollm2-135m-instruct/docstrings/layer2/tuned_t2048_s1500/expander-tied/n1152_d7_k8"
     counts = plan(tmp_path, CONFIG, f"{cell}_seed1/weights.safetensors")
     assert counts["train"] == 1 and "evaluate" not in counts
 
@@ -205,7 +205,7 @@ def test_the_published_grid_plans_offline(tmp_path):
     assert counts["train"] == counts["evaluate"] + 10 > 200
 
 
-CELLS = "results/smollm2-135m-instruct/docstrings/layer2/standard_t2048_s1500"
+CELLS = "results/smollm2-135m-instruct/docstrings/layer2/tuned_t2048_s1500"
 KEPT = {**CONFIG, "study": {"folder": "studies/mine"}}
 
 

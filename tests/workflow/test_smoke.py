@@ -62,10 +62,10 @@ def test_nothing_is_left_to_do_in_a_copy_whose_files_are_all_new(finished, tmp_p
     for shard in copied.rglob("*.parquet"):
         shard.touch()
     assert max(file.stat().st_size for file in copied.rglob("shards/*.parquet")) > 1e6
-    assert plan(copied, CONFIG) == {}
+    assert plan(copied, CONFIG, source=copied) == {}
     shard = next(copied.rglob("shards/train-00000.parquet"))
     shard.write_bytes(shard.read_bytes() + b"more")
-    assert plan(copied, CONFIG)["pool"] == 1, "other content is no copy"
+    assert plan(copied, CONFIG, source=copied)["pool"] == 1, "other content is no copy"
 
 
 def test_one_more_d_plans_its_jobs_and_no_more(finished):

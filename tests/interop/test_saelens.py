@@ -168,7 +168,8 @@ def test_run_evals_and_our_evaluation_agree(tmp_path: Path) -> None:
     path = tiny_model_json(tmp_path)
     model = LanguageModel.load(path)
     h = model.residual(ids[:, 1:], [1])[1].reshape(-1, WIDTH)
-    sae = expander_sae.Trainer(h, n=64, d=6, k=8, batch_size=32, norm_limit=None, learning_rate=3e-3).fit(300)
+    settings = {"batch_size": 32, "norm_limit": None, "learning_rate": 3e-3}
+    sae = expander_sae.Trainer(h, n=64, d=6, k=8, recipe="standard", **settings).fit(300)
     mine = ours(sae, model, ids, 1, special=0)
     found = theirs(sae, tmp_path / "out", Path(model.record["path"]), ids, "model.layers.1", special=0)
     # The model is random, so that a reconstruction may predict better than it does.

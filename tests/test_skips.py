@@ -12,7 +12,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize(
     ("reason", "installed", "code"),
-    [("needs a GPU", "1", 0), ("found no Chromium", "", 0), ("found no Chromium", "1", 1)],
+    [
+        ("needs a GPU", "1", 0),
+        ("found no Chromium", "", 0),
+        ("found no Chromium", "1", 1),
+        ("x is not installed: make test-saelens", "1", 0),
+    ],
 )
 @pytest.mark.parametrize(
     "where", ["pytest.skip({!r}, allow_module_level=True)", "def test_it(): pytest.skip({!r})"]

@@ -11,49 +11,25 @@ from expander_sae.model.dictionary import SparseCode
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureValues:
-    """Non-zero values of a code, by feature: those of feature j stand at [starts[j], starts[j + 1]).
+class FeatureValues(FiringSets):
+    """Firing sets with the non-zero values of a code, float64 [E], each beside its `token`."""
 
-    Args:
-        token: int64 [E], ascending within a feature.
-        value: float64 [E].
-        starts: int64 [n + 1].
-        tokens: how many there are, N.
-    """
-
-    token: np.ndarray
     value: np.ndarray
-    starts: np.ndarray
-    tokens: int
 
     @staticmethod
-    def of(code: SparseCode, n: int) -> FeatureValues:
+    def of_code(code: SparseCode, n: int) -> FeatureValues:
         """From the code of all tokens by n features."""
         sample, place = (code.value != 0).nonzero(as_tuple=True)
         feature = code.index[sample, place].cpu().numpy()
         order = np.argsort(feature, kind="stable")
         starts = np.concatenate([[0], np.cumsum(np.bincount(feature, minlength=n))])
         value = code.value[sample, place].double().cpu().numpy()
-        return FeatureValues(sample.cpu().numpy()[order], value[order], starts, len(code.index))
-
-    @property
-    def n(self) -> int:
-        return len(self.starts) - 1
-
-    @property
-    def counts(self) -> np.ndarray:
-        """int64 [n]: on how many tokens each feature fires."""
-        return np.diff(self.starts)
-
-    @property
-    def feature(self) -> np.ndarray:
-        """int64 [E]."""
-        return np.repeat(np.arange(self.n), self.counts)
+        return FeatureValues(sample.cpu().numpy()[order], starts, len(code.index), value[order])
 
     def elsewhere(self, seed: int) -> FeatureValues:
         """The values of each feature on tokens drawn at random, as `random_sets` draws them."""
-        token = random_sets(FiringSets(self.token, self.starts, self.tokens), seed).token
-        return FeatureValues(token, self.value, self.starts, self.tokens)
+        token = random_sets(self, seed).token
+        return FeatureValues(token, self.starts, self.tokens, self.value)
 
     def rows(self, features: np.ndarray, on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(tokens among `on` on which one of the features fires, their values [tokens, features])."""

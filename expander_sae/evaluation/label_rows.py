@@ -14,7 +14,7 @@ from expander_sae.measurements.new_rows import Rows
 def selectivity_rows(subject: Subject, rows: Rows) -> None:
     """The best single feature of each label, and features that fire on much."""
     for inference in subject.settings.inference:
-        code = FeatureValues.of(subject.labelled_code(inference), subject.autoencoder.n)
+        code = FeatureValues.of_code(subject.labelled_code(inference), subject.autoencoder.n)
         values = {"frequent_share": frequent_share(code)}
         chance = code.elsewhere(subject.seed)
         for name, family in subject.families.items():
@@ -31,7 +31,7 @@ def selectivity_rows(subject: Subject, rows: Rows) -> None:
 def probing_rows(subject: Subject, rows: Rows) -> None:
     """Sparse probes of every family; a plain name is the mean over those that a corpus gives by itself."""
     for inference in subject.settings.inference:
-        code = FeatureValues.of(subject.labelled_code(inference), subject.autoencoder.n)
+        code = FeatureValues.of_code(subject.labelled_code(inference), subject.autoencoder.n)
         scores = {name: probes(code, family, subject.documents) for name, family in subject.families.items()}
         for size in SIZES:
             means = {name: float(found[size].mean()[0]) for name, found in scores.items()}

@@ -168,7 +168,7 @@ def test_certificates_of_columns_and_of_supports(pool: Path, tmp_path: Path, fam
 
 
 def labelled_codes(sae: SparseAutoencoder, h: torch.Tensor) -> dict[str, FeatureValues]:
-    return {name: FeatureValues.of(inferences(name)(sae, h), N) for name in ("encoder", "omp")}
+    return {name: FeatureValues.of_code(inferences(name)(sae, h), N) for name in ("encoder", "omp")}
 
 
 @pytest.mark.parametrize("family", ["expander", "dense"])
@@ -210,7 +210,7 @@ def test_fewer_tokens_are_whole_documents_spread_over_the_test_set(pool: Path, t
     h, ids = tokens_of(pool)
     place = np.flatnonzero(Pool.open(pool).norms[:280] <= LIMIT)
     read = np.isin(place // 10, np.arange(14) * 2)
-    code = FeatureValues.of(sae.encode(h[torch.from_numpy(read)]), N)
+    code = FeatureValues.of_code(sae.encode(h[torch.from_numpy(read)]), N)
     documents = Documents.of(place[read] // 10)
     expected = Selectivity(code, family_of("token", ids[read], documents), documents).scores().mean()[0]
     assert values(frame, "encoder", "test")["selectivity"] == expected

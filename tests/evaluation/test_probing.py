@@ -67,7 +67,7 @@ def test_features_are_ranked_by_their_correlation_on_one_half() -> None:
     family, documents = labelled_tokens(0)
     code = random_code(0, n=30, k=8)
     written, half = dense(code, 30), ~documents.odd
-    found = ranking(FeatureValues.of(code, 30), family, half, 5)
+    found = ranking(FeatureValues.of_code(code, 30), family, half, 5)
     for label, features in enumerate(found):
         of = (family.label == label)[half].astype(float)
         by = [abs(np.corrcoef(written[half, j], of)[0, 1]) for j in range(30)]
@@ -79,18 +79,18 @@ def test_a_feature_that_fires_on_few_tokens_is_no_candidate() -> None:
     index = torch.zeros(TOKENS, 1, dtype=torch.int64)
     index[np.flatnonzero((family.label == 0) & documents.odd)[:3]] = 1
     value = torch.from_numpy(np.random.default_rng(0).uniform(1, 2, (TOKENS, 1)))
-    found = ranking(FeatureValues.of(SparseCode(index, value), 2), family, documents.odd, 5)
+    found = ranking(FeatureValues.of_code(SparseCode(index, value), 2), family, documents.odd, 5)
     assert [features.tolist() for features in found] == [[0]] * LABELS
 
 
 def test_planted_features_have_one_and_values_tell_more_than_firing() -> None:
     family, documents = labelled_tokens(0)
-    scores = probes(FeatureValues.of(planted_code(family, 60, 6, 0), 60), family, documents)
+    scores = probes(FeatureValues.of_code(planted_code(family, 60, 6, 0), 60), family, documents)
     assert scores[1].mean()[0] == 1.0 and min(scores[5].mean()[0], scores[20].mean()[0]) > 0.98
     # A feature that fires on every token, and large where the label is: firing says nothing, its value all.
     value = np.random.default_rng(0).uniform(1, 2, TOKENS) + 2 * (family.label == 0)
     loud = SparseCode(torch.zeros(TOKENS, 1, dtype=torch.int64), torch.from_numpy(value)[:, None])
-    assert probes(FeatureValues.of(loud, 1), family, documents, (1,))[1].f1()[0, 0] == 1.0
+    assert probes(FeatureValues.of_code(loud, 1), family, documents, (1,))[1].f1()[0, 0] == 1.0
 
 
 def test_a_label_that_three_features_share_needs_a_probe_of_more_than_one() -> None:
@@ -101,7 +101,7 @@ def test_a_label_that_three_features_share_needs_a_probe_of_more_than_one() -> N
         :, None
     ]
     code = SparseCode(index, torch.from_numpy(generator.uniform(1, 2, (TOKENS, 1))))
-    scores = probes(FeatureValues.of(code, 53), family, documents)
+    scores = probes(FeatureValues.of_code(code, 53), family, documents)
     one, five = scores[1].f1()[0, 0], scores[5].f1()[0, 0]
     assert 0.3 < one < 0.7 and five == 1.0
 
@@ -109,7 +109,7 @@ def test_a_label_that_three_features_share_needs_a_probe_of_more_than_one() -> N
 def test_features_at_random_do_no_better_than_telling_the_label_of_every_token() -> None:
     """F1 of telling it of all tokens is 2p/(1 + p), p the share of tokens that have it."""
     family, documents = labelled_tokens(0)
-    scores = probes(FeatureValues.of(random_code(5, 200, 10), 200), family, documents)
+    scores = probes(FeatureValues.of_code(random_code(5, 200, 10), 200), family, documents)
     p = np.bincount(family.label[family.label >= 0]) / TOKENS
     for found in scores.values():
         assert found.mean()[0] < (2 * p / (1 + p)).mean() + 0.05
@@ -126,14 +126,14 @@ def test_order_of_features_and_scale_of_codes_change_nothing(seed: int, planted:
     factor = torch.from_numpy(2.0 ** generator.integers(-6, 7, 40) * generator.choice([-1.0, 1.0], 40))
     value = code.value * factor[code.index.clamp(min=0)]
     other = SparseCode(torch.where(code.index >= 0, renamed[code.index.clamp(min=0)], -1), value)
-    first, second = (probes(FeatureValues.of(one, 40), family, documents) for one in (code, other))
+    first, second = (probes(FeatureValues.of_code(one, 40), family, documents) for one in (code, other))
     for size, scores in first.items():
         assert second[size].f1() == pytest.approx(scores.f1(), abs=1e-9)
 
 
 def test_sums_are_by_document() -> None:
     family, documents = labelled_tokens(1)
-    found = probes(FeatureValues.of(random_code(1, 50, 6), 50), family, documents, (5,))[5]
+    found = probes(FeatureValues.of_code(random_code(1, 50, 6), 50), family, documents, (5,))[5]
     for label in range(LABELS):
         expected = np.bincount(documents.index[family.label == label], minlength=documents.count)
         assert found.has[:, label].tolist() == expected.tolist()

@@ -51,14 +51,14 @@ def test_against_sets_of_tokens(seed: int, rounded: bool) -> None:
     family, documents = labelled_tokens(seed)
     code = random_code(seed, n=30, k=5)
     code = SparseCode(code.index, code.value.round()) if rounded else code
-    scores = Selectivity(FeatureValues.of(code, 30), family, documents).scores()
+    scores = Selectivity(FeatureValues.of_code(code, 30), family, documents).scores()
     assert scores.f1()[0] == pytest.approx(by_hand(code, 30, family, documents), rel=1e-12)
     assert scores.has.sum(axis=0).tolist() == [(family.label == label).sum() for label in range(LABELS)]
 
 
 def test_planted_features_have_one_and_random_ones_next_to_nothing() -> None:
     family, documents = labelled_tokens(0)
-    code = FeatureValues.of(planted_code(family, n=200, k=6, seed=1), 200)
+    code = FeatureValues.of_code(planted_code(family, n=200, k=6, seed=1), 200)
     values = Selectivity(code, family, documents).summary("selectivity")
     assert values == {"selectivity": 1.0, "selectivity_low": 1.0, "selectivity_high": 1.0}
     chance = Selectivity(code.elsewhere(0), family, documents).summary("selectivity")
@@ -69,13 +69,13 @@ def test_a_feature_that_fires_everywhere_is_read_by_its_large_values() -> None:
     family, documents = labelled_tokens(0)
     value = np.random.default_rng(0).uniform(1, 2, TOKENS) + 2 * (family.label == 0)
     code = SparseCode(torch.zeros(TOKENS, 1, dtype=torch.int64), torch.from_numpy(value)[:, None])
-    assert Selectivity(FeatureValues.of(code, 1), family, documents).scores().f1()[0, 0] == 1.0
+    assert Selectivity(FeatureValues.of_code(code, 1), family, documents).scores().f1()[0, 0] == 1.0
 
 
 def test_negative_values_tell_of_nothing() -> None:
     family, documents = labelled_tokens(0)
     code = planted_code(family, 60, 4, 0)
-    none = FeatureValues.of(SparseCode(code.index, -code.value.abs()), 60)
+    none = FeatureValues.of_code(SparseCode(code.index, -code.value.abs()), 60)
     assert Selectivity(none, family, documents).scores().f1()[0].tolist() == [0.0] * LABELS
 
 
@@ -83,7 +83,7 @@ def test_a_feature_that_was_chosen_by_luck_is_not_paid_for() -> None:
     """Of many features at random the best on all documents looks good; chosen on a half it is not."""
     family, documents = labelled_tokens(0)
     code = random_code(3, n=2000, k=40)
-    values = FeatureValues.of(SparseCode(code.index, code.value.abs()), 2000)
+    values = FeatureValues.of_code(SparseCode(code.index, code.value.abs()), 2000)
     best = []
     for label in range(LABELS):
         has = set(np.flatnonzero(family.label == label).tolist())
@@ -104,7 +104,7 @@ def test_order_of_features_and_scale_of_codes_change_nothing(seed: int, planted:
     factor = torch.from_numpy(generator.uniform(1e-3, 1e3, 40))
     value = code.value * factor[code.index.clamp(min=0)]
     other = SparseCode(torch.where(code.index >= 0, renamed[code.index.clamp(min=0)], -1), value)
-    first, second = (FeatureValues.of(one, 40) for one in (code, other))
+    first, second = (FeatureValues.of_code(one, 40) for one in (code, other))
     scores = [Selectivity(one, family, documents).scores() for one in (first, second)]
     for name in ("hits", "fired", "has"):
         assert getattr(scores[0], name) == pytest.approx(getattr(scores[1], name), abs=1e-12)
@@ -115,7 +115,7 @@ def test_features_that_fire_on_more_than_a_tenth() -> None:
     index = torch.full((100, 3), -1)
     index[:10, 0], index[:11, 1], index[:, 2] = 0, 1, 3
     code = SparseCode(index, (index >= 0).double())
-    assert frequent_share(FeatureValues.of(code, 4)) == 2 / 4
+    assert frequent_share(FeatureValues.of_code(code, 4)) == 2 / 4
 
 
 def test_halves_alternate_by_document_and_labels_that_are_rare_do_not_count() -> None:
@@ -155,8 +155,8 @@ def test_weights_of_documents_count_their_tokens_so_often(seed: int) -> None:
     token, index = np.concatenate(rows), np.concatenate(place)
     copied = Documents(index, int(index.max()) + 1)
     again = Family("user", family.label[token], family.names)
-    other = FeatureValues.of(SparseCode(code.index[token], code.value[token]), 30)
-    found = Selectivity(FeatureValues.of(code, 30), family, documents).scores(weight).f1(weight[None])
+    other = FeatureValues.of_code(SparseCode(code.index[token], code.value[token]), 30)
+    found = Selectivity(FeatureValues.of_code(code, 30), family, documents).scores(weight).f1(weight[None])
     assert found == pytest.approx(Selectivity(other, again, copied).scores().f1(), rel=1e-12)
 
 
@@ -165,7 +165,7 @@ def test_the_interval_is_as_wide_as_values_of_other_documents_differ() -> None:
     for seed in range(12):
         family, documents = labelled_tokens(seed)
         code = noisy_code(family, seed)
-        values = Selectivity(FeatureValues.of(code, 30), family, documents).summary("mean")
+        values = Selectivity(FeatureValues.of_code(code, 30), family, documents).summary("mean")
         found.append((values["mean"], (values["mean_high"] - values["mean_low"]) / 2))
     mean, half = np.array(found).T
     assert 0.7 < 2.09 * mean.std(ddof=1) / half.mean() < 1.4

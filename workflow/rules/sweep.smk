@@ -1,6 +1,7 @@
 # Recipes compared on the validation split: only where the configuration has a block `sweep`.
 
 if STUDY.sweep:
+
     rule validate:
         input:
             unpack(inputs_of(STUDY.swept, "cell", targets.for_validation)),

@@ -66,7 +66,7 @@ def questions(
     able = np.array([feature for feature, tops in enumerate(best) if len(tops) == examples], dtype=np.int64)
     order = Integers(seed, "judged features").permutation(len(able))
     draw = Integers(seed, "intruders")
-    asked = []
+    asked: list[Question] = []
     for feature in able[order].tolist():
         if len(asked) == features:
             break

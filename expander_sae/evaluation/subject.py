@@ -86,9 +86,8 @@ class Subject:
     def places(self) -> Places:
         """The texts around the labelled tokens."""
         tokens = np.arange(self.settings.test_tokens)
-        return Places(
-            self._column("text", tokens), self._column("document", tokens), self.place[self.labelled]
-        )
+        text, document = self._column("text", tokens).tolist(), self._column("document", tokens)
+        return Places(text, document, self.place[self.labelled])
 
     def labelled_code(self, inference: str) -> SparseCode:
         """The code of the labelled tokens by this inference."""

@@ -37,11 +37,11 @@ _SECONDS = 60
 _BYTES = 6 << 30
 
 _VERDICTS = {
-    "passes": "passing",
-    "passes, whole": "passing, whole",
-    "refused": "refused",
-    "not built": "not built",
-    "FAULT": "faults",
+    "passes": "pass",
+    "passes, whole": "pass whole",
+    "refused": "are refused",
+    "not built": "are not built",
+    "FAULT": "end in a fault",
 }
 """Verdict → its words in the sum."""
 
@@ -202,7 +202,7 @@ def page(rows: list[tuple[str, str, str, str]], tokens: int) -> str:
     import transformers
 
     seen = {found: sum(row[2] == found for row in rows) for found in _VERDICTS}
-    counts = ", ".join(f"{words} {seen[found]}" for found, words in _VERDICTS.items() if seen[found])
+    counts = ", ".join(f"{seen[found]} {words}" for found, words in _VERDICTS.items() if seen[found])
     lines = [
         "# Which language models pass",
         "",

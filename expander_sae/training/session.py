@@ -81,14 +81,14 @@ class Session:
         """A new autoencoder on the session's device, at its first step or where its checkpoint left it.
 
         `seed` is that of the first weights, the batches and the resampling. This one starts at the biases of
-        `parent`, a dense autoencoder of activations in their own units, and at its entries on the mask. One
-        that nobody trains is fitted to the tokens, centred at their mean.
+        `parent`, a dense autoencoder of activations in their own units, and at its entries on the mask. What
+        nobody trains is fitted to the tokens, centred at their mean.
         """
         scaling, known = self.tokens.normalisation, described(autoencoder.decoder.recipe.family)
+        if known.fitted:
+            known.fitting()(autoencoder.decoder, self.tokens)
         if known.trained:
             autoencoder.initialise(torch_generator(seed, "initialisation"))
-        else:
-            known.fitting()(autoencoder.decoder, self.tokens)
         with torch.no_grad():
             if parent is not None:
                 _start_at(parent, autoencoder, scaling.scale)

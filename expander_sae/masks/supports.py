@@ -75,6 +75,12 @@ SUPPORTS: dict[str, Support] = {
         Support("hybrid", decoder=_MODEL + "hybrid:Hybrid", counts="percent of its values in dense columns",
                 usual=50, require=shapes.hybrid_parts, pieces=shapes.hybrid_pieces, encoders=("tied",),
                 order=17, look=("#1B9E77", "8", "-.", 1.0, 5.0)),
+        Support("spectral", decoder=_MODEL + "spectral:Spectral", counts="number of principal components",
+                usual=256, require=shapes.require_components, prepare=_MODEL + "spectral:fit",
+                pieces=shapes.spectral_pieces, encoders=("tied",), order=18,
+                look=("#7570B3", "H", "-.", 1.0, 5.4)),
+        Support("grown", decoder=_MODEL + "grown:Grown", require=shapes.require_cover, encoders=("tied",),
+                order=19, look=("#E6AB02", "d", "-.", 1.0, 5.0)),
     )
 }  # fmt: skip
 """Name → support, in the order in which messages list them."""

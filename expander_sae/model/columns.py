@@ -20,7 +20,7 @@ from expander_sae.kernels.tied import TiedStep, tied_reconstruction, tied_step
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.masks.supports import described
 from expander_sae.model import rounding
-from expander_sae.model.dictionary import Dictionary
+from expander_sae.model.dictionary import Dictionary, SparseCode
 from expander_sae.model.held_parameters import HeldParameters
 from expander_sae.model.precisions import FLOAT32
 from expander_sae.storage.files import canonical_json
@@ -36,6 +36,9 @@ class Columns(HeldParameters, ABC):
         backend: kernels of sparse columns, see `expander_sae.kernels.backends.select`.
         free: columns of an encoder. There `values` is called ``encoder``, another name ``encoder_`` name.
     """
+
+    grows = False
+    """Whether training may exchange the rows of columns for others, see `grow`."""
 
     apart: type[Columns] | None = None
     """The kind of an encoder's own columns on the same support; None: that of the decoder."""
@@ -128,6 +131,10 @@ class Columns(HeldParameters, ABC):
     def start_at(self, decoder: Columns) -> None:
         """Start a free encoder at a decoder of the same kind and support."""
         raise UserError(f"encoder: found 'warm_tied' for support {self.recipe.family}, expected another")
+
+    def grow(self, share: float, code: SparseCode, error: Tensor, centred: Tensor) -> Tensor:
+        """Exchange rows of columns that `grows`; see model/grown.py."""
+        raise UserError(f"support {self.recipe.family}: found rows that stay, expected some that are learned")
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs beside the parameters."""

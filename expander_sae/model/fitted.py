@@ -69,5 +69,8 @@ class Fitted(Columns):
     ) -> MaskRecipe:
         support = super().recorded(record, tensors, origin)
         assert isinstance(support, MaskRecipe)
-        stored_values.require_shape("values", tensors, (cls.stored(support), support.m), origin)
+        try:
+            stored_values.require_shape("values", tensors, (cls.stored(support), support.m))
+        except UserError as error:
+            raise UserError(f"{origin}: {error}") from None
         return support

@@ -22,7 +22,7 @@ from expander_sae.model.sparse import Sparse
 
 
 class Hybrid(Columns):
-    """W = [colnorm(C) | colnorm(M ∘ V)]: `core` [c, m] has the columns of C, `values` [n − c, d_s] those of V.
+    """W = [colnorm(C) | colnorm(M ∘ V)] of `core` C [c, m] and `values` V [n − c, d_s], a column a row.
 
     M is an expander's mask. c and d_s follow from the recipe, see `hybrid_parts`: in all there are as many
     values as n columns of d have.
@@ -84,10 +84,10 @@ class Hybrid(Columns):
         assert isinstance(recipe, MaskRecipe) and record is not None
         try:
             core, tail = _recipes(recipe)
+            stored_values.require_shape("core", tensors, (core.n, core.m))
+            stored_values.require_shape("values", tensors, (tail.n, tail.d))
         except UserError as error:
             raise UserError(f"{origin}: {error}") from None
-        stored_values.require_shape("core", tensors, (core.n, core.m), origin)
-        stored_values.require_shape("values", tensors, (tail.n, tail.d), origin)
         if (found := tail.generate().sha256) != record["sha256"]:
             known = f"mask sha256 {record['sha256']}, regenerated {found}"
             raise UserError(f"{origin}: {known}; was the file altered?")

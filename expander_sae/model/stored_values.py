@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ def step_of(name: str) -> str:
     return "step" if name == "values" else f"{name}_step"
 
 
-def require_shape(name: str, tensors: dict[str, Tensor], shape: tuple[int, ...], origin: str | Path) -> None:
+def require_shape(name: str, tensors: dict[str, Tensor], shape: tuple[int, ...]) -> None:
     """Raise `UserError` where a tensor of a weights file cannot be of this shape.
 
     Of packed levels, which stand here as a tensor without content, only the bytes are known: up to 7 more
@@ -28,7 +27,7 @@ def require_shape(name: str, tensors: dict[str, Tensor], shape: tuple[int, ...],
     fits = count <= stored.numel() < count + 8 if stored.is_meta else stored.shape == shape
     if not fits:
         found = f"{name} of shape {list(stored.shape)}"
-        raise UserError(f"{origin}: {found}, expected {list(shape)}; was the file altered?")
+        raise UserError(f"{found}, expected {list(shape)}; was the file altered?")
 
 
 def coded(name: str, levels: Tensor, valid: Tensor | None, precision: Precision) -> Tensor:

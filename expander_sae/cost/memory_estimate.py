@@ -126,8 +126,8 @@ class Memory:
         if known.fitted:  # tokens and covariances in float64
             fitted = 2 * (2 * piece_sizes.FITTED_TOKENS * run.m + 4 * run.m**2) * FLOAT
         if not known.trained:
-            state, scores, resampled = 3 * run.n * run.m * FLOAT, 0, 0.0
-        state += fitted
+            state, scores, resampled = fitted + 3 * run.n * run.m * FLOAT, 0, 0.0
+        state = max(state, fitted)
         return _BASE["training"] + self._gpu + (state + scores + resampled + pool) / _MB
 
     def evaluation(self, run: Run) -> float:

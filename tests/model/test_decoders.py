@@ -29,7 +29,7 @@ from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from tests.training.small_data import few_directions
 
 M, N, D, K = 24, 96, 6, 5
-KINDS = ["hybrid", "hybrid30", "spectral12", "grown"]
+KINDS = ["hybrid", "hybrid30", "spectral18", "grown"]
 BACKENDS = ["torch", "numba"]
 
 
@@ -193,7 +193,7 @@ def trained(support: str, **options: Any) -> SparseAutoencoder:
 def test_training_lowers_the_error_and_ends_as_it_would_undisturbed(support: str, tmp_path: Path) -> None:
     log: list[dict[str, float]] = []
     whole = trained(support, learning_rate=0.03, log_every=1, on_log=log.append)
-    assert log[-1]["relative_error"] < 0.8 * log[0]["relative_error"]
+    assert log[-1]["relative_error"] < 0.9 * log[0]["relative_error"]
     half = {"learning_rate": 0.03, "checkpoint": tmp_path / "c.safetensors", "checkpoint_every": 15}
 
     def interrupt(row: dict[str, float]) -> None:
@@ -254,23 +254,23 @@ def test_components_are_drawn_in_proportion_to_their_deviations() -> None:
 
 def test_a_spectral_start_is_the_principal_components_of_the_kept_tokens() -> None:
     h = few_directions(torch.float64)
-    sae = Trainer(h.float(), support="spectral12", n=N, d=D, k=K, device="cpu").fit(1)
+    sae = Trainer(h.float(), support="spectral18", n=N, d=D, k=K, device="cpu").fit(1)
     assert isinstance(sae.decoder, Spectral)
     variance, vectors = np.linalg.eigh(np.cov(h.numpy().T, bias=True))
-    cosines = (sae.decoder.basis.double().numpy() * vectors[:, ::-1].T[:12]).sum(axis=1)
+    cosines = (sae.decoder.basis.double().numpy() * vectors[:, ::-1].T[:18]).sum(axis=1)
     np.testing.assert_allclose(abs(cosines), 1, atol=1e-5)
-    expected = np.rint(4095 * np.sqrt(variance[::-1][:12] / variance[-1]))
+    expected = np.rint(4095 * np.sqrt(variance[::-1][:18] / variance[-1]))
     np.testing.assert_allclose(sae.decoder.weights.numpy(), expected, atol=1)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "int4"])
 def test_a_basis_of_few_bits_is_used_as_an_orthonormal_one(precision: str) -> None:
-    sae = trained("spectral12").stored(precision)
+    sae = trained("spectral18").stored(precision)
     assert isinstance(sae.decoder, Spectral)
     directions = sae.decoder.directions().double()
-    torch.testing.assert_close(directions @ directions.T, torch.eye(12).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(directions @ directions.T, torch.eye(18).double(), rtol=0, atol=1e-6)
     counted = storage(sae)
-    assert counted["storage_shared_bytes"] == 12 * M * (4 if precision == "float32" else 1)
+    assert counted["storage_shared_bytes"] == 18 * M * (4 if precision == "float32" else 1)
     assert counted["storage_own_bytes"] == counted["storage_total_bytes"] - counted["storage_shared_bytes"]
 
 
@@ -320,7 +320,7 @@ def test_a_free_encoder_is_refused(support: str, encoder: str) -> None:
     [
         ("hybrid", 1, "found d = 1 and 50 % in dense columns, so 4 dense columns of 96 and 0 nonzeros"),
         ("hybrid99", 6, "so 24 dense columns of 96 and 0 nonzeros in each other one"),
-        ("spectral12", 13, "found 12 principal components, expected d = 13 to m = 24"),
+        ("spectral5", 6, "found 5 principal components, expected d = 6 to m = 24"),
         ("spectral25", 6, "found 25 principal components, expected d = 6 to m = 24"),
     ],
 )
@@ -335,9 +335,9 @@ def test_a_shape_that_cannot_be_is_named(support: str, d: int, expected: str) ->
         ("hybrid", {"seed": 1}, "mask sha256 .*, regenerated .*; was the file altered"),
         ("hybrid", {"d": 12}, r"core of shape \[13, 24\], expected \[32, 24\]"),
         ("grown", {"m": 23}, "found row 23, expected 0 to m − 1 = 22"),
-        ("spectral12", {"seed": 1}, "components of sha256 .*, drawn again .*; was the file altered"),
-        ("spectral12", {"d": 5}, r"values of shape \[96, 6\], expected \[96, 5\]"),
-        ("spectral12", {"family": "spectral11"}, r"basis of shape \[12, 24\], expected \[11, 24\]"),
+        ("spectral18", {"seed": 1}, "components of sha256 .*, drawn again .*; was the file altered"),
+        ("spectral18", {"d": 5}, r"values of shape \[96, 6\], expected \[96, 5\]"),
+        ("spectral18", {"family": "spectral11"}, r"basis of shape \[18, 24\], expected \[11, 24\]"),
     ],
 )
 def test_an_altered_file_is_refused(
@@ -352,7 +352,7 @@ def test_an_altered_file_is_refused(
 
 
 def test_a_damaged_basis_or_weight_is_refused(tmp_path: Path) -> None:
-    path = trained("spectral12").save(tmp_path / "w.safetensors")
+    path = trained("spectral18").save(tmp_path / "w.safetensors")
     tensors, header = load_tensors(path)
     for name, change, expected in (
         ("weights", lambda weights: weights * 0, "expected at least d = 6 from 1 to 65,535"),

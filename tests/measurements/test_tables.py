@@ -12,7 +12,23 @@ from expander_sae.study.run import RUN_COLUMNS
 
 
 def run(seed, d=7):
-    values = ["model", "corpus", 15, "standard", "expander", "tied", 64, 512, d, 8, "float32", 1000, 10, seed]
+    values = [
+        "model",
+        "corpus",
+        15,
+        "standard",
+        "expander",
+        "tied",
+        64,
+        512,
+        d,
+        8,
+        "float32",
+        "encoder",
+        1000,
+        10,
+        seed,
+    ]
     return dict(zip(tables.RUN_COLUMNS, values, strict=True))
 
 

@@ -147,5 +147,5 @@ def _values(run: Run) -> int:
 
 
 def _wide(run: Run) -> bool:
-    """Whether its columns are written out, or begin so; one that goes on with a pursuit has a mask already."""
+    """Whether its columns are written out, or begin so; what a pursuit goes on from has a mask already."""
     return run.mask is None and not (run.is_pursued and support_of(run.support).make)

@@ -103,8 +103,8 @@ class Support:
 
     @property
     def learns_columns(self) -> bool:
-        """Whether training moves its columns."""
-        return self.trained and self.freeze != "decoder"
+        """Whether training moves its columns, the decoder's and those of an encoder that has its own."""
+        return self.trained and self.freeze not in ("decoder", "encoder")
 
     @property
     def written_out(self) -> bool:

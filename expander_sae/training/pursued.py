@@ -26,11 +26,19 @@ def go_on_from(parent: SparseAutoencoder, autoencoder: SparseAutoencoder, scale:
 def set_gradients(autoencoder: SparseAutoencoder, h: Tensor, code: SparseCode) -> Tensor:
     """ĥ [B, m] of this code of h, and as every `.grad` the gradient of the mean over b of ‖ĥ_b − h_b‖².
 
-    The code is held, and what had no part in it, the encoder and its bias, gets no gradient. Where values are
-    of least squares on the columns that were chosen, the loss is flat in them: to hold them leaves nothing
-    out.
+    The code is held. Where values are of least squares on the columns that were chosen, the loss is flat in
+    them: to hold them leaves nothing out. A free encoder and its bias follow the decoder: their gradient is
+    that of the error of their own codes, with the decoder and its bias held. A tied one gets none.
     """
     autoencoder.zero_grad(set_to_none=True)
-    rebuilt = autoencoder.dictionary().synthesize(code) + autoencoder.b_dec
+    decoder = autoencoder.dictionary()
+    rebuilt = decoder.synthesize(code) + autoencoder.b_dec
     (rebuilt - h).square().sum(dim=1).mean().backward()
+    if autoencoder.free is not None:
+        held, offset = decoder.changed(Tensor.detach), autoencoder.b_dec.detach()
+        encoder, centred = autoencoder.free.dictionary(), h - offset
+        chosen = encoder.correlate_topk(centred, autoencoder.b_enc, autoencoder.k)
+        kept = encoder.correlate_at(centred, chosen.index, autoencoder.b_enc, known=chosen.value)
+        error = held.synthesize(SparseCode(chosen.index, kept)) - centred
+        error.square().sum(dim=1).mean().backward()
     return rebuilt.detach()

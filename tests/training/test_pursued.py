@@ -114,6 +114,30 @@ def test_training_equals_a_plain_loop_in_float64(codes: str, d: int, n: int) -> 
     np.testing.assert_allclose(found.b_dec.detach().numpy(), bias, rtol=1e-8, atol=1e-8 * np.abs(bias).max())
 
 
+def test_an_encoder_of_its_own_follows_and_leaves_the_decoder_alone() -> None:
+    """So that it reads the decoder in the end, as it did at the start, where a tied one is spoilt."""
+    data = few_directions()
+    parent = trained(5, encoder="warm_tied")
+    found = pursued(parent, "omp", "warm_tied", clip_norm=1e9)
+
+    def error(of: SparseAutoencoder, name: str = "encoder") -> float:
+        return float((of.decode(inferences(name)(of, data)) - data).norm())
+
+    assert error(found) < error(parent) and error(found, "omp") < error(parent, "omp")
+    tied = autoencoder(5)
+    with torch.no_grad():
+        for mine, theirs in (
+            (tied.values, parent.values),
+            (tied.b_enc, parent.b_enc),
+            (tied.b_dec, parent.b_dec),
+        ):
+            mine.copy_(theirs)
+    alone = pursued(tied, "omp", clip_norm=1e9)
+    assert torch.equal(alone.values, found.values) and torch.equal(alone.b_dec, found.b_dec)
+    assert torch.equal(alone.b_enc, parent.b_enc) and not torch.equal(found.b_enc, parent.b_enc)
+    assert error(found) < 0.9 * error(alone)
+
+
 @pytest.mark.parametrize("codes", ["omp", "block_omp_2"])
 def test_codes_that_were_trained_with_rebuild_better_than_before(codes: str) -> None:
     data = few_directions()

@@ -54,7 +54,7 @@ class Recipe:
     bias_rate: float | None = field(default=None, metadata=LATER)
     resample_until: float = field(default=1.0, metadata=LATER)
     pursuit_steps: int = field(default=1000, metadata=LATER)
-    pursuit_rate: float = field(default=0.03, metadata=LATER)
+    pursuit_rate: float = field(default=0.1, metadata=LATER)
 
     @property
     def pursuing(self) -> Recipe:

@@ -12,10 +12,10 @@ from expander_sae.pursuit import inference
 from expander_sae.pursuit.inference import ENCODER
 from expander_sae.study.blocks import AXES, Config, as_list, blocks, sizes
 from expander_sae.study.recipes import Recipe
-from expander_sae.study.run import Analysis, Evaluation, Run
+from expander_sae.study.run import Analysis, Evaluation, JudgeSettings, Run
 
-LABELLED = ("selectivity", "probing")
-"""Analyses that read labels of tokens."""
+LABELLED = ("selectivity", "probing", "coherence")
+"""Analyses that read labels or texts of tokens."""
 
 ANALYSES = ("pursuits", "features", "collisions", "certificates", "novelty", *LABELLED)
 
@@ -122,7 +122,10 @@ def _measured(config: Config, block: dict[str, Any]) -> tuple[Evaluation, Analys
     analysis = Analysis(analyses, tokens["test"], *compared)
     if not set(analyses).isdisjoint(LABELLED):
         read = min(asked["labelled_tokens"] or tokens["test"], tokens["test"])
-        analysis = replace(analysis, inference=found, labelled_tokens=read, labels=asked["labels"])
+        judge = JudgeSettings(**asked["judge"]) if "coherence" in analyses else None
+        # A judge reads the texts of tokens, and no labels of the user's.
+        own = asked["labels"] if set(analyses) & {"selectivity", "probing"} else None
+        analysis = replace(analysis, inference=found, labelled_tokens=read, labels=own, judge=judge)
     return Evaluation(found, spliced, *amounts), analysis
 
 
@@ -150,6 +153,7 @@ def _merge(known: Run, again: Run) -> Run:
         inference=inference.in_order(first.inference + second.inference),
         labelled_tokens=max(first.labelled_tokens, second.labelled_tokens),
         labels=first.labels or second.labels,
+        judge=first.judge or second.judge,
     )
     return replace(known, evaluation=evaluation, analysis=analysis)
 

@@ -88,6 +88,8 @@ def _write(
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, pa.DataType]) -> pa.Table:
+    unsaid = {name: run.LEFT_OUT[name] for name in run.UNSAID if name in columns}
+    rows = [unsaid | dict(row) for row in rows]
     for row in rows:
         if row.keys() != columns.keys():
             raise ValueError(f"a row has columns {sorted(row)}, expected {sorted(columns)}")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from expander_sae.api import evaluate
 from expander_sae.errors import UserError
 from expander_sae.masks.recipe import MaskRecipe, write_mask
 from expander_sae.model.autoencoder import SparseAutoencoder
@@ -23,7 +24,8 @@ from expander_sae.training.normalisation import KeptTokens, Normalisation
 from expander_sae.training.run_folder import RunFiles, train_runs
 from expander_sae.training.session import Session
 from expander_sae.training.step import TrainingState, resample
-from tests.training.small_data import TOKENS, few_directions, write_pool
+from expander_sae.training.trainer import Trainer
+from tests.training.small_data import TOKENS, activations, few_directions, write_pool
 from tests.training.small_data import M as WIDTH
 
 M, N, K, STEPS = 24, 96, 4, 100
@@ -287,3 +289,54 @@ def test_a_precision_rounds_the_run_with_the_same_codes(pool: Path, tmp_path: Pa
         UserWarning, match="trained with codes by omp, which spoils it, expected inference 'omp'"
     ):
         found.encode(torch.zeros(1, WIDTH))
+
+
+USERS: dict[str, Any] = {"n": 32, "d": 3, "k": 3, "batch_size": 16, "resample_every": 10, "pursuit_steps": 30}
+
+
+def test_the_trainer_ends_with_the_weights_of_the_workflows_run(pool: Path, tmp_path: Path) -> None:
+    run, weights = run_of("expander", tmp_path, pool)
+    train_runs([RunFiles(replace(run, codes="omp"), tmp_path / "run", None, weights)], pool)
+    theirs = SparseAutoencoder.load(tmp_path / "run" / weights.name)
+    trainer = Trainer(activations(), codes="omp", log_every=5, **USERS)
+    mine = trainer.fit(20)
+    for name, parameter in mine.named_parameters():
+        assert torch.equal(parameter, dict(theirs.named_parameters())[name]), name
+    of_a_study = {"model": "tiny", "corpus": "text", "layer": 1}
+    assert mine.about["spec"] | of_a_study == theirs.about["spec"]
+    assert [row["step"] for row in trainer.log] == list(range(5, 51, 5)), "one log of both parts"
+    h = torch.from_numpy(activations())
+    assert evaluate(mine, h) == evaluate(mine, h, "omp"), "read by the codes of training"
+
+
+@pytest.mark.parametrize("at", [10, 20, 25, 45])
+def test_a_trainer_that_was_stopped_goes_on_in_either_part(at: int, tmp_path: Path) -> None:
+    settings = USERS | {"codes": "omp", "log_every": 5}
+    whole = Trainer(activations(), **settings)
+    expected = list(whole.fit(20).parameters())
+    settings |= {"checkpoint": tmp_path / "c.safetensors", "checkpoint_every": 6}
+
+    class Stopped(Exception):
+        pass
+
+    def stop(row: dict[str, float]) -> None:
+        if row["step"] == at:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        Trainer(activations(), on_log=stop, **settings).fit(20)
+    again = Trainer(activations(), **settings)
+    assert all(torch.equal(a, b) for a, b in zip(expected, again.fit(20).parameters(), strict=True))
+    assert again.log == whole.log
+    told: list[dict[str, float]] = []
+    last = Trainer(activations(), on_log=told.append, **settings).fit(20)
+    assert all(torch.equal(a, b) for a, b in zip(expected, last.parameters(), strict=True)) and not told
+    with pytest.raises(UserError, match="a checkpoint of other settings"):
+        Trainer(activations(), **settings | {"pursuit_rate": 0.2}).fit(20)
+
+
+def test_what_no_training_moves_takes_no_codes_by_a_pursuit() -> None:
+    with pytest.raises(UserError, match="codes: found 'omp' for a random dictionary, expected encoder"):
+        Trainer(activations(), support="random", codes="omp", **USERS)
+    with pytest.raises(UserError, match="inference: found 'mp', expected one of encoder, omp"):
+        Trainer(activations(), codes="mp", **USERS)

@@ -102,6 +102,11 @@ class Support:
         return self.fit is None
 
     @property
+    def learns_columns(self) -> bool:
+        """Whether training moves its columns, the decoder's and those of an encoder that has its own."""
+        return self.trained and self.freeze not in ("decoder", "encoder")
+
+    @property
     def fitted(self) -> bool:
         """Whether all or a part of it is set from the training tokens."""
         return bool(self.fit or self.prepare)

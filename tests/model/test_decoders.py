@@ -361,3 +361,19 @@ def test_a_damaged_basis_or_weight_is_refused(tmp_path: Path) -> None:
         save_tensors(tensors | {name: change(tensors[name].clone())}, path, header)
         with pytest.raises(UserError, match=expected):
             load(path)
+
+
+@pytest.mark.parametrize("support", KINDS)
+def test_codes_by_a_pursuit_lower_its_error_and_leave_the_rest(support: str) -> None:
+    """Rows, components and basis stay where the encoder's training left them."""
+    before, h = trained(support), few_directions(torch.float32)[:200]
+    after = trained(support, codes="omp", pursuit_steps=20)
+    error = [
+        float((one.decode(omp(one.dictionary(), h - one.b_dec.detach(), K)) - h).norm())
+        for one in (before, after)
+    ]
+    assert error[1] < error[0]
+    for name, held in before.decoder.state().items():
+        assert torch.equal(after.decoder.state()[name], held)
+    if isinstance(before.decoder, Spectral):
+        assert torch.equal(after.get_parameter("basis"), before.get_parameter("basis"))

@@ -52,7 +52,7 @@ def library() -> None:
             run(commands, "export", "sae.safetensors", "--format", kind, "--out", kind, folder=folder)
         said = run(commands, "init", "s", "--config", "smoke", folder=folder)
         assert "pip install 'expander-sae[workflow]'" in said, said
-        assert "collect" in run(*python, "-m", "expander_sae.cost", "s/config.yaml", folder=folder)
+        assert "evaluation" in run(*python, "-m", "expander_sae.cost", "s/config.yaml", folder=folder)
         said = run(*python, "-m", "expander_sae.report", ".", folder=folder, code=2)
         assert "expander-sae[workflow]" in said, said
     print(f"the wheel alone works: torch {torch.__version__}, expander-sae {expander_sae.__version__}")

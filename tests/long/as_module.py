@@ -2,8 +2,8 @@
 
     python -m tests.long.as_module FOLDER [--config configs/smoke.yaml]
 
-Makes all figures, tables and the report below FOLDER/sparse/it's, beside a rule of the other workflow. It ends
-with an error where something lies elsewhere or is still to be done. The smoke study takes some minutes.
+Makes all figures, tables and the report below FOLDER/sparse/it's, beside a rule of the other workflow. It
+ends with an error where something lies elsewhere or is still to be done. The smoke study takes some minutes.
 """
 
 from __future__ import annotations

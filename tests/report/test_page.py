@@ -11,7 +11,6 @@ from expander_sae.figures.catalogue import FIGURES
 from expander_sae.report.page import image, write_report
 from tests.report.conftest import HOSTILE, PROVENANCE
 
-
 # One process draws the page, which takes as long as all these tests.
 pytestmark = pytest.mark.xdist_group("browser")
 

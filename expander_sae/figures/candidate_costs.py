@@ -11,6 +11,7 @@ from functools import lru_cache
 from expander_sae.cost.time_model import CPU_FILE, DENSE, Machine, Shape
 from expander_sae.figures.candidates import Candidate
 from expander_sae.masks import supports
+from expander_sae.masks.support import SPARSE
 from expander_sae.pursuit.inference import ENCODER
 
 BATCH = 256
@@ -58,4 +59,4 @@ def _backend(one: Candidate) -> str | None:
     decoder = supports.described(one.cell.support).decoder
     if decoder == supports.DENSE:
         return DENSE
-    return machine().backend("auto") if decoder == supports.SPARSE else None
+    return machine().backend("auto") if decoder == SPARSE else None

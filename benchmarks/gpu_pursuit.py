@@ -79,7 +79,7 @@ def pursuit(shape: Shape, widths: list[int], dtype: str, device: str, names: lis
     """Orthogonal matching pursuit with k places.
 
     The peer, `batched_qr_gemm`, keeps a basis Q [B, m, k]; `dense` is ours on the same columns, written out.
-    `triton_graph` is captured once and replayed. float32 products at every precision.
+    `triton_graph` is captured once and replayed.
     """
     variants = []
     h = fresh(replace(shape, batch=min(shape.batch, _CHECKED)), device)

@@ -134,7 +134,7 @@ def _storing(pursuit: _Pursuit, scores: Scores) -> None:
     residual = pursuit.target.clone()
     none = torch.zeros(1, 1, dtype=torch.int32, device=residual.device)
     for _ in range(pursuit.k):
-        pursuit.take(STORED, residual, 1, scores(residual), residual[:1], none)
+        pursuit.take(STORED, residual, 1, scores(residual).contiguous(), residual[:1], none)
 
 
 def _in_rounds(pursuit: _Pursuit, scores: Scores, block: int) -> None:

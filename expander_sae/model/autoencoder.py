@@ -88,7 +88,7 @@ class SparseAutoencoder(InPrecision):
             expected = f"1 to {decoder.most_active} for a {recipe.family} dictionary"
             raise UserError(f"k: found {k}, expected {expected}")
         # In a tuple, so that torch takes neither for a submodule: its parameters would get longer names.
-        self._columns = decoder, decoder.encoder(encoder)
+        self._columns = decoder, decoder.read_by(encoder)
         for name, parameter in decoder.named_parameters():
             self.register_parameter(name, parameter)
         self.register_parameter("encoder", None)
@@ -145,7 +145,7 @@ class SparseAutoencoder(InPrecision):
         return self.decoder.dictionary()
 
     def _encoder_on(self, decoder: Dictionary) -> Dictionary:
-        return decoder if self.free is None else self.free.dictionary()
+        return self.decoder.tied_encoder(decoder) if self.free is None else self.free.dictionary()
 
     def own(self, values: Tensor | np.ndarray) -> Tensor:
         """A tensor or an array as a tensor of the autoencoder's device and dtype."""

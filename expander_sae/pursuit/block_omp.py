@@ -72,19 +72,27 @@ def block_omp(
     check_arguments(dictionary, target, k, selection, tolerance)
     if not 1 <= block <= k:
         raise ValueError(f"block = {block}: expected 1 <= block <= k = {k}")
+    limit, (dictionary, target) = score_limit(target, tolerance), dictionary.reduced(target)
+    return pursued(dictionary, target, limit, k, block, selection)
+
+
+def pursued(
+    dictionary: Dictionary, target: Tensor, limit: Tensor, k: int, block: int, selection: str
+) -> SparseCode:
+    """`block_omp` of checked arguments; a sample stops where its best score is at most its `limit` [B]."""
     scale = inverse_norms(dictionary)
     if isinstance(dictionary, SparseDictionary | DenseDictionary) and device_omp.serves(
         dictionary.backend, dictionary.entries
     ):
-        unit, limit = dictionary.entries.detach() * scale[:, None], score_limit(target, tolerance)
+        unit = dictionary.entries.detach() * scale[:, None]
         how = (limit, k, block, selection == "absolute")
         index, value = device_omp.omp(dictionary.backend, unit, dictionary.rows, target, *how)
         return SparseCode(index, value * scale[index.clamp(min=0)])
     gram = _whole_gram(dictionary, target.shape[0], k)
-    pursue = partial(_pursue, dictionary, scale, gram, k, block, selection, tolerance)
+    pursue = partial(_pursue, dictionary, scale, gram, k, block, selection)
     numbers = k * (k + 4) + 4 * dictionary.m + 2 * dictionary.n
     batch = samples_at_once(target.device, target.element_size() * numbers, _ON_CPU)
-    return joined(map(pursue, target.split(batch)))
+    return joined(map(pursue, target.split(batch), limit.split(batch)))
 
 
 def _whole_gram(dictionary: Dictionary, batch: int, k: int) -> Tensor | None:
@@ -102,11 +110,10 @@ def _pursue(
     k: int,
     block: int,
     selection: str,
-    tolerance: float,
     target: Tensor,
+    limit: Tensor,
 ) -> SparseCode:
     active = ActiveSet(dictionary, target, k, gram)
-    limit = score_limit(target, tolerance)
     going = torch.ones(target.shape[0], dtype=torch.bool, device=target.device)
     tried = torch.zeros(target.shape[0], 0, dtype=torch.int64, device=target.device)
     while tried.shape[1] < dictionary.n:

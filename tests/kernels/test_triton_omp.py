@@ -87,15 +87,13 @@ def test_supports_and_coefficients_equal_least_squares(kind: str, selection: str
         torch.testing.assert_close(ours.value[b].cpu(), x, atol=1e-9, rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("block", [2, 5])
+@pytest.mark.parametrize(("kind", "block"), [("gathered", 2), ("multiplied", 5), ("dense", 3)])
 def test_blocks_equal_the_plain_pursuit(kind: str, block: int) -> None:
     values, rows = random_columns(30, 60, 4, 2)
     same(*pursued(kind, values, rows, normal(3, 30, seed=3), 5, block))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("block", [1, 3])
+@pytest.mark.parametrize(("kind", "block"), [*((kind, 1) for kind in KINDS), ("gathered", 3)])
 def test_samples_that_stop_let_the_others_go_on(kind: str, block: int) -> None:
     """Zero, one-sided and broken targets, a column of zeros, and one that another one repeats."""
     rows = torch.tensor([[0], [1], [2], [3], [3], [4]], dtype=torch.int32, device=DEVICE)
@@ -110,8 +108,9 @@ def test_samples_that_stop_let_the_others_go_on(kind: str, block: int) -> None:
     same(*pursued(kind, values, rows, target[:3], 4, block, "absolute"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [*((kind, torch.float64) for kind in KINDS), ("gathered", torch.float32)]
+)
 def test_dependent_columns_are_passed_over_within_a_pick(kind: str, dtype: torch.dtype) -> None:
     """8 columns on each block of 3 rows, copies of all, and more places than there are dimensions."""
     values = normal(16, 3, seed=4).to(dtype)

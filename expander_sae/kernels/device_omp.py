@@ -34,8 +34,9 @@ def omp(
 ) -> tuple[Tensor, Tensor]:
     """(index int64 [B, k], value [B, k]) of target [B, m]; meaning as in `pursuit.block_omp`.
 
-    values: unit (or zero) columns, [n, w] at rows [n, w], or dense [n, m] without rows and backend.
-    limit: [B], the score at or under which a sample stops.
+    Args:
+        values: unit (or zero) columns, [n, w] at rows [n, w], or dense [n, m] without rows and backend.
+        limit: [B], the score at or under which a sample stops.
     """
     from expander_sae.kernels import triton_omp  # where there is Triton
 

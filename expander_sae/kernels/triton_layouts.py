@@ -108,7 +108,8 @@ def prepare(
 ) -> Prepared:
     """The layouts of values [n, w] and of h [B, m] − offset [m], its panels of `samples` in `dtype`.
 
-    centred: [B, m], where the difference goes; needed where there is an offset.
+    Args:
+        centred: [B, m], where the difference goes; needed where there is an offset.
     """
     (batch, m), (n, w) = h.shape, values.shape
     values, h = values.contiguous(), h.contiguous()

@@ -21,8 +21,9 @@ import triton
 from torch import Tensor
 
 from expander_sae.kernels import reference
+from expander_sae.kernels.triton_kernels import scan_kernel
 from expander_sae.kernels.triton_layouts import prepare, tile_of, transposed_rows
-from expander_sae.kernels.triton_omp_kernels import GIVEN, SCANNED, STORED, scan_kernel, take_kernel
+from expander_sae.kernels.triton_omp_kernels import GIVEN, SCANNED, STORED, take_kernel
 from expander_sae.kernels.triton_topk import accumulator, on_device, topk_of_rows
 from expander_sae.machine.batch_sizes import samples_at_once
 

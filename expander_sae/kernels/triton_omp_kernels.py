@@ -1,4 +1,4 @@
-"""The Triton programs of `triton_omp.py`. Offsets that can pass 2³¹ are int64.
+"""What a sample does in a pick of `triton_omp.py`, in Triton. Offsets that can pass 2³¹ are int64.
 
 `tried` int64 [⌈B / 64⌉, n] has a bit for each sample and column: whether the sample holds the column, or has
 passed it over. Each sample is written by one program, so that sums do not depend on the order of programs.
@@ -12,53 +12,7 @@ import triton
 import triton.language as tl
 
 GIVEN, SCANNED, STORED = 0, 1, 2
-"""Where `take_kernel` finds columns: in `column` alone, in `scan_kernel`'s results, in stored scores."""
-
-
-@triton.jit
-def scan_kernel(
-    values, rows, panels, going, best, column, n, m, w, batch, pieces,
-    ABSOLUTE: tl.constexpr, ACCUMULATOR: tl.constexpr, FEATURES: tl.constexpr, SAMPLES: tl.constexpr,
-):  # fmt: skip
-    """best, column [programs, B]: the largest score of `pieces` tiles of features, the lowest such column.
-
-    values, rows [w, n]; panels [⌈B / SAMPLES⌉, m, SAMPLES]. Held columns are among them: they are orthogonal
-    to the residual, so that they are the best ones only of what is left when a sample is all but done.
-    Nothing is worked out for panels of which no sample is going.
-    """
-    panel = tl.program_id(1).to(tl.int64)
-    lane = tl.arange(0, SAMPLES)
-    sample = panel * SAMPLES + lane
-    inside = sample < batch
-    slot = tl.arange(0, FEATURES)
-    first = tl.program_id(0) * pieces
-    needed = tl.max(tl.load(going + sample, mask=inside, other=0), axis=0) > 0
-    panels += panel * m * SAMPLES
-    top = tl.full([SAMPLES], float("-inf"), ACCUMULATOR)
-    holder = tl.zeros([SAMPLES], dtype=tl.int32)
-    for piece in range(tl.where(needed, pieces, 0)):
-        feature = (first + piece) * FEATURES + slot
-        present = feature < n
-        total = tl.zeros([FEATURES, SAMPLES], dtype=ACCUMULATOR)
-        value_at = values + feature
-        row_at = rows + feature
-        for _ in range(w):
-            row = tl.load(row_at, mask=present, other=0).to(tl.int32)
-            weight = tl.load(value_at, mask=present, other=0).to(ACCUMULATOR)
-            total += weight[:, None] * tl.load(panels + row[:, None] * SAMPLES + lane[None, :])
-            value_at += n
-            row_at += n
-        if ABSOLUTE:
-            total = tl.abs(total)
-        total = tl.where(present[:, None], total, float("-inf"))
-        peak = tl.max(total, axis=0)
-        lowest = tl.min(tl.where(total == peak[None, :], feature[:, None], n), axis=0)
-        better = peak > top
-        top = tl.where(better, peak, top)
-        holder = tl.where(better, lowest, holder)
-    at = tl.program_id(0).to(tl.int64) * batch + sample
-    tl.store(best + at, top, mask=inside)
-    tl.store(column + at, holder, mask=inside)
+"""Where `take_kernel` finds columns: in `column` alone, in the results of `scan_kernel`, in stored scores."""
 
 
 @triton.jit
@@ -204,6 +158,88 @@ def _subtract(
 
 
 @triton.jit
+def _first_choice(
+    values, rows, residual, scores, best, column, tried, bit, going, bound, n, w, batch, parts,
+    FIND: tl.constexpr, ABSOLUTE: tl.constexpr, ACCUMULATOR: tl.constexpr,
+    LANES: tl.constexpr, PARTS: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """(score, column) of the best column; best, column [parts] at a distance of `batch`."""
+    if FIND == 2:
+        top, j = _best_untried(
+            values, rows, residual, scores, tried, bit, tl.where(going, n, 0), w,
+            FIND, ABSOLUTE, ACCUMULATOR, LANES, CHUNK,
+        )  # fmt: skip
+    else:
+        part = tl.arange(0, PARTS)
+        score = tl.load(best + part * batch, mask=part < parts, other=float("-inf"))
+        top, j = _first_of_best(score, tl.load(column + part * batch, mask=part < parts, other=n), n)
+    if FIND == 1:
+        known = (tl.load(tried + j, mask=j < n, other=0) >> bit) & 1
+        if going & (known > 0) & (top > bound):
+            top, j = _best_untried(
+                values, rows, residual, scores, tried, bit, n, w,
+                FIND, ABSOLUTE, ACCUMULATOR, LANES, CHUNK,
+            )  # fmt: skip
+    return top, j
+
+
+@triton.jit
+def _independent(
+    values, rows, residual, scores, tried, bit, written, inverse, columns, top, j, wanted, bound, count,
+    n, w, k, dependence,
+    FIND: tl.constexpr, DENSE: tl.constexpr, ABSOLUTE: tl.constexpr, ACCUMULATOR: tl.constexpr,
+    LANES: tl.constexpr, PLACES: tl.constexpr, LINES: tl.constexpr, WIDTH: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """(score, column, whether there is one, its row of L⁻¹ without the scale, its pivot).
+
+    The column j, or the best one that does not depend on those held; all that are looked at become tried.
+    """
+    present = tl.arange(0, PLACES) < count
+    row = tl.zeros([PLACES], dtype=ACCUMULATOR)
+    pivot = tl.sum(row, axis=0)
+    searching = wanted
+    while searching:
+        overlap = _overlaps(values, rows, written, j, columns, present, w, DENSE, ACCUMULATOR, PLACES, WIDTH)
+        row, pivot = _new_row(inverse, overlap, count, k, ACCUMULATOR, PLACES, LINES)
+        searching = (pivot > dependence) == 0
+        if FIND == 0:
+            wanted = pivot > dependence
+            searching = wanted != wanted
+        else:
+            tl.atomic_or(tried + j, tl.full([], 1, tl.int64) << bit, sem="relaxed")
+            tl.debug_barrier()
+            if searching:
+                top, j = _best_untried(
+                    values, rows, residual, scores, tried, bit, n, w,
+                    FIND, ABSOLUTE, ACCUMULATOR, LANES, CHUNK,
+                )  # fmt: skip
+                wanted = top > bound
+                searching = wanted
+    return top, j, wanted, row, pivot
+
+
+@triton.jit
+def _hold(
+    values, rows, residual, inverse, index, value, move, j, count, row, pivot, m, w, k,
+    DENSE: tl.constexpr, ACCUMULATOR: tl.constexpr, LANES: tl.constexpr,
+    PLACES: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Put column j into place `count`: factors, code and residual."""
+    place = tl.arange(0, PLACES)
+    inside = place <= count
+    scale = 1 / tl.sqrt(pivot)
+    slope = _slope(values, rows, residual, j, w, DENSE, ACCUMULATOR, LANES, WIDTH)
+    row = tl.where(place == count, 1, row) * scale
+    change = slope * scale * row
+    tl.store(inverse + count.to(tl.int64) * k + place, row, mask=inside)
+    tl.store(move + place, change, mask=inside)
+    tl.store(value + place, tl.load(value + place, mask=inside, other=0) + change, mask=inside)
+    tl.store(index + count, j.to(tl.int64))
+    tl.debug_barrier()
+    _subtract(values, rows, residual, index, move, count + 1, m, w, DENSE, ACCUMULATOR, LANES, PLACES, WIDTH)
+
+
+@triton.jit
 def take_kernel(
     values, rows, residual, scores, best, column, tried, going, held, limit, written, move, inverse, index,
     value, n, m, w, k, batch, parts, first, dependence,
@@ -226,71 +262,27 @@ def take_kernel(
     bit = b % 64
     tried += b // 64 * n
     residual += b // LANES * m * LANES + b % LANES
-    written += b * m
     scores += b * n
     inverse += b * k * k
     index += b * k
-    value += b * k
-    move += b * k
     open_ = tl.load(going + b) > 0
-
-    if FIND == 2:
-        top, j = _best_untried(
-            values, rows, residual, scores, tried, bit, tl.where(open_, n, 0), w,
-            FIND, ABSOLUTE, ACCUMULATOR, LANES, CHUNK,
-        )  # fmt: skip
-    else:
-        part = tl.arange(0, PARTS)
-        score = tl.load(best + part * batch + b, mask=part < parts, other=float("-inf"))
-        top, j = _first_of_best(score, tl.load(column + part * batch + b, mask=part < parts, other=n), n)
-    if FIND == 1:
-        known = (tl.load(tried + j, mask=j < n, other=0) >> bit) & 1
-        if open_ & (known > 0) & (top > bound):
-            top, j = _best_untried(
-                values, rows, residual, scores, tried, bit, n, w,
-                FIND, ABSOLUTE, ACCUMULATOR, LANES, CHUNK,
-            )  # fmt: skip
-
+    top, j = _first_choice(
+        values, rows, residual, scores, best + b, column + b, tried, bit, open_, bound, n, w, batch, parts,
+        FIND, ABSOLUTE, ACCUMULATOR, LANES, PARTS, CHUNK,
+    )  # fmt: skip
+    wanted = open_ & (top > bound) & (count < k)
     place = tl.arange(0, PLACES)
     columns = tl.load(index + place, mask=place < count, other=0)
-    row = tl.zeros([PLACES], dtype=ACCUMULATOR)
-    pivot = tl.sum(row, axis=0)
-    wanted = open_ & (top > bound) & (count < k)
-    searching = wanted
-    while searching:
-        overlap = _overlaps(
-            values, rows, written, j, columns, place < count, w, DENSE, ACCUMULATOR, PLACES, WIDTH
-        )
-        row, pivot = _new_row(inverse, overlap, count, k, ACCUMULATOR, PLACES, LINES)
-        searching = (pivot > dependence) == 0
-        if FIND == 0:
-            wanted = pivot > dependence
-            searching = wanted != wanted
-        else:
-            tl.atomic_or(tried + j, tl.full([], 1, tl.int64) << bit, sem="relaxed")
-            tl.debug_barrier()
-            if searching:
-                top, j = _best_untried(
-                    values, rows, residual, scores, tried, bit, n, w,
-                    FIND, ABSOLUTE, ACCUMULATOR, LANES, CHUNK,
-                )  # fmt: skip
-                wanted = top > bound
-                searching = wanted
-
+    top, j, wanted, row, pivot = _independent(
+        values, rows, residual, scores, tried, bit, written + b * m, inverse, columns, top, j, wanted, bound,
+        count, n, w, k, dependence,
+        FIND, DENSE, ABSOLUTE, ACCUMULATOR, LANES, PLACES, LINES, WIDTH, CHUNK,
+    )  # fmt: skip
     if wanted:
-        scale = 1 / tl.sqrt(pivot)
-        slope = _slope(values, rows, residual, j, w, DENSE, ACCUMULATOR, LANES, WIDTH)
-        row = tl.where(place == count, 1, row) * scale
-        inside = place <= count
-        tl.store(inverse + count.to(tl.int64) * k + place, row, mask=inside)
-        change = slope * scale * row
-        tl.store(move + place, change, mask=inside)
-        tl.store(value + place, tl.load(value + place, mask=inside, other=0) + change, mask=inside)
-        tl.store(index + count, j.to(tl.int64))
-        tl.store(held + b, count + 1)
-        tl.debug_barrier()
-        _subtract(
-            values, rows, residual, index, move, count + 1, m, w, DENSE, ACCUMULATOR, LANES, PLACES, WIDTH
-        )
+        _hold(
+            values, rows, residual, inverse, index, value + b * k, move + b * k, j, count, row, pivot,
+            m, w, k, DENSE, ACCUMULATOR, LANES, PLACES, WIDTH,
+        )  # fmt: skip
         count += 1
+        tl.store(held + b, count)
     tl.store(going + b, (open_ & ((top > bound) | (first == 0)) & (count < k)).to(tl.int32))

@@ -200,7 +200,8 @@ def select(
 ) -> None:
     """Fill index int64 [B, k] and value [B, k], features ascending, from the maxima [B, blocks] of keys.
 
-    scores: [B, n] without bias, or what they are worked out from.
+    Args:
+        scores: [B, n] without bias, or what they are worked out from.
     """
     width = 0
     if isinstance(scores, Operands):

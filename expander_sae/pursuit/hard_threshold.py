@@ -31,7 +31,8 @@ def in_batches(
 ) -> SparseCode:
     """Check the arguments, then `iterate` on some samples at a time, from empty codes.
 
-    sizes: samples at a time on a CPU; numbers that one takes, which say how many elsewhere.
+    Args:
+        sizes: samples at a time on a CPU; numbers that one takes, which say how many elsewhere.
     """
     check_arguments(dictionary, target, k, selection, tolerance)
     if iterations < 1:

@@ -36,7 +36,7 @@ JOBS = [
     (topk._select_kernel, dict(KEYS, RECOMPUTE=True, HAS_BIAS=True, ACCUMULATOR=tl.float32, BLOCK=8,
      LIST_TILE=512, TILE=256), dict(rows=H)),
     (layouts.prepare_kernel, dict(HAS_OFFSET=True, SAMPLES=32, ROWS=64, FEATURES=256), {}),
-    (omp.scan_kernel, dict(ABSOLUTE=True, ACCUMULATOR=tl.float32, FEATURES=64, SAMPLES=64), dict(rows=H)),
+    (kernels.scan_kernel, dict(ABSOLUTE=True, ACCUMULATOR=tl.float32, FEATURES=64, SAMPLES=64), dict(rows=H)),
     (omp.take_kernel, dict(PURSUIT, FIND=omp.SCANNED, DENSE=False, LANES=64, PARTS=16, WIDTH=8), WHOLE),
     (omp.take_kernel, dict(PURSUIT, FIND=omp.STORED, DENSE=True, LANES=1, PARTS=1, WIDTH=32), WHOLE),
     (omp.take_kernel, dict(PURSUIT, FIND=omp.GIVEN, DENSE=False, LANES=1, PARTS=1, WIDTH=8), WHOLE),

@@ -69,7 +69,11 @@ class Recipe:
         So one rate of a column serves every d. The code does not change with b_dec, whose rate is small.
         """
         rate = self.pursuit_rate
-        rates = {"learning_rate": rate, "learning_rate_end": 0.0, "bias_rate": rate / 50}
+        rates: dict[str, Any] = {
+            "learning_rate": rate,
+            "learning_rate_end": 0.0,
+            "bias_rate": rate / 50,
+        }
         return replace(self, rate_per_column=True, count_after_update=False, **rates)
 
     @property

@@ -154,7 +154,8 @@ class Trainer:
             first = self._checkpoint(self.spec(steps, ENCODER))
             if first is None or final is None or not final.is_mine:
                 parent = self._train(ENCODER, steps, first)
-            final = final and replace(final, earlier=first and first.fingerprint)
+            if first is not None and final is not None:
+                final = replace(final, earlier=first.fingerprint)
         return self._train(self.codes, steps, final, parent)
 
     def _train(

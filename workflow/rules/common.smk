@@ -113,6 +113,12 @@ RUN = '"$EXPANDER_SAE_PYTHON" "$EXPANDER_SAE_SCRIPTS"/'
 if PREFIX:
     RUN = f"EXPANDER_SAE_PREFIX={shlex.quote(PREFIX)} {RUN}"
 
+
+def called(command):
+    """A job's command, from its script's name on."""
+    return f"{RUN}{command}"
+
+
 CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+(?:_[a-z]+\d+(?:_trained)?)?"
 # What a job measures: a cell, or several.
 JOB = rf"(?:{CELL}|[^/]+/[^/]+/layer\d+/together/[0-9a-f]{{12}})"

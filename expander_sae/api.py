@@ -30,7 +30,7 @@ def load(
     backend: str = "auto",
     dtype: torch.dtype | None = None,
 ) -> SparseAutoencoder:
-    """Load a native file, a run's folder, or a folder of SAELens, sparsify or dictionary_learning.
+    """Load a native file, a run's folder, or one of SAELens, sparsify, dictionary_learning or Gemma Scope.
 
     The mask of a native file is regenerated and its checksum verified. `about` of the result holds
     what was stored beside the weights, such as `norm_limit`.
@@ -59,6 +59,10 @@ def load(
         from expander_sae.interop.foreign import load_foreign
 
         loaded = load_foreign(path, backend)
+    elif path.suffix == ".npz":
+        from expander_sae.interop import gemma_scope
+
+        loaded = gemma_scope.load(path, backend)
     else:
         loaded = SparseAutoencoder.load(path / WEIGHTS if path.is_dir() else path, "cpu", backend)
     return loaded.to(place, dtype)

@@ -16,6 +16,7 @@ from expander_sae.evaluation.reconstruction import measure
 from expander_sae.machine.device import resolve_device
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, joined
+from expander_sae.pursuit.budget import budgeted
 from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
 from expander_sae.storage.arrays import as_tensor, finite_norms
@@ -76,6 +77,9 @@ def infer(
 ) -> SparseCode:
     """Codes of activations [N, m] by a pursuit: index int64 [N, k] and value [N, k].
 
+    Of an autoencoder whose thresholds decide how many features a token has, a pursuit takes as many as its
+    encoder takes on average here.
+
     Args:
         autoencoder: whose decoder is used as it is; its own encoder is `autoencoder.encode`.
         activations: [N, m], of any device and numeric dtype.
@@ -98,7 +102,8 @@ def infer(
     if batch_size < 1:
         raise UserError(f"batch_size: found {batch_size}, expected at least 1")
     finite_norms(rows)
-    return joined(run(autoencoder, autoencoder.own(part)) for part in rows.split(batch_size))
+    of = autoencoder if inference == "encoder" else budgeted(autoencoder, rows)
+    return joined(run(of, autoencoder.own(part)) for part in rows.split(batch_size))
 
 
 def evaluate(
@@ -136,7 +141,8 @@ def evaluate(
     run = inferences(inference)
     norms = finite_norms(rows)
     kept = np.arange(len(rows)) if every_token else encoded_rows(autoencoder, rows, "activations", norms)
-    sums, cosine = measure(autoencoder, rows, run, None if len(kept) == len(rows) else kept)
+    of = autoencoder if inference == "encoder" else budgeted(autoencoder, rows, kept)
+    sums, cosine = measure(of, rows, run, None if len(kept) == len(rows) else kept)
     return sums.summary() | {"cosine": cosine, "encoded_share": len(kept) / len(rows)}
 
 

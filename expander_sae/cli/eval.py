@@ -32,6 +32,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.machine.progress import Progress
     from expander_sae.model.autoencoder import SparseAutoencoder
     from expander_sae.model.dictionary import SparseCode
+    from expander_sae.pursuit.budget import budgeted
     from expander_sae.pursuit.codes import encoded_rows
     from expander_sae.pursuit.inference import Inference
 
@@ -41,6 +42,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     rows = encoded_rows(autoencoder, activations, options.activations)
     measured: dict[str, dict[str, float]] = {}
     for name, inference in inferences.items():
+        of = autoencoder if name == "encoder" else budgeted(autoencoder, activations, rows)
         with Progress(name, len(rows), "token") as progress:
 
             def counted(
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
                 progress.advance(len(batch))
                 return code
 
-            sums, cosine = measure(autoencoder, activations, counted, rows)
+            sums, cosine = measure(of, activations, counted, rows)
         measured[name] = sums.summary() | {"cosine": cosine}
     record = {
         "weights": str(options.weights),

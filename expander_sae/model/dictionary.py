@@ -23,7 +23,7 @@ from expander_sae.storage.arrays import as_tensor
 
 @dataclass(frozen=True)
 class SparseCode:
-    """At most k features a sample.
+    """At most k features a sample; k is that of the sample with the most where their number varies.
 
     Args:
         index: int64 [B, k]; −1 marks an empty place.

@@ -209,7 +209,7 @@ class ExpanderTrainingSAE(OnMask, TrainingSAE[Any]):
         row, place = (code.index >= 0).nonzero(as_tuple=True)
         at = torch.stack([row, code.index[row, place]])
         return torch.sparse_coo_tensor(
-            at, code.value.detach()[row, place], (len(code.index), self.cfg.d_sae), is_coalesced=False
+            at, code.value.detach()[row, place], (len(code.index), self.cfg.d_sae), check_invariants=False
         )
 
     def process_state_dict_for_saving_inference(self, state_dict: dict[str, Any]) -> None:

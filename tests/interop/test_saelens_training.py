@@ -18,6 +18,7 @@ from expander_sae.study.recipes import Recipe
 from expander_sae.training.normalisation import KeptTokens, normalisation
 from expander_sae.training.session import Cadence, Session
 from expander_sae.training.tensor_pool import TensorPool
+from tests.docs.blocks import ROOT
 from tests.interop.problems import M, N, activations
 from tests.tiny_models import VOCABULARY, WIDTH, tiny_model_json
 
@@ -25,21 +26,31 @@ pytestmark = pytest.mark.saelens
 
 sae_lens = pytest.importorskip("sae_lens", reason="sae-lens is not installed: make test-saelens")
 
-SCRIPT = """
-import expander_sae.interop.saelens_training as expander
-from sae_lens import LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner, LoggingConfig, SAE
-from sae_lens.evals import EvalConfig, run_evals
-from sae_lens.training.activation_scaler import ActivationScaler
+SMALLER = {
+    "d_in=768, d_sae=24576, k=64, d=30": "d_in=16, d_sae=64, k=8, d=6",
+    'model_name="gpt2", hook_name="blocks.8.hook_resid_post", context_size=128': (
+        'model_name=model, hook_name="model.layers.1", context_size=24'
+    ),
+    'dataset_path="monology/pile-uncopyrighted", training_tokens=10_000_000': (
+        "train_batch_size_tokens=64, training_tokens=64 * 100, **more"
+    ),
+    'output_path="out"': "output_path=out",
+    "Runner(cfg)": "Runner(cfg, override_dataset=data)",
+    'load_from_disk("out")': "load_from_disk(out)",
+    "EvalConfig()": "EvalConfig(**evals)",
+}
+"""What the documentation's script says → what stands for it here: a tiny model, texts that are at hand."""
 
-sae_cfg = expander.ExpanderTrainingSAEConfig(d_in=16, d_sae=64, k=8, d=6)
-cfg = LanguageModelSAERunnerConfig(
-    sae=sae_cfg, model_name=model, model_class_name="AutoModelForCausalLM", hook_name="model.layers.1",
-    context_size=24, training_tokens=64 * 100, train_batch_size_tokens=64, lr=3e-3, output_path=out, **more)
-runner = LanguageModelSAETrainingRunner(cfg, override_dataset=data)
-runner.run()
-sae = SAE.load_from_disk(out)
-metrics, _ = run_evals(sae, runner.activations_store, runner.model, ActivationScaler(), EvalConfig(**evals))
-"""
+
+def script() -> str:
+    """The script of docs/howto/saelens.md, made small."""
+    found = (ROOT / "docs/howto/saelens.md").read_text(encoding="utf-8")
+    text = found.partition("```python\n")[2].partition("```")[0]
+    assert len(text.strip().splitlines()) <= 15
+    for shown, here in SMALLER.items():
+        assert shown in text, shown
+        text = text.replace(shown, here)
+    return text
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +68,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("runner")
     model = LanguageModel.load(tiny_model_json(folder)).record["path"]
     ids = torch.randint(1, VOCABULARY, (64, 24), generator=torch_generator(0, "ids"))
-    more = {"dataset_path": "none", "is_dataset_tokenized": True, "streaming": False, "prepend_bos": False}
+    more = {"dataset_path": "none", "model_class_name": "AutoModelForCausalLM", "is_dataset_tokenized": True}
+    more |= {"streaming": False, "prepend_bos": False}
     more |= {"store_batch_size_prompts": 8, "n_batches_in_buffer": 8, "n_checkpoints": 1}
     more |= {"checkpoint_path": str(folder / "checkpoints"), "dead_feature_window": 20}
     more |= {"logger": sae_lens.LoggingConfig(log_to_wandb=False)}
@@ -69,9 +81,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_fifteen_lines_train_and_evaluate(world: dict[str, Any]) -> None:
-    assert len(SCRIPT.strip().splitlines()) <= 15
     names = dict(world)
-    exec(SCRIPT, names)
+    exec(script(), names)
     flat = {key: value for group in names["metrics"].values() for key, value in group.items()}
     assert flat["l0"] == 8 and 0.5 < flat["explained_variance"] < 1 and "ce_loss_score" in flat
     h = 3 * torch.randn(500, WIDTH, generator=torch_generator(1, "h"))
@@ -295,7 +306,14 @@ def test_what_cannot_be_trained_is_named(plugin: Any) -> None:
 def test_several_are_trained_in_one_pass(world: dict[str, Any], plugin: Any, tmp_path: Path) -> None:
     from sae_lens import multi_sae_training_runner as multi
 
-    kept = ("dataset_path", "streaming", "prepend_bos", "store_batch_size_prompts", "n_batches_in_buffer")
+    kept = (
+        "dataset_path",
+        "model_class_name",
+        "streaming",
+        "prepend_bos",
+        "store_batch_size_prompts",
+        "n_batches_in_buffer",
+    )
     more = {key: world["more"][key] for key in (*kept, "logger")}
     saes = {
         "first": plugin.ExpanderTrainingSAEConfig(d_in=WIDTH, d_sae=64, k=8, d=6),
@@ -303,7 +321,7 @@ def test_several_are_trained_in_one_pass(world: dict[str, Any], plugin: Any, tmp
     }
     hooks = {"first": "model.layers.1", "second": "model.layers.2"}
     config = multi.MultiSAETrainingRunnerConfig(
-        saes=saes, hook_names=hooks, model_name=world["model"], model_class_name="AutoModelForCausalLM",
+        saes=saes, hook_names=hooks, model_name=world["model"],
         context_size=24, training_tokens=64 * 20, train_batch_size_tokens=64, output_path=str(tmp_path),
         **more,
     )  # fmt: skip

@@ -150,7 +150,11 @@ class Plan:
         if self.recipe.count_after_update:
             step += encode
         pool = self.memory.train_tokens[run.model] * run.m * FLOAT
-        seconds = jobs["start"] + pool / self.other.jobs["read_bytes"] + run.steps * step / self.threads
+        steps = run.steps
+        if run.is_pursued:  # instead of an encoder's pass, one of the pursuit
+            steps = self.recipe.pursuit_steps
+            step = max(0.0, step - encode) + self._call("omp", backend, shape)
+        seconds = jobs["start"] + pool / self.other.jobs["read_bytes"] + steps * step / self.threads
         return Need(seconds, self.memory.training(run))
 
     def baseline(self, model: Model, layer: int) -> Need:

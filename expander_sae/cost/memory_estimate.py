@@ -118,7 +118,7 @@ class Memory:
     def training(self, run: Run) -> float:
         """Parameters, gradients, both moments, unit columns and one intermediate of each; row indices."""
         state = (_values(run) * 6 + run.n * run.d) * FLOAT
-        scores = self._batch_size * (run.n if run.mask is None else piece_sizes.SCORED_FEATURES) * FLOAT
+        scores = self._batch_size * (run.n if _wide(run) else piece_sizes.SCORED_FEATURES) * FLOAT
         resampled = 0.1 * run.n * run.m * FLOAT  # directions of the tenth that is silent, say
         pool = self.train_tokens[run.model] * (run.m * FLOAT + 2 * INDEX_BYTES)
         if not support_of(run.support).trained:
@@ -131,7 +131,7 @@ class Memory:
         size, asked = self.sizes[run.model], run.evaluation
         logits = FLOAT * min(piece_sizes.LOGITS, self.sequence_tokens * size.vocabulary)
         columns = 2 * _values(run) * FLOAT
-        if run.mask is None:
+        if _wide(run):
             columns += 2 * piece_sizes.EVALUATED_TOKENS * run.n * FLOAT
             if "omp" in asked.inference:
                 columns += min(FLOAT * run.n**2, piece_sizes.GRAM_BYTES)
@@ -141,6 +141,11 @@ class Memory:
 
 def _values(run: Run) -> int:
     """Values of decoder and encoder in memory; a run without a mask is written out, or begins so."""
-    decoder = run.n * (run.m if run.mask is None else run.d)
+    decoder = run.n * (run.m if _wide(run) else run.d)
     own = {"tied": 0, "full": run.n * run.m}
     return decoder + own.get(run.encoder, decoder)
+
+
+def _wide(run: Run) -> bool:
+    """Whether its columns are written out, or begin so; what a pursuit goes on from has a mask already."""
+    return run.mask is None and not (run.is_pursued and support_of(run.support).make)

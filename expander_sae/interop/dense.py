@@ -13,6 +13,7 @@ from expander_sae.errors import UserError
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, describe, regenerate
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.encoders import warn_if_spoilt
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,12 @@ def checked(weights: Weights, origin: str | Path) -> Weights:
 
 @torch.no_grad()
 def to_dense(autoencoder: SparseAutoencoder) -> Weights:
-    """Write an autoencoder out; the decoder's rows have norm 1 (or 0). O(m·n) memory."""
+    """Write an autoencoder out; the decoder's rows have norm 1 (or 0). O(m·n) memory.
+
+    Warns where its tied encoder is spoilt, since other libraries know no other code.
+    """
+    if autoencoder.free is None:
+        warn_if_spoilt(autoencoder.about)
     everything = torch.arange(autoencoder.n, device=autoencoder.b_dec.device)
     dictionary = autoencoder.dictionary()
     decoder = dictionary.columns(everything)

@@ -102,6 +102,11 @@ class Support:
         return self.fit is None
 
     @property
+    def learns_columns(self) -> bool:
+        """Whether training moves its columns, the decoder's and those of an encoder that has its own."""
+        return self.trained and self.freeze not in ("decoder", "encoder")
+
+    @property
     def written_out(self) -> bool:
         """Whether its columns are computed with as vectors of all m entries."""
         return self.full or not self.trained

@@ -79,6 +79,7 @@ class Results:
             return self.curves
         budget = {"k": view.k, "train_tokens": view.train_tokens, "steps": view.steps}
         curves, told = completed(self.curves), {"encoder": "tied", "precision": self.index.precision}
+        told["codes"] = self.index.codes
         chosen = pd.Series(True, index=curves.index)
         for column, value in {**view.place._asdict(), **budget, **told}.items():
             chosen &= curves[column] == value

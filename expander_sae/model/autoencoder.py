@@ -24,7 +24,7 @@ from expander_sae.model import weights_file
 from expander_sae.model.columns import Columns
 from expander_sae.model.dense import dense_recipe
 from expander_sae.model.dictionary import Dictionary, SparseCode, checked_code
-from expander_sae.model.encoders import ENCODERS
+from expander_sae.model.encoders import ENCODERS, warn_if_spoilt
 from expander_sae.model.held_parameters import of_encoder
 from expander_sae.model.in_precision import InPrecision
 from expander_sae.model.passes_through import PassesThrough
@@ -161,11 +161,15 @@ class SparseAutoencoder(InPrecision, PassesThrough):
     def encode(self, activations: Tensor | np.ndarray) -> SparseCode:
         """Code, on the autoencoder's device, of activations [B, m] of any device and numeric dtype.
 
+        Warns where codes by a pursuit were trained with, and the encoder is tied.
+
         Raises:
             UserError: another shape; [B, T, m] is to be flattened first.
         """
         h = as_tensor(activations)
         self._check_rows(h)
+        if self.free is None:
+            warn_if_spoilt(self.about)
         encoder = self._encoder_on(self.dictionary())
         found = selected(encoder, self.own(h) - self.b_dec, self.b_enc, self.thresholds, self.k)
         return found if self.gains is None else SparseCode(found.index, found.value * self.gains[found.index])

@@ -104,6 +104,21 @@ class Columns(HeldParameters, ABC):
         """Start a free encoder at a decoder of the same kind and support."""
         raise UserError(f"encoder: found 'warm_tied' for support {self.recipe.family}, expected another")
 
+    @torch.no_grad()
+    def go_on_from(self, trained: Columns) -> None:
+        """Start where columns of the same kind and support ended; those of a decoder at unit norm.
+
+        Training lengthens what is used at unit norm, and what was rounded is whole levels: a rate of training
+        would mean another thing.
+        """
+        sizes = {} if self.free else self.column_sizes()
+        theirs = dict(trained.named_parameters())
+        for name, parameter in self.named_parameters():
+            valid, values = self.valid_of(name), theirs[name]
+            if name in sizes:
+                values = unit_columns(values if valid is None else values * valid)
+            parameter.copy_(values)
+
     def kernels(self) -> ModuleType | None:
         """The backend of the columns, where they have one."""
         return None

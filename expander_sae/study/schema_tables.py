@@ -48,8 +48,8 @@ def _supports() -> dict[str, Any]:
     return _names(known, "one of " + ", ".join(one.shown for one in known), "", 10)
 
 
-def _pursuits() -> dict[str, Any]:
-    known = [one for one in inference.INFERENCES.values() if not one.everywhere]
+def _inferences(serves: Callable[[inference.Method], bool]) -> dict[str, Any]:
+    known = [one for one in inference.INFERENCES.values() if serves(one)]
     *first, last = [one.shown for one in known]
     return _names(known, f"{', '.join(first)}, or {last}", "_", 6)
 
@@ -58,6 +58,6 @@ _TABLES: dict[str, Callable[[], dict[str, Any]]] = {
     "supports": _supports,
     "encoders": lambda: {"enum": [*ENCODERS]},
     "precisions": lambda: {"enum": [*RUN_PRECISIONS]},
-    "inferences": lambda: {"enum": [*inference.everywhere()]},
-    "pursuits": _pursuits,
+    "inferences": lambda: _inferences(lambda one: one.everywhere),
+    "pursuits": lambda: _inferences(lambda one: not one.everywhere or bool(one.counts)),
 }

@@ -16,8 +16,10 @@ from expander_sae.kernels.autograd import unit_columns
 from expander_sae.masks.supports import described
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.columns import Entries
+from expander_sae.pursuit.inference import ENCODER
 from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import Recipe
+from expander_sae.training import pursued
 from expander_sae.training.checkpoint import Checkpoint
 from expander_sae.training.loggers import Report
 from expander_sae.training.normalisation import KeptTokens
@@ -57,7 +59,7 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What autoencoders share that are trained together: tokens, recipe, number of steps, cadence.
+    """What autoencoders share that are trained together: tokens, recipe, number of steps, cadence, `codes`.
 
     `side_by_side` of them are advanced at once, for which memory grows. Each ends as it would alone, bit for
     bit, since it draws its batches from its own stream; those of one seed share each batch that is read.
@@ -68,6 +70,7 @@ class Session:
     steps: int
     cadence: Cadence = Cadence()
     side_by_side: int = 1
+    codes: str = ENCODER
 
     def start(
         self,
@@ -81,8 +84,9 @@ class Session:
         """A new autoencoder on the session's device, at its first step or where its checkpoint left it.
 
         `seed` is that of the first weights, the batches and the resampling. This one starts at the biases of
-        `parent`, a dense autoencoder of activations in their own units, and at its entries on the mask. One
-        that nobody trains is fitted to the tokens, centred at their mean.
+        `parent`, an autoencoder of activations in their own units: with codes by a pursuit where that one
+        ended, of the same shape; otherwise at the entries on the mask of a dense one. One that nobody trains
+        is fitted to the tokens, centred at their mean.
         """
         scaling, known = self.tokens.normalisation, described(autoencoder.decoder.recipe.family)
         if known.trained:
@@ -90,11 +94,13 @@ class Session:
         else:
             known.fitting()(autoencoder.decoder, self.tokens)
         with torch.no_grad():
-            if parent is not None:
+            if parent is not None and self.codes != ENCODER:
+                pursued.go_on_from(parent, autoencoder, scaling.scale)
+            elif parent is not None:
                 _start_at(parent, autoencoder, scaling.scale)
             elif self.recipe.start_at_mean or not known.trained:
                 autoencoder.b_dec.copy_(torch.from_numpy(scaling.mean) * scaling.scale)
-        state = TrainingState.start(autoencoder.to(self.tokens.device), self.recipe, seed)
+        state = TrainingState.start(autoencoder.to(self.tokens.device), self.recipe, seed, self.codes)
         if checkpoint is not None:
             checkpoint.resume(state)
         return Training(state, checkpoint, report, done)

@@ -43,15 +43,17 @@ def filled(module: torch.nn.Module) -> Any:
     generator = torch_generator(0, "architectures")
     for name, parameter in module.named_parameters():
         parameter.normal_(generator=generator)
+        if parameter.ndim == 2:
+            parameter.div_(M**0.5)  # as a trained one, it rebuilds about as much as it is given
         if name in ("W_dec", "decoder.weight"):
             norms = torch.linspace(0.2, 3.0, N)
             parameter.mul_(norms if name == "decoder.weight" else norms[:, None])
         if name == "threshold":
-            parameter.abs_().mul_(3)
+            parameter.abs_()
         if name in ("r_mag", "b_dec", "bias", "decoder.bias", "decoder_bias"):
             parameter.mul_(0.3)
         if name in ("b_enc", "b_gate", "gate_bias", "encoder.bias"):
-            parameter.sub_(6)
+            parameter.mul_(0.3).sub_(1.5)
     return module
 
 
@@ -103,7 +105,7 @@ def test_a_batch_topk_of_saelens_is_what_it_saves_at_the_end(
         d_in=M, d_sae=N, k=K, rescale_acts_by_decoder_norm=rescale, **widths
     )
     trained = filled(kind(config))
-    trained.topk_threshold.fill_(1.5)
+    trained.topk_threshold.fill_(0.4)
     trained.save_inference_model(tmp_path / "final")
     trained.save_model(tmp_path / "checkpoint")
     theirs, h = sae_lens.SAE.load_from_disk(tmp_path / "final"), activations(TOKENS)
@@ -139,7 +141,7 @@ def test_a_class_of_dictionary_learning(name: str, trainer: str | None, tmp_path
     groups = {"group_sizes": [N // 4, N - N // 4]} if "Matryoshka" in name else {}
     theirs, h = filled(kind(M, N, **size, **groups)), activations(TOKENS)
     if "TopK" in name:
-        theirs.threshold.fill_(1.5)
+        theirs.threshold.fill_(0.4)
     with torch.no_grad():
         code, rebuilt = theirs.encode(h), theirs(h)
     torch.save(theirs.state_dict(), tmp_path / "ae.pt")
@@ -149,7 +151,7 @@ def test_a_class_of_dictionary_learning(name: str, trainer: str | None, tmp_path
         if config is None:
             (tmp_path / "config.json").unlink()
             if name in ("AutoEncoderTopK", "BatchTopKSAE"):
-                with pytest.raises(UserError, match=r"a threshold of 1\.5 and no class"):
+                with pytest.raises(UserError, match=r"a threshold of 0\.4 and no class"):
                     expander_sae.load(tmp_path)
                 continue
         else:

@@ -13,10 +13,11 @@ from expander_sae.claims.kinds import KINDS
 from expander_sae.claims.settings import Setting
 from expander_sae.claims.threshold import Region, region
 from expander_sae.errors import UserError
+from expander_sae.storage.workflow_files import SCHEMAS
 from expander_sae.study.config import parsed, read_yaml, schema_errors
 
-SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "claims.schema.yaml"
-"""The form of the file; it lies in a checkout, as the claims do."""
+SCHEMA = SCHEMAS / "claims.schema.yaml"
+"""The form of the file."""
 
 
 @dataclass(frozen=True)

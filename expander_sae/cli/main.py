@@ -22,7 +22,17 @@ from expander_sae.cli.terminal import Terminal
 from expander_sae.errors import explained
 
 COMMANDS = (
-    *("train", "eval", "omp", "frontier", "inspect", "export", "push", "pull", "dashboard", "bench"),
+    "train",
+    "eval",
+    "omp",
+    "frontier",
+    "inspect",
+    "export",
+    "push",
+    "pull",
+    "dashboard",
+    "bench",
+    "init",
     "completion",
 )
 

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--csv", type=Path, help="file for the logged rows")
     add("--tensorboard", type=Path, metavar="FOLDER", help="folder for TensorBoard events")
     add("--wandb", metavar="PROJECT", help="project of Weights & Biases")
+    add("--trackio", metavar="PROJECT", help="project of trackio, which keeps it on this machine")
     add("--checkpoint", type=Path, help="file to go on from where training is interrupted")
     add_compute(parser, "auto")
 
@@ -137,10 +138,11 @@ def _overrides(given: list[str]) -> dict[str, Any]:
 
 
 def _loggers(options: argparse.Namespace, settings: dict[str, Any]) -> list[Any]:
-    from expander_sae.training.loggers import CsvLogger, TensorBoardLogger, WandbLogger
+    from expander_sae.training.loggers import CsvLogger, TensorBoardLogger, TrackioLogger, WandbLogger
 
     made: list[Any] = [TensorBoardLogger(options.tensorboard)] if options.tensorboard else []
     made += [WandbLogger(options.wandb, settings)] if options.wandb else []
+    made += [TrackioLogger(options.trackio, settings)] if options.trackio else []
     made += [CsvLogger(options.csv)] if options.csv else []
     return made
 

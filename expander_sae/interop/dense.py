@@ -182,7 +182,7 @@ def pruned(autoencoder: SparseAutoencoder, d: int) -> SparseAutoencoder:
     """
     weights = to_dense(autoencoder)
     mask, values = prune(weights.decoder, d, seed=0)
-    kind = "tied" if autoencoder.encoder_kind == "tied" else "independent"
+    kind = "tied" if torch.equal(weights.encoder, weights.decoder) else "independent"
     smaller = SparseAutoencoder(autoencoder.m, autoencoder.n, autoencoder.k, mask, kind, autoencoder.backend)
     encoder = weights.encoder.gather(1, torch.from_numpy(mask.rows).long())
     return _filled(smaller, replace(weights, decoder=values, encoder=encoder), dict(autoencoder.about))

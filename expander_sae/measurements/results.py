@@ -24,9 +24,7 @@ from expander_sae.measurements.tables import (
 )
 from expander_sae.measurements.view import View, every_view, main_views
 from expander_sae.storage.files import read_json
-
-RESOURCES = Path(__file__).resolve().parents[2] / "resources"
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+from expander_sae.storage.workflow_files import RESOURCES
 
 INFERENCES = ("encoder", "omp")
 """How every autoencoder is read; other pursuits are run on some."""

@@ -23,7 +23,7 @@ from expander_sae.masks.supports import described
 from expander_sae.model import weights_file
 from expander_sae.model.columns import Columns
 from expander_sae.model.dense import dense_recipe
-from expander_sae.model.dictionary import Dictionary, SparseCode, checked_code
+from expander_sae.model.dictionary import Dictionary, SparseCode, centred_topk, checked_code
 from expander_sae.model.encoders import ENCODERS, warn_if_spoilt
 from expander_sae.model.held_parameters import of_encoder
 from expander_sae.model.in_precision import InPrecision
@@ -93,7 +93,7 @@ class SparseAutoencoder(InPrecision, PassesThrough):
             expected = f"1 to {decoder.most_active} for a {recipe.family} dictionary"
             raise UserError(f"k: found {k}, expected {expected}")
         # In a tuple, so that torch takes neither for a submodule: its parameters would get longer names.
-        self._columns = decoder, decoder.encoder(encoder)
+        self._columns = decoder, decoder.read_by(encoder)
         for name, parameter in decoder.named_parameters():
             self.register_parameter(name, parameter)
         self.register_parameter("encoder", None)
@@ -151,7 +151,7 @@ class SparseAutoencoder(InPrecision, PassesThrough):
         return self.decoder.dictionary()
 
     def _encoder_on(self, decoder: Dictionary) -> Dictionary:
-        return decoder if self.free is None else self.free.dictionary()
+        return self.decoder.tied_encoder(decoder) if self.free is None else self.free.dictionary()
 
     def own(self, values: Tensor | np.ndarray) -> Tensor:
         """A tensor or an array as a tensor of the autoencoder's device and dtype."""
@@ -171,7 +171,10 @@ class SparseAutoencoder(InPrecision, PassesThrough):
         if self.free is None:
             warn_if_spoilt(self.about)
         encoder = self._encoder_on(self.dictionary())
-        found = selected(encoder, self.own(h) - self.b_dec, self.b_enc, self.thresholds, self.k)
+        if self.thresholds is None:
+            found = centred_topk(encoder, self.own(h), self.b_dec, self.b_enc, self.k)
+        else:
+            found = selected(encoder, self.own(h) - self.b_dec, self.b_enc, self.thresholds, self.k)
         return found if self.gains is None else SparseCode(found.index, found.value * self.gains[found.index])
 
     @property

@@ -21,6 +21,7 @@ from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import Recipe
 from expander_sae.training import pursued
 from expander_sae.training.checkpoint import Checkpoint
+from expander_sae.training.growth import BATCHES, grow, growth_share
 from expander_sae.training.loggers import Report
 from expander_sae.training.normalisation import KeptTokens
 from expander_sae.training.step import TrainingState, resample, train_step
@@ -85,14 +86,14 @@ class Session:
 
         `seed` is that of the first weights, the batches and the resampling. This one starts at the biases of
         `parent`, an autoencoder of activations in their own units: with codes by a pursuit where that one
-        ended, of the same shape; otherwise at the entries on the mask of a dense one. One that nobody trains
+        ended, of the same shape; otherwise at the entries on the mask of a dense one. What nobody trains
         is fitted to the tokens, centred at their mean.
         """
         scaling, known = self.tokens.normalisation, described(autoencoder.decoder.recipe.family)
+        if known.fitted and self.codes == ENCODER:
+            known.fitting()(autoencoder.decoder, self.tokens)
         if known.trained:
             autoencoder.initialise(torch_generator(seed, "initialisation"))
-        else:
-            known.fitting()(autoencoder.decoder, self.tokens)
         with torch.no_grad():
             if parent is not None and self.codes != ENCODER:
                 pursued.go_on_from(parent, autoencoder, scaling.scale)
@@ -137,7 +138,8 @@ class Session:
     def _advance(self, running: list[Training]) -> None:
         """One step of each: what precedes the steps, the steps, and what follows, each for all, so that a
         device can be given all the steps at once."""
-        pairs = list(zip(running, self._batches(running), strict=True))
+        streams = [training.state.batches for training in running]
+        pairs = list(zip(running, self._batches(streams, self.recipe.batch_size), strict=True))
         for training in running:
             training.state.set_rate(learning_rate(training.state.step, self.steps, self.recipe))
         rebuilt = [train_step(training.state, batch, self.recipe) for training, batch in pairs]
@@ -145,13 +147,12 @@ class Session:
             training.state.step += 1
             self._after_step(training, batch, reconstruction)
 
-    def _batches(self, running: list[Training]) -> list[Tensor]:
-        """The next batch [B, m] of each; equal positions are read once."""
+    def _batches(self, streams: Iterable[torch.Generator], size: int) -> list[Tensor]:
+        """The next `size` tokens [B, m] of each stream; equal positions are read once."""
         read: dict[bytes, Tensor] = {}
         batches = []
-        for training in running:
-            stream = training.state.batches
-            positions = torch.randint(len(self.tokens), (self.recipe.batch_size,), generator=stream)
+        for stream in streams:
+            positions = torch.randint(len(self.tokens), (size,), generator=stream)
             key = positions.numpy().tobytes()
             if key not in read:
                 read[key] = self.tokens.batch(positions)
@@ -159,7 +160,7 @@ class Session:
         return batches
 
     def _after_step(self, training: Training, batch: Tensor, reconstruction: Tensor) -> None:
-        """Log, resample and checkpoint where the step that was just made is one for that."""
+        """Log, resample, grow and checkpoint where the step that was just made is one for that."""
         state, recipe, cadence = training.state, self.recipe, self.cadence
         last = state.step == self.steps
         if last or _due(cadence.log_every, state.step):
@@ -169,6 +170,9 @@ class Session:
         in_time = state.step <= recipe.resample_until * self.steps and (recipe.resample_at_end or not last)
         if in_time and _due(recipe.resample_every, state.step):
             resample(state, batch, recipe)
+        share = growth_share(state.step, self.steps, recipe)
+        if share and state.autoencoder.decoder.grows and self.codes == ENCODER:
+            grow(state, *self._batches([state.resampling], BATCHES * recipe.batch_size), share)
         keep = _due(cadence.checkpoint_every, state.step)
         if last:
             keep = cadence.checkpoint_last and state.finite

@@ -86,11 +86,14 @@ class TrainingState:
         streams = {"batches": self.batches, "resampling": self.resampling}
         stored |= {f"generator.{name}": stream.get_state() for name, stream in streams.items()}
         log = torch.tensor(self.log, dtype=torch.float64).reshape(-1, len(LOG_COLUMNS))
+        stored |= {f"decoder.{name}": part for name, part in self.autoencoder.decoder.state().items()}
         return stored | {"fired": self.fired, "log": log, "step": torch.tensor([self.step])}
 
     @torch.no_grad()
     def restore(self, stored: dict[str, Tensor]) -> None:
         """Take over the tensors of `tensors()`."""
+        decoder = self.autoencoder.decoder
+        decoder.resume({name: stored[f"decoder.{name}"] for name in decoder.state()})
         moments: dict[int, dict[str, Tensor]] = {}
         for number, (name, parameter) in enumerate(self.autoencoder.named_parameters()):
             parameter.copy_(stored[f"parameter.{name}"])

@@ -91,6 +91,9 @@ def test_a_logger_that_is_not_installed_is_said_before_training(command, tmp_pat
     monkeypatch.setitem(sys.modules, "wandb", None)
     done = command("train", activations[0], *SHAPE, "--out", tmp_path / "w.safetensors", "--wandb", "mine")
     assert done.code == 1 and done.err == "error: W&B: the package is not installed (pip install wandb)\n"
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    done = command("train", activations[0], *SHAPE, "--out", tmp_path / "w.safetensors", "--trackio", "mine")
+    assert done.err == "error: trackio: the package is not installed (pip install trackio)\n"
 
 
 def test_an_interrupted_training_goes_on(command, tmp_path, activations):

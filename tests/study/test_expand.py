@@ -191,6 +191,29 @@ def test_frozen_decoders_and_encoders_have_masks_and_steps():
     assert all(run.mask and run.parent is None for run in runs)
 
 
+def test_decoders_of_other_kinds_are_trained_without_a_mask_file():
+    names = ["hybrid", "hybrid25", "spectral", "grown"]
+    runs = study_of(runs=[{"support": names, "d": 30, "seeds": 1}]).runs
+    assert [(run.support, run.d, run.steps, run.seed) for run in runs] == [(x, 30, 1500, 1) for x in names]
+    assert all(run.mask is None and run.parent is None for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("support", "expected"),
+    [
+        ("hybrid50", "support: found 'hybrid50', expected one of expander, .*hybrid.<percent of its values"),
+        (
+            "hybrid99",
+            r"runs\[0\].d\[0\]: found 7 with n=4608 and support hybrid99: hybrid: found d = 7 and 99 %",
+        ),
+        ("spectral6", "expected d = 7 to m = 576 principal components"),
+    ],
+)
+def test_a_decoder_that_cannot_be_is_refused_while_planning(support, expected):
+    with pytest.raises(UserError, match=expected):
+        study_of(runs=[{"support": support, "d": 7}])
+
+
 def test_a_sweep_leaves_out_what_nobody_trains():
     sweep = {"training": {"learning_rate": [0.001, 0.003]}, "seeds": 0}
     study = study_of(runs=[{"support": ["expander", "random", "pca"], "d": 7, "seeds": 0}], sweep=sweep)

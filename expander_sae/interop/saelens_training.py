@@ -79,6 +79,10 @@ class ExpanderTrainingSAEConfig(TrainingSAEConfig):
             raise UserError(f"encoder: found {self.encoder!r}, expected one of {', '.join(COMPACT_ENCODERS)}")
         if not 0 < self.k <= self.d_sae:
             raise UserError(f"k: found {self.k}, expected above 0 and at most d_sae = {self.d_sae}")
+        if self.architecture() == COMPACT and int(self.k) != self.k:
+            raise UserError(f"k: found {self.k}, expected a whole number of features a token")
+        if not 1 <= self.d <= self.d_in:
+            raise UserError(f"d: found {self.d}, expected 1 to d_in = {self.d_in}")
         family(self.support).check(self.d_in, self.d_sae, self.d)
 
     @property

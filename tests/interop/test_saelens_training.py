@@ -295,7 +295,8 @@ def test_what_cannot_be_trained_is_named(plugin: Any) -> None:
     for wrong, message in (
         ({"encoder": "full"}, "encoder: found 'full', expected one of tied, warm_tied, independent"),
         ({"support": "dense"}, "mask family: found 'dense'"),
-        ({"d": M + 1}, "d"),
+        ({"d": M + 1}, f"d: found {M + 1}, expected 1 to d_in = {M}"),
+        ({"k": 4.5}, r"k: found 4\.5, expected a whole number"),
         ({"k": N + 1}, f"k: found {N + 1}, expected above 0"),
         ({"normalize_activations": "layer_norm"}, "normalize_activations: found 'layer_norm'"),
         ({"normalize_activations": "covariance_whitening"}, "cannot be folded into values on a mask"),

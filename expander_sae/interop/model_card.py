@@ -193,7 +193,7 @@ def _frontier(path: Path, spec: dict[str, Any]) -> str:
 
 
 def _training(spec: dict[str, Any], about: dict[str, Any]) -> str:
-    if not spec:
+    if not {"train_tokens", "steps", "recipe", "seed"} <= spec.keys():
         return "## Training data\n\nNot recorded in the weights."
     lines = [
         f"- {spec['train_tokens']:,} tokens" + (f" of {spec['corpus']}" if "corpus" in spec else ""),

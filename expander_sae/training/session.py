@@ -172,7 +172,8 @@ class Session:
             resample(state, batch, recipe)
         share = growth_share(state.step, self.steps, recipe)
         if share and state.autoencoder.decoder.grows and self.codes == ENCODER:
-            grow(state, *self._batches([state.resampling], BATCHES * recipe.batch_size), share)
+            (tokens,) = self._batches([state.resampling], BATCHES * recipe.batch_size)
+            grow(state, tokens, share)
         keep = _due(cadence.checkpoint_every, state.step)
         if last:
             keep = cadence.checkpoint_last and state.finite

@@ -154,7 +154,8 @@ class Trainer:
             first = self._checkpoint(self.spec(steps, ENCODER))
             if first is None or final is None or not final.is_mine:
                 parent = self._train(ENCODER, steps, first)
-            final = final and replace(final, earlier=first and first.fingerprint)
+            earlier = None if first is None else first.fingerprint
+            final = final and replace(final, earlier=earlier)
         return self._train(self.codes, steps, final, parent)
 
     def _train(

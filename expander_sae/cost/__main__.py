@@ -19,6 +19,9 @@ from expander_sae.cost.time_model import CPU_FILE, GPU_FILE, Machine
 from expander_sae.errors import UserError, reported_to_user
 from expander_sae.study.study import Study, load_config
 
+_ESTIMATED = {"omp": "pursuits", "jobs": "what a job takes beside them"}
+"""Words for parts of a machine's coefficients."""
+
 
 def makespan(seconds: Sequence[float], places: int) -> float:
     """Seconds until all jobs are done, the longest first, on so many places at once."""
@@ -47,7 +50,7 @@ def estimate(study: Study, cpu: Machine, gpu: Machine, nodes: int) -> dict[str, 
         "extracted": sum(sum(on_cpu.shard_tokens(model).values()) for model in study.models.values()),
         "trained_on": sum(run.steps for run in study.runs) * on_cpu.recipe.batch_size,
     }
-    about = {"device": cpu.device, "measured": cpu.measured, "cores": cpu.cores, "backend": on_cpu.backend}
+    about = {"device": cpu.device, "estimated": cpu.estimated, "cores": cpu.cores, "backend": on_cpu.backend}
     space = {what: size / 1e9 for what, size in disk(study, on_cpu)}
     return {
         "models": len(study.models),
@@ -61,7 +64,7 @@ def estimate(study: Study, cpu: Machine, gpu: Machine, nodes: int) -> dict[str, 
         "peak_mb": max(row["peak_mb"] for row in rows),
         "nodes": nodes,
         "cpu": about,
-        "gpu": {"device": gpu.device, "measured": gpu.measured, "backend": on_gpu.backend},
+        "gpu": {"device": gpu.device, "estimated": gpu.estimated, "backend": on_gpu.backend},
     }
 
 
@@ -131,8 +134,9 @@ def _hours(value: float) -> str:
 
 
 def _origin(kind: str, machine: dict[str, Any]) -> str:
-    how = "from measurements on" if machine["measured"] else "an estimate, not measured on"
-    return f"{kind} hours: {how} {machine['device']}, backend {machine['backend']}."
+    said = f"{kind} hours: fitted to rows measured on {machine['device']}, backend {machine['backend']}."
+    names = [_ESTIMATED.get(name, name) for name in machine["estimated"]]
+    return f"{said} Estimated, not measured: {', '.join(names)}." if names else said
 
 
 def _nodes(value: str) -> int:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import torch
 
-_CROSSOVER = {"highest": 1 / 8, "high": 1 / 33, "medium": 1 / 67}
-"""Width over m above which a dense product beats gathering on an H100: from a roofline, not measured."""
+_NARROW, _WIDE = {"high": 31, "medium": 30}, {"high": 17, "medium": 15}
+_WIDE_FROM = 1024
+_HIGHEST = 1 / 12
+"""Width above which a dense product beats gathering: below _WIDE_FROM, from there, and in float32 as a part of m.
+From benchmarks/results/gpu.json, encode_topk on an H100 at m = 512, 576 and 2048. In float32 it is beyond what
+was measured: the line through d = 30 and 102 is drawn on."""
 
 
 def selection_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -20,4 +24,7 @@ def selection_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def dense_is_faster(m: int, width: int) -> bool:
     """Whether columns of `width` entries out of m are better multiplied as dense ones on a GPU."""
-    return width > _CROSSOVER[torch.get_float32_matmul_precision()] * m
+    precision = torch.get_float32_matmul_precision()
+    if precision == "highest":
+        return width > _HIGHEST * m
+    return width > (_NARROW if m < _WIDE_FROM else _WIDE)[precision]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+from benchmarks.gpu_tasks import PRECISIONS
 from expander_sae.errors import UserError
 from expander_sae.kernels import backends, densified, precision, reference
 from expander_sae.kernels.tensor_cache import PerTensor
@@ -146,7 +149,21 @@ def test_wide_columns_are_multiplied_as_dense_ones_on_a_gpu(monkeypatch: pytest.
     backends.select("auto", "cuda")
     assert loaded == ["triton", "triton", "densified", "triton"]
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
-    assert precision.dense_is_faster(2048, 102) and not precision.dense_is_faster(2048, 30)
+    assert precision.dense_is_faster(2048, 30) and not precision.dense_is_faster(2048, 7)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "tf32", "float32"])
+def test_auto_takes_what_was_measured_to_be_faster(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """To 5 %, wherever an H100 was asked for both."""
+    file = Path(__file__).parents[2] / "benchmarks/results/gpu.json"
+    rows = [row for row in json.loads(file.read_text()) if row["task"] == "encode_topk"]
+    taken = {(r["variant"], r["m"], r["d"]): r["ms_median"] for r in rows if r["dtype"] == name}
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: PRECISIONS[name])
+    shapes = {(m, d) for variant, m, d in taken if variant == "densified"}
+    assert len(shapes) >= 3
+    for m, d in shapes:
+        chosen, other = ("densified", "triton")[:: 1 if precision.dense_is_faster(m, d) else -1]
+        assert taken[chosen, m, d] < 1.05 * taken[other, m, d], (m, d)
 
 
 def test_select_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,9 @@ import torch
 _NARROW, _WIDE = {"high": 31, "medium": 30}, {"high": 17, "medium": 15}
 _WIDE_FROM = 1024
 _HIGHEST = 1 / 12
-"""Width above which a dense product beats gathering: below _WIDE_FROM, from there, and in float32 as a part of m.
-From benchmarks/results/gpu.json, encode_topk on an H100 at m = 512, 576 and 2048. In float32 it is beyond what
+"""Width above which a dense product beats gathering: below _WIDE_FROM, from there, and in float32 for each m.
+
+From benchmarks/results/gpu.json, encode_topk on an H100 at m = 512, 576 and 2048. In float32 it is more than
 was measured: the line through d = 30 and 102 is drawn on."""
 
 

@@ -9,6 +9,9 @@ EVALUATED_TOKENS = 4096
 FITTED_TOKENS = 8192
 """Tokens that are read at a time where columns are fitted to them."""
 
+STEPS_TOGETHER = 32
+"""Most autoencoders whose steps are one graph of a GPU, where memory holds them."""
+
 LOGITS = 1 << 26
 """Logits held at once, in float32 256 MB."""
 

@@ -6,6 +6,7 @@ Every tensor here is O(d·n) or O(B·k·w); see `expander_sae.kernels.autograd`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ FIRING_THRESHOLD = 1e-6
 LOG_COLUMNS = ("step", "loss", "relative_error", "silent_share", "learning_rate")
 
 
-@dataclass
+@dataclass(eq=False)
 class TrainingState:
     """Everything that the next step depends on, beside the data."""
 
@@ -29,6 +30,8 @@ class TrainingState:
     batches: torch.Generator
     resampling: torch.Generator
     fired: Tensor
+    rate: float
+    """The learning rate of which each of Adam's groups gets its share."""
     step: int = 0
     log: list[list[float]] = field(default_factory=list)
     """Rows of LOG_COLUMNS."""
@@ -36,12 +39,15 @@ class TrainingState:
     @classmethod
     def start(cls, autoencoder: SparseAutoencoder, recipe: Recipe, seed: int) -> TrainingState:
         """Fresh state: streams (seed, batches) and (seed, resampling), Adam at zero."""
+        device, rate = autoencoder.b_enc.device, recipe.learning_rate
+        settings: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8, "fused": True}
         optimiser = torch.optim.Adam(
-            _groups(autoencoder, recipe), lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
+            _groups(autoencoder, recipe), lr=rate, capturable=device.type == "cuda", **settings
         )
+        _begin(optimiser)
         batches, resampling = (torch_generator(seed, purpose) for purpose in ("batches", "resampling"))
-        fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=autoencoder.b_enc.device)
-        return cls(autoencoder, optimiser, batches, resampling, fired)
+        fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=device)
+        return cls(autoencoder, optimiser, batches, resampling, fired, rate)
 
     @property
     def finite(self) -> bool:
@@ -53,10 +59,25 @@ class TrainingState:
         """The log as {column: value}."""
         return [dict(zip(LOG_COLUMNS, row, strict=True)) for row in self.log]
 
+    @property
+    def rates(self) -> list[float]:
+        """The learning rate of each of Adam's groups: its share of `rate`."""
+        return [self.rate * group["share"] for group in self.optimiser.param_groups]
+
     def set_rate(self, rate: float) -> None:
         """Give every parameter its share of the learning rate."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["share"]
+        self.rate = rate
+        self.read_rates(self.rates)
+
+    def read_rates(self, held: Iterable[float | Tensor]) -> None:
+        """What Adam reads the rate of each group from: a number, or a tensor that others write to."""
+        for group, own in zip(self.optimiser.param_groups, held, strict=True):
+            group["lr"] = own
+
+    def changing(self) -> list[Tensor]:
+        """The tensors that a step writes to: parameters, moments, counts. They stay where they are."""
+        moments = [value for held in self.optimiser.state.values() for value in held.values()]
+        return [*(parameter.detach() for parameter in self.autoencoder.parameters()), *moments, self.fired]
 
     def log_step(self, batch: Tensor, reconstruction: Tensor) -> None:
         """Log the step just made on `batch` with this ĥ, both [B, m]; silent: not fired since resampling."""
@@ -64,8 +85,7 @@ class TrainingState:
         norms = batch.norm(dim=1).clamp(min=torch.finfo(batch.dtype).tiny)
         error: Any = ((reconstruction - batch).norm(dim=1) / norms).mean()
         silent: Any = (self.fired == 0).double().mean()
-        rate = self.optimiser.param_groups[0]["lr"]
-        self.log.append([self.step, float(loss), float(error), float(silent), float(rate)])
+        self.log.append([self.step, float(loss), float(error), float(silent), self.rates[0]])
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, for a checkpoint."""
@@ -80,14 +100,11 @@ class TrainingState:
 
     @torch.no_grad()
     def restore(self, stored: dict[str, Tensor]) -> None:
-        """Take over the tensors of `tensors()`."""
-        moments: dict[int, dict[str, Tensor]] = {}
-        for number, (name, parameter) in enumerate(self.autoencoder.named_parameters()):
+        """Take over the tensors of `tensors()`, each where it is."""
+        for name, parameter in self.autoencoder.named_parameters():
             parameter.copy_(stored[f"parameter.{name}"])
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                if (value := stored.get(f"adam.{name}.{key}")) is not None:
-                    moments.setdefault(number, {})[key] = value.clone()
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+            for key, held in self.optimiser.state.get(parameter, {}).items():
+                held.copy_(stored[f"adam.{name}.{key}"])
         self.batches.set_state(stored["generator.batches"])
         self.resampling.set_state(stored["generator.resampling"])
         self.fired.copy_(stored["fired"])
@@ -105,6 +122,15 @@ def _groups(autoencoder: SparseAutoencoder, recipe: Recipe) -> list[dict[str, An
         {"params": [parameter], "share": shares.get(name, of_biases)}
         for name, parameter in autoencoder.named_parameters()
     ]
+
+
+def _begin(optimiser: torch.optim.Adam) -> None:
+    """Moments of zero, as Adam itself makes them at its first step: from then on they stay where they are."""
+    for group in optimiser.param_groups:
+        for parameter in (each for each in group["params"] if each.requires_grad):
+            step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            optimiser.state[parameter] = {"step": step, **moments}
 
 
 def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:

@@ -118,7 +118,7 @@ class KeptTokens:
         return self.activations.device.type == torch.device(self.device).type
 
     def brought_near(self, room: int) -> KeptTokens:
-        """The same tokens on the device of training where they take at most `room` bytes; else as they are."""
+        """The same tokens on the device of training if they take at most `room` bytes; else as they are."""
         used = self.activations[: int(self.place[-1]) + 1]
         if self.is_near or used.numel() * used.element_size() > room:
             return self

@@ -1,10 +1,11 @@
 """A function of tensors that stay, recorded once and then repeated: on NVIDIA GPUs a CUDA graph.
 
-A training step takes 52 launches. Launched one by one they keep an H100 waiting: at B = 256 it works 0.26 ms of
-1.3 to 3.4 ms. A graph starts all of them at once.
+A training step takes 52 launches. Launched one by one they keep an H100 waiting: at B = 256 it works 0.26 ms
+of 1.3 to 3.4 ms. A graph starts all of them at once.
 
-What is recorded must read and write the same tensors each time, and must not ask the device for a value; nothing
-of Python runs again. What it makes anew lies in memory of the graph, which the next repetition overwrites.
+What is recorded must read and write the same tensors each time, and must not ask the device for a value;
+nothing of Python runs again. What it makes anew lies in memory of the graph, which the next repetition
+overwrites.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Recorder = Callable[[Call, Sequence[Tensor]], Call]
 """From a function, and the tensors that it changes, to what repeats it. Recording changes nothing in them."""
 
 _WARM_UPS = 3
-"""Calls before a recording, in which kernels are compiled, libraries make their handles and caches are filled."""
+"""Calls before a recording: kernels are compiled, libraries make their handles, caches are filled."""
 
 
 _BRANCHES = 16
@@ -70,8 +71,8 @@ def _stays_on_device(autoencoder: SparseAutoencoder) -> bool:
 class Branches:
     """Calls that share no tensor which one of them writes, made beside each other.
 
-    On CUDA they are dealt to streams, which start from the current one and join it again: a graph records them
-    as branches. Elsewhere one follows the other.
+    On CUDA they are dealt to streams, which start from the current one and join it again: a graph records
+    them as branches. Elsewhere one follows the other.
     """
 
     def __init__(self, count: int, device: torch.device) -> None:

@@ -48,6 +48,6 @@ def one_more(autoencoders: Sequence[SparseAutoencoder], batch: int, free: int) -
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of a CUDA device that this process may still use: the driver's, and what PyTorch holds unused."""
+    """Memory of a CUDA device that this process may still use, what PyTorch holds unused included."""
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + unused

@@ -1,4 +1,4 @@
-"""A round: one step of each of some trainings, on tensors that stay, so that a GPU can repeat it as one graph."""
+"""A round: one step of each of some trainings, on tensors that stay: a GPU can repeat it as one graph."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from expander_sae.training.supply import supply_of
 class Round:
     """One step of each of these, which share tokens and a recipe.
 
-    Each draws its batches from its own stream. Streams that are equal now stay so, and share each batch that is
-    read. What a step needs from the host, positions and learning rates, is written to tensors that stay; the
-    rest (`_body`) is the same operations each time, with or without a recorder.
+    Each draws its batches from its own stream. Streams that are equal now stay so, and share each batch that
+    is read. What a step needs from the host, positions and learning rates, is written to tensors that stay;
+    the rest (`_body`) is the same operations each time, with or without a recorder.
 
     Args:
         record: makes the body repeatable, see `recording`; None calls it each time.
@@ -53,9 +53,9 @@ class Round:
             self._repeat = record(self._body, [each for state in self.states for each in state.changing()])
 
     def step(self, rates: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
-        """One step of each at its learning rate; returns the batch and ĥ of each, which the next step overwrites.
+        """One step of each at its learning rate; returns (batch, ĥ) of each, overwritten by the next step.
 
-        The states count their steps themselves.
+        Who calls this counts the steps.
         """
         size = (self._recipe.batch_size,)
         drawn = [torch.randint(self._count, size, generator=state.batches) for state in self.states]
@@ -88,7 +88,8 @@ class Round:
 def _equal_streams(states: Sequence[TrainingState]) -> tuple[list[int], list[int]]:
     """(the number of each state's stream among the different ones, the first state of each of these)."""
     found: dict[bytes, int] = {}
-    numbers, first = [], []
+    numbers: list[int] = []
+    first: list[int] = []
     for place, state in enumerate(states):
         key = state.batches.get_state().numpy().tobytes()
         if key not in found:
@@ -99,7 +100,7 @@ def _equal_streams(states: Sequence[TrainingState]) -> tuple[list[int], list[int
 
 
 def _held_rates(states: Sequence[TrainingState], device: torch.device) -> Tensor:
-    """One tensor for the rates of all, from which each Adam reads its own. A fused one on CUDA reads float32."""
+    """One tensor for the rates of all, from which each Adam reads its own; on CUDA it reads float32."""
     dtype = torch.float32 if device.type == "cuda" else torch.float64
     held = torch.zeros(sum(len(state.rates) for state in states), dtype=dtype, device=device)
     for state, own in zip(states, held.split([len(state.rates) for state in states]), strict=True):

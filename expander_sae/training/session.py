@@ -63,9 +63,9 @@ class Session:
 
     `side_by_side` of them are advanced at once, for which memory grows; None is one, and on a GPU as many as
     find room there. Each ends as it would alone, bit for bit, since it draws its batches from its own stream;
-    those of one seed share each batch that is read. On a GPU their steps are one graph, and atomics may change
-    the last bits (`torch.use_deterministic_algorithms`). `record` says how steps are made repeatable where not
-    as `recording.recorder_for` does.
+    those of one seed share each batch that is read. On a GPU their steps are one graph, and atomics may
+    change the last bits (`torch.use_deterministic_algorithms`). `record` makes steps repeatable in another
+    way than that of `recording.recorder_for`.
     """
 
     tokens: KeptTokens

@@ -1,7 +1,7 @@
 """The batches of a round's trainings, read from tokens that lie near, or brought near ahead of time.
 
-A supply has tensors that stay. `load` fills them before each step, and `batches`, which is part of the step, reads
-them and nothing else.
+A supply has tensors that stay. `load` fills them before each step, and `batches`, which is part of the step,
+reads them and nothing else.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ ASKS_THE_DEVICE = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "
 class Recording(TorchDispatchMode):
     """Operations while it is entered, and their repetition, in which Python runs no more.
 
-    What an operation makes is overwritten at each repetition, as in the memory of a CUDA graph; what it writes
-    to is written to again.
+    What an operation makes is overwritten at each repetition, as in the memory of a CUDA graph; what it
+    writes to is written to again.
     """
 
     def __init__(self) -> None:

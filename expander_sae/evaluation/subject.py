@@ -12,6 +12,7 @@ from expander_sae.activations.label_table import FAMILIES, LabelTable
 from expander_sae.errors import UserError
 from expander_sae.evaluation import features
 from expander_sae.evaluation.certificate_rows import evenly
+from expander_sae.evaluation.coherence import Places
 from expander_sae.evaluation.features import FiringSets
 from expander_sae.evaluation.label_families import Documents, Family, family_of
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
@@ -80,6 +81,13 @@ class Subject:
         all_labels = {name: self._column(column, place) for name, column in FAMILIES.items()}
         found = {name: family_of(name, labels, self.documents) for name, labels in all_labels.items()}
         return {name: family for name, family in found.items() if family.names}
+
+    @property
+    def places(self) -> Places:
+        """The texts around the labelled tokens."""
+        tokens = np.arange(self.settings.test_tokens)
+        text, document = self._column("text", tokens).tolist(), self._column("document", tokens)
+        return Places(text, document, self.place[self.labelled])
 
     def labelled_code(self, inference: str) -> SparseCode:
         """The code of the labelled tokens by this inference."""

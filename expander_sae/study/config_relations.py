@@ -114,6 +114,8 @@ def _block_errors(
     for name in block["cross_entropy"]:
         if name not in block["inference"]:
             yield f"{origin['cross_entropy']}: found {name!r}, expected only what {origin['inference']} lists"
+    if "coherence" in block["analyses"] and config["evaluation"]["judge"] is None:
+        yield f"{origin['analyses']}: found coherence, expected evaluation.judge to name who judges it"
     for name in block["models"]:
         if name not in models:
             yield f"{origin['models']}: found {name!r}, expected one of {', '.join(models)}"

@@ -11,10 +11,10 @@ from expander_sae.masks.supports import support_of
 from expander_sae.pursuit.inference import everywhere
 from expander_sae.study.blocks import AXES, Config, as_list, blocks, sizes
 from expander_sae.study.recipes import Recipe
-from expander_sae.study.run import Analysis, Evaluation, Run
+from expander_sae.study.run import Analysis, Evaluation, JudgeSettings, Run
 
-LABELLED = ("selectivity", "probing")
-"""Analyses that read labels of tokens."""
+LABELLED = ("selectivity", "probing", "coherence")
+"""Analyses that read labels or texts of tokens."""
 
 ANALYSES = ("pursuits", "features", "collisions", "certificates", "novelty", *LABELLED)
 
@@ -97,7 +97,10 @@ def _measured(config: Config, block: dict[str, Any]) -> tuple[Evaluation, Analys
     analysis = Analysis(analyses, tokens["test"], *compared)
     if not set(analyses).isdisjoint(LABELLED):
         read = min(asked["labelled_tokens"] or tokens["test"], tokens["test"])
-        analysis = replace(analysis, inference=inference, labelled_tokens=read, labels=asked["labels"])
+        judge = JudgeSettings(**asked["judge"]) if "coherence" in analyses else None
+        # A judge reads the texts of tokens, and no labels of the user's.
+        own = asked["labels"] if set(analyses) & {"selectivity", "probing"} else None
+        analysis = replace(analysis, inference=inference, labelled_tokens=read, labels=own, judge=judge)
     return Evaluation(inference, spliced, *amounts), analysis
 
 
@@ -125,6 +128,7 @@ def _merge(known: Run, again: Run) -> Run:
         inference=in_order(first.inference + second.inference, everywhere()),
         labelled_tokens=max(first.labelled_tokens, second.labelled_tokens),
         labels=first.labels or second.labels,
+        judge=first.judge or second.judge,
     )
     return replace(known, evaluation=evaluation, analysis=analysis)
 

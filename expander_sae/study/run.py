@@ -51,13 +51,26 @@ class Evaluation(_Settings):
 
 
 @dataclass(frozen=True)
+class JudgeSettings:
+    """Who judges coherence, and of how many features: `evaluation.judge` of the configuration."""
+
+    url: str
+    model: str
+    key: str | None
+    features: int
+    examples: int
+    window: int
+
+
+@dataclass(frozen=True)
 class Analysis(_Settings):
     """What else is measured of a run; nothing unless an analysis is named.
 
     `pursuits` are compared, beside the encoder and OMP, on `pursuit_tokens` test tokens. `reference` is the
     folder of the dense run that novelty is measured against, if there is one. Codes by every way of
     `inference` are compared with labels of the tokens, those of whole documents with about `labelled_tokens`
-    test tokens; `labels` is the user's own file of them. JSON leaves out what no analysis of labels asks for.
+    test tokens; `labels` is the user's own file of them, and `judge` the model that is asked about coherence,
+    if it is. JSON leaves out what no analysis of labels asks for.
     """
 
     analyses: tuple[str, ...] = ()
@@ -68,6 +81,7 @@ class Analysis(_Settings):
     inference: tuple[str, ...] = ()
     labelled_tokens: int = 0
     labels: str | None = None
+    judge: JudgeSettings | None = None
 
     @classmethod
     def from_json(cls, settings: Any) -> Self:
@@ -77,14 +91,15 @@ class Analysis(_Settings):
     @property
     def json(self) -> dict[str, Any]:
         default = vars(Analysis())
+        judge = None if self.judge is None else vars(self.judge)
         return {
             name: value
-            for name, value in super().json.items()
+            for name, value in (super().json | {"judge": judge}).items()
             if name not in _OF_LABELS or value != default[name]
         }
 
 
-_OF_LABELS = ("inference", "labelled_tokens", "labels")
+_OF_LABELS = ("inference", "labelled_tokens", "labels", "judge")
 
 
 @dataclass(frozen=True, order=True)

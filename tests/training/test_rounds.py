@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from expander_sae.kernels import dense, dense_products
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.study.recipes import RECIPES
@@ -105,6 +106,20 @@ def test_what_is_repeated_is_the_plain_loop(recipe: Any, family: str, encoder: s
     plain.autoencoder.settle()
     assert_same(training.state, plain)
     assert aimed > 0 or family == "frozen_decoder", "no feature was re-aimed"
+
+
+@pytest.mark.parametrize("encoder", ["tied", "warm_tied"])
+def test_a_dense_step_of_products_is_repeated(monkeypatch: pytest.MonkeyPatch, encoder: str) -> None:
+    """As on a GPU: nothing of it asks for a value."""
+    monkeypatch.setattr(dense, "by_products", lambda tensor: True)
+    monkeypatch.setattr(dense_products, "topk_of_columns", dense.topk_of_columns)
+    ends = []
+    for record in (recorded, None):
+        given = session(record)
+        training = given.start(untrained("dense", encoder), 0)
+        given.train([training])
+        ends.append(training.state)
+    assert_same(*ends)
 
 
 def test_a_run_goes_on_from_a_graph_to_calls_and_back(tmp_path: Path) -> None:

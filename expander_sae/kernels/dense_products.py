@@ -1,8 +1,8 @@
 """The operations of `dense.py` as whole matrix products, at which a GPU is faster than at gathering columns.
 
-A code is written out as a matrix [B, n]. Nothing waits for a value of the device, so that a CUDA graph can hold
-a step. Products of float32 are in the precision that `torch.set_float32_matmul_precision` asks for: at "medium"
-their inputs are rounded to bfloat16 and their sums are float32, and so are the values of codes.
+A code is written out as a matrix [B, n]. Nothing waits for a value of the device, so that a CUDA graph can
+hold a step. Products of float32 are as `torch.set_float32_matmul_precision` asks: at "medium" their inputs are
+rounded to bfloat16, and their sums, so the values of codes too, are float32.
 
 `dense.py` takes these on CUDA. They run on any device, so that a CPU can test them.
 """
@@ -66,9 +66,8 @@ def correlate_topk(weight: Tensor, residual: Tensor, bias: Tensor | None, k: int
     ]
     if not found:
         return residual.new_empty(0, k, dtype=torch.int64), residual.new_empty(0, k)
-    return torch.cat([index for index, _ in found]), torch.cat([value for _, value in found]).to(
-        residual.dtype
-    )
+    index, value = (torch.cat(list(parts)) for parts in zip(*found, strict=True))
+    return index, value.to(residual.dtype)
 
 
 def correlate_at(weight: Tensor, residual: Tensor, index: Tensor) -> Tensor:

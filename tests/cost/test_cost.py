@@ -208,7 +208,7 @@ def test_what_is_fitted_and_what_is_estimated_is_said_so(capsys):
 
 def test_shipped_gpu_coefficients_are_those_of_the_recorded_rows():
     """Whoever records rows anew has to fit them anew; the fit itself is tested in tests/benchmarks."""
-    files = [ROOT / f"benchmarks/results/{name}.json" for name in ("gpu", "gpu_graph")]
+    files = [ROOT / f"benchmarks/results/{name}.json" for name in ("gpu", "fit/gpu_graph")]
     rows = [row for file in files for row in json.loads(file.read_text())]
     fitted, known = fit_all([row for row in rows if row["dtype"] == "bfloat16"], None), Machine.read(GPU_FILE)
     for task in ("encode_topk", "train_step"):
@@ -222,7 +222,7 @@ def test_a_step_on_a_gpu_is_near_what_was_measured():
     """Sixteen in a round, twelve of three widths, and one alone; what a call takes is paid once a round."""
     known = Machine.read(GPU_FILE)
     call = known.tasks["train_step"]["triton"]["a"]
-    rows = json.loads((ROOT / "benchmarks/results/gpu_graph.json").read_text())
+    rows = json.loads((ROOT / "benchmarks/results/fit/gpu_graph.json").read_text())
     assert len(rows) == 15
     for row in rows:
         backend = "dense" if row["variant"] == "dense_products" else "triton"

@@ -38,7 +38,7 @@ def estimate(study: Study, cpu: Machine, gpu: Machine, nodes: int) -> dict[str, 
     one GPU and the same CPU, `nodes` and `gpu_nodes` that many of either. The stages follow one another;
     neither a queue nor a download is counted.
     """
-    on_cpu, on_gpu = Plan(study, cpu), Plan(study, gpu, cpu)
+    on_cpu, on_gpu = Plan(study, cpu), Plan(study.on_gpu(), gpu, cpu)
     places = max(1, cpu.cores // study.config["compute"]["threads"])
     stages = zip(on_cpu.stages(), on_gpu.stages(), strict=True)
     rows = [_row(slow, fast, places, nodes) for slow, fast in stages]
@@ -64,7 +64,12 @@ def estimate(study: Study, cpu: Machine, gpu: Machine, nodes: int) -> dict[str, 
         "peak_mb": max(row["peak_mb"] for row in rows),
         "nodes": nodes,
         "cpu": about,
-        "gpu": {"device": gpu.device, "estimated": gpu.estimated, "backend": on_gpu.backend},
+        "gpu": {
+            "device": gpu.device,
+            "estimated": gpu.estimated,
+            "backend": on_gpu.backend,
+            "training_jobs": len(on_gpu.study.trainings),
+        },
     }
 
 
@@ -99,6 +104,7 @@ def text(found: dict[str, Any], name: str) -> str:
         hours = "".join(f"{_hours(value):>15}" for value in row["hours"].values())
         lines.append(f"{row['stage']:<16}{row['jobs']:>7,}{row['peak_mb']:>9,.0f}{hours}")
     lines += ["", _origin("CPU", cpu), _origin("GPU", gpu)]
+    lines.append(f"Training takes {gpu['training_jobs']} jobs on a GPU, each of many runs at once.")
     lines.append(f"A node is one of these, with {cpu['cores']} cores. Downloads and queues are not counted.")
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from functools import cache
 
 from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine, Shape
-from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS
+from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS, STEPS_TOGETHER
 from expander_sae.masks.supports import support_of
 from expander_sae.model.precisions import precision_of, stored_as
 from expander_sae.study.study import Job, Model, Run, Study
@@ -130,7 +130,9 @@ class Plan:
         return Need(0.1 + self.other.jobs["mask_entry"] * n * d, self.memory.mask(n, d))
 
     def trainings(self, runs: Sequence[Run]) -> Need:
-        """Runs one after the other in one process."""
+        """Runs in one process: one after the other, and on a GPU as rounds of many."""
+        if self.gpu and runs[0].is_trained:
+            return self._rounds(runs)
         needs = [self.training(run) for run in runs]
         again = (len(runs) - 1) * self.machine.jobs["start"]
         return Need(sum(need.seconds for need in needs) - again, max(need.peak_mb for need in needs))
@@ -141,17 +143,42 @@ class Plan:
             entries = run.n * run.d * (1 if run.encoder == "tied" else 2)
             seconds = self.machine.jobs["start"] + entries * _ROUNDING
             return Need(seconds, self.memory.training(run))
-        jobs, (backend, d) = self.machine.jobs, self._kernels(run)
+        seconds = self._training_start(run) + run.steps * self._step(run) / self.threads
+        return Need(seconds, self.memory.training(run))
+
+    def _rounds(self, runs: Sequence[Run]) -> Need:
+        """Runs of one number of steps on a GPU: each round pays once what a call takes at any size."""
+        pairs = [self._call_and_rest(run) for run in runs]
+        rounds = -(-len(runs) // STEPS_TOGETHER)
+        step = rounds * max(call for call, _ in pairs) + sum(rest for _, rest in pairs)
+        seconds = self._training_start(runs[0]) + runs[0].steps * step
+        return Need(seconds, max(map(self.memory.training, runs)))
+
+    def _call_and_rest(self, run: Run) -> tuple[float, float]:
+        """A step's seconds: what a call takes at any size, and all that grows with the shape."""
+        backend, _ = self._kernels(run)
+        asked = {
+            name: float(self.machine.tasks[name][backend]["a"]) for name in ("train_step", "encode_topk")
+        }
+        call, encode = asked["train_step"], asked["encode_topk"]
+        paid = call + (max(0.0, call - encode) if run.encoder != "tied" else 0.0)
+        paid += encode if self.recipe.count_after_update else 0.0
+        return call, max(0.0, self._step(run) - paid)
+
+    def _training_start(self, run: Run) -> float:
+        """Seconds until the first step: imports, and the pool read once."""
+        pool = self.memory.train_tokens[run.model] * run.m * FLOAT
+        return self.machine.jobs["start"] + pool / self.other.jobs["read_bytes"]
+
+    def _step(self, run: Run) -> float:
+        """Seconds of a step on one thread."""
+        backend, d = self._kernels(run)
         shape = Shape(run.m, run.n, d, run.k, self.recipe.batch_size)
         step = self._call("train_step", backend, shape)
         encode = self._call("encode_topk", backend, shape)
         if run.encoder != "tied":  # gradients and Adam of the encoder's own columns
             step += max(0.0, step - encode)
-        if self.recipe.count_after_update:
-            step += encode
-        pool = self.memory.train_tokens[run.model] * run.m * FLOAT
-        seconds = jobs["start"] + pool / self.other.jobs["read_bytes"] + run.steps * step / self.threads
-        return Need(seconds, self.memory.training(run))
+        return step + encode if self.recipe.count_after_update else step
 
     def baseline(self, model: Model, layer: int) -> Need:
         """The cross-entropies of the model itself; it takes the memory of an evaluation."""

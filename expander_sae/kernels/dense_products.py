@@ -1,8 +1,8 @@
 """The operations of `dense.py` as whole matrix products, at which a GPU is faster than at gathering columns.
 
 A code is written out as a matrix [B, n]. Nothing waits for a value of the device, so that a CUDA graph can
-hold a step. Products of float32 are as `torch.set_float32_matmul_precision` asks: at "medium" their inputs are
-rounded to bfloat16, and their sums, so the values of codes too, are float32.
+hold a step. Products of float32 are as `torch.set_float32_matmul_precision` asks: at "medium" their inputs
+are rounded to bfloat16, and their sums, so the values of codes too, are float32.
 
 `dense.py` takes these on CUDA. They run on any device, so that a CPU can test them.
 """

@@ -13,6 +13,20 @@ From benchmarks/results/gpu.json, encode_topk on an H100 at m = 512, 576 and 204
 was measured: the line through d = 30 and 102 is drawn on."""
 
 
+PRECISIONS = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}
+"""What `compute.products` may say → what PyTorch calls it."""
+
+
+def ask_for(products: str) -> None:
+    """Take the products of float32 matrices of this process in this precision."""
+    torch.set_float32_matmul_precision(PRECISIONS[products])
+
+
+def products() -> str:
+    """The precision in which they are taken."""
+    return next(name for name, asked in PRECISIONS.items() if asked == torch.get_float32_matmul_precision())
+
+
 def selection_dtype(dtype: torch.dtype) -> torch.dtype:
     """In what the products that only choose features are worked out.
 

@@ -12,6 +12,9 @@ FITTED_TOKENS = 8192
 STEPS_TOGETHER = 32
 """Most autoencoders whose steps are one graph of a GPU, where memory holds them."""
 
+TRAININGS_ON_GPU = 3 * STEPS_TOGETHER
+"""Most runs of a training job on a GPU; what a job is told of a hundred still fits into its command line."""
+
 LOGITS = 1 << 26
 """Logits held at once, in float32 256 MB."""
 

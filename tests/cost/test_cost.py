@@ -282,3 +282,22 @@ def test_the_command_imports_no_torch():
         "assert not {'torch', 'numpy', 'pandas'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_runs_of_a_pool_share_rounds_on_a_gpu():
+    """A round of all runs pays once what a call takes at any size; here a call takes 1 s and nothing grows."""
+    given = study(recipe="standard")
+    known = machine(start=3.0)
+    known.tasks["train_step"]["numba"] = {"a": 1.0, "b": 0.0, "c": 0.0, "e": 0.0, "g": 1e-3}
+    one, together = Plan(given, known), Plan(given.on_gpu(), known, machine())
+    grows = 256 * 4 * 1e-3
+    assert [job.seconds for job in map(one.training, given.runs)] == [3 + 10 * (1 + grows)] * 4
+    (job,) = given.on_gpu().trainings
+    assert len(job.runs) == len(given.runs) == 4
+    assert together.trainings(job.runs).seconds == pytest.approx(3 + 10 * (1 + 4 * grows))
+    forty = job.runs * 10
+    assert together.trainings(forty).seconds == pytest.approx(3 + 10 * (2 + 40 * grows)), "32 in a round"
+    free = study(recipe="paper", runs=[{"support": "expander", "encoder": "independent"}])
+    plan = Plan(free.on_gpu(), known, machine())
+    (job,) = free.on_gpu().trainings
+    assert plan.trainings(job.runs).seconds == pytest.approx(3 + 10 * (1 + 4 * 2 * grows))

@@ -10,7 +10,6 @@ from types import ModuleType
 import pytest
 import torch
 
-from benchmarks.gpu_tasks import PRECISIONS
 from expander_sae.errors import UserError
 from expander_sae.kernels import backends, densified, precision, reference
 from expander_sae.kernels.tensor_cache import PerTensor
@@ -158,7 +157,7 @@ def test_auto_takes_what_was_measured_to_be_faster(monkeypatch: pytest.MonkeyPat
     file = Path(__file__).parents[2] / "benchmarks/results/gpu.json"
     rows = [row for row in json.loads(file.read_text()) if row["task"] == "encode_topk"]
     taken = {(r["variant"], r["m"], r["d"]): r["ms_median"] for r in rows if r["dtype"] == name}
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: PRECISIONS[name])
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision.PRECISIONS[name])
     shapes = {(m, d) for variant, m, d in taken if variant == "densified"}
     assert len(shapes) >= 3
     for m, d in shapes:

@@ -192,6 +192,8 @@ class Plan:
     def evaluation(self, job: Job) -> Need:
         """The runs of a job, one after the other in one process."""
         seconds = self.machine.jobs["start_model"] + sum(map(self._run_evaluation, job.runs))
+        for model in {(run.model, run.layer): run.model for run in job.runs}.values():  # loaded once a layer
+            seconds += self.sizes[model].parameters * self.machine.jobs["load"]
         return Need(seconds, max(map(self.memory.evaluation, job.runs)))
 
     def validation(self, cell: Job) -> Need:
@@ -204,7 +206,7 @@ class Plan:
 
     def _run_evaluation(self, run: Run) -> float:
         size, asked = self.sizes[run.model], run.evaluation
-        seconds = size.parameters * self.machine.jobs["load"]
+        seconds = 0.0
         for name in asked.inference:
             pursued = name != "encoder" and asked.pursued_tokens
             seconds += self._inference(run, name, pursued or asked.test_tokens)

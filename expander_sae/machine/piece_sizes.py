@@ -15,6 +15,9 @@ STEPS_TOGETHER = 32
 TRAININGS_ON_GPU = 3 * STEPS_TOGETHER
 """Most runs of a training job on a GPU; what a job is told of a hundred still fits into its command line."""
 
+CELLS_ON_GPU = 16
+"""Settings that one job measures on a GPU, where starting Python takes longer than a measurement."""
+
 LOGITS = 1 << 26
 """Logits held at once, in float32 256 MB."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from expander_sae.activations.splits import VALIDATION, shard_counts
 from expander_sae.errors import UserError
-from expander_sae.machine.piece_sizes import TRAININGS_ON_GPU
+from expander_sae.machine.piece_sizes import CELLS_ON_GPU, TRAININGS_ON_GPU
 from expander_sae.model.precisions import RUN_PRECISIONS
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
@@ -90,7 +90,9 @@ class Study:
     @cached_property
     def measured(self) -> dict[str, Job]:
         """What each job of evaluation or analysis measures: at most `compute.cells_per_job` cells."""
-        return together(self.cells.values(), self.config["compute"]["cells_per_job"], lambda run: None)
+        asked = self.config["compute"]["cells_per_job"]
+        size = (CELLS_ON_GPU if self.gpu else 1) if asked == "auto" else asked
+        return together(self.cells.values(), size, lambda run: None)
 
     @cached_property
     def measured_by(self) -> dict[str, str]:
@@ -110,8 +112,8 @@ class Study:
     @cached_property
     def trainings(self) -> tuple[Job, ...]:
         """What each training job trains: at most `compute.seeds_per_job` seeds of a cell, and at most
-        `compute.cells_per_job` cells of one number of steps; or, where `compute.trainings_per_job` says so, as
-        on a GPU, as many cells as have so many runs."""
+        `compute.cells_per_job` cells of one number of steps; or, where `compute.trainings_per_job` says so,
+        as on a GPU, as many cells as have so many runs."""
         size = self.config["compute"]["seeds_per_job"]
         found = [
             Job(cell.name, cell.runs[start : start + size])
@@ -128,7 +130,8 @@ class Study:
         """Most cells of a training job, with so many seeds in each."""
         asked = self.config["compute"]["trainings_per_job"]
         if asked == "auto" and not self.gpu:
-            return int(self.config["compute"]["cells_per_job"])
+            cells = self.config["compute"]["cells_per_job"]
+            return 1 if cells == "auto" else int(cells)
         return max(1, (TRAININGS_ON_GPU if asked == "auto" else asked) // seeds)
 
     def on_gpu(self) -> Study:

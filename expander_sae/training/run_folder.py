@@ -67,9 +67,10 @@ def train_runs(
     """Train or round those of the runs whose weights are not there yet; returns False where all were.
 
     The runs share a pool, its tokens, a recipe and a number of steps; `side_by_side` of them are trained
-    at once, and None is one on a CPU and what finds room on a GPU (`training.session.Session`). A saved autoencoder works on activations in the model's own
-    units: the recipe's scaling is folded into the biases. `about` in the weights holds the spec, the
-    fingerprint and the norm above which tokens are passed through.
+    at once, and None is one on a CPU and what finds room on a GPU (`training.session.Session`). A saved
+    autoencoder works on activations in the model's own units: the recipe's scaling is folded into the
+    biases. `about` in the weights holds the spec, the fingerprint and the norm above which tokens are passed
+    through.
 
     Raises:
         UserError: a pool of another width or with too few tokens, a mask or a parent that does not fit.

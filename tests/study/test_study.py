@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+from expander_sae.storage.files import canonical_json
 from expander_sae.study import targets
 from expander_sae.study.run import Evaluation
 from tests.study.configs import ROOT, study_of
@@ -151,6 +152,7 @@ def test_a_gpu_gets_a_training_job_of_many_runs():
     blocks = [{"support": ["expander", "bernoulli", "dense"]}, {"support": "pruned_retuned", "d": 7}]
     given = study_of(grid=grid, runs=blocks)
     assert len(given.trainings) == len({run.cell for run in given.trained})
+    assert len(given.measured) == 8 and len(given.on_gpu().measured) == 1
     jobs = given.on_gpu().trainings
     assert sorted(len(job.runs) for job in jobs) == [2, 14]
     assert sorted(run.path for job in jobs for run in job.runs) == sorted(run.path for run in given.trained)

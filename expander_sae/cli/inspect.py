@@ -76,6 +76,7 @@ def _columns(autoencoder: SparseAutoencoder) -> dict[str, Any]:
     beta = flatness(values, None if mask is None else mask.degrees)[bounded]
     live = beta[beta > 0]
     return {
+        "words": autoencoder.decoder.words,
         "not_finite": int((~bounded).sum()),
         "zero": int((beta == 0).sum()),
         "flatness_mean": float(live.mean()),
@@ -139,6 +140,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         rows.append(("bytes by token ids", named))
     if mask is None:
         rows.append(("mask", f"none: a {record['support'].replace('_', ' ')} dictionary"))
+        rows.append(("columns", record["columns"]["words"]))
     else:
         recipe = mask["recipe"]
         rows += [

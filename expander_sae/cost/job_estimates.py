@@ -131,7 +131,7 @@ class Plan:
 
     def trainings(self, runs: Sequence[Run]) -> Need:
         """Runs in one process: one after the other, and on a GPU as rounds of many."""
-        if self.gpu and runs[0].is_trained:
+        if self.gpu and runs[0].is_trained and not runs[0].is_pursued:
             return self._rounds(runs)
         needs = [self.training(run) for run in runs]
         again = (len(runs) - 1) * self.machine.jobs["start"]
@@ -143,7 +143,8 @@ class Plan:
             entries = run.n * run.d * (1 if run.encoder == "tied" else 2)
             seconds = self.machine.jobs["start"] + entries * _ROUNDING
             return Need(seconds, self.memory.training(run))
-        seconds = self._training_start(run) + run.steps * self._step(run) / self.threads
+        steps = self.recipe.pursuit_steps if run.is_pursued else run.steps
+        seconds = self._training_start(run) + steps * self._step(run) / self.threads
         return Need(seconds, self.memory.training(run))
 
     def _rounds(self, runs: Sequence[Run]) -> Need:
@@ -156,14 +157,16 @@ class Plan:
 
     def _call_and_rest(self, run: Run) -> tuple[float, float]:
         """A step's seconds: what a call takes at any size, and all that grows with the shape."""
-        backend, _ = self._kernels(run)
-        asked = {
-            name: float(self.machine.tasks[name][backend]["a"]) for name in ("train_step", "encode_topk")
-        }
-        call, encode = asked["train_step"], asked["encode_topk"]
+        call, encode = self._call_alone("train_step", run), self._call_alone("encode_topk", run)
         paid = call + (max(0.0, call - encode) if run.encoder != "tied" else 0.0)
         paid += encode if self.recipe.count_after_update else 0.0
         return call, max(0.0, self._step(run) - paid)
+
+    def _call_alone(self, task: str, run: Run) -> float:
+        """What calls take at any size, on the matrices that the columns are computed with."""
+        pieces = support_of(run.support).computed_with(run.m, run.n, run.d)
+        backends = [DENSE if piece.d == piece.m else self.backend for piece in pieces]
+        return sum(float(self.machine.tasks[task][backend]["a"]) for backend in backends)
 
     def _training_start(self, run: Run) -> float:
         """Seconds until the first step: imports, and the pool read once."""
@@ -172,13 +175,16 @@ class Plan:
 
     def _step(self, run: Run) -> float:
         """Seconds of a step on one thread."""
-        backend, d = self._kernels(run)
-        shape = Shape(run.m, run.n, d, run.k, self.recipe.batch_size)
-        step = self._call("train_step", backend, shape)
-        encode = self._call("encode_topk", backend, shape)
+        step, encode = (
+            self._all_pieces(task, run, self.recipe.batch_size) for task in ("train_step", "encode_topk")
+        )
         if run.encoder != "tied":  # gradients and Adam of the encoder's own columns
             step += max(0.0, step - encode)
-        return step + encode if self.recipe.count_after_update else step
+        if self.recipe.count_after_update:
+            step += encode
+        if run.is_pursued:  # instead of an encoder's pass, one of the pursuit
+            step = max(0.0, step - encode) + self._all_pieces("omp", run, self.recipe.batch_size)
+        return step
 
     def baseline(self, model: Model, layer: int) -> Need:
         """The cross-entropies of the model itself; it takes the memory of an evaluation."""
@@ -215,18 +221,20 @@ class Plan:
             seconds += self._splice(size, run.layer)
         return seconds
 
-    def _kernels(self, run: Run) -> tuple[str, int]:
-        """The backend of a run's columns, and the entries of one that it computes with."""
-        return (DENSE, run.m) if support_of(run.support).written_out else (self.backend, run.d)
+    def _all_pieces(self, task: str, run: Run, batch: int) -> float:
+        """Core seconds of one call, on each of the matrices that the columns are computed with."""
+        seconds = 0.0
+        for piece in support_of(run.support).computed_with(run.m, run.n, run.d):
+            backend = DENSE if piece.d == piece.m else self.backend
+            seconds += self._call(task, backend, Shape(piece.m, piece.n, piece.d, run.k, batch))
+        return seconds
 
     def _inference(self, run: Run, name: str, tokens: int) -> float:
         """Codes and reconstructions of that many tokens."""
-        backend, d = self._kernels(run)
         task = "omp" if name == "omp" else "encode_topk"
         calls, rest = divmod(tokens, EVALUATED_TOKENS)
         batches = [(count, batch) for count, batch in ((calls, EVALUATED_TOKENS), (1, rest)) if count * batch]
-        shapes = [(count, Shape(run.m, run.n, d, run.k, batch)) for count, batch in batches]
-        return sum(count * self._call(task, backend, shape) for count, shape in shapes) / self.threads
+        return sum(count * self._all_pieces(task, run, batch) for count, batch in batches) / self.threads
 
     def _splice(self, size: ModelSize, layer: int) -> float:
         """The layers above `layer`, head and losses, for all cross-entropy sequences."""

@@ -18,6 +18,7 @@ from expander_sae.evaluation.label_families import Documents, Family, family_of
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, joined
+from expander_sae.model.encoders import codes_of
 from expander_sae.pursuit.inference import inferences
 from expander_sae.study.run import Analysis
 
@@ -42,9 +43,14 @@ class Subject:
     _labelled_codes: dict[str, SparseCode] = field(default_factory=dict)
 
     @cached_property
+    def by(self) -> str:
+        """The inference whose codes are analysed: the encoder, or the pursuit that training ended with."""
+        return codes_of(self.autoencoder.about)
+
+    @cached_property
     def code(self) -> SparseCode:
-        """The encoder's code of every token."""
-        return encoded(self.autoencoder, self.activations)
+        """The code of every token."""
+        return encoded(self.autoencoder, self.activations, self.by)
 
     @cached_property
     def sets(self) -> FiringSets:
@@ -95,7 +101,7 @@ class Subject:
             every = len(self.labelled) == len(self.activations)
             self._labelled_codes[inference] = (
                 self.code
-                if inference == "encoder" and every
+                if inference == self.by and every
                 else encoded(self.autoencoder, self.activations[self.labelled], inference)
             )
         return self._labelled_codes[inference]

@@ -11,6 +11,7 @@ from functools import lru_cache
 from expander_sae.cost.time_model import CPU_FILE, DENSE, Machine, Shape
 from expander_sae.figures.candidates import Candidate
 from expander_sae.masks import supports
+from expander_sae.masks.support import SPARSE
 
 BATCH = 256
 """Tokens of a call, as in training."""
@@ -56,4 +57,4 @@ def _backend(one: Candidate) -> str | None:
     decoder = supports.described(one.cell.support).decoder
     if decoder == supports.DENSE:
         return DENSE
-    return machine().backend("auto") if decoder == supports.SPARSE else None
+    return machine().backend("auto") if decoder == SPARSE else None

@@ -86,8 +86,7 @@ def _what(sae: SparseAutoencoder, spec: dict[str, Any], repo_id: str, base_model
     )
     family = sae.decoder.recipe.family
     known = described(family)
-    support = "dense columns" if sae.mask is None else f"columns of {sae.d} nonzeros on a fixed random mask"
-    support += "" if known.trained else " that nobody trained"
+    support = sae.decoder.words + ("" if known.trained else " that nobody trained")
     return (
         f"# {repo_id.split('/')[-1]}\n\n"
         f"A TopK sparse autoencoder{where}: {sae.n:,} features of width {sae.m:,}, k = {sae.k} a token, "

@@ -1,7 +1,7 @@
 """The decoder's columns, and the sparse codes that combine them.
 
-`SparseDictionary` and `DenseDictionary` answer the same questions, so that encoders, pursuits and metrics run
-on either without knowing which.
+`SparseDictionary`, `DenseDictionary`, and what is made of these, answer the same questions, so that encoders,
+pursuits and metrics run on any without knowing which.
 """
 
 from __future__ import annotations
@@ -121,9 +121,33 @@ class Dictionary(Protocol):
     def changed(self, change: Callable[[Tensor], Tensor]) -> Dictionary:
         """The dictionary of these columns after `change` of their stored entries, to any dtype."""
 
+    def reduced(self, target: Tensor) -> tuple[Dictionary, Tensor]:
+        """(dictionary, target [B, r]) in fewer dimensions, where there are such with the same scores: its n
+        columns have the products with each other and with each target [B, m] that these columns have."""
 
-class _Stored(ABC):
-    """What both kinds answer alike, from their stored entries [n, w]."""
+
+class Written(ABC):
+    """What any kind can answer from its columns written out."""
+
+    m: int
+
+    @abstractmethod
+    def columns(self, index: Tensor) -> Tensor: ...
+
+    def gram(self, index: Tensor) -> Tensor:
+        pieces = []
+        # A piece of about 64 MB of written-out columns at a time.
+        for part in index.split(max(1, 16_000_000 // max(1, index.shape[1] * self.m))):
+            written = self.columns(part.clamp(min=0)) * (part >= 0).unsqueeze(-1)
+            pieces.append(written @ written.transpose(1, 2))
+        return torch.cat(pieces)
+
+    def reduced(self, target: Tensor) -> tuple[Dictionary, Tensor]:
+        return self, target  # type: ignore[return-value]
+
+
+class _Stored(Written):
+    """What sparse and dense ones answer alike, from their stored entries [n, w]."""
 
     rows: Tensor | None = None
     backend: ModuleType | None = None
@@ -161,17 +185,6 @@ class _Stored(ABC):
 
     def norms(self) -> Tensor:
         return self._entries.detach().norm(dim=1)
-
-    @abstractmethod
-    def columns(self, index: Tensor) -> Tensor: ...
-
-    def gram(self, index: Tensor) -> Tensor:
-        pieces = []
-        # A piece of about 64 MB of written-out columns at a time.
-        for part in index.split(max(1, 16_000_000 // max(1, index.shape[1] * self.m))):
-            written = self.columns(part.clamp(min=0)) * (part >= 0).unsqueeze(-1)
-            pieces.append(written @ written.transpose(1, 2))
-        return torch.cat(pieces)
 
 
 class SparseDictionary(_Stored):

@@ -68,10 +68,18 @@ def block_omp(
     check_arguments(dictionary, target, k, selection, tolerance)
     if not 1 <= block <= k:
         raise ValueError(f"block = {block}: expected 1 <= block <= k = {k}")
+    limit, (dictionary, target) = score_limit(target, tolerance), dictionary.reduced(target)
+    return pursued(dictionary, target, limit, k, block, selection)
+
+
+def pursued(
+    dictionary: Dictionary, target: Tensor, limit: Tensor, k: int, block: int, selection: str
+) -> SparseCode:
+    """`block_omp` of checked arguments; a sample stops where its best score is at most its `limit` [B]."""
     scale = inverse_norms(dictionary)
     gram = _whole_gram(dictionary, target.shape[0], k)
-    pursue = partial(_pursue, dictionary, scale, gram, k, block, selection, tolerance)
-    return joined(map(pursue, target.split(_BATCH)))
+    pursue = partial(_pursue, dictionary, scale, gram, k, block, selection)
+    return joined(map(pursue, target.split(_BATCH), limit.split(_BATCH)))
 
 
 def _whole_gram(dictionary: Dictionary, batch: int, k: int) -> Tensor | None:
@@ -89,11 +97,10 @@ def _pursue(
     k: int,
     block: int,
     selection: str,
-    tolerance: float,
     target: Tensor,
+    limit: Tensor,
 ) -> SparseCode:
     active = ActiveSet(dictionary, target, k, gram)
-    limit = score_limit(target, tolerance)
     going = torch.ones(target.shape[0], dtype=torch.bool, device=target.device)
     tried = torch.zeros(target.shape[0], 0, dtype=torch.int64, device=target.device)
     while tried.shape[1] < dictionary.n:

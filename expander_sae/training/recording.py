@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.dense import Dense
+from expander_sae.model.sparse import Sparse
 
 Call = Callable[[], None]
 Recorder = Callable[[Call, Sequence[Tensor]], Call]
@@ -63,6 +65,9 @@ def _stays_on_device(autoencoder: SparseAutoencoder) -> bool:
     from expander_sae.kernels.triton_topk import plan
 
     columns = [each for each in (autoencoder.decoder, autoencoder.free) if each is not None]
+    # Of columns that grow, what was worked out from their rows would be of the first ones.
+    if not all(isinstance(each, Sparse | Dense) and not each.grows for each in columns):
+        return False
     kernels = [each.kernels() for each in columns]
     own = all(kernel is None or kernel.__name__.endswith(("triton_gpu", "densified")) for kernel in kernels)
     return own and plan(autoencoder.n, autoencoder.k).feasible

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.inference import ENCODER, INFERENCES, Method, inferences
 from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import Recipe
+from expander_sae.training import pursued
 
 FIRING_THRESHOLD = 1e-6
 LOG_COLUMNS = ("step", "loss", "relative_error", "silent_share", "learning_rate")
@@ -23,7 +25,11 @@ LOG_COLUMNS = ("step", "loss", "relative_error", "silent_share", "learning_rate"
 
 @dataclass(eq=False)
 class TrainingState:
-    """Everything that the next step depends on, beside the data."""
+    """Everything that the next step depends on, beside the data.
+
+    `codes` is what finds the codes that the decoder is trained with; `before` how many steps preceded its
+    first one, where the log goes on.
+    """
 
     autoencoder: SparseAutoencoder
     optimiser: torch.optim.Adam
@@ -32,12 +38,16 @@ class TrainingState:
     fired: Tensor
     rate: float
     """The learning rate of which each of Adam's groups gets its share."""
+    codes: Method = INFERENCES[ENCODER]
+    before: int = 0
     step: int = 0
     log: list[list[float]] = field(default_factory=list)
     """Rows of LOG_COLUMNS."""
 
     @classmethod
-    def start(cls, autoencoder: SparseAutoencoder, recipe: Recipe, seed: int) -> TrainingState:
+    def start(
+        cls, autoencoder: SparseAutoencoder, recipe: Recipe, seed: int, codes: str = ENCODER
+    ) -> TrainingState:
         """Fresh state: streams (seed, batches) and (seed, resampling), Adam at zero."""
         device, rate = autoencoder.b_enc.device, recipe.learning_rate
         settings: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8, "fused": True}
@@ -47,7 +57,7 @@ class TrainingState:
         _begin(optimiser)
         batches, resampling = (torch_generator(seed, purpose) for purpose in ("batches", "resampling"))
         fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=device)
-        return cls(autoencoder, optimiser, batches, resampling, fired, rate)
+        return cls(autoencoder, optimiser, batches, resampling, fired, rate, inferences(codes))
 
     @property
     def finite(self) -> bool:
@@ -85,7 +95,8 @@ class TrainingState:
         norms = batch.norm(dim=1).clamp(min=torch.finfo(batch.dtype).tiny)
         error: Any = ((reconstruction - batch).norm(dim=1) / norms).mean()
         silent: Any = (self.fired == 0).double().mean()
-        self.log.append([self.step, float(loss), float(error), float(silent), self.rates[0]])
+        step = self.before + self.step
+        self.log.append([step, float(loss), float(error), float(silent), self.rates[0]])
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, for a checkpoint."""
@@ -96,15 +107,19 @@ class TrainingState:
         streams = {"batches": self.batches, "resampling": self.resampling}
         stored |= {f"generator.{name}": stream.get_state() for name, stream in streams.items()}
         log = torch.tensor(self.log, dtype=torch.float64).reshape(-1, len(LOG_COLUMNS))
+        stored |= {f"decoder.{name}": part for name, part in self.autoencoder.decoder.state().items()}
         return stored | {"fired": self.fired, "log": log, "step": torch.tensor([self.step])}
 
     @torch.no_grad()
     def restore(self, stored: dict[str, Tensor]) -> None:
         """Take over the tensors of `tensors()`, each where it is."""
+        decoder = self.autoencoder.decoder
+        decoder.resume({name: stored[f"decoder.{name}"] for name in decoder.state()})
         for name, parameter in self.autoencoder.named_parameters():
             parameter.copy_(stored[f"parameter.{name}"])
             for key, held in self.optimiser.state.get(parameter, {}).items():
-                held.copy_(stored[f"adam.{name}.{key}"])
+                if (value := stored.get(f"adam.{name}.{key}")) is not None:
+                    held.copy_(value)
         self.batches.set_state(stored["generator.batches"])
         self.resampling.set_state(stored["generator.resampling"])
         self.fired.copy_(stored["fired"])
@@ -141,20 +156,24 @@ def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
     """
     autoencoder = state.autoencoder
     with autoencoder.undisturbed(batch):
-        reconstruction, code = autoencoder.set_gradients(batch)
+        if state.codes.name == ENCODER:
+            reconstruction, code = autoencoder.set_gradients(batch)
+        else:
+            code = state.codes(autoencoder, batch)
+            reconstruction = pursued.set_gradients(autoencoder, batch, code)
         torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), recipe.clip_norm)
         state.optimiser.step()
         autoencoder.decoder.constrain()
         if recipe.count_after_update:
             code = autoencoder.encode(batch)
         fires = (code.value.abs() > FIRING_THRESHOLD).to(torch.int64)
-        state.fired.scatter_add_(0, code.index.flatten(), fires.flatten())
+        state.fired.scatter_add_(0, code.index.clamp(min=0).flatten(), fires.flatten())  # −1: no feature
     return reconstruction
 
 
 @torch.no_grad()
 def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
-    """Re-aim silent features at badly reconstructed samples; returns how many.
+    """Re-aim silent features at samples that are badly rebuilt by `state.codes`; returns how many.
 
     A feature that fired fewer than `resample_min_fires` times since the last call takes the
     residual of a sample of `batch`, drawn with probability proportional to its squared error,
@@ -167,7 +186,7 @@ def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
     state.fired.zero_()
     if silent.numel() == 0 or silent.numel() > recipe.resample_max_dead * autoencoder.n:
         return 0
-    residual = batch - autoencoder.decode(autoencoder.encode(batch))
+    residual = batch - autoencoder.decode(state.codes(autoencoder, batch))
     weight = residual.double().square().sum(dim=1).cpu()
     if not (torch.isfinite(weight).all() and weight.sum() > 0):
         return 0

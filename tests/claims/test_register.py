@@ -104,6 +104,26 @@ def test_every_setting_s_runs_are_in_a_shipped_configuration():
                     ), (setting.name, claim.id, request.where)
 
 
+@pytest.mark.parametrize(
+    ("topics", "message"),
+    [
+        ({"One": ["claim", "claim"]}, r"topics\.One"),
+        ({"One": ["claim"], "Two": ["claim"]}, r"topics\.Two: found 'claim', which 'One' has too"),
+        ({"One": ["other"]}, r"topics\.One: found 'other', expected the id of a claim"),
+        ({"One": []}, r"topics: found none with the claim 'claim', expected one|claim"),
+    ],
+)
+def test_a_claim_stands_under_one_topic(topics, message):
+    data = {"settings": [{"name": "toy", "where": WHERE, "values": {"low": 7}}], "claims": [CLAIM]}
+    assert parse_register(data).claims[0].topic == ""
+    assert parse_register(data | {"topics": {"One": ["claim"]}}).claims[0].topic == "One"
+    if topics == {"One": []}:
+        assert parse_register(data | {"topics": topics}).claims[0].topic == ""
+        return
+    with pytest.raises(UserError, match=message):
+        parse_register(data | {"topics": topics})
+
+
 def test_claims_are_told_apart():
     with pytest.raises(UserError, match="claims: found 'claim' twice"):
         register({}, {})

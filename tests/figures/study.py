@@ -157,7 +157,8 @@ def record(**changed: Any) -> dict[str, Any]:
         "missing": [], "diverged_seeds": [], "seeds_left_out": [], "documents_left_out": 0,
     }  # fmt: skip
     return {
-        "id": "frontier-ends", "setting": "smollm2", "sentence": "More is recovered at the larger d.",
+        "id": "frontier-ends", "setting": "smollm2", "topic": "Compression",
+        "sentence": "More is recovered at the larger d.",
         "source": "a table", "statistic": "a difference", "threshold": "above 0", "verdict": "holds",
         "points_to": "holds", "descriptive": False, "level": 0.998, "level_family": 0.999,
         "estimate": 0.03, "interval": [0.01, 0.05], "interval_family": [0.0, 0.06],

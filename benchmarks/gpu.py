@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.gpu_pursuit import pursuit
 from benchmarks.gpu_tasks import (
     TOLERANCE,
     GpuVariant,
     batches,
     encode_topk,
     precision,
-    pursuit,
     train,
     train_graph,
 )

@@ -93,15 +93,18 @@ def _firing(autoencoder: SparseAutoencoder, options: argparse.Namespace) -> dict
     from expander_sae.evaluation.collisions import collisions, relabelled
     from expander_sae.evaluation.reconstruction import measure
     from expander_sae.model.dictionary import SparseCode, joined
+    from expander_sae.model.encoders import codes_of
     from expander_sae.pursuit.codes import encoded_rows
+    from expander_sae.pursuit.inference import inferences
     from expander_sae.storage.arrays import widened
 
     activations = given_activations(options, autoencoder.m)
     rows = encoded_rows(autoencoder, activations, options.activations)
     parts: list[SparseCode] = []
+    infer = inferences(codes_of(autoencoder.about))
 
     def kept(model: SparseAutoencoder, batch: Tensor) -> SparseCode:
-        code = model.encode(batch)
+        code = infer(model, batch)
         parts.append(SparseCode(code.index.cpu(), widened(code.value).cpu()))
         return code
 

@@ -122,13 +122,11 @@ class Memory:
         scores = self._batch_size * (run.n if _scored_at_once(run) else piece_sizes.SCORED_FEATURES) * FLOAT
         resampled = 0.1 * run.n * run.m * FLOAT  # directions of the tenth that is silent, say
         pool = self.train_tokens[run.model] * (run.m * FLOAT + 2 * INDEX_BYTES)
-        known, fitted = support_of(run.support), 0
+        known, needed = support_of(run.support), state + scores + resampled
         if known.fitted:  # tokens and covariances in float64
             fitted = 2 * (2 * piece_sizes.FITTED_TOKENS * run.m + 4 * run.m**2) * FLOAT
-        if not known.trained:
-            state, scores, resampled = fitted + 3 * run.n * run.m * FLOAT, 0, 0.0
-        state = max(state, fitted)
-        return _BASE["training"] + self._gpu + (state + scores + resampled + pool) / _MB
+            needed = max(needed, fitted) if known.trained else fitted + 3 * run.n * run.m * FLOAT
+        return _BASE["training"] + self._gpu + (needed + pool) / _MB
 
     def evaluation(self, run: Run) -> float:
         """The language model with its logits, the columns, and both pools; seeds follow one another."""

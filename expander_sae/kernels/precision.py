@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import torch
 
-_NARROW, _WIDE = {"high": 31, "medium": 30}, {"high": 17, "medium": 15}
-_WIDE_FROM = 1024
-_HIGHEST = 1 / 12
-"""Width above which a dense product beats gathering: below _WIDE_FROM, from there, and in float32 for each m.
+_CROSSOVER = {"highest": (1 / 12, 42), "high": (1 / 119, 31), "medium": (1 / 140, 28)}
+"""From what width on a dense product beats gathering on an H100: a share of m, but at least so many entries.
 
-From benchmarks/results/gpu.json, encode_topk on an H100 at m = 512, 576 and 2048. In float32 it is more than
-was measured: the line through d = 30 and 102 is drawn on."""
-
+Where the lines through the times of d = 7, 30 and 102 cross, n = 8 m, k = 64, B = 4096. At m = 2048: 167
+at "highest", 17 at "high", 15 at "medium". At m = 512 and 576, where launches are most of a call: 28 to 63
+without an order, so the least of each precision; "highest" was not measured there, and has its share of 512.
+"""
 
 PRECISIONS = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}
 """What `compute.products` may say → what PyTorch calls it."""
@@ -39,7 +38,5 @@ def selection_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def dense_is_faster(m: int, width: int) -> bool:
     """Whether columns of `width` entries out of m are better multiplied as dense ones on a GPU."""
-    precision = torch.get_float32_matmul_precision()
-    if precision == "highest":
-        return width > _HIGHEST * m
-    return width > (_NARROW if m < _WIDE_FROM else _WIDE)[precision]
+    share, least = _CROSSOVER[torch.get_float32_matmul_precision()]
+    return width > max(share * m, least if m < 1024 else 0)

@@ -23,7 +23,7 @@ from expander_sae.masks.supports import described
 from expander_sae.model import weights_file
 from expander_sae.model.columns import Columns
 from expander_sae.model.dense import dense_recipe
-from expander_sae.model.dictionary import Dictionary, SparseCode, checked_code
+from expander_sae.model.dictionary import Dictionary, SparseCode, centred_topk, checked_code
 from expander_sae.model.encoders import ENCODERS, warn_if_spoilt
 from expander_sae.model.held_parameters import of_encoder
 from expander_sae.model.in_precision import InPrecision
@@ -191,7 +191,7 @@ class SparseAutoencoder(InPrecision):
         if self.free is None:
             warn_if_spoilt(self.about)
         encoder = self._encoder_on(self.dictionary())
-        found = encoder.correlate_topk(self.own(h) - self.b_dec, self.b_enc, self.k)
+        found = centred_topk(encoder, self.own(h), self.b_dec, self.b_enc, self.k)
         return found if self.gains is None else SparseCode(found.index, found.value * self.gains[found.index])
 
     @torch.no_grad()

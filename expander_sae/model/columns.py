@@ -154,7 +154,7 @@ class Columns(HeldParameters, ABC):
         sizes = {} if self.free else self.column_sizes()
         theirs = dict(trained.named_parameters())
         for name, parameter in self.named_parameters():
-            valid, values = self.valid_of(name), theirs[name]
+            valid, values = self.valid_of(name), theirs[name].detach()
             if name in sizes:
                 values = unit_columns(values if valid is None else values * valid)
             parameter.copy_(values)

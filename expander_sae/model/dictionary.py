@@ -17,6 +17,7 @@ from torch import Tensor
 
 from expander_sae.errors import UserError
 from expander_sae.kernels import autograd, backends, dense
+from expander_sae.machine.batch_sizes import samples_at_once
 from expander_sae.storage.arrays import as_tensor
 
 
@@ -136,8 +137,9 @@ class Written(ABC):
 
     def gram(self, index: Tensor) -> Tensor:
         pieces = []
-        # A piece of about 64 MB of written-out columns at a time.
-        for part in index.split(max(1, 16_000_000 // max(1, index.shape[1] * self.m))):
+        numbers = max(1, index.shape[1] * self.m)
+        # On a CPU a piece of about 64 MB of written-out columns at a time; elsewhere two copies of 8 bytes.
+        for part in index.split(samples_at_once(index.device, 16 * numbers, max(1, 16_000_000 // numbers))):
             written = self.columns(part.clamp(min=0)) * (part >= 0).unsqueeze(-1)
             pieces.append(written @ written.transpose(1, 2))
         return torch.cat(pieces)
@@ -245,3 +247,14 @@ class DenseDictionary(_Stored):
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> DenseDictionary:
         return DenseDictionary(change(self.weight))
+
+
+@torch.no_grad()
+def centred_topk(
+    dictionary: Dictionary, h: Tensor, offset: Tensor, bias: Tensor | None, k: int
+) -> SparseCode:
+    """The k largest entries of Wᵀ(h − offset) + bias; some backends subtract on the way."""
+    if isinstance(dictionary, SparseDictionary) and hasattr(dictionary.backend, "centred_topk"):
+        given = dictionary.values.detach(), dictionary.rows, h.detach(), offset.detach(), bias, k
+        return SparseCode(*dictionary.backend.centred_topk(*given)[1:])
+    return dictionary.correlate_topk(h - offset, bias, k)

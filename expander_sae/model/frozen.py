@@ -43,7 +43,10 @@ class FrozenEncoder(_Held):
 
 
 class SoftFrozen(_Held):
-    """Columns whose cosine to where they started is at least `LEAST_COSINE` after each step and re-aiming."""
+    """Columns whose cosine to where they started is at least `LEAST_COSINE` after each step and re-aiming.
+
+    Rounding in fewer bits does not ask, and can bring a column a little below it.
+    """
 
     start: Tensor | None
 

@@ -10,12 +10,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from expander_sae.kernels import device_omp
 from expander_sae.kernels.exact_topk import topk_of_columns
-from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, joined
+from expander_sae.machine.batch_sizes import samples_at_once
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary, joined
 from expander_sae.pursuit.active_set import ActiveSet
 
 SELECTIONS = ("signed", "absolute")
-_BATCH = 256
+_ON_CPU = 256
+"""Samples at once on a CPU."""
+
 _GRAM_LIMIT = 8192
 """Most features whose n² products are held: 256 MB in float32."""
 
@@ -77,9 +81,18 @@ def pursued(
 ) -> SparseCode:
     """`block_omp` of checked arguments; a sample stops where its best score is at most its `limit` [B]."""
     scale = inverse_norms(dictionary)
+    if isinstance(dictionary, SparseDictionary | DenseDictionary) and device_omp.serves(
+        dictionary.backend, dictionary.entries
+    ):
+        unit = dictionary.entries.detach() * scale[:, None]
+        how = (limit, k, block, selection == "absolute")
+        index, value = device_omp.omp(dictionary.backend, unit, dictionary.rows, target, *how)
+        return SparseCode(index, value * scale[index.clamp(min=0)])
     gram = _whole_gram(dictionary, target.shape[0], k)
     pursue = partial(_pursue, dictionary, scale, gram, k, block, selection)
-    return joined(map(pursue, target.split(_BATCH), limit.split(_BATCH)))
+    numbers = k * (k + 4) + 4 * dictionary.m + 2 * dictionary.n
+    batch = samples_at_once(target.device, target.element_size() * numbers, _ON_CPU)
+    return joined(map(pursue, target.split(batch), limit.split(batch)))
 
 
 def _whole_gram(dictionary: Dictionary, batch: int, k: int) -> Tensor | None:
@@ -114,7 +127,8 @@ def _pursue(
         for place in range(column.shape[1]):
             active.append(column[:, place], going & (best[:, place] > limit))
         going &= (best[:, 0] > limit) & (active.held < k)
-        if not bool(going.any()):
+        # A look is free on a CPU. A GPU would wait for it, and ⌈k / block⌉ rounds are wanted in any case.
+        if (not target.is_cuda or tried.shape[1] >= k) and not bool(going.any()):
             break
     return active.code()
 
@@ -124,6 +138,7 @@ def _largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if count == 1:
         column = scores.argmax(dim=1, keepdim=True)
         return scores.gather(1, column), column
-    column, value = topk_of_columns(scores.t(), count)
-    value, order = value.sort(dim=1, descending=True, stable=True)
+    column, _ = topk_of_columns(scores.t(), count)
+    column = column.sort(dim=1).values  # so that the lowest of equals is first
+    value, order = scores.gather(1, column).sort(dim=1, descending=True, stable=True)
     return value, column.gather(1, order)

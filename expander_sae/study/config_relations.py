@@ -11,6 +11,7 @@ from typing import Any
 
 from expander_sae.activations.positions import context_error, positions_in
 from expander_sae.masks.supports import support_of
+from expander_sae.model.precisions import stored_as
 from expander_sae.pursuit.inference import ENCODER
 from expander_sae.storage.locations import named
 from expander_sae.study import presets
@@ -112,6 +113,7 @@ def _block_errors(
     if block["match"] and others:
         yield f"{here}.match: found {block['match']!r} with support {others[0]}, expected support dense alone"
     yield from _encoder_errors(here, block, origin)
+    yield from _precision_errors(here, block, origin)
     yield from _codes_errors(here, block, origin)
     for name in block["cross_entropy"]:
         if name not in block["inference"]:
@@ -149,6 +151,15 @@ def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) ->
             f"{here}.match: found 'total' with encoder tied, expected encoder warm_tied or independent "
             "(a tied encoder adds no values: use decoder)"
         )
+
+
+def _precision_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> Iterator[str]:
+    """Training in a precision, of what no training makes."""
+    untrained = [name for name in block["support"] if not support_of(name).trained]
+    stepped = [name for name in block["precision"] if name != stored_as(name)]
+    if untrained and stepped:
+        found = f"{stepped[0]!r} with support {untrained[0]} ({here}), which nobody trains"
+        yield f"{origin['precision']}: found {found}; expected {stored_as(stepped[0])}, which rounds it"
 
 
 def _codes_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> Iterator[str]:

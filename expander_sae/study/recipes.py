@@ -69,8 +69,8 @@ class Recipe:
         So one rate of a column serves every d. The code does not change with b_dec, whose rate is small.
         """
         rate = self.pursuit_rate
-        rates = {"learning_rate": rate, "learning_rate_end": 0.0, "bias_rate": rate / 50}
-        return replace(self, rate_per_column=True, count_after_update=False, **rates)
+        own = replace(self, learning_rate=rate, learning_rate_end=0.0, bias_rate=rate / 50)
+        return replace(own, rate_per_column=True, count_after_update=False)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from expander_sae import SparseAutoencoder, Trainer, UserError, block_omp, cosamp, load, niht, omp
 from expander_sae.evaluation.storage import storage
@@ -297,6 +298,30 @@ def test_growth_exchanges_the_smallest_values_for_the_largest_gradients() -> Non
         now = dict(zip(sae.decoder.rows[column].tolist(), sae.values[column].tolist(), strict=True))
         assert now == expected
         assert moved[column][moved[column] >= 0].sort().values.tolist() == sorted(stay)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers of a tensor that anything makes."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made_ = func(*args, **(kwargs or {}))
+        for one in made_ if isinstance(made_, tuple | list) else [made_]:
+            self.most = max(self.most, one.numel() if isinstance(one, Tensor) else 0)
+        return made_
+
+
+def test_growth_holds_no_matrix_of_all_columns_and_rows() -> None:
+    """Nothing larger than the values or the batch."""
+    m, n, d, size = 100, 300, 4, 10
+    sae = SparseAutoencoder(m, n, K, MaskRecipe("grown", m, n, d, 0), backend="torch")
+    sae.initialise(torch_generator(0, "growth"))
+    h = torch.randn(size, m, generator=torch_generator(1, "growth"))
+    code = sae.encode(h)
+    with Largest() as seen:
+        assert (sae.decoder.grow(0.5, code, sae.decode(code) - h, h) < 0).any()
+    assert seen.most <= max(n * d, size * m)
 
 
 def test_a_re_aimed_column_takes_the_rows_of_its_sample() -> None:

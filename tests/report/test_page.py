@@ -11,6 +11,9 @@ from expander_sae.figures.catalogue import FIGURES
 from expander_sae.report.page import image, write_report
 from tests.report.conftest import HOSTILE, PROVENANCE
 
+# One process draws the page, which takes as long as all these tests.
+pytestmark = pytest.mark.xdist_group("browser")
+
 
 class Reader(HTMLParser):
     """Tags, addresses, and the parents of each table."""

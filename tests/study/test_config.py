@@ -131,6 +131,18 @@ def test_every_mistake_is_listed_with_its_key():
             {"runs": [{"support": "frozen_decoder"}]},
             "grid.encoder: found 'tied' with support frozen_decoder (runs[0]), expected warm_tied or ",
         ),
+        *(
+            (
+                {"runs": [{"support": "expander"}, {"support": support, "precision": ["int8", trained]}]},
+                f"runs[1].precision: found '{trained}' with support {support} (runs[1]), which nobody "
+                f"trains; expected {trained[:4]}, which rounds it",
+            )
+            for support, trained in (
+                ("pca", "int4_trained"),
+                ("random", "int2_trained"),
+                ("exemplars", "int1_trained"),
+            )
+        ),
         ({"grid": {"n": 600}, "runs": [{"support": "pca"}]}, "runs[0].d: missing"),
         (
             {"grid": {"n": 600, "d": [7, 600]}, "runs": [{"support": "pca"}]},

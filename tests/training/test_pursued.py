@@ -60,26 +60,29 @@ def pursued(
     return made
 
 
-def plain_pursuit(columns: np.ndarray, target: np.ndarray, rounds: list[int]) -> np.ndarray:
-    """The code [n] of one sample: in each round the columns of the largest scores, and least squares.
+def plain_pursuit(columns: np.ndarray, target: np.ndarray, block: int) -> np.ndarray:
+    """The code [n] of one sample: in each round the `block` largest scores, and least squares.
 
-    One whose score is not positive is passed over for good.
+    A column whose score is not positive is passed over for good; without any other the sample is done.
     """
     held: list[int] = []
     tried: list[int] = []
     code = np.zeros(len(columns))
-    for count in rounds:
+    while len(held) < K and len(tried) < len(columns):
         scores = columns @ (target - code @ columns)
         scores[tried] = -np.inf
-        best = [int(j) for j in np.argsort(-scores, kind="stable")[:count]]
-        held += [j for j in best if scores[j] > 1e-12 * np.linalg.norm(target)]
+        best = [int(j) for j in np.argsort(-scores, kind="stable")[:block]]
+        chosen = [j for j in best if scores[j] > 1e-12 * np.linalg.norm(target)]
+        if not chosen:
+            break
+        held += chosen[: K - len(held)]
         tried += best
         code[:] = 0
         code[held] = np.linalg.lstsq(columns[held].T, target, rcond=None)[0]
     return code
 
 
-def plain_loop(parent: SparseAutoencoder, rounds: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def plain_loop(parent: SparseAutoencoder, block: int) -> tuple[np.ndarray, np.ndarray]:
     """(columns [n, m] of unit norm, b_dec) after STEPS: Adam on the entries of the support and on b_dec."""
     everything = torch.arange(parent.n)
     v = parent.dictionary().columns(everything).numpy().copy()
@@ -92,7 +95,7 @@ def plain_loop(parent: SparseAutoencoder, rounds: list[int]) -> tuple[np.ndarray
         h = data[torch.randint(len(data), (16,), generator=batches).numpy()]
         norm = np.linalg.norm(v, axis=1, keepdims=True)
         w = v / norm
-        x = np.stack([plain_pursuit(w, row - b, rounds) for row in h])
+        x = np.stack([plain_pursuit(w, row - b, block) for row in h])
         slope = 2 * (x @ w + b - h) / len(h)
         d_w = x.T @ slope
         d_v = (d_w - w * (w * d_w).sum(axis=1, keepdims=True)) / norm * support
@@ -115,7 +118,7 @@ def plain_loop(parent: SparseAutoencoder, rounds: list[int]) -> tuple[np.ndarray
 def test_training_equals_a_plain_loop_in_float64(codes: str, d: int, n: int) -> None:
     parent = trained(d, n)
     found = pursued(parent, codes)
-    columns, bias = plain_loop(parent, [1] * K if codes == "omp" else [2] * (K // 2))
+    columns, bias = plain_loop(parent, 1 if codes == "omp" else 2)
     there = found.dictionary().columns(torch.arange(n)).numpy()
     for mine, plain in ((there, columns), (found.b_dec.detach().numpy(), bias)):
         assert np.linalg.norm(mine - plain) <= 1e-8 * np.linalg.norm(plain)
@@ -302,7 +305,7 @@ def test_the_trainer_ends_with_the_weights_of_the_workflows_run(pool: Path, tmp_
     mine = trainer.fit(20)
     for name, parameter in mine.named_parameters():
         assert torch.equal(parameter, dict(theirs.named_parameters())[name]), name
-    of_a_study = {"model": "tiny", "corpus": "text", "layer": 1}
+    of_a_study = {"model": "tiny", "corpus": "text", "layer": 1, "recipe": "tuned"}
     assert mine.about["spec"] | of_a_study == theirs.about["spec"]
     assert [row["step"] for row in trainer.log] == list(range(5, 51, 5)), "one log of both parts"
     h = torch.from_numpy(activations())

@@ -3,6 +3,8 @@
 `python -m tests.long.as_module` runs a study to its end in that way.
 """
 
+import re
+import shutil
 import subprocess
 
 import pytest
@@ -12,6 +14,7 @@ from tests.workflow.planning import ROOT, SNAKEMAKE, plan
 from tests.workflow.test_plan import COLLECTORS, CONFIG, KEPT, keep_rows
 
 PREFIX = "sparse/it's"
+TARGETS = {"all", "default", "everything", "own"}
 PARENT = """
 configfile: "mine.yaml"
 
@@ -56,16 +59,19 @@ def snakemake(folder, *arguments):
 
 
 def counts(folder):
-    """{rule: number of jobs} of a dry run, without targets, under the names of our rules."""
     done = snakemake(folder, "--dry-run", "--quiet", "all")
     assert done.returncode == 0, done.stdout + done.stderr
+    return jobs_of(done)
+
+
+def jobs_of(done):
+    """{rule: number of jobs} of a dry run, without its targets, under the names of our rules."""
     table = (done.stdout + done.stderr).partition("Job stats:")[2].partition("total")[0]
-    lines = [line.split() for line in table.splitlines() if "expander_" in line]
     found: dict[str, int] = {}
-    for name, count in lines:
-        name = name.removeprefix("expander_")
-        name = "train" if name.startswith("train_") else name
-        found[name] = found.get(name, 0) + int(count)
+    for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE):
+        name = re.sub(r"^train_[\dto_]+$", "train", name.removeprefix("expander_"))
+        if name not in TARGETS:
+            found[name] = found.get(name, 0) + int(count)
     return found
 
 
@@ -87,6 +93,36 @@ def test_rows_that_a_study_keeps_are_found_under_the_prefix(tmp_path):
     folder = parent(tmp_path, KEPT)
     keep_rows(folder / PREFIX)
     assert counts(folder) == COLLECTORS
+
+
+# What `snakedeploy deploy-workflow` (0.17) writes, but for the repository: a path in its place.
+DEPLOYED = """
+configfile: "config/config.yaml"
+
+
+module deployed:
+    snakefile:
+        "SOURCE/workflow/Snakefile"
+    config:
+        config
+
+
+use rule * from deployed
+"""
+
+
+def test_what_snakedeploy_writes_plans_the_default_study(tmp_path):
+    """Rules can then lie elsewhere than the library: scripts and schemas are the library's."""
+    for name in ("Snakefile", "workflow/Snakefile", "workflow/rules", "workflow/report"):
+        source, target = ROOT / name, tmp_path / "fetched" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    (tmp_path / "Snakefile").write_text(DEPLOYED.replace("SOURCE", str(tmp_path / "fetched")))
+    done = snakemake(tmp_path, "--dry-run", "--quiet", "all", "--printshellcmds")
+    assert done.returncode == 0, done.stdout + done.stderr
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    assert jobs_of(done) == plan(tmp_path, config)
 
 
 @pytest.mark.parametrize(

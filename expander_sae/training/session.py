@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -24,7 +23,10 @@ from expander_sae.training.checkpoint import Checkpoint
 from expander_sae.training.growth import BATCHES, grow, growth_share
 from expander_sae.training.loggers import Report
 from expander_sae.training.normalisation import KeptTokens
-from expander_sae.training.step import TrainingState, resample, train_step
+from expander_sae.training.recording import Recorder, recorder_for
+from expander_sae.training.room import free_bytes, one_more
+from expander_sae.training.rounds import Round
+from expander_sae.training.step import TrainingState, resample
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
@@ -62,16 +64,20 @@ class Training:
 class Session:
     """What autoencoders share that are trained together: tokens, recipe, number of steps, cadence, `codes`.
 
-    `side_by_side` of them are advanced at once, for which memory grows. Each ends as it would alone, bit for
-    bit, since it draws its batches from its own stream; those of one seed share each batch that is read.
+    `side_by_side` of them are advanced at once, for which memory grows; None is one, and on a GPU as many as
+    find room there. Each ends as it would alone, bit for bit, since it draws its batches from its own stream;
+    those of one seed share each batch that is read. On a GPU their steps are one graph, and atomics may
+    change the last bits (`torch.use_deterministic_algorithms`). `record` makes steps repeatable in another
+    way than that of `recording.recorder_for`.
     """
 
     tokens: KeptTokens
     recipe: Recipe
     steps: int
     cadence: Cadence = Cadence()
-    side_by_side: int = 1
+    side_by_side: int | None = None
     codes: str = ENCODER
+    record: Recorder | None = None
 
     def start(
         self,
@@ -114,15 +120,50 @@ class Session:
         """
         waiting, finished = iter(trainings), 0
         running: list[Training] = []
+        together: Round | None = None
+        tokens = self._tokens_near()
         with tqdm(desc="training", unit="step", disable=not sys.stderr.isatty()) as bar:
-            while running := running + list(islice(waiting, self.side_by_side - len(running))):
+            while running := self._joined(running, waiting):
                 going = [training for training in running if not self._over(training)]
                 finished += len(running) - len(going)
                 running = going
                 bar.total = bar.n + sum(self.steps - training.state.step for training in running)
-                self._advance(running)
+                states = tuple(training.state for training in running)
+                if together is not None and together.states != states:
+                    together = None  # before others are made, which need its memory
+                if states:
+                    together = together or Round(states, tokens, self.recipe, self._recorder(states))
+                    self._advance(running, together)
                 bar.update(len(running))
         return finished
+
+    def _tokens_near(self) -> KeptTokens:
+        """The tokens, on the GPU of training where half of its free memory holds them."""
+        device = torch.device(self.tokens.device)
+        return self.tokens.brought_near(free_bytes(device) // 2) if device.type == "cuda" else self.tokens
+
+    def _recorder(self, states: Sequence[TrainingState]) -> Recorder | None:
+        if self.codes != ENCODER:  # a pursuit asks its device when it is done
+            return None
+        return self.record or recorder_for([state.autoencoder for state in states])
+
+    def _joined(self, running: list[Training], waiting: Iterator[Training]) -> list[Training]:
+        """Those that run, and of the waiting ones as many as find room beside them."""
+        joined = list(running)
+        while self._has_room(joined):
+            found = next(waiting, None)
+            if found is None:
+                break
+            joined.append(found)
+        return joined
+
+    def _has_room(self, running: list[Training]) -> bool:
+        """Whether one more may run beside these."""
+        device = torch.device(self.tokens.device)
+        if self.side_by_side is not None or device.type != "cuda":
+            return len(running) < (self.side_by_side or 1)
+        autoencoders = [training.state.autoencoder for training in running]
+        return one_more(autoencoders, self.recipe.batch_size, free_bytes(device))
 
     def _over(self, training: Training) -> bool:
         """Whether it has come to its end, to which it is then brought."""
@@ -135,29 +176,12 @@ class Session:
             training.done(state)
         return True
 
-    def _advance(self, running: list[Training]) -> None:
-        """One step of each: what precedes the steps, the steps, and what follows, each for all, so that a
-        device can be given all the steps at once."""
-        streams = [training.state.batches for training in running]
-        pairs = list(zip(running, self._batches(streams, self.recipe.batch_size), strict=True))
-        for training in running:
-            training.state.set_rate(learning_rate(training.state.step, self.steps, self.recipe))
-        rebuilt = [train_step(training.state, batch, self.recipe) for training, batch in pairs]
-        for (training, batch), reconstruction in zip(pairs, rebuilt, strict=True):
+    def _advance(self, running: list[Training], together: Round) -> None:
+        """One step of each, and what follows it."""
+        rates = [learning_rate(training.state.step, self.steps, self.recipe) for training in running]
+        for training, (batch, rebuilt) in zip(running, together.step(rates), strict=True):
             training.state.step += 1
-            self._after_step(training, batch, reconstruction)
-
-    def _batches(self, streams: Iterable[torch.Generator], size: int) -> list[Tensor]:
-        """The next `size` tokens [B, m] of each stream; equal positions are read once."""
-        read: dict[bytes, Tensor] = {}
-        batches = []
-        for stream in streams:
-            positions = torch.randint(len(self.tokens), (size,), generator=stream)
-            key = positions.numpy().tobytes()
-            if key not in read:
-                read[key] = self.tokens.batch(positions)
-            batches.append(read[key])
-        return batches
+            self._after_step(training, batch, rebuilt)
 
     def _after_step(self, training: Training, batch: Tensor, reconstruction: Tensor) -> None:
         """Log, resample, grow and checkpoint where the step that was just made is one for that."""
@@ -172,8 +196,9 @@ class Session:
             resample(state, batch, recipe)
         share = growth_share(state.step, self.steps, recipe)
         if share and state.autoencoder.decoder.grows and self.codes == ENCODER:
-            (drawn,) = self._batches([state.resampling], BATCHES * recipe.batch_size)
-            grow(state, drawn, share)
+            size = (BATCHES * recipe.batch_size,)
+            drawn = torch.randint(len(self.tokens), size, generator=state.resampling)
+            grow(state, self.tokens.batch(drawn), share)
         keep = _due(cadence.checkpoint_every, state.step)
         if last:
             keep = cadence.checkpoint_last and state.finite

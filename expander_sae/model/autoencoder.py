@@ -43,6 +43,7 @@ class SparseAutoencoder(InPrecision):
             random; for sparse decoders also ``own_support``, free and random on an independent mask of the
             same family, and ``full``, free, random and dense.
         backend: kernels of a sparse dictionary, see `expander_sae.kernels.backends.select`.
+        encoder_mask: that of ``own_support``; None generates it.
 
     Attributes:
         decoder: the columns of W, see model/columns.py.
@@ -70,6 +71,7 @@ class SparseAutoencoder(InPrecision):
         encoder: str = "tied",
         backend: str = "auto",
         dtype: torch.dtype = torch.float32,
+        encoder_mask: Mask | None = None,
     ) -> None:
         super().__init__()
         if not 1 <= k <= n:
@@ -87,6 +89,7 @@ class SparseAutoencoder(InPrecision):
         if k > decoder.most_active:
             expected = f"1 to {decoder.most_active} for a {recipe.family} dictionary"
             raise UserError(f"k: found {k}, expected {expected}")
+        decoder.encoder_mask = encoder_mask
         # In a tuple, so that torch takes neither for a submodule: its parameters would get longer names.
         self._columns = decoder, decoder.encoder(encoder)
         for name, parameter in decoder.named_parameters():
@@ -288,7 +291,7 @@ class SparseAutoencoder(InPrecision):
     def load(
         cls, path: str | Path, device: str | torch.device = "cpu", backend: str = "auto"
     ) -> SparseAutoencoder:
-        """What `save` wrote, its metadata as `about`. The mask is regenerated and verified.
+        """What `save` wrote, its metadata as `about`. The mask is read or regenerated, and verified.
 
         Raises:
             UserError: the file is missing, damaged or of another format.

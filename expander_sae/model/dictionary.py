@@ -121,6 +121,9 @@ class Dictionary(Protocol):
     def changed(self, change: Callable[[Tensor], Tensor]) -> Dictionary:
         """The dictionary of these columns after `change` of their stored entries, to any dtype."""
 
+    def pieces(self, size: int) -> list[Dictionary]:
+        """The columns in order, at most `size` in each dictionary; nothing is copied."""
+
 
 class _Stored(ABC):
     """What both kinds answer alike, from their stored entries [n, w]."""
@@ -211,6 +214,12 @@ class SparseDictionary(_Stored):
     def changed(self, change: Callable[[Tensor], Tensor]) -> SparseDictionary:
         return SparseDictionary(change(self.values), self.rows, self.m, self._asked)
 
+    def pieces(self, size: int) -> list[Dictionary]:
+        if self.n <= size:
+            return [self]
+        parts = zip(self.values.detach().split(size), self.rows.split(size), strict=True)
+        return [SparseDictionary(values, rows, self.m, self.backend) for values, rows in parts]
+
 
 class DenseDictionary(_Stored):
     """Columns without structure: weight [n, m], row j is column w_j."""
@@ -232,3 +241,8 @@ class DenseDictionary(_Stored):
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> DenseDictionary:
         return DenseDictionary(change(self.weight))
+
+    def pieces(self, size: int) -> list[Dictionary]:
+        if self.n <= size:
+            return [self]
+        return [DenseDictionary(weight) for weight in self.weight.detach().split(size)]

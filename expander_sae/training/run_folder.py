@@ -20,6 +20,7 @@ from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, MaskRecipe, read_mask
+from expander_sae.masks.stored import keep
 from expander_sae.masks.supports import support_of
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.precisions import stored_as
@@ -200,6 +201,8 @@ def _write_results(
         "backend": "dense" if backend is None else backend.__name__.rsplit(".", 1)[-1],
     }
     write_sealed_json(folder / RECORD, about | result)
+    if mask is not None:
+        keep(mask, folder.parent)  # once for every k and precision of this seed
     state.autoencoder.save(folder / WEIGHTS, **about)
     (folder / CHECKPOINT).unlink(missing_ok=True)
 

@@ -119,12 +119,12 @@ class Memory:
         """Parameters, gradients, both moments, unit columns and one intermediate of each; row indices."""
         state = (_values(run) * 6 + run.n * run.d) * FLOAT
         scores = self._batch_size * (run.n if run.mask is None else piece_sizes.SCORED_FEATURES) * FLOAT
-        resampled = 0.1 * run.n * run.m * FLOAT  # directions of the tenth that is silent, say
+        aimed = 3 * piece_sizes.AIMED_ENTRIES * FLOAT  # directions of silent features, and their places
         pool = self.train_tokens[run.model] * (run.m * FLOAT + 2 * INDEX_BYTES)
         if not support_of(run.support).trained:
             fitted = 2 * piece_sizes.FITTED_TOKENS * run.m + 4 * run.m**2  # tokens and covariances in float64
-            state, scores, resampled = (2 * fitted + 3 * run.n * run.m) * FLOAT, 0, 0.0
-        return _BASE["training"] + self._gpu + (state + scores + resampled + pool) / _MB
+            state, scores, aimed = (2 * fitted + 3 * run.n * run.m) * FLOAT, 0, 0
+        return _BASE["training"] + self._gpu + (state + scores + min(aimed, state) + pool) / _MB
 
     def evaluation(self, run: Run) -> float:
         """The language model with its logits, the columns, and both pools; seeds follow one another."""

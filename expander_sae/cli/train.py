@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tensorboard", type=Path, metavar="FOLDER", help="folder for TensorBoard events")
     add("--wandb", metavar="PROJECT", help="project of Weights & Biases")
     add("--checkpoint", type=Path, help="file to go on from where training is interrupted")
+    together = "train with the other processes that torchrun or srun has started, each on its share"
+    add("--data-parallel", action="store_true", help=together)
     add_compute(parser, "auto")
 
 
@@ -70,8 +72,13 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     kept, held_out = _parted(given_activations(options), options.held_out)
     names = ("n", "k", "d", "support", "encoder", "precision", "recipe", "seed")
     settings = {name: getattr(options, name) for name in names}
-    others = {name: getattr(options, name) for name in ("backend", "log_every", "checkpoint")}
+    others = {
+        name: getattr(options, name) for name in ("backend", "log_every", "checkpoint", "data_parallel")
+    }
     trainer = Trainer(kept, **settings, **others, device=device, **_overrides(options.set))
+    if not trainer.processes.first:
+        trainer.fit(options.steps)  # the first process tells and writes
+        return
     with ExitStack() as stack:
         # Only now: an earlier log must not be touched for a training that cannot be.
         loggers = [stack.enter_context(logger) for logger in _loggers(options, settings)]

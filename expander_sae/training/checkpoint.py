@@ -23,7 +23,10 @@ class Checkpoint:
     temporary: bool = False
 
     def save(self, state: TrainingState) -> None:
-        save_tensors(state.tensors(), self.path, {"fingerprint": self.fingerprint})
+        """Write the state, which is the same in all processes that train together: one of them writes."""
+        tensors = state.tensors()
+        if state.processes.first:
+            save_tensors(tensors, self.path, {"fingerprint": self.fingerprint})
 
     def resume(self, state: TrainingState) -> None:
         """Take over what was saved, if anything was; `UserError`: it is damaged or another training's."""

@@ -19,6 +19,7 @@ from expander_sae.model.columns import Entries
 from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import Recipe
 from expander_sae.training.checkpoint import Checkpoint
+from expander_sae.training.data_parallel import ALONE, Processes
 from expander_sae.training.loggers import Report
 from expander_sae.training.normalisation import KeptTokens
 from expander_sae.training.step import TrainingState, resample, train_step
@@ -68,6 +69,7 @@ class Session:
     steps: int
     cadence: Cadence = Cadence()
     side_by_side: int = 1
+    processes: Processes = ALONE
 
     def start(
         self,
@@ -94,7 +96,8 @@ class Session:
                 _start_at(parent, autoencoder, scaling.scale)
             elif self.recipe.start_at_mean or not known.trained:
                 autoencoder.b_dec.copy_(torch.from_numpy(scaling.mean) * scaling.scale)
-        state = TrainingState.start(autoencoder.to(self.tokens.device), self.recipe, seed)
+        placed = autoencoder.to(self.tokens.device)
+        state = TrainingState.start(placed, self.recipe, seed, self.processes)
         if checkpoint is not None:
             checkpoint.resume(state)
         return Training(state, checkpoint, report, done)
@@ -107,7 +110,8 @@ class Session:
         """
         waiting, finished = iter(trainings), 0
         running: list[Training] = []
-        with tqdm(desc="training", unit="step", disable=not sys.stderr.isatty()) as bar:
+        shown = sys.stderr.isatty() and self.processes.first
+        with tqdm(desc="training", unit="step", disable=not shown) as bar:
             while running := running + list(islice(waiting, self.side_by_side - len(running))):
                 going = [training for training in running if not self._over(training)]
                 finished += len(running) - len(going)
@@ -140,12 +144,13 @@ class Session:
             self._after_step(training, batch, reconstruction)
 
     def _batches(self, running: list[Training]) -> list[Tensor]:
-        """The next batch [B, m] of each; equal positions are read once."""
+        """This process's share of the next batch of each [B, m]; equal positions are read once."""
         read: dict[bytes, Tensor] = {}
         batches = []
         for training in running:
             stream = training.state.batches
             positions = torch.randint(len(self.tokens), (self.recipe.batch_size,), generator=stream)
+            positions = self.processes.share(positions)
             key = positions.numpy().tobytes()
             if key not in read:
                 read[key] = self.tokens.batch(positions)
@@ -158,7 +163,7 @@ class Session:
         last = state.step == self.steps
         if last or _due(cadence.log_every, state.step):
             state.log_step(batch, reconstruction)
-            if training.report is not None:
+            if training.report is not None and self.processes.first:
                 training.report(state.rows[-1])
         in_time = state.step <= recipe.resample_until * self.steps and (recipe.resample_at_end or not last)
         if in_time and _due(recipe.resample_every, state.step):

@@ -15,6 +15,7 @@ from torch import Tensor
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import Recipe
+from expander_sae.training.data_parallel import ALONE, Processes
 
 FIRING_THRESHOLD = 1e-6
 LOG_COLUMNS = ("step", "loss", "relative_error", "silent_share", "learning_rate")
@@ -29,19 +30,23 @@ class TrainingState:
     batches: torch.Generator
     resampling: torch.Generator
     fired: Tensor
+    """int64 [n]: firings on this process's shares since the last resampling."""
     step: int = 0
     log: list[list[float]] = field(default_factory=list)
     """Rows of LOG_COLUMNS."""
+    processes: Processes = ALONE
 
     @classmethod
-    def start(cls, autoencoder: SparseAutoencoder, recipe: Recipe, seed: int) -> TrainingState:
+    def start(
+        cls, autoencoder: SparseAutoencoder, recipe: Recipe, seed: int, processes: Processes = ALONE
+    ) -> TrainingState:
         """Fresh state: streams (seed, batches) and (seed, resampling), Adam at zero."""
         optimiser = torch.optim.Adam(
             _groups(autoencoder, recipe), lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
         )
         batches, resampling = (torch_generator(seed, purpose) for purpose in ("batches", "resampling"))
         fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=autoencoder.b_enc.device)
-        return cls(autoencoder, optimiser, batches, resampling, fired)
+        return cls(autoencoder, optimiser, batches, resampling, fired, processes=processes)
 
     @property
     def finite(self) -> bool:
@@ -63,9 +68,10 @@ class TrainingState:
         loss = (reconstruction - batch).square().sum(dim=1).mean()
         norms = batch.norm(dim=1).clamp(min=torch.finfo(batch.dtype).tiny)
         error: Any = ((reconstruction - batch).norm(dim=1) / norms).mean()
-        silent: Any = (self.fired == 0).double().mean()
+        silent: Any = (self.processes.total(self.fired) == 0).double().mean()
         rate = self.optimiser.param_groups[0]["lr"]
-        self.log.append([self.step, float(loss), float(error), float(silent), float(rate)])
+        means = self.processes.mean([float(loss), float(error)])
+        self.log.append([self.step, *means, float(silent), float(rate)])
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, for a checkpoint."""
@@ -76,7 +82,8 @@ class TrainingState:
         streams = {"batches": self.batches, "resampling": self.resampling}
         stored |= {f"generator.{name}": stream.get_state() for name, stream in streams.items()}
         log = torch.tensor(self.log, dtype=torch.float64).reshape(-1, len(LOG_COLUMNS))
-        return stored | {"fired": self.fired, "log": log, "step": torch.tensor([self.step])}
+        fired = self.processes.total(self.fired)
+        return stored | {"fired": fired, "log": log, "step": torch.tensor([self.step])}
 
     @torch.no_grad()
     def restore(self, stored: dict[str, Tensor]) -> None:
@@ -90,7 +97,7 @@ class TrainingState:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
         self.batches.set_state(stored["generator.batches"])
         self.resampling.set_state(stored["generator.resampling"])
-        self.fired.copy_(stored["fired"])
+        self.fired.copy_(stored["fired"] if self.processes.first else 0 * stored["fired"])
         self.log = stored["log"].tolist()
         self.step = int(stored["step"])
 
@@ -108,7 +115,7 @@ def _groups(autoencoder: SparseAutoencoder, recipe: Recipe) -> list[dict[str, An
 
 
 def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
-    """One update on batch [B, m]; returns ĥ [B, m] as it was before.
+    """One update on this process's share [B, m] of a batch; returns ĥ [B, m] as it was before.
 
     Nothing here depends on the step's number, and nothing returns to the host: the same operations, each
     time. What depends on it is `training.session`'s: the learning rate, the log, resampling, checkpoints.
@@ -116,6 +123,7 @@ def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
     autoencoder = state.autoencoder
     with autoencoder.undisturbed(batch):
         reconstruction, code = autoencoder.set_gradients(batch)
+        state.processes.average_gradients(autoencoder.parameters())
         torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), recipe.clip_norm)
         state.optimiser.step()
         autoencoder.decoder.constrain()
@@ -130,18 +138,18 @@ def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
 def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
     """Re-aim silent features at badly reconstructed samples; returns how many.
 
-    A feature that fired fewer than `resample_min_fires` times since the last call takes the
-    residual of a sample of `batch`, drawn with probability proportional to its squared error,
-    restricted to its support and divided by √d; its b_enc becomes 0; Adam's moments are kept.
-    A free encoder takes the same sample, on its own support, at unit norm. Nothing is done where more than
-    `resample_max_dead` of the features are silent or the errors are not finite.
+    A feature that fired fewer than `resample_min_fires` times since the last call takes the residual of a
+    sample of the batch, drawn with probability proportional to its squared error, restricted to its support
+    and divided by √d; its b_enc becomes 0; Adam's moments are kept. `batch` is this process's share of the
+    batch. A free encoder takes the same sample, on its own support, at unit norm. Nothing is done where more
+    than `resample_max_dead` of the features are silent or the errors are not finite.
     """
     autoencoder = state.autoencoder
-    silent = torch.nonzero(state.fired < recipe.resample_min_fires).flatten()
+    silent = torch.nonzero(state.processes.total(state.fired) < recipe.resample_min_fires).flatten()
     state.fired.zero_()
     if silent.numel() == 0 or silent.numel() > recipe.resample_max_dead * autoencoder.n:
         return 0
-    residual = batch - autoencoder.decode(autoencoder.encode(batch))
+    residual = state.processes.gathered(batch - autoencoder.decode(autoencoder.encode(batch)))
     weight = residual.double().square().sum(dim=1).cpu()
     if not (torch.isfinite(weight).all() and weight.sum() > 0):
         return 0

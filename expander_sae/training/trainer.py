@@ -20,6 +20,7 @@ from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study.recipes import DEFAULT, resolve
 from expander_sae.training.checkpoint import Checkpoint
+from expander_sae.training.data_parallel import ALONE, joined
 from expander_sae.training.loggers import Logger, Report
 from expander_sae.training.normalisation import KeptTokens, normalisation
 from expander_sae.training.session import Cadence, Session
@@ -57,6 +58,9 @@ class Trainer:
             `loggers.Logger` is also told, by `resume`, of the rows that a checkpoint holds.
         checkpoint: a file to write every `checkpoint_every` steps and at the end; `fit` goes on from
             it, and ends as an undisturbed run would, bit for bit on one machine.
+        data_parallel: whether the processes that `torchrun` or `srun` has started train this one autoencoder
+            together, each on its share of every batch. All are given the same arguments and activations, and
+            end with the same weights; the first one tells `on_log` and writes the checkpoint, which all read.
         overrides: fields of `expander_sae.study.recipes.Recipe`, such as ``batch_size=1024``.
 
     Attributes after `fit`: `log`, the rows told to `on_log`; `norm_limit`, the norm above which tokens
@@ -93,6 +97,7 @@ class Trainer:
         on_log: Report | None = None,
         checkpoint: str | Path | None = None,
         checkpoint_every: int = 500,
+        data_parallel: bool = False,
         **overrides: Any,
     ) -> None:
         n, k, seed = _whole("n", n, 1), _whole("k", k, 1), _whole("seed", seed)
@@ -103,6 +108,7 @@ class Trainer:
         self.recipe_name, self.recipe = resolve(recipe, overrides)
         self.n, self.k, self.encoder, self.seed = n, k, encoder, seed
         self.precision = precision_of(precision).name
+        self.processes, device = joined(device) if data_parallel else (ALONE, device)
         self.device, self.backend = resolve_device(device), backend
         self.cadence = Cadence(log_every, checkpoint_every, checkpoint_last=True)
         self.on_log, self.checkpoint = on_log, checkpoint
@@ -140,11 +146,13 @@ class Trainer:
         autoencoder.train_in(self.precision)
         tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
         steps = steps if described(self.support.recipe.family).trained else 0
-        session = Session(tokens, self.recipe, steps, self.cadence)
+        session = Session(tokens, self.recipe, steps, self.cadence, processes=self.processes)
         spec = self.spec(steps)
+        if self.processes.count > 1:
+            self.processes.require_equal("data_parallel", spec | {"activations": self.pool.digest()})
         training = session.start(autoencoder, self.seed, self._checkpoint(spec), report=self.on_log)
         state = training.state
-        if isinstance(self.on_log, Logger) and state.rows:
+        if isinstance(self.on_log, Logger) and state.rows and self.processes.first:
             self.on_log.resume(state.rows)
         session.train([training])
         self.log = state.rows

@@ -17,6 +17,8 @@ from expander_sae.study.recipes import DEFAULT
 if TYPE_CHECKING:
     import numpy as np
 
+    from expander_sae.training.shard_pool import ShardPool
+
 SUMMARY = "train an autoencoder on a tensor of activations or a folder of shards"
 EXAMPLES = (
     "expander-sae train activations.npy --n 4608 --d 30 --k 64 --steps 1500 --out weights.safetensors",
@@ -33,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--n", type=positive, required=True, help="features")
     add("--k", type=positive, required=True, help="active features a token")
     add("--d", type=positive, help="nonzeros a decoder column (needed unless all are stored)")
+    streamed = (
+        "read a folder of shards while training, TOKENS mixed at a time (131072 say), never all at once"
+    )
+    add("--stream", type=positive, metavar="TOKENS", help=streamed)
     add("--steps", type=positive, default=1500, help="(default: %(default)s)")
     families = "mask family, dense, pca, random or exemplars (default: %(default)s)"
     add("--support", default="expander", help=families)
@@ -69,7 +75,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     keep_freed_memory()
     _check_outputs(options)
     device = resolve_device(options.device, "--device")
-    kept, held_out = _parted(given_activations(options), options.held_out)
+    if options.stream is None:
+        kept, held_out = _parted(given_activations(options), options.held_out)
+    else:
+        kept, held_out = _streamed(options), ()
     names = ("n", "k", "d", "support", "encoder", "precision", "recipe", "seed")
     settings = {name: getattr(options, name) for name in names}
     others = {
@@ -92,7 +101,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "out": str(options.out),
         "held_out_to": options.held_out_to and str(options.held_out_to),
         "bytes": options.out.stat().st_size,
-        "tokens": len(kept),
+        "tokens": trainer.pool.tokens,
         "steps": autoencoder.about["spec"]["steps"],
         "shape": {name: getattr(autoencoder, name) for name in ("m", "n", "d", "k")},
         "norm_limit": trainer.norm_limit,
@@ -100,6 +109,15 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "held_out": evaluate(autoencoder, held_out) if len(held_out) else None,
     }
     terminal.result(record, _lines(record))
+
+
+def _streamed(options: argparse.Namespace) -> ShardPool:
+    from expander_sae.errors import UserError
+    from expander_sae.training.shard_pool import ShardPool
+
+    if options.held_out is not None:
+        raise UserError("--held-out: found it with --stream, expected shards of another split to measure on")
+    return ShardPool(options.activations, options.split, options.tokens, options.stream)
 
 
 def _parted(activations: np.ndarray, held_out: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ from expander_sae.training.checkpoint import Checkpoint
 from expander_sae.training.data_parallel import ALONE, Processes
 from expander_sae.training.loggers import Report
 from expander_sae.training.normalisation import KeptTokens
+from expander_sae.training.shard_pool import ShardTokens
 from expander_sae.training.step import TrainingState, resample, train_step
 
 
@@ -64,7 +65,7 @@ class Session:
     bit, since it draws its batches from its own stream; those of one seed share each batch that is read.
     """
 
-    tokens: KeptTokens
+    tokens: KeptTokens | ShardTokens
     recipe: Recipe
     steps: int
     cadence: Cadence = Cadence()
@@ -148,9 +149,9 @@ class Session:
         read: dict[bytes, Tensor] = {}
         batches = []
         for training in running:
-            stream = training.state.batches
-            positions = torch.randint(len(self.tokens), (self.recipe.batch_size,), generator=stream)
-            positions = self.processes.share(positions)
+            state = training.state
+            drawn = self.tokens.draw(state.batches, state.step, self.recipe.batch_size)
+            positions = self.processes.share(drawn)
             key = positions.numpy().tobytes()
             if key not in read:
                 read[key] = self.tokens.batch(positions)

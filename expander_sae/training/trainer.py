@@ -24,6 +24,7 @@ from expander_sae.training.data_parallel import ALONE, joined
 from expander_sae.training.loggers import Logger, Report
 from expander_sae.training.normalisation import KeptTokens, normalisation
 from expander_sae.training.session import Cadence, Session
+from expander_sae.training.shard_pool import ShardPool, ShardTokens
 from expander_sae.training.tensor_pool import TensorPool
 
 
@@ -42,7 +43,8 @@ class Trainer:
     Equal arguments give equal weights, those of the workflow where it trains on the same activations.
 
     Args:
-        activations: [N, m], any floating dtype and device; left where it is and not changed.
+        activations: [N, m], any floating dtype and device; left where it is and not changed. Or a
+            `ShardPool`, whose shards are read as they are trained on.
         n, k: features, active features per token.
         d: nonzeros of each decoder column; needed unless the support is dense.
         support: a mask family (`expander_sae.MaskRecipe`), ``dense``, or a `Mask` of your own recipe.
@@ -81,7 +83,7 @@ class Trainer:
 
     def __init__(
         self,
-        activations: Tensor | np.ndarray,
+        activations: Tensor | np.ndarray | ShardPool,
         *,
         n: int,
         k: int,
@@ -104,7 +106,8 @@ class Trainer:
         d = None if d is None else _whole("d", d, 1)
         log_every = _whole("log_every", log_every, 0)
         checkpoint_every = _whole("checkpoint_every", checkpoint_every, 0)
-        self.pool = TensorPool(activations)
+        streamed = isinstance(activations, ShardPool)
+        self.pool: TensorPool | ShardPool = activations if streamed else TensorPool(activations)
         self.recipe_name, self.recipe = resolve(recipe, overrides)
         self.n, self.k, self.encoder, self.seed = n, k, encoder, seed
         self.precision = precision_of(precision).name
@@ -113,7 +116,7 @@ class Trainer:
         self.cadence = Cadence(log_every, checkpoint_every, checkpoint_last=True)
         self.on_log, self.checkpoint = on_log, checkpoint
         self.support = self._support(support, d)
-        self.scaling = normalisation(self.pool, self.pool.tokens, self.recipe)
+        self.scaling = normalisation(self.pool, len(self.pool.norms), self.recipe)
         self.norm_limit, self.scale = self.scaling.norm_limit, self.scaling.scale
         self.log: list[dict[str, float]] = []
 
@@ -144,7 +147,11 @@ class Trainer:
         steps = _whole("steps", steps, 1)
         autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.support, self.encoder, self.backend)
         autoencoder.train_in(self.precision)
-        tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
+        tokens: KeptTokens | ShardTokens
+        if isinstance(self.pool, ShardPool):
+            tokens = ShardTokens(self.pool, self.scaling, self.device)
+        else:
+            tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
         steps = steps if described(self.support.recipe.family).trained else 0
         session = Session(tokens, self.recipe, steps, self.cadence, processes=self.processes)
         spec = self.spec(steps)

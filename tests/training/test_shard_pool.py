@@ -14,6 +14,7 @@ from torch import Tensor
 from expander_sae.activations import shards
 from expander_sae.activations.pool import Pool, build_pool
 from expander_sae.activations.shards import Rows, write_shard
+from expander_sae.cli.main import main
 from expander_sae.errors import UserError
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
@@ -27,7 +28,6 @@ from expander_sae.training.session import Cadence, Session, Training
 from expander_sae.training.shard_pool import ShardPool, ShardTokens
 from expander_sae.training.step import TrainingState
 from expander_sae.training.trainer import Trainer
-from tests.cli.conftest import run_command
 from tests.training.small_data import TOKENS, M, activations
 
 SHARD, GROUP, BATCH, STEPS = 80, 16, 10, 60
@@ -194,11 +194,12 @@ def test_a_row_group_of_another_size_is_refused(folder: Path, monkeypatch: pytes
 def test_the_trainer_and_the_command_read_shards(folder: Path, tmp_path: Path) -> None:
     settings = {"n": 24, "d": 3, "k": 3, "batch_size": BATCH}
     streamed = Trainer(ShardPool(folder, buffer=64), **settings, device="cpu").fit(30)  # type: ignore[arg-type]
-    session, _ = start(tokens_of(folder))
     assert streamed.about["spec"]["train_tokens"] == TOKENS
     out = tmp_path / "out.safetensors"
-    command = f"train {folder} --n 24 --d 3 --k 3 --steps 30 --set batch_size={BATCH} --stream 64"
-    run_command(*command.split(), "--device", "cpu", "--out", str(out))
+    command = (
+        f"train {folder} --n 24 --d 3 --k 3 --steps 30 --set batch_size={BATCH} --stream 64 --device cpu"
+    )
+    main([*command.split(), "--out", str(out)])
     assert torch.equal(SparseAutoencoder.load(out).values, streamed.values)
     with pytest.raises(UserError, match="support: found one that is fitted"):
         Trainer(ShardPool(folder), n=6, k=3, support="exemplars", device="cpu").fit(1)

@@ -2,7 +2,7 @@
 # make sweep      compare recipes on the validation split, with a CONFIG that has a block `sweep`
 # make figures    draw every figure and table, the verdicts and the report again from STUDY's tables
 # make test       install and run the tests
-# make test-wheel build the wheel, install it alone and run the quick start with it
+# make test-wheel build the wheel, install it, run the quick start and plan a study with it
 # make test-saelens run the tests in SAELens, sparsify and dictionary_learning, which are installed apart
 # make test-slurm run a study on a SLURM of one node: Debian packages slurm-wlm and munge, and root
 # make lint       style, types and the workflow's own checks
@@ -61,7 +61,8 @@ test: $(TEST_STAMP)
 	@if command -v sbatch >/dev/null && [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-slurm; \
 	else echo 'not run: those on SLURM (make test-slurm), which need sbatch and root'; fi
 
-# As a user of the library alone has it: no extra, nothing of this checkout.
+# As a user of the library alone has it, no extra, nothing of this checkout; then with the extra that brings
+# the workflow.
 test-wheel: $(STAMP)
 	@rm -rf .venv/wheel
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir .venv/wheel .
@@ -69,6 +70,9 @@ test-wheel: $(STAMP)
 	@.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) $(if $(TORCH_INDEX),--index-url "$$TORCH_INDEX") $(TORCH)
 	@.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) .venv/wheel/*.whl
 	.venv/wheel/env/bin/python -I tests/wheel.py
+	@wheel=$$(ls .venv/wheel/*.whl); \
+	.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(LOCK) "$$wheel[workflow]"
+	.venv/wheel/env/bin/python -I tests/wheel.py workflow
 
 test-saelens: .venv/saelens/installed
 	PYTHONPATH="$$PWD/.venv/saelens" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m saelens tests/interop tests/docs/test_python.py

@@ -5,8 +5,9 @@ from snakemake.utils import min_version
 min_version("9.10")
 
 
-# The Python that requirements.lock was made with. `make install` is the supported way.
-container: "docker://python:3.11-bookworm"
+# Of the folder in which the workflow runs, and read only with --software-deployment-method apptainer:
+# containers/expander-sae.def says how it is built.
+container: "expander-sae.sif"
 
 
 include: "workflow/rules/common.smk"

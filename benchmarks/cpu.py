@@ -1,6 +1,7 @@
 """Speed on a CPU: ``python -m benchmarks.cpu [--quick] [--json FILE] [--tasks …] [--threads N]``.
 
-Every variant of a task runs in one process, in turn, on the same inputs. Prints medians, quartiles,
+Every variant of a task runs in one process, in turn, on the same inputs. Where the processor has units for
+bfloat16, dense variants run in it too, under names that end in `_bf16`. Prints medians, quartiles,
 the ratio to the fastest, and shares of the measured matrix product and copy rates;
 writes rows ``task variant m n d k B dtype threads ms_median ms_q25 ms_q75 peak_mb device`` as JSON.
 """
@@ -60,7 +61,7 @@ def as_row(task: str, shape: Shape, timing: Timing, ceilings: Ceilings) -> dict[
         "d": shape.d,
         "k": shape.k,
         "B": shape.batch,
-        "dtype": "float32",
+        "dtype": variant.dtype,
         "threads": torch.get_num_threads(),
         "ms_median": timing.quantile(0.5),
         "ms_q25": timing.quantile(0.25),

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.gpu_pursuit import pursuit
 from benchmarks.gpu_tasks import (
     PRECISIONS,
     TOLERANCE,
@@ -30,7 +31,6 @@ from benchmarks.gpu_tasks import (
     batches,
     encode_topk,
     precision,
-    pursuit,
     train,
 )
 from benchmarks.measure import Call, Ceilings

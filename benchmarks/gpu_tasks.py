@@ -20,14 +20,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Call
-from benchmarks.peers import DenseEmulation, batched_qr, emulated_step
+from benchmarks.peers import DenseEmulation, emulated_step
 from benchmarks.tasks import Shape, columns_of
 from expander_sae.kernels import backends
 from expander_sae.kernels.exact_topk import topk_of_columns
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, SparseDictionary
-from expander_sae.pursuit.omp import omp
 from expander_sae.study.recipes import RECIPES
 from expander_sae.training.step import TrainingState, train_step
 
@@ -227,28 +226,3 @@ def train(shape: Shape, widths: list[int], dtype: str, device: str, names: list[
 
     emulated = GpuVariant("dense_emulation", m, emulation, None, 6.0 * m * n * batch)
     return [emulated, variant(None, m), *(variant(name, d) for d in widths for name in names)]
-
-
-def pursuit(shape: Shape, widths: list[int], dtype: str, device: str, names: list[str]) -> list[GpuVariant]:
-    """Orthogonal matching pursuit with k places; the peer keeps a basis Q [B, m, k]."""
-    variants = []
-    for d in widths:
-        columns = columns_on(replace(shape, d=d), device)
-        weight = weight_of(columns)
-
-        def peer(following: Following, weight: Tensor = weight) -> Call:
-            def call() -> object:
-                with torch.no_grad(), torch.device(device):
-                    return batched_qr(weight, lambda r: r @ weight.t(), following(), shape.k)
-
-            return call
-
-        def ours(columns: SparseDictionary, following: Following) -> Call:
-            return lambda: omp(columns, following(), shape.k)
-
-        flops = 2.0 * d * shape.n * shape.batch * shape.k
-        variants.append(GpuVariant("batched_qr_gemm", d, peer, None, flops))
-        for name in names:
-            held = columns_on(replace(shape, d=d), device, backends.select(name, device))
-            variants.append(GpuVariant(name, d, partial(ours, held), None, flops))
-    return variants

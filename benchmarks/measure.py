@@ -23,13 +23,15 @@ class Variant:
     """One way to do a task.
 
     make: builds everything and returns the call to be timed. flops, traffic: useful operations and
-    the least bytes one call must move, for shares of the ceilings; 0 where it makes no sense.
+    the least bytes one call must move, for shares of the ceilings; 0 where it makes no sense. dtype: of its
+    matrix products.
     """
 
     name: str
     make: Callable[[], Call]
     flops: float = 0.0
     traffic: float = 0.0
+    dtype: str = "float32"
 
 
 @dataclass
@@ -60,6 +62,15 @@ def measure_ceilings(quick: bool) -> Ceilings:
     product = min(_seconds(lambda: a @ a) for _ in range(5))
     copy = min(_seconds(lambda: target.copy_(source)) for _ in range(5))
     return Ceilings(2 * size**3 / product, 2 * source.numel() * 4 / copy)
+
+
+def has_bfloat16_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies matrices or dot products of bfloat16 by itself, as Linux lists it."""
+    try:
+        flags = set(cpuinfo.read_text().split())
+    except OSError:
+        return False
+    return not flags.isdisjoint(("amx_bf16", "avx512_bf16", "bf16", "svebf16"))
 
 
 def _seconds(call: Call) -> float:

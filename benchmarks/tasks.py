@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Call, Variant
+from benchmarks.measure import Call, Variant, has_bfloat16_units
 from benchmarks.peers import DenseEmulation, batched_qr, emulated_step, gathered_correlation
 from expander_sae.cost.time_model import Shape
 from expander_sae.kernels import dense
@@ -50,6 +50,15 @@ def written_out(columns: SparseDictionary) -> Tensor:
     return weight.scatter_add_(1, columns.rows.long(), columns.values)
 
 
+def in_bfloat16(name: str, make: Callable[[], Call], everything: bool = True) -> list[Variant]:
+    """The variant in bfloat16, where the processor has units for it: all products, or those it asks for."""
+
+    def narrow() -> Call:
+        return torch.autocast("cpu", torch.bfloat16, enabled=everything)(make())
+
+    return [Variant(f"{name}_bf16", narrow, dtype="bfloat16")] if has_bfloat16_units() else []
+
+
 def encode_topk(shape: Shape) -> list[Variant]:
     """Pre-activations and the k largest of each sample, without gradients."""
     columns, bias = columns_of(shape), torch.zeros(shape.n)
@@ -61,12 +70,12 @@ def encode_topk(shape: Shape) -> list[Variant]:
         model, following = DenseEmulation(written_out(columns), shape.k), batches(shape)
         return torch.no_grad()(lambda: model.encode(following(), model.weight()))
 
-    def product_and_topk() -> Call:
-        weight, following = written_out(columns), batches(shape)
+    def product_and_topk(dtype: torch.dtype = torch.float32) -> Call:
+        weight, following = written_out(columns).to(dtype), batches(shape)
         return lambda: (following() @ weight.t()).add_(bias).topk(shape.k, dim=1)
 
-    def dense_topk() -> Call:
-        weight, following = written_out(columns), batches(shape)
+    def dense_topk(dtype: torch.dtype = torch.float32) -> Call:
+        weight, following = written_out(columns).to(dtype), batches(shape)
         return lambda: dense.correlate_topk(weight, following(), bias, shape.k)
 
     def ours(backend: str) -> Call:
@@ -78,6 +87,9 @@ def encode_topk(shape: Shape) -> list[Variant]:
         Variant("dense_emulation", emulation, *dense_cost),
         Variant("dense_gemm_topk", product_and_topk, *dense_cost),
         Variant("dense_topk", dense_topk, *dense_cost),
+        *in_bfloat16("dense_emulation", emulation),
+        *in_bfloat16("dense_gemm_topk", partial(product_and_topk, torch.bfloat16)),
+        *in_bfloat16("dense_topk", partial(dense_topk, torch.bfloat16)),
         *(Variant(name, partial(ours, name), *sparse_cost) for name in BACKENDS),
     ]
 
@@ -106,6 +118,8 @@ def train(shape: Shape, emulate: bool = True) -> list[Variant]:
     return [
         *([Variant("dense_emulation", emulation, 6.0 * m * n * batch, cost(0, 0, m)[1])] if emulate else []),
         *([Variant("dense_topk", partial(ours, None), *cost(m, m, m))] if emulate else []),
+        *(in_bfloat16("dense_emulation", emulation) if emulate else []),
+        *(in_bfloat16("dense_topk", partial(ours, None)) if emulate else []),
         *(Variant(name, partial(ours, name), *cost(d, d, d)) for name in BACKENDS),
     ]
 
@@ -123,10 +137,13 @@ def pursuit(shape: Shape) -> list[Variant]:
     def with_backend(backend: str) -> Dictionary:
         return SparseDictionary(columns.values, columns.rows, shape.m, backend)
 
-    def qr(gathered: bool) -> Call:
+    def qr(gathered: bool, dtype: torch.dtype = torch.float32) -> Call:
         weight, following = written_out(columns), batches(shape, 2)
+        narrow = weight.to(dtype)
         correlate = (
-            gathered_correlation(columns.values, columns.rows) if gathered else lambda r: r @ weight.t()
+            gathered_correlation(columns.values, columns.rows)
+            if gathered
+            else lambda r: (r.to(dtype) @ narrow.t()).to(r.dtype)
         )
         return torch.no_grad()(lambda: batched_qr(weight, correlate, following(), shape.k))
 
@@ -146,6 +163,7 @@ def pursuit(shape: Shape) -> list[Variant]:
         *([Variant("sklearn", sklearn)] if find_spec("sklearn") else []),
         Variant("batched_qr", partial(qr, True), flops),
         Variant("batched_qr_gemm", partial(qr, False), dense_flops),
+        *in_bfloat16("batched_qr_gemm", partial(qr, False, torch.bfloat16), everything=False),
         Variant("dense_gemm", partial(ours, lambda: DenseDictionary(written_out(columns))), dense_flops),
         *(Variant(name, partial(ours, partial(with_backend, name)), flops) for name in BACKENDS),
     ]

@@ -16,6 +16,7 @@ from expander_sae.evaluation.reconstruction import measure
 from expander_sae.machine.device import resolve_device
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, joined
+from expander_sae.model.encoders import codes_of
 from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
 from expander_sae.storage.arrays import as_tensor, finite_norms
@@ -100,7 +101,7 @@ def infer(
 def evaluate(
     autoencoder: SparseAutoencoder,
     activations: Tensor | np.ndarray,
-    inference: str = "encoder",
+    inference: str | None = None,
     every_token: bool = False,
 ) -> dict[str, float]:
     """Measure an autoencoder on activations [N, m] in the model's units.
@@ -110,7 +111,7 @@ def evaluate(
     Args:
         autoencoder: what to measure.
         activations: [N, m], of any device and numeric dtype.
-        inference: as of `infer`.
+        inference: as of `infer`; None: that whose codes the decoder was trained with.
         every_token: measure on the tokens, too, that the recipe passes through (`autoencoder.encoded`).
 
     Returns:
@@ -129,7 +130,7 @@ def evaluate(
         True
     """
     rows = _rows(autoencoder, activations)
-    run = inferences(inference)
+    run = inferences(codes_of(autoencoder.about) if inference is None else inference)
     norms = finite_norms(rows)
     kept = np.arange(len(rows)) if every_token else encoded_rows(autoencoder, rows, "activations", norms)
     sums, cosine = measure(autoencoder, rows, run, None if len(kept) == len(rows) else kept)

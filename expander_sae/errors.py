@@ -27,8 +27,13 @@ def explained(error: BaseException) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """An error of another library in one line: its kind, and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].removesuffix(": ")
+    """An error of another library in one line: its kind, and the first line of what it says.
+
+    Where that is a heading, which ends in a colon, the line after it too.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[: 2 if lines and lines[0].endswith(":") else 1]
+    return " ".join([f"{type(error).__name__}:", *said]) if said else type(error).__name__
 
 
 @contextmanager
@@ -41,6 +46,19 @@ def readable(file: object, what: str, *errors: type[Exception]) -> Iterator[None
         raise UserError(f"{file}: no such file") from None
     except known as error:
         raise UserError(f"{file}: not {what} ({first_line(error)})") from None
+
+
+@contextmanager
+def as_user_error(what: str) -> Iterator[None]:
+    """Any error of another library as a `UserError` that says `what` failed, but for too little memory."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise UserError(f"{what} ({first_line(error)})") from None
 
 
 @contextmanager

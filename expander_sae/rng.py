@@ -32,8 +32,8 @@ class Integers:
     def __init__(self, seed: int, purpose: str) -> None:
         self._bits = np.random.Philox(key=stream_key(seed, purpose))
 
-    def below(self, bound: int, size: int) -> np.ndarray:
-        """`size` int64 values uniform on [0, bound), bound ≤ 2³¹."""
+    def below(self, bound: int | np.ndarray, size: int) -> np.ndarray:
+        """`size` int64 values uniform on [0, bound), bound ≤ 2³¹; of several bounds, each below its own."""
         raw = self._bits.random_raw(size) >> np.uint64(32)
         return ((raw * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -113,9 +113,11 @@ def losses_one_by_one(
         start += len(ids)
 
         def hook(module: nn.Module, inputs: Any, output: Any, hidden: Tensor = hidden) -> Any:
+            if hasattr(output, "_replace"):
+                return output._replace(hidden=hidden.contiguous())
             if isinstance(output, tuple | list):
                 return type(output)([hidden.to(output[0].dtype), *output[1:]])
-            return hidden.to(output.dtype)
+            return hidden.to(output.dtype).contiguous()
 
         handle = model.layers[layer].register_forward_hook(hook)
         logits = model.module(input_ids=ids[None], use_cache=False).logits[0, :-1].double()
@@ -214,6 +216,15 @@ def _named_output(_: float) -> Callable[[Fake], None]:
     return change
 
 
+def _skips(_: float) -> Callable[[Fake], None]:
+    """The last layer is for images alone."""
+
+    def change(model: Fake) -> None:
+        model.call = lambda layer, h, seen: h if layer is model.layers[-1] else layer(h, seen)
+
+    return change
+
+
 def _longer(_: float) -> Callable[[Fake], None]:
     """A token is added before the text, as a learned prompt is."""
 
@@ -271,6 +282,7 @@ FAULTS: dict[str, tuple[Strong, str]] = {
     "transposed": (_transposed, "gives .*, expected one tensor .batch, tokens, width."),
     "many streams": (_many_streams, r"gives .2, 19, 4, 8., expected one tensor"),
     "named output": (_named_output, "gives dict, expected one tensor"),
+    "skips a layer": (_skips, "layer 2 of Fake does not run in a forward pass over text"),
     "a token more": (_longer, r"its logits are .2, 20, 40., expected .* of .2, 19."),
     "last logits": (_last_logits, "its logits are"),
     "no logits": (_no_logits, "its logits are None"),
@@ -322,6 +334,28 @@ def _tuple_with(entries: int, tensors: bool, kind: type = tuple) -> Strong:
         return change
 
     return strong
+
+
+class _Named(NamedTuple):
+    hidden: Tensor
+    other: None = None
+
+
+def _named_tuple(_: float) -> Callable[[Fake], None]:
+    def change(model: Fake) -> None:
+        _forms(_Named)(model)
+        model.read = lambda output, _: output.hidden
+
+    return change
+
+
+def _views_its_input(_: float) -> Callable[[Fake], None]:
+    """The layers reshape what they are given without a copy, as one vector for all tokens cannot be."""
+
+    def change(model: Fake) -> None:
+        model.call = lambda layer, h, seen: layer(h.view(-1).view(h.shape), seen)
+
+    return change
 
 
 def _in_place(_: float) -> Callable[[Fake], None]:
@@ -377,6 +411,8 @@ ODD: dict[str, tuple[Strong, bool]] = {
     "pair": (_tuple_with(2, False), True),
     "list of three": (_tuple_with(3, False, list), True),
     "tuple of tensors": (_tuple_with(3, True), False),
+    "named tuple": (_named_tuple, False),
+    "views its input": (_views_its_input, True),
     "in place": (_in_place, True),
     "another dtype": (_another_dtype, True),
     "another stack": (_another_stack, True),

@@ -1,6 +1,7 @@
-"""What somebody has who installed the wheel and nothing else: `make test-wheel` runs this with python -I.
+"""What somebody has who installed the wheel: `make test-wheel` runs this with python -I.
 
-The ten lines of the README, the command line, and what a wheel does not bring said in words.
+That is the ten lines of the README and the command line; with the extra `workflow`, and that word as its
+argument, a study from nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def run(*arguments: str, folder: Path, code: int = 0) -> str:
     return said
 
 
-def main() -> None:
+def library() -> None:
+    """Without the workflow's packages."""
     import torch
 
     import expander_sae
@@ -48,12 +50,28 @@ def main() -> None:
         run(commands, "inspect", "sae.safetensors", folder=folder)
         for kind in ("saelens", "sparsify", "dictionary_learning"):
             run(commands, "export", "sae.safetensors", "--format", kind, "--out", kind, folder=folder)
-        (folder / "config.yaml").write_text("models: []\n")
-        for module, argument in (("cost", "config.yaml"), ("report", ".")):
-            said = run(*python, "-m", f"expander_sae.{module}", argument, folder=folder, code=2)
-            assert "not by the installed library alone" in said, said
+        said = run(commands, "init", "s", "--config", "smoke", folder=folder)
+        assert "pip install 'expander-sae[workflow]'" in said, said
+        assert "evaluation" in run(*python, "-m", "expander_sae.cost", "s/config.yaml", folder=folder)
+        said = run(*python, "-m", "expander_sae.report", ".", folder=folder, code=2)
+        assert "no such table" in said, said
     print(f"the wheel alone works: torch {torch.__version__}, expander-sae {expander_sae.__version__}")
 
 
+def workflow() -> None:
+    """With them: `init` and `snakemake` plan the default study, and jobs find what they read."""
+    snakemake = COMMANDS.with_name("snakemake")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "s"
+        run(str(COMMANDS), "init", str(folder), folder=Path(place))
+        said = run(str(snakemake), "-n", folder=folder)
+        for rule in ("model", "tokens", "pool", "mask", "evaluate", "collect", "frontier", "claims"):
+            assert re.search(rf"^{rule} +\d+$", said, re.MULTILINE), f"{rule} is not planned\n{said}"
+        mask = "results/masks/expander_m16_n32_d3_seed0.json"
+        run(str(snakemake), "--cores", "1", mask, folder=folder)
+        assert (folder / mask).stat().st_size
+    print("the wheel with the extra `workflow` plans the default study")
+
+
 if __name__ == "__main__":
-    main()
+    workflow() if sys.argv[1:] == ["workflow"] else library()

@@ -88,7 +88,9 @@ def _installed_files(package: str) -> tuple[str, list[Path]]:
     try:
         distribution = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
-        raise UserError(f"corpus: package {package!r} is not installed; `make install` installs it") from None
+        raise UserError(
+            f"corpus: package {package!r} is not installed; `pip install {package}` does it"
+        ) from None
     files = (file for file in distribution.files or [] if file.parts[0] == package and file.suffix == ".py")
     found = sorted(file.as_posix() for file in files if not _BUILD_FILE.fullmatch(file.name))
     if not found:

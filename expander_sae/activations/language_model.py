@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from expander_sae.activations.weights import check_shape, read_model, verify_weights
-from expander_sae.errors import UserError, explained, first_line
+from expander_sae.errors import UserError, as_user_error
 from expander_sae.machine.device import resolve_device
 
 
@@ -33,14 +32,12 @@ def tokenizer_of(record: dict[str, Any]) -> Any:
     """
     from transformers import AutoTokenizer
 
-    try:
+    # The library raises dozens of kinds, as files are missing or of another form.
+    with as_user_error(f"models[{record['name']}]: no readable tokenizer in {record['path']}"):
         tokenizer = AutoTokenizer.from_pretrained(
             record["path"], trust_remote_code=record["trust_remote_code"], local_files_only=True
         )
         tokens = tokenizer(string.printable, add_special_tokens=False)["input_ids"]
-    except Exception as error:  # the library raises dozens of kinds, as files are missing or of another form
-        found = f"no readable tokenizer in {record['path']} ({first_line(error)})"
-        raise UserError(f"models[{record['name']}]: {found}") from None
     if not tokens:  # of some architectures the library makes one without a vocabulary
         expected = "expected its files, such as tokenizer.json, beside the weights"
         raise UserError(f"models[{record['name']}]: no tokenizer in {record['path']}; {expected}")
@@ -100,7 +97,8 @@ class LanguageModel:
         record = read_model(model_json)
         verify_weights(record, model_json)
         place = resolve_device(device, "compute.device")
-        try:
+        # Whole classes cannot be built from their own configuration, or need packages that are not there.
+        with as_user_error(f"{model_json}: cannot load the model at {record['path']}"):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 record["path"],
                 dtype=getattr(torch, record["dtype"]),
@@ -109,9 +107,6 @@ class LanguageModel:
                 use_safetensors=True,  # never a pickle
                 output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            found = f"cannot load the model at {record['path']} ({first_line(error)})"
-            raise UserError(f"{model_json}: {found}") from None
         model, loading = loaded
         if loading["missing_keys"]:  # they would be random
             raise UserError(f"{model_json}: {record['path']} has no {min(loading['missing_keys'])}")
@@ -176,6 +171,11 @@ class LanguageModel:
                 stack.callback(self.layers[layer].register_forward_hook(keep(layer)).remove)
             with suppress(_Reached):
                 self.forward(ids)
+        if skipped := sorted(set(layers) - found.keys()):
+            raise UserError(
+                f"models[{self.record['name']}]: layer {skipped[0]} of {type(self.module).__name__} does not "
+                "run in a forward pass over text"
+            )
         return found
 
     @torch.inference_mode()
@@ -190,7 +190,8 @@ class LanguageModel:
         if tuple(hidden.shape) != (*ids.shape, self.width):
             raise ValueError(f"hidden has shape {tuple(hidden.shape)}, expected {(*ids.shape, self.width)}")
         replaced = self._cut_below if layer in self.cut else self._output_replaced
-        with replaced(hidden.to(self.device), layer, ids):
+        # As a layer's own output is: models reshape it, and one vector for all tokens cannot be.
+        with replaced(hidden.to(self.device).contiguous(), layer, ids):
             logits: Tensor = self.forward(ids).logits
             return logits
 
@@ -221,8 +222,7 @@ class LanguageModel:
         """Within the block `layer` returns `hidden` in place of what it computes."""
 
         def replace(module: nn.Module, inputs: Any, output: Any) -> Any:
-            given = hidden.to(self._hidden(output, layer, ids).dtype)
-            return type(output)((given, *output[1:])) if isinstance(output, tuple | list) else given
+            return with_states(output, hidden.to(self._hidden(output, layer, ids).dtype))
 
         handle = self.layers[layer].register_forward_hook(replace)
         try:
@@ -268,23 +268,25 @@ class LanguageModel:
 
         for stack in layer_stacks(self.module, self.depth):
             handle = stack[0].register_forward_hook(hook)
+            what = f"a forward pass of {type(self.module).__name__} over one token fails"
             try:
-                self.forward(torch.zeros(1, 1, dtype=torch.int64))
-            except _Reached:
-                return stack, seen[0]
-            except Exception as error:
-                if explained(error):
-                    raise
-                raise UserError(
-                    f"models[{self.record['name']}]: a forward pass of {type(self.module).__name__} over one "
-                    f"token fails ({first_line(error)})"
-                ) from error
+                with as_user_error(f"models[{self.record['name']}]: {what}"), suppress(_Reached):
+                    self.forward(torch.zeros(1, 1, dtype=torch.int64))
             finally:
                 handle.remove()
+            if seen:
+                return stack, seen[0]
         raise UserError(
             f"models[{self.record['name']}]: no list of {self.depth} layers of {type(self.module).__name__} "
             "runs in its forward pass"
         )
+
+
+def with_states(output: Any, hidden: Tensor) -> Any:
+    """What a decoder layer returned, with other hidden states: a tensor, or the first of a tuple or list."""
+    if hasattr(output, "_replace"):  # a named tuple, which is not made from one argument
+        return output._replace(**{output._fields[0]: hidden})
+    return type(output)((hidden, *output[1:])) if isinstance(output, tuple | list) else hidden
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expander_sae.activations.language_model import LanguageModel
+from expander_sae.activations.language_model import LanguageModel, with_states
 from expander_sae.errors import UserError, explained, first_line
 from expander_sae.rng import torch_generator
 
@@ -231,9 +231,8 @@ def _replaced(model: LanguageModel, ids: Tensor, layer: int, hidden: Tensor) -> 
     """Logits of a forward pass over the true ids with `hidden` [B,T,m] in place of a layer's output."""
 
     def replace(module: nn.Module, inputs: Any, output: Any) -> Any:
-        if isinstance(output, tuple | list):
-            return type(output)([hidden.to(output[0].dtype), *output[1:]])
-        return hidden.to(output.dtype)
+        states = output[0] if isinstance(output, tuple | list) else output
+        return with_states(output, hidden.to(states.dtype).contiguous())
 
     handle = model.layers[layer].register_forward_hook(replace)
     try:

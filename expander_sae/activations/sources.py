@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from expander_sae.activations.docstrings import LONE_SURROGATE, PACKAGES, read_docstrings
 from expander_sae.errors import UserError, first_line
 from expander_sae.rng import Integers
+from expander_sae.storage.files import without_doubles
 from expander_sae.storage.locations import files_of
+from expander_sae.storage.parquet_files import require_column
 
 SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
@@ -144,7 +146,7 @@ def _json_lines(path: Path, column: str) -> Iterator[str]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=without_doubles)
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}:{number}: not valid JSON ({error})") from None
             if not isinstance(row, dict) or column not in row:
@@ -159,6 +161,7 @@ def _parquet_file(path: Path, column: str) -> Iterator[str]:
             if column not in table.schema_arrow.names:
                 names = ", ".join(table.schema_arrow.names)
                 raise UserError(f"{path}: no column {column!r} (corpus.column), found {names}")
+            require_column(table.schema_arrow.names, column, f"{path}")
             for batch in table.iter_batches(batch_size=256, columns=[column]):
                 for cell in batch.column(0):
                     number += 1

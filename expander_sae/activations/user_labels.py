@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from expander_sae.activations.origins import Origins, text_sha256
 from expander_sae.errors import UserError, first_line
+from expander_sae.storage.files import without_doubles
+from expander_sae.storage.parquet_files import require_column
 
 _KEYS = ({"document", "label"}, {"text", "label"})
 
@@ -61,13 +63,15 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         if path.suffix == ".parquet":
             with pq.ParquetFile(path) as file:
+                for name in file.schema_arrow.names:
+                    require_column(file.schema_arrow.names, name, f"{path}")
                 rows = file.read().to_pylist()
             yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows))
         elif path.suffix == ".jsonl":
             with path.open(encoding="utf-8-sig") as lines:
                 for number, line in enumerate(lines, start=1):
                     if line.strip():
-                        yield f"{path}:{number}", json.loads(line)
+                        yield f"{path}:{number}", json.loads(line, object_pairs_hook=without_doubles)
         else:
             raise UserError(f"evaluation.labels: found {path}, expected a file ending in .parquet or .jsonl")
     except FileNotFoundError:

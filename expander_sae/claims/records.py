@@ -26,6 +26,7 @@ def claim_record(ruling: Ruling, converged: Ruling | None) -> dict[str, Any]:
         **record,
         "id": claim.id,
         "setting": case.setting.name,
+        "topic": claim.topic,
         "sentence": claim.sentence,
         "source": claim.source,
         "statistic": claim.statistic,

@@ -13,10 +13,11 @@ from expander_sae.claims.kinds import KINDS
 from expander_sae.claims.settings import Setting
 from expander_sae.claims.threshold import Region, region
 from expander_sae.errors import UserError
+from expander_sae.storage.workflow_files import SCHEMAS
 from expander_sae.study.config import parsed, read_yaml, schema_errors
 
-SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "claims.schema.yaml"
-"""The form of the file; it lies in a checkout, as the claims do."""
+SCHEMA = SCHEMAS / "claims.schema.yaml"
+"""The form of the file."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Claim:
     point: bool
     lower_bound: bool
     known_in: tuple[str, ...]
+    topic: str
     plans: Mapping[str, tuple[Planned, ...]]
 
 
@@ -71,7 +73,10 @@ def parse_register(data: Any, name: str = "claims.yaml") -> Register:
         wholes = {setting.name: setting for setting in settings if setting.part_of is None}
         settings.append(Setting.of(entry, wholes, f"{name}: settings[{place}]"))
     keys = [f"{name}: {_with_id(f'claims[{place}]', data)}" for place in range(len(data["claims"]))]
-    claims = tuple(_claim(entry, settings, key) for entry, key in zip(data["claims"], keys, strict=True))
+    topics = _topics(data, name)
+    claims = tuple(
+        _claim(entry, settings, topics, key) for entry, key in zip(data["claims"], keys, strict=True)
+    )
     ids = [claim.id for claim in claims]
     for key, found in (("settings", [setting.name for setting in settings]), ("claims", ids)):
         if twice := [item for place, item in enumerate(found) if item in found[:place]]:
@@ -81,6 +86,21 @@ def parse_register(data: Any, name: str = "claims.yaml") -> Register:
             _each_in(those, ids, f"{name}: settings ({setting.name}).{key}", "the id of a claim")
     numbers = (data.get("confidence", 0.95), data.get("minimum_seeds", 5), data.get("draws", 2000))
     return Register(*numbers, tuple(settings), claims)
+
+
+def _topics(data: Any, name: str) -> dict[str, str]:
+    """Id of a claim → its topic: none of them, or one for every claim of the file."""
+    found: dict[str, str] = {}
+    ids = [entry["id"] for entry in data["claims"]]
+    for topic, those in data.get("topics", {}).items():
+        _each_in(those, ids, f"{name}: topics.{topic}", "the id of a claim")
+        for one in those:
+            if one in found:
+                raise UserError(f"{name}: topics.{topic}: found {one!r}, which {found[one]!r} has too")
+            found[one] = topic
+    if found and (without := next((one for one in ids if one not in found), None)):
+        raise UserError(f"{name}: topics: found none with the claim {without!r}, expected one")
+    return found
 
 
 def _with_id(text: str, data: Any) -> str:
@@ -100,7 +120,7 @@ def _each_in(found: Iterable[str], known: Collection[str], key: str, expected: s
             raise UserError(f"{key}: found {one!r}, expected {expected or 'one of ' + ', '.join(known)}")
 
 
-def _claim(entry: dict[str, Any], settings: Sequence[Setting], key: str) -> Claim:
+def _claim(entry: dict[str, Any], settings: Sequence[Setting], topics: Mapping[str, str], key: str) -> Claim:
     _each_in([entry["test"]], KINDS, f"{key}.test")
     kind, cells = KINDS[entry["test"]], entry["cells"]
     if not cells or (kind.cells is not None and set(cells) != set(kind.cells)):
@@ -124,5 +144,6 @@ def _claim(entry: dict[str, Any], settings: Sequence[Setting], key: str) -> Clai
         entry.get("point", False),
         entry.get("lower_bound", False),
         tuple(entry.get("known_in", ())),
+        topics.get(entry["id"], ""),
         {setting.name: plan(entry, setting, key) for setting in settings if setting.judges(entry["id"])},
     )

@@ -241,12 +241,13 @@ def _parquet_rows(file: Path, column: str) -> int:
     """Rows of a file whose seal, where it has one, holds, and which has the column."""
     import pyarrow as pa
 
-    from expander_sae.storage.parquet_files import open_sealed
+    from expander_sae.storage.parquet_files import open_sealed, require_column
 
     with readable(file, "a readable Parquet file", pa.ArrowException), open_sealed(file) as stored:
         found, rows = stored.schema_arrow.names, stored.metadata.num_rows
     if column not in found:
         raise UserError(f"{file}: no column {column!r}, found {', '.join(found)}; say --column")
+    require_column(found, column, f"{file}")
     return int(rows)
 
 

@@ -21,8 +21,8 @@ METRICS = ("relative_error", "explained_variance", "cosine", "l0", "dead_fractio
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_weights(parser)
     add_activations(parser)
-    found = f"how codes are found: {INFERENCE} (default: encoder)"
-    parser.add_argument("--inference", nargs="+", default=["encoder"], metavar="NAME", help=found)
+    found = f"how codes are found: {INFERENCE} (default: as in training, mostly encoder)"
+    parser.add_argument("--inference", nargs="+", metavar="NAME", help=found)
     add_compute(parser)
 
 
@@ -32,11 +32,14 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.machine.progress import Progress
     from expander_sae.model.autoencoder import SparseAutoencoder
     from expander_sae.model.dictionary import SparseCode
+    from expander_sae.model.encoders import codes_of
     from expander_sae.pursuit.codes import encoded_rows
     from expander_sae.pursuit.inference import Inference
 
-    inferences = {name: inference_of(name) for name in options.inference}
+    asked = {name: inference_of(name) for name in options.inference or ()}
     autoencoder = load_weights(options)
+    own = codes_of(autoencoder.about)
+    inferences = asked or {own: inference_of(own)}
     activations = given_activations(options, autoencoder.m)
     rows = encoded_rows(autoencoder, activations, options.activations)
     measured: dict[str, dict[str, float]] = {}

@@ -76,6 +76,7 @@ def _columns(autoencoder: SparseAutoencoder) -> dict[str, Any]:
     beta = flatness(values, None if mask is None else mask.degrees)[bounded]
     live = beta[beta > 0]
     return {
+        "words": autoencoder.decoder.words,
         "not_finite": int((~bounded).sum()),
         "zero": int((beta == 0).sum()),
         "flatness_mean": float(live.mean()),
@@ -92,15 +93,18 @@ def _firing(autoencoder: SparseAutoencoder, options: argparse.Namespace) -> dict
     from expander_sae.evaluation.collisions import collisions, relabelled
     from expander_sae.evaluation.reconstruction import measure
     from expander_sae.model.dictionary import SparseCode, joined
+    from expander_sae.model.encoders import codes_of
     from expander_sae.pursuit.codes import encoded_rows
+    from expander_sae.pursuit.inference import inferences
     from expander_sae.storage.arrays import widened
 
     activations = given_activations(options, autoencoder.m)
     rows = encoded_rows(autoencoder, activations, options.activations)
     parts: list[SparseCode] = []
+    infer = inferences(codes_of(autoencoder.about))
 
     def kept(model: SparseAutoencoder, batch: Tensor) -> SparseCode:
-        code = model.encode(batch)
+        code = infer(model, batch)
         parts.append(SparseCode(code.index.cpu(), widened(code.value).cpu()))
         return code
 
@@ -139,6 +143,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         rows.append(("bytes by token ids", named))
     if mask is None:
         rows.append(("mask", f"none: a {record['support'].replace('_', ' ')} dictionary"))
+        rows.append(("columns", record["columns"]["words"]))
     else:
         recipe = mask["recipe"]
         rows += [

@@ -21,7 +21,19 @@ from expander_sae import __version__
 from expander_sae.cli.terminal import Terminal
 from expander_sae.errors import explained
 
-COMMANDS = ("train", "eval", "omp", "inspect", "export", "push", "pull", "dashboard", "bench", "completion")
+COMMANDS = (
+    "train",
+    "eval",
+    "omp",
+    "inspect",
+    "export",
+    "push",
+    "pull",
+    "dashboard",
+    "bench",
+    "init",
+    "completion",
+)
 
 DESCRIPTION = """Sparse autoencoders whose decoder columns write only d of m coordinates (arXiv 2607.01799).
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from expander_sae.cli.arguments import add_activations, add_compute, positive
 from expander_sae.cli.terminal import Terminal, number, pairs
+from expander_sae.pursuit.inference import ENCODER
 from expander_sae.study.recipes import DEFAULT
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--support", default="expander", help=families)
     add("--encoder", default="tied", help="tied, warm_tied or independent (default: tied)")
     add("--precision", default="float32", help="train in float32, bfloat16, int8, int4, int2 or int1")
+    add("--codes", default="encoder", help="then train on with codes by a pursuit, such as omp (default: no)")
     add("--recipe", default=DEFAULT, help="tuned, standard or paper (default: %(default)s)")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe")
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--csv", type=Path, help="file for the logged rows")
     add("--tensorboard", type=Path, metavar="FOLDER", help="folder for TensorBoard events")
     add("--wandb", metavar="PROJECT", help="project of Weights & Biases")
+    add("--trackio", metavar="PROJECT", help="project of trackio, which keeps it on this machine")
     add("--checkpoint", type=Path, help="file to go on from where training is interrupted")
     together = "train with the other processes that torchrun or srun has started, each on its share"
     add("--data-parallel", action="store_true", help=together)
@@ -79,7 +82,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         kept, held_out = _parted(given_activations(options), options.held_out)
     else:
         kept, held_out = _streamed(options), ()
-    names = ("n", "k", "d", "support", "encoder", "precision", "recipe", "seed")
+    names = ("n", "k", "d", "support", "encoder", "precision", "codes", "recipe", "seed")
     settings = {name: getattr(options, name) for name in names}
     others = {
         name: getattr(options, name) for name in ("backend", "log_every", "checkpoint", "data_parallel")
@@ -91,7 +94,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     with ExitStack() as stack:
         # Only now: an earlier log must not be touched for a training that cannot be.
         loggers = [stack.enter_context(logger) for logger in _loggers(options, settings)]
-        trainer.on_log = together(partial(_tell, terminal, options.steps), *loggers)
+        steps = options.steps + (trainer.recipe.pursuit_steps if trainer.codes != ENCODER else 0)
+        trainer.on_log = together(partial(_tell, terminal, steps), *loggers)
         if options.held_out_to is not None:
             with atomic_path(options.held_out_to) as temporary:
                 np.save(temporary, held_out)
@@ -106,7 +110,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "shape": {name: getattr(autoencoder, name) for name in ("m", "n", "d", "k")},
         "norm_limit": trainer.norm_limit,
         "last": trainer.log[-1] if trainer.log else None,
-        "held_out": evaluate(autoencoder, held_out) if len(held_out) else None,
+        "held_out": evaluate(autoencoder, held_out, trainer.codes) if len(held_out) else None,
     }
     terminal.result(record, _lines(record))
 
@@ -159,10 +163,11 @@ def _overrides(given: list[str]) -> dict[str, Any]:
 
 
 def _loggers(options: argparse.Namespace, settings: dict[str, Any]) -> list[Any]:
-    from expander_sae.training.loggers import CsvLogger, TensorBoardLogger, WandbLogger
+    from expander_sae.training.loggers import CsvLogger, TensorBoardLogger, TrackioLogger, WandbLogger
 
     made: list[Any] = [TensorBoardLogger(options.tensorboard)] if options.tensorboard else []
     made += [WandbLogger(options.wandb, settings)] if options.wandb else []
+    made += [TrackioLogger(options.trackio, settings)] if options.trackio else []
     made += [CsvLogger(options.csv)] if options.csv else []
     return made
 

@@ -141,16 +141,20 @@ class Plan:
             entries = run.n * run.d * (1 if run.encoder == "tied" else 2)
             seconds = self.machine.jobs["start"] + entries * _ROUNDING
             return Need(seconds, self.memory.training(run))
-        jobs, (backend, d) = self.machine.jobs, self._kernels(run)
-        shape = Shape(run.m, run.n, d, run.k, self.recipe.batch_size)
-        step = self._call("train_step", backend, shape)
-        encode = self._call("encode_topk", backend, shape)
+        jobs = self.machine.jobs
+        step, encode = (
+            self._all_pieces(task, run, self.recipe.batch_size) for task in ("train_step", "encode_topk")
+        )
         if run.encoder != "tied":  # gradients and Adam of the encoder's own columns
             step += max(0.0, step - encode)
         if self.recipe.count_after_update:
             step += encode
         pool = self.memory.train_tokens[run.model] * run.m * FLOAT
-        seconds = jobs["start"] + pool / self.other.jobs["read_bytes"] + run.steps * step / self.threads
+        steps = run.steps
+        if run.is_pursued:  # instead of an encoder's pass, one of the pursuit
+            steps = self.recipe.pursuit_steps
+            step = max(0.0, step - encode) + self._all_pieces("omp", run, self.recipe.batch_size)
+        seconds = jobs["start"] + pool / self.other.jobs["read_bytes"] + steps * step / self.threads
         return Need(seconds, self.memory.training(run))
 
     def baseline(self, model: Model, layer: int) -> Need:
@@ -186,18 +190,20 @@ class Plan:
             seconds += self._splice(size, run.layer)
         return seconds
 
-    def _kernels(self, run: Run) -> tuple[str, int]:
-        """The backend of a run's columns, and the entries of one that it computes with."""
-        return (DENSE, run.m) if support_of(run.support).written_out else (self.backend, run.d)
+    def _all_pieces(self, task: str, run: Run, batch: int) -> float:
+        """Core seconds of one call, on each of the matrices that the columns are computed with."""
+        seconds = 0.0
+        for piece in support_of(run.support).computed_with(run.m, run.n, run.d):
+            backend = DENSE if piece.d == piece.m else self.backend
+            seconds += self._call(task, backend, Shape(piece.m, piece.n, piece.d, run.k, batch))
+        return seconds
 
     def _inference(self, run: Run, name: str, tokens: int) -> float:
         """Codes and reconstructions of that many tokens."""
-        backend, d = self._kernels(run)
         task = "omp" if name == "omp" else "encode_topk"
         calls, rest = divmod(tokens, EVALUATED_TOKENS)
         batches = [(count, batch) for count, batch in ((calls, EVALUATED_TOKENS), (1, rest)) if count * batch]
-        shapes = [(count, Shape(run.m, run.n, d, run.k, batch)) for count, batch in batches]
-        return sum(count * self._call(task, backend, shape) for count, shape in shapes) / self.threads
+        return sum(count * self._all_pieces(task, run, batch) for count, batch in batches) / self.threads
 
     def _splice(self, size: ModelSize, layer: int) -> float:
         """The layers above `layer`, head and losses, for all cross-entropy sequences."""

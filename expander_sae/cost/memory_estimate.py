@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from expander_sae.machine import piece_sizes
+from expander_sae.masks.shapes import Piece
 from expander_sae.masks.supports import support_of
 from expander_sae.study.study import Model, Run, Study
 
@@ -118,20 +119,21 @@ class Memory:
     def training(self, run: Run) -> float:
         """Parameters, gradients, both moments, unit columns and one intermediate of each; row indices."""
         state = (_values(run) * 6 + run.n * run.d) * FLOAT
-        scores = self._batch_size * (run.n if run.mask is None else piece_sizes.SCORED_FEATURES) * FLOAT
+        scores = self._batch_size * (run.n if _scored_at_once(run) else piece_sizes.SCORED_FEATURES) * FLOAT
         aimed = 3 * piece_sizes.AIMED_ENTRIES * FLOAT  # directions of silent features, and their places
         pool = self.train_tokens[run.model] * (run.m * FLOAT + 2 * INDEX_BYTES)
-        if not support_of(run.support).trained:
-            fitted = 2 * piece_sizes.FITTED_TOKENS * run.m + 4 * run.m**2  # tokens and covariances in float64
-            state, scores, aimed = (2 * fitted + 3 * run.n * run.m) * FLOAT, 0, 0
-        return _BASE["training"] + self._gpu + (state + scores + min(aimed, state) + pool) / _MB
+        known, needed = support_of(run.support), state + scores + min(aimed, state)
+        if known.fitted:  # tokens and covariances in float64
+            fitted = 2 * (2 * piece_sizes.FITTED_TOKENS * run.m + 4 * run.m**2) * FLOAT
+            needed = max(needed, fitted) if known.trained else fitted + 3 * run.n * run.m * FLOAT
+        return _BASE["training"] + self._gpu + (needed + pool) / _MB
 
     def evaluation(self, run: Run) -> float:
         """The language model with its logits, the columns, and both pools; seeds follow one another."""
         size, asked = self.sizes[run.model], run.evaluation
         logits = FLOAT * min(piece_sizes.LOGITS, self.sequence_tokens * size.vocabulary)
         columns = 2 * _values(run) * FLOAT
-        if run.mask is None:
+        if _scored_at_once(run):
             columns += 2 * piece_sizes.EVALUATED_TOKENS * run.n * FLOAT
             if "omp" in asked.inference:
                 columns += min(FLOAT * run.n**2, piece_sizes.GRAM_BYTES)
@@ -139,8 +141,23 @@ class Memory:
         return _BASE["evaluation"] + self._gpu + (size.bytes + logits + columns + pools) / _MB
 
 
+def _scored_at_once(run: Run) -> bool:
+    """Whether a batch has a score of each feature in memory; sparse columns are scored in pieces.
+
+    A pursuit of several matrices has them too, and so has a run that starts from a dense one.
+    """
+    pieces = _pieces(run)
+    return len(pieces) > 1 or any(piece.d == piece.m for piece in pieces)
+
+
+def _pieces(run: Run) -> tuple[Piece, ...]:
+    """What the columns are computed with; a run that is pruned begins written out."""
+    known = support_of(run.support)
+    return (Piece(run.m, run.n, run.m),) if known.parent else known.computed_with(run.m, run.n, run.d)
+
+
 def _values(run: Run) -> int:
-    """Values of decoder and encoder in memory; a run without a mask is written out, or begins so."""
-    decoder = run.n * (run.m if run.mask is None else run.d)
+    """Values of decoder and encoder in memory."""
+    decoder = sum(piece.n * piece.d for piece in _pieces(run))
     own = {"tied": 0, "full": run.n * run.m}
     return decoder + own.get(run.encoder, decoder)

@@ -35,9 +35,9 @@ FIRST_TOKENS = 1024
 
 
 def pursuit_rows(subject: Subject, rows: Rows) -> None:
-    """How well each pursuit decodes the same few tokens; the encoder and OMP always stand beside."""
+    """How well each pursuit decodes the same few tokens; the run's own codes and OMP always stand beside."""
     few = subject.activations[evenly(len(subject.activations), subject.settings.pursuit_tokens)]
-    for name in dict.fromkeys(["encoder", "omp", *subject.settings.pursuits]):
+    for name in dict.fromkeys([subject.by, "omp", *subject.settings.pursuits]):
         summary = reconstruct(subject.autoencoder, few, inferences(name))[1].summary()
         rows.add(name, "pursuit", {key: summary[key] for key in ("relative_error", "explained_variance")})
 
@@ -59,7 +59,7 @@ def feature_rows(subject: Subject, rows: Rows) -> None:
     if subject.live.any():
         for name, sets in (("token_entropy", subject.sets), ("token_entropy_null", subject.chance)):
             values[name] = float(token_entropy(sets, subject.token_id)[subject.live].mean())
-    rows.add("encoder", "test", values)
+    rows.add(subject.by, "test", values)
 
 
 def collision_rows(subject: Subject, rows: Rows) -> None:
@@ -71,13 +71,13 @@ def collision_rows(subject: Subject, rows: Rows) -> None:
     edges = values.pop("collision_duplicate_edges")
     chance = collisions(relabelled(subject.code, subject.autoencoder.n, subject.seed), mask).summary()
     values |= {f"{key}_null": chance[key] for key in values}
-    rows.add("encoder", "test", values | {"collision_duplicate_edges": edges})
+    rows.add(subject.by, "test", values | {"collision_duplicate_edges": edges})
 
 
 def certificate_rows(subject: Subject, rows: Rows) -> None:
     """Certificates of the columns, and what is left of them on the supports in use."""
     rows.add("none", "none", column_values(subject.autoencoder, subject.seed))
-    rows.add("encoder", "test", support_values(subject.autoencoder, subject.code))
+    rows.add(subject.by, "test", support_values(subject.autoencoder, subject.code))
 
 
 def novelty_rows(subject: Subject, rows: Rows) -> None:
@@ -105,7 +105,7 @@ def novelty_rows(subject: Subject, rows: Rows) -> None:
         for null, sets in (("", subject.sets), ("_null", subject.chance)):
             entropy = token_entropy(sets, subject.token_id)[novel]
             values[f"token_entropy_novel{null}"] = float(entropy.mean())
-    rows.add("encoder", "test", values)
+    rows.add(subject.by, "test", values)
 
 
 ANALYSES: dict[str, Callable[[Subject, Rows], None]] = {

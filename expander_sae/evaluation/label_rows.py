@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from expander_sae.errors import UserError
+from expander_sae.evaluation.chat_endpoint import ChatEndpoint
+from expander_sae.evaluation.coherence import judged, questions
 from expander_sae.evaluation.feature_values import FeatureValues
 from expander_sae.evaluation.probing import SIZES, probes
 from expander_sae.evaluation.selectivity import Selectivity, frequent_share
@@ -41,8 +44,22 @@ def probing_rows(subject: Subject, rows: Rows) -> None:
             rows.add(inference, "test", values)
 
 
+def coherence_rows(subject: Subject, rows: Rows) -> None:
+    """Whether a language model can tell where a feature is silent."""
+    asked = subject.settings.judge
+    if asked is None:
+        raise UserError("evaluation.judge: missing, expected who judges coherence")
+    judge = ChatEndpoint(asked.url, asked.model, asked.key)
+    for inference in subject.settings.inference:
+        code = FeatureValues.of_code(subject.labelled_code(inference), subject.autoencoder.n)
+        sizes = (asked.features, asked.examples, asked.window)
+        about = questions(code, subject.places, subject.seed, *sizes)
+        rows.add(inference, "test", judged(about, judge.ask, asked.examples))
+
+
 LABELLED: dict[str, Callable[[Subject, Rows], None]] = {
     "selectivity": selectivity_rows,
     "probing": probing_rows,
+    "coherence": coherence_rows,
 }
 """Analysis → its rows."""

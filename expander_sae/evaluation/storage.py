@@ -24,8 +24,9 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
     mask, in place of which a learned mask has the rows themselves. In another precision than float32 the
     recipe has the few words beside that say how to read the values and which tokens are passed through.
     Columns that token ids name have `storage_ids_bytes`, those of the ids, and `storage_ids_total_bytes`,
-    what whoever has the language model must hold: ids, biases and recipe, and no values. `code_bits` are
-    those of a token's code.
+    what whoever has the language model must hold: ids, biases and recipe, and no values. Where autoencoders
+    of a layer can have a part in common, as spectral ones a basis, `storage_shared_bytes` are those of that
+    part, and `storage_own_bytes` the total without. `code_bits` are those of a token's code.
     """
     decoder, free = autoencoder.decoder, autoencoder.free
     wide = autoencoder.b_enc.element_size()
@@ -40,6 +41,8 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
         bits, said = decoder.precision.bits, weights_file.record(autoencoder)
         recipe += len(canonical_json(said | _limit(autoencoder))) - len(canonical_json(said["mask"]))
     total, ids = values_bytes + encoder_bytes + recipe, decoder.named_by
+    shared = decoder.shared_bytes
+    common = {"storage_shared_bytes": shared, "storage_own_bytes": total - shared} if shared else {}
     named = {} if ids is None else {"storage_ids_bytes": ids, "storage_ids_total_bytes": total - values_bytes}
     return {
         "decoder_values": decoder.count,
@@ -52,6 +55,7 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
         "storage_bits_per_value": bits,
         "code_bits": code_bits(autoencoder.n, autoencoder.k),
         **named,
+        **common,
     }
 
 

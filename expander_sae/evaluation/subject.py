@@ -12,11 +12,13 @@ from expander_sae.activations.label_table import FAMILIES, LabelTable
 from expander_sae.errors import UserError
 from expander_sae.evaluation import features
 from expander_sae.evaluation.certificate_rows import evenly
+from expander_sae.evaluation.coherence import Places
 from expander_sae.evaluation.features import FiringSets
 from expander_sae.evaluation.label_families import Documents, Family, family_of
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, joined
+from expander_sae.model.encoders import codes_of
 from expander_sae.pursuit.inference import inferences
 from expander_sae.study.run import Analysis
 
@@ -41,9 +43,14 @@ class Subject:
     _labelled_codes: dict[str, SparseCode] = field(default_factory=dict)
 
     @cached_property
+    def by(self) -> str:
+        """The inference whose codes are analysed: the encoder, or the pursuit that training ended with."""
+        return codes_of(self.autoencoder.about)
+
+    @cached_property
     def code(self) -> SparseCode:
-        """The encoder's code of every token."""
-        return encoded(self.autoencoder, self.activations)
+        """The code of every token."""
+        return encoded(self.autoencoder, self.activations, self.by)
 
     @cached_property
     def sets(self) -> FiringSets:
@@ -81,13 +88,20 @@ class Subject:
         found = {name: family_of(name, labels, self.documents) for name, labels in all_labels.items()}
         return {name: family for name, family in found.items() if family.names}
 
+    @property
+    def places(self) -> Places:
+        """The texts around the labelled tokens."""
+        tokens = np.arange(self.settings.test_tokens)
+        text, document = self._column("text", tokens).tolist(), self._column("document", tokens)
+        return Places(text, document, self.place[self.labelled])
+
     def labelled_code(self, inference: str) -> SparseCode:
         """The code of the labelled tokens by this inference."""
         if inference not in self._labelled_codes:
             every = len(self.labelled) == len(self.activations)
             self._labelled_codes[inference] = (
                 self.code
-                if inference == "encoder" and every
+                if inference == self.by and every
                 else encoded(self.autoencoder, self.activations[self.labelled], inference)
             )
         return self._labelled_codes[inference]

@@ -11,6 +11,8 @@ from functools import lru_cache
 from expander_sae.cost.time_model import CPU_FILE, DENSE, Machine, Shape
 from expander_sae.figures.candidates import Candidate
 from expander_sae.masks import supports
+from expander_sae.masks.support import SPARSE
+from expander_sae.pursuit.inference import ENCODER
 
 BATCH = 256
 """Tokens of a call, as in training."""
@@ -34,12 +36,13 @@ def microseconds(one: Candidate) -> float | None:
 def training_seconds(one: Candidate) -> float | None:
     """Of all its steps, after the activations are there; 0 of what nobody trained.
 
-    One that starts from a dense run takes that run's time as well.
+    One that starts from a dense run takes that run's time as well. None, too, where it was trained with codes
+    by a pursuit: tables do not say for how many steps.
     """
     shape, backend = _shape(one), _backend(one)
     if one.group == "untrained":
         return 0.0
-    if backend is None or one.cell.encoder != "tied":
+    if backend is None or one.cell.encoder != "tied" or one.cell.codes != ENCODER:
         return None
     step = machine().seconds("train_step", backend, shape)
     if supports.described(one.cell.support).parent:
@@ -56,4 +59,4 @@ def _backend(one: Candidate) -> str | None:
     decoder = supports.described(one.cell.support).decoder
     if decoder == supports.DENSE:
         return DENSE
-    return machine().backend("auto") if decoder == supports.SPARSE else None
+    return machine().backend("auto") if decoder == SPARSE else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from expander_sae.figures.candidates import Candidate
 from expander_sae.masks.supports import described
+from expander_sae.pursuit.inference import ENCODER
 
 _NAMES = {"pca": "PCA", "random": "random columns"}
 _ENCODERS = {"tied": ""}
@@ -55,6 +56,8 @@ class Names:
             words.append("as ids")
         elif cell.support in self.precise:
             words.append(one.precision.replace("_", " "))
+        if cell.codes != ENCODER:
+            words.append(f"{cell.codes.replace('_', ' ')} codes")
         if own := _ENCODERS.get(cell.encoder, "own encoder"):
             words.append("+ " + own)
         return " ".join(words)

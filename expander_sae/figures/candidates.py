@@ -73,7 +73,7 @@ class Candidate:
 def candidates(view: View) -> list[Candidate]:
     """All of a view that have bytes and at least one of `METRICS`, by group: the trained ones first."""
     found: dict[tuple[Any, ...], Candidate] = {}
-    for cell in [*shown_cells(view, one_n=True, precision=None), *floor_cells(view)]:
+    for cell in [*shown_cells(view, one_n=True, precision=None, codes=None), *floor_cells(view)]:
         for one in _read(view, cell):
             found[one.key] = one
     return sorted(found.values(), key=lambda one: (GROUPS.index(one.group), one.key))

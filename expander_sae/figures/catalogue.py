@@ -63,6 +63,9 @@ FIGURES = (
            "fidelity:omp_gain"),
     Figure("pursuits", "Pursuits", "Relative error of the trained encoder, OMP, NIHT, CoSaMP and block OMP "
            "on the same tokens and the same frozen decoders.", "decoding:pursuits"),
+    Figure("rounds", "Rounds of a pursuit", "Relative error over the number of rounds in which a pursuit "
+           "chooses k columns, and over what these take, of decoders that were trained with as many rounds "
+           "and of those that were trained with codes by their encoder.", "rounds:rounds"),
     Figure("encoders", "Encoders", "The same decoder support with encoders that are tied, free, on a support "
            "of their own, or dense.", "fidelity:encoders"),
     Figure("learning_curves", "Learning curves", "Relative error on training batches and the share of "

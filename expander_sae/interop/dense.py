@@ -13,6 +13,7 @@ from expander_sae.errors import UserError
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, describe, regenerate
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.encoders import warn_if_spoilt
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,12 @@ def checked(weights: Weights, origin: str | Path) -> Weights:
 
 @torch.no_grad()
 def to_dense(autoencoder: SparseAutoencoder) -> Weights:
-    """Write an autoencoder out; the decoder's rows have norm 1 (or 0). O(m·n) memory."""
+    """Write an autoencoder out; the decoder's rows have norm 1 (or 0). O(m·n) memory.
+
+    Warns where its tied encoder is spoilt, since other libraries know no other code.
+    """
+    if autoencoder.free is None:
+        warn_if_spoilt(autoencoder.about)
     everything = torch.arange(autoencoder.n, device=autoencoder.b_dec.device)
     dictionary = autoencoder.dictionary()
     decoder = dictionary.columns(everything)
@@ -150,7 +156,7 @@ def pruned(autoencoder: SparseAutoencoder, d: int) -> SparseAutoencoder:
     """
     weights = to_dense(autoencoder)
     mask, values = prune(weights.decoder, d, seed=0)
-    kind = "tied" if autoencoder.encoder_kind == "tied" else "independent"
+    kind = "tied" if torch.equal(weights.encoder, weights.decoder) else "independent"
     smaller = SparseAutoencoder(autoencoder.m, autoencoder.n, autoencoder.k, mask, kind, autoencoder.backend)
     encoder = weights.encoder.gather(1, torch.from_numpy(mask.rows).long())
     return _filled(smaller, replace(weights, decoder=values, encoder=encoder), dict(autoencoder.about))

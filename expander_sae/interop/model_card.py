@@ -14,6 +14,7 @@ from expander_sae.masks.supports import described
 from expander_sae.measurements.index import Index
 from expander_sae.measurements.tables import read_metrics
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.model.encoders import codes_of
 from expander_sae.model.precisions import FLOAT32
 from expander_sae.study.run import LEFT_OUT
 from expander_sae.training.run_folder import WEIGHTS
@@ -86,8 +87,7 @@ def _what(sae: SparseAutoencoder, spec: dict[str, Any], repo_id: str, base_model
     )
     family = sae.decoder.recipe.family
     known = described(family)
-    support = "dense columns" if sae.mask is None else f"columns of {sae.d} nonzeros on a fixed random mask"
-    support += "" if known.trained else " that nobody trained"
+    support = sae.decoder.words + ("" if known.trained else " that nobody trained")
     return (
         f"# {repo_id.split('/')[-1]}\n\n"
         f"A TopK sparse autoencoder{where}: {sae.n:,} features of width {sae.m:,}, k = {sae.k} a token, "
@@ -97,9 +97,13 @@ def _what(sae: SparseAutoencoder, spec: dict[str, Any], repo_id: str, base_model
 
 
 def _use(sae: SparseAutoencoder, repo_id: str) -> str:
+    codes = codes_of(sae.about)
+    of = "sae.encode(h)" if codes == "encoder" else f'infer(sae, h, "{codes}")'
+    also = "" if codes == "encoder" else ", infer"
     return (
-        "## Use\n\n```python\nfrom expander_sae import load\nfrom expander_sae.interop.hub import pull\n\n"
-        f'sae = load(pull("{repo_id}"))\ncode = sae.encode(h)       # h: activations [B, {sae.m}]\n'
+        f"## Use\n\n```python\nfrom expander_sae import load{also}\n"
+        "from expander_sae.interop.hub import pull\n\n"
+        f'sae = load(pull("{repo_id}"))\ncode = {of}       # h: activations [B, {sae.m}]\n'
         "rebuilt = sae.decode(code)\n```"
     )
 

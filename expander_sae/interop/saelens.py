@@ -126,7 +126,7 @@ def compact_tensors(autoencoder: SparseAutoencoder) -> dict[str, Tensor]:
     dictionary = autoencoder.dictionary()
     decoder = getattr(dictionary, "values", None)
     if autoencoder.mask is None or decoder is None:
-        raise UserError("compact: found a dense autoencoder, expected one on a mask")
+        raise UserError(f"compact: found {autoencoder.decoder.words}, expected columns on a mask")
     if autoencoder.gains is not None:
         raise UserError("compact: found gains of another library's decoder norms, expected none")
     if autoencoder.mask.learned:

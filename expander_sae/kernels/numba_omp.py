@@ -3,6 +3,10 @@
 The recursion is that of `pursuit/active_set.py`. All samples of a tile hold equally many columns,
 so correlations and the inverse factors are worked on lane by lane in vectors; a sample that has
 stopped has zero rows. Only overlaps and residuals, O(s·w) a sample, need its own columns.
+
+Every pick correlates all columns anew. A pick changes at most s·w rows of a residual, so that fewer numbers
+could be brought up to date, one sample at a time; but these are scattered and no vectors. A prototype took
+3.7 to 15 times as long in all, for the same codes (d = 7 at m = 512, 576 and 2048, d = 30 at 576, k = 64).
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import torch
 
-_CROSSOVER = {"highest": 1 / 8, "high": 1 / 33, "medium": 1 / 67}
-"""Width over m above which a dense product beats gathering on an H100: from a roofline, not measured."""
+_CROSSOVER = {"highest": (1 / 12, 42), "high": (1 / 119, 31), "medium": (1 / 140, 28)}
+"""From what width on a dense product beats gathering on an H100: a share of m, but at least so many entries.
+
+Where the lines through the times of d = 7, 30 and 102 cross, n = 8 m, k = 64, B = 4096. At m = 2048: 167
+at "highest", 17 at "high", 15 at "medium". At m = 512 and 576, where launches are most of a call: 28 to 63
+without an order, so the least of each precision; "highest" was not measured there, and has its share of 512.
+"""
 
 
 def selection_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -20,4 +25,5 @@ def selection_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def dense_is_faster(m: int, width: int) -> bool:
     """Whether columns of `width` entries out of m are better multiplied as dense ones on a GPU."""
-    return width > _CROSSOVER[torch.get_float32_matmul_precision()] * m
+    share, least = _CROSSOVER[torch.get_float32_matmul_precision()]
+    return width > max(share * m, least if m < 1024 else 0)

@@ -29,6 +29,9 @@ def _forward(
     backend: ModuleType | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(h - b_dec, index, value, ĥ)."""
+    if backend is not None and hasattr(backend, "centred_topk"):
+        centred, index, value = backend.centred_topk(columns, rows, h, b_dec, b_enc, k)
+        return centred, index, value, backend.synthesize(columns, rows, index, value, h.shape[1]).add_(b_dec)
     centred = h - b_dec
     if rows is None or backend is None:
         index, value = dense.correlate_topk(columns, centred, b_enc, k)

@@ -1,9 +1,9 @@
 """The operations of `reference.py` for NVIDIA GPUs, in Triton.
 
-Encoding reads the residual in panels [⌈B / s⌉, m, s], so that one row index fetches s neighbouring samples,
-and values and rows as [w, n], rows as int16 where m allows. Scores are summed in float32 (float64 for
-float64) whatever the inputs. Up to 16 entries a column they are never stored: the first kernel keeps the
-largest of each block, and those of the k blocks that matter are worked out again. See `triton_topk.py`.
+Encoding takes three launches: one brings inputs into the layouts of `triton_layouts.py` and subtracts the
+decoder's bias, one scores, one selects. Scores are summed in float32 (float64 for float64) whatever the
+inputs. Up to 16 entries a column they are never stored: the second launch keeps the largest of each block,
+and those of the k blocks that matter are worked out again. See `triton_topk.py`.
 
 The backward operations use atomics, so that sums may differ in the last bits from run to run; where
 `torch.use_deterministic_algorithms(True)` is set they go through features in a fixed order instead.
@@ -21,7 +21,6 @@ from torch import Tensor
 from expander_sae.kernels import reference
 from expander_sae.kernels.exact_topk import topk_of_columns
 from expander_sae.kernels.precision import selection_dtype
-from expander_sae.kernels.tensor_cache import PerTensor
 from expander_sae.kernels.triton_kernels import (
     correlate_at_kernel,
     grouped_outer_kernel,
@@ -29,15 +28,15 @@ from expander_sae.kernels.triton_kernels import (
     score_kernel,
     synthesize_kernel,
 )
+from expander_sae.kernels.triton_layouts import Prepared, prepare, tile_of, transposed_rows
 from expander_sae.kernels.triton_topk import (
+    Operands,
     Plan,
     accumulator,
     keys_of,
-    list_blocks,
     on_device,
     plan,
-    select_again,
-    select_stored,
+    select,
 )
 
 _RECOMPUTE_WIDTH = 16
@@ -49,12 +48,10 @@ _STORED_SCORES = 1 << 28
 _LAUNCHED_SAMPLES = 1 << 19
 """Most samples a launch: the panels are the second axis of a grid, which ends at 65535."""
 
-_PANEL_BYTES = 128 << 10
 _PROGRAMS = 2048
 """Programs that a launch should have at least, so that every multiprocessor is busy."""
 
 _TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-_layouts = PerTensor()
 
 
 def _check(values: Tensor, rows: Tensor, *others: Tensor) -> torch.dtype:
@@ -69,66 +66,43 @@ def _check(values: Tensor, rows: Tensor, *others: Tensor) -> torch.dtype:
     return dtype
 
 
-def _transposed_rows(rows: Tensor, m: int) -> Tensor:
-    """[w, n], int16 where every row fits; kept while `rows` lives."""
-    kind = torch.int16 if m <= 1 << 15 else torch.int32
-    return _layouts.get(rows, kind, lambda: rows.t().to(kind).contiguous())
-
-
-def _panel_width(m: int, dtype: torch.dtype) -> int:
-    """Samples a panel: 16 to 64, so that a panel fits into a multiprocessor's near cache if it can."""
-    width = 64
-    while width > 16 and m * width * dtype.itemsize > _PANEL_BYTES:
-        width //= 2
-    return width
-
-
-def _panels(residual: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """[⌈B / width⌉, m, width], zeros in the places past the batch."""
-    batch, m = residual.shape
-    whole = -(-batch // width)
-    out = residual.new_zeros if batch % width else residual.new_empty
-    panels = out((whole, m, width), dtype=dtype)
-    full = batch // width
-    panels[:full] = residual[: full * width].view(full, width, m).transpose(1, 2)
-    if batch % width:
-        panels[full, :, : batch % width] = residual[full * width :].t()
-    return panels
-
-
 def _score(
-    values: Tensor,
+    ready: Prepared,
     rows: Tensor,
-    residual: Tensor,
     bias: Tensor | None,
     cut: Plan | None,
     scores: Tensor | None,
-    dtype: torch.dtype,
 ) -> Tensor:
     """Fill scores [B, n] (without bias) if given, and return the block maxima of their keys if `cut` is.
 
-    values, rows [w, n]. dtype: of the panels.
+    rows [w, n].
     """
-    (batch, m), (w, n) = residual.shape, rows.shape
-    width = _panel_width(m, dtype)
-    # Fewer features a tile than threads: rows and values then need no way through shared memory.
-    features = max(64, cut.block if cut else 1)
-    tiles, groups = -(-n // features), -(-batch // width)
-    pieces = -(-tiles // min(tiles, max(1, _PROGRAMS // groups)))
+    (batch, m), (w, n) = ready.centred.shape, rows.shape
+    panels, values = ready.panels, ready.columns
+    tile = tile_of(m, panels.dtype)
+    features = max(tile.features, cut.block if cut else 1)
+    tiles, groups = -(-n // features), panels.shape[0]
+    pieces = -(-tiles // min(tiles, max(1, _PROGRAMS // max(1, groups))))
     blocks = cut.blocks if cut else 0
-    total = torch.promote_types(values.dtype, residual.dtype)
+    total = torch.promote_types(values.dtype, ready.centred.dtype)
     keys = keys_of(total)
-    maxima = torch.empty(batch, blocks, dtype=keys.dtype, device=residual.device)
-    panels = _panels(residual, width, dtype)
-    with on_device(residual):
+    maxima = torch.empty(batch, blocks, dtype=keys.dtype, device=panels.device)
+    with on_device(panels):
         score_kernel[(-(-tiles // pieces), groups)](
             values, rows, panels, values if bias is None else bias, values if scores is None else scores,
             maxima, n, m, w, batch, blocks, pieces,
             STORE=scores is not None, MAXIMA=cut is not None, HAS_BIAS=bias is not None,
             ACCUMULATOR=accumulator(total), LOWEST=keys.lowest, BLOCK=cut.block if cut else 1,
-            FEATURES=features, SAMPLES=width, num_warps=features // 16, enable_fp_fusion=True,
+            FEATURES=features, SAMPLES=tile.samples, num_warps=tile.warps * features // tile.features,
+            enable_fp_fusion=True,
         )  # fmt: skip
     return maxima
+
+
+def _prepared(
+    values: Tensor, h: Tensor, offset: Tensor | None, dtype: torch.dtype, centred: Tensor | None = None
+) -> Prepared:
+    return prepare(values, h, offset, tile_of(h.shape[1], dtype).samples, dtype, centred)
 
 
 def correlate(values: Tensor, rows: Tensor, residual: Tensor) -> Tensor:
@@ -139,9 +113,9 @@ def correlate(values: Tensor, rows: Tensor, residual: Tensor) -> Tensor:
 
 def _correlate(values: Tensor, rows: Tensor, residual: Tensor, dtype: torch.dtype) -> Tensor:
     out = torch.empty(residual.shape[0], rows.shape[0], dtype=dtype, device=residual.device)
-    columns, across = values.t().contiguous(), _transposed_rows(rows, residual.shape[1])
+    across = transposed_rows(rows, residual.shape[1])
     for tile in reference.tiles(residual.shape[0], _LAUNCHED_SAMPLES):
-        _score(columns, across, residual[tile].contiguous(), None, None, out[tile], residual.dtype)
+        _score(_prepared(values, residual[tile], None, residual.dtype), across, None, None, out[tile])
     return out
 
 
@@ -153,36 +127,52 @@ def correlate_topk(
     Features ascending. Where k or n is too large for the fused selection, the scores are kept and
     `exact_topk.py` selects.
     """
-    batch, n = residual.shape[0], rows.shape[0]
+    _, index, value = _topk(values, rows, residual, None, bias, k)
+    return index, value
+
+
+def centred_topk(
+    values: Tensor, rows: Tensor, h: Tensor, offset: Tensor, bias: Tensor | None, k: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(h − offset [B, m], and `correlate_topk` of it), the difference in the launch that lays it out."""
+    return _topk(values, rows, h, offset, bias, k)
+
+
+def _topk(
+    values: Tensor, rows: Tensor, h: Tensor, offset: Tensor | None, bias: Tensor | None, k: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, n = h.shape[0], rows.shape[0]
     if not 1 <= k <= n:
         raise ValueError(f"k = {k}: expected 1 <= k <= n = {n}")
-    dtype = _check(values, rows, residual, *([] if bias is None else [bias]))
-    index = torch.empty(batch, k, dtype=torch.int64, device=residual.device)
-    value = torch.empty(batch, k, dtype=dtype, device=residual.device)
+    dtype = _check(values, rows, h, *(t for t in (offset, bias) if t is not None))
+    kind = h.dtype if offset is None else torch.promote_types(h.dtype, offset.dtype)
+    index = torch.empty(batch, k, dtype=torch.int64, device=h.device)
+    value = torch.empty(batch, k, dtype=dtype, device=h.device)
     total = torch.float64 if dtype == torch.float64 else torch.float32
     cut = plan(n, k)
     if not cut.feasible:
+        centred = h if offset is None else h - offset
         for tile in reference.tiles(batch, max(1, _STORED_SCORES // n)):
-            every = _correlate(values, rows, residual[tile], total)
+            every = _correlate(values, rows, centred[tile], total)
             every = every if bias is None else every + bias
             index[tile], value[tile] = topk_of_columns(every.t(), k)
-        return index, value
+        return centred, index, value
+    centred = h.contiguous() if offset is None else torch.empty_like(h, dtype=kind).contiguous()
     again = rows.shape[1] <= _RECOMPUTE_WIDTH
-    columns, across = values.t().contiguous(), _transposed_rows(rows, residual.shape[1])
-    chosen_by = selection_dtype(residual.dtype)
+    across = transposed_rows(rows, h.shape[1])
+    chosen_by = selection_dtype(kind)
     step = _LAUNCHED_SAMPLES if again else max(1, min(_LAUNCHED_SAMPLES, _STORED_SCORES // n))
     for tile in reference.tiles(batch, step):
-        part = residual[tile].contiguous()
+        ready = _prepared(values, h[tile], offset, chosen_by, centred[tile])
+        part = ready.centred
         scores = None if again else torch.empty(part.shape[0], n, dtype=total, device=part.device)
-        listed = list_blocks(_score(columns, across, part, bias, cut, scores, chosen_by), cut)
-        if scores is None:
-            index[tile], value[tile] = select_again(columns, across, part, bias, listed, cut)
-            continue
-        index[tile], value[tile] = select_stored(scores, bias, listed, cut)
-        if chosen_by != residual.dtype:
+        maxima = _score(ready, across, bias, cut, scores)
+        source = Operands(ready.columns, across, part) if scores is None else scores
+        select(maxima, cut, source, bias, index[tile], value[tile])
+        if scores is not None and chosen_by != kind:
             exact = correlate_at(values, rows, part, index[tile])
             value[tile] = exact if bias is None else exact + bias[index[tile]]
-    return index, value
+    return centred, index, value
 
 
 def _tile(k: int, w: int) -> tuple[int, int, int]:

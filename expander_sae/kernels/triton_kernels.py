@@ -1,4 +1,4 @@
-"""The Triton programs of `triton_gpu.py`. Offsets that can pass 2³¹ are int64."""
+"""The Triton programs of `triton_gpu.py`, and a scan of `triton_omp.py`. Large offsets are int64."""
 
 # ruff: noqa: ANN001, ANN201
 # mypy: disallow_untyped_defs=False, disallow_incomplete_defs=False
@@ -50,6 +50,52 @@ def score_kernel(
             block = tile * (FEATURES // BLOCK) + tl.arange(0, FEATURES // BLOCK)
             at = maxima + sample[None, :] * blocks + block[:, None]
             tl.store(at, keys, mask=(block < blocks)[:, None] & inside)
+
+
+@triton.jit
+def scan_kernel(
+    values, rows, panels, going, best, column, n, m, w, batch, pieces,
+    ABSOLUTE: tl.constexpr, ACCUMULATOR: tl.constexpr, FEATURES: tl.constexpr, SAMPLES: tl.constexpr,
+):  # fmt: skip
+    """best, column [programs, B]: the largest score of `pieces` tiles of features, the lowest such column.
+
+    values, rows [w, n]; panels [⌈B / SAMPLES⌉, m, SAMPLES]. Held columns are among them: they are orthogonal
+    to the residual, so that they are the best ones only of what is left when a sample is all but done.
+    Nothing is worked out for panels of which no sample is going.
+    """
+    panel = tl.program_id(1).to(tl.int64)
+    lane = tl.arange(0, SAMPLES)
+    sample = panel * SAMPLES + lane
+    inside = sample < batch
+    slot = tl.arange(0, FEATURES)
+    first = tl.program_id(0) * pieces
+    needed = tl.max(tl.load(going + sample, mask=inside, other=0), axis=0) > 0
+    panels += panel * m * SAMPLES
+    top = tl.full([SAMPLES], float("-inf"), ACCUMULATOR)
+    holder = tl.zeros([SAMPLES], dtype=tl.int32)
+    for piece in range(tl.where(needed, pieces, 0)):
+        feature = (first + piece) * FEATURES + slot
+        present = feature < n
+        total = tl.zeros([FEATURES, SAMPLES], dtype=ACCUMULATOR)
+        value_at = values + feature
+        row_at = rows + feature
+        for _ in range(w):
+            row = tl.load(row_at, mask=present, other=0).to(tl.int32)
+            weight = tl.load(value_at, mask=present, other=0).to(ACCUMULATOR)
+            total += weight[:, None] * tl.load(panels + row[:, None] * SAMPLES + lane[None, :])
+            value_at += n
+            row_at += n
+        if ABSOLUTE:
+            total = tl.abs(total)
+        total = tl.where(present[:, None], total, float("-inf"))
+        peak = tl.max(total, axis=0)
+        lowest = tl.min(tl.where(total == peak[None, :], feature[:, None], n), axis=0)
+        better = peak > top
+        top = tl.where(better, peak, top)
+        holder = tl.where(better, lowest, holder)
+    at = tl.program_id(0).to(tl.int64) * batch + sample
+    tl.store(best + at, top, mask=inside)
+    tl.store(column + at, holder, mask=inside)
 
 
 @triton.jit

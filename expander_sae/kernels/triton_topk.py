@@ -1,4 +1,4 @@
-"""Exact top-k on a GPU in three kernels without a sort, a list that can overflow, or a host decision.
+"""Exact top-k on a GPU in two kernels without a sort, a list that can overflow, or a host decision.
 
 Scores become integers that order as they do, with NaN on top and the two zeros equal. Features are cut
 into blocks of about √(n / k). Of the largest key of each block the k-th largest, τ, comes from a bisection
@@ -136,25 +136,21 @@ def _maxima_kernel(
 
 
 @triton.jit
-def _list_kernel(
-    maxima, listed, blocks, k, LOWEST: tl.constexpr, BITS: tl.constexpr, TILE: tl.constexpr
+def _select_kernel(
+    maxima, scores, values, rows, residual, bias, listed, index, value, n, m, w, k, blocks,
+    RECOMPUTE: tl.constexpr, HAS_BIAS: tl.constexpr, ACCUMULATOR: tl.constexpr, LOWEST: tl.constexpr,
+    BITS: tl.constexpr, BLOCK: tl.constexpr, LIST_TILE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """The k blocks that can hold the k largest scores of a sample, ascending."""
+    """List the k blocks that can hold the k largest scores, and select among these blocks' scores.
+
+    They are read, or worked out again (values, rows [w, n]). listed: int32 [B, k], scratch.
+    """
     b = tl.program_id(0).to(tl.int64)
-    block = tl.arange(0, TILE)
+    block = tl.arange(0, LIST_TILE)
     keys = tl.load(maxima + b * blocks + block, mask=block < blocks, other=LOWEST)
     chosen = _chosen(keys, k, LOWEST, BITS)
     tl.store(listed + b * k + tl.cumsum(chosen, axis=0) - 1, block, mask=chosen > 0)
-
-
-@triton.jit
-def _select_kernel(
-    scores, values, rows, residual, bias, listed, index, value, n, m, w, k,
-    RECOMPUTE: tl.constexpr, HAS_BIAS: tl.constexpr, ACCUMULATOR: tl.constexpr,
-    LOWEST: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
-):  # fmt: skip
-    """The k largest scores in the listed blocks, read or worked out again (values, rows [w, n])."""
-    b = tl.program_id(0).to(tl.int64)
+    tl.debug_barrier()  # what some threads have stored others read
     lane = tl.arange(0, TILE)
     slot = lane // BLOCK
     feature = tl.load(listed + b * k + slot, mask=slot < k, other=0) * BLOCK + lane % BLOCK
@@ -185,55 +181,46 @@ def accumulator(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype == torch.float64 else tl.float32
 
 
-def list_blocks(maxima: Tensor, cut: Plan) -> Tensor:
-    """int32 [B, k]: the blocks to look into, ascending, from the maxima [B, blocks] of their keys."""
-    listed = torch.empty(maxima.shape[0], cut.k, dtype=torch.int32, device=maxima.device)
-    lowest, bits = torch.iinfo(maxima.dtype).min, torch.iinfo(maxima.dtype).bits
-    with on_device(maxima):
-        _list_kernel[(maxima.shape[0],)](
-            maxima, listed, cut.blocks, cut.k, lowest, bits, cut.list_tile,
-            num_warps=warps(cut.list_tile * bits // 32), enable_fp_fusion=True,
-        )  # fmt: skip
-    return listed
+@dataclass(frozen=True)
+class Operands:
+    """Columns [w, n] and residuals [B, m] from which listed scores are worked out again."""
+
+    values: Tensor
+    rows: Tensor
+    residual: Tensor
 
 
-def select_stored(scores: Tensor, bias: Tensor | None, listed: Tensor, cut: Plan) -> tuple[Tensor, Tensor]:
-    """(index int64 [B, k], value [B, k]) from scores [B, n], to which bias is still to be added."""
-    return _select(scores, scores, scores, scores, bias, listed, cut, width=0, out=scores.dtype)
-
-
-def select_again(
-    values: Tensor, rows: Tensor, residual: Tensor, bias: Tensor | None, listed: Tensor, cut: Plan
-) -> tuple[Tensor, Tensor]:
-    """The same from values, rows [w, n] and residual [B, m], with the listed scores worked out again."""
-    out = torch.promote_types(values.dtype, residual.dtype)
-    return _select(residual, values, rows, residual, bias, listed, cut, width=rows.shape[0], out=out)
-
-
-def _select(
-    scores: Tensor,
-    values: Tensor,
-    rows: Tensor,
-    residual: Tensor,
-    bias: Tensor | None,
-    listed: Tensor,
+def select(
+    maxima: Tensor,
     cut: Plan,
-    width: int,
-    out: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    batch, m = residual.shape
-    index = torch.empty(batch, cut.k, dtype=torch.int64, device=listed.device)
-    value = torch.empty(batch, cut.k, dtype=out, device=listed.device)
+    scores: Tensor | Operands,
+    bias: Tensor | None,
+    index: Tensor,
+    value: Tensor,
+) -> None:
+    """Fill index int64 [B, k] and value [B, k], features ascending, from the maxima [B, blocks] of keys.
+
+    Args:
+        scores: [B, n] without bias, or what they are worked out from.
+    """
+    width = 0
+    if isinstance(scores, Operands):
+        values, rows, residual = scores.values, scores.rows, scores.residual
+        width, kept = rows.shape[0], residual
+    else:
+        kept = values = rows = residual = scores
+    out = torch.promote_types(values.dtype, residual.dtype)
     keys = keys_of(out)
-    with on_device(listed):
-        _select_kernel[(batch,)](
-            scores, values, rows, residual, scores if bias is None else bias, listed, index, value,
-            cut.n, m, width, cut.k,
-            RECOMPUTE=width > 0, HAS_BIAS=bias is not None, ACCUMULATOR=accumulator(out),
-            LOWEST=keys.lowest, BITS=keys.bits, BLOCK=cut.block, TILE=cut.select_tile,
-            num_warps=warps(2 * cut.select_tile * keys.bits // 32), enable_fp_fusion=True,
+    listed = torch.empty(maxima.shape[0], cut.k, dtype=torch.int32, device=maxima.device)
+    words = max(cut.list_tile, 2 * cut.select_tile) * keys.bits // 32
+    with on_device(maxima):
+        _select_kernel[(maxima.shape[0],)](
+            maxima, kept, values, rows, residual, kept if bias is None else bias, listed, index, value,
+            cut.n, residual.shape[1], width, cut.k, cut.blocks,
+            RECOMPUTE=width > 0, HAS_BIAS=bias is not None, ACCUMULATOR=accumulator(out), LOWEST=keys.lowest,
+            BITS=keys.bits, BLOCK=cut.block, LIST_TILE=cut.list_tile, TILE=cut.select_tile,
+            num_warps=warps(words), enable_fp_fusion=True,
         )  # fmt: skip
-    return index, value
 
 
 def topk_of_rows(scores: Tensor, bias: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
@@ -265,4 +252,7 @@ def topk_of_rows(scores: Tensor, bias: Tensor | None, k: int) -> tuple[Tensor, T
                 HAS_BIAS=bias is not None, LOWEST=keys.lowest, BLOCK=cut.block, TILE=tile,
                 enable_fp_fusion=True,
             )  # fmt: skip
-    return select_stored(scores, bias, list_blocks(maxima, cut), cut)
+    index = torch.empty(batch, k, dtype=torch.int64, device=scores.device)
+    value = torch.empty(batch, k, dtype=scores.dtype, device=scores.device)
+    select(maxima, cut, scores, bias, index, value)
+    return index, value

@@ -31,7 +31,13 @@ def versions() -> dict[str, str | None]:
 
 
 def git_state(folder: str | Path) -> dict[str, Any]:
-    """Commit of the checkout and whether tracked files differ from it; None outside of git."""
+    """Commit of a checkout of ours and whether tracked files differ from it; None where there is none.
+
+    An installed package can lie within another project's checkout, whose commit says nothing of it: git has
+    to know the Snakefile.
+    """
+    if not _git(folder, "ls-files", "Snakefile"):
+        return {"commit": None, "modified": None}
     commit = _git(folder, "rev-parse", "HEAD")
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "modified": None if changed is None else bool(changed)}

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from expander_sae.errors import UserError
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A matrix that columns are computed with: n columns of d entries on m rows, dense where d = m."""
+
+    m: int
+    n: int
+    d: int
 
 
 def require_cover(m: int, n: int, d: int) -> None:
@@ -49,6 +59,43 @@ def both_signs(m: int, n: int, d: int, k: int) -> tuple[int, int, int]:
     """(n, d, k) of `components`, each a feature once with each sign; no code needs more than all of them."""
     count = components(m, n, d)
     return 2 * count, m, min(k, count)
+
+
+def hybrid_parts(m: int, n: int, d: int, percent: int) -> tuple[int, int]:
+    """(dense columns, nonzeros of each other column) of about d·n values, `percent` of them in dense columns.
+
+    First ⌊d(100 − percent)/100⌋ nonzeros, then as many dense columns as the rest has values for: never more
+    than d·n values in all, and less than m fewer.
+
+    Raises:
+        UserError: one of the two parts would be empty, or leave rows without a sparse column.
+    """
+    inner = d * (100 - percent) // 100
+    core = n * (d - inner) // (m - inner) if d < m else n
+    if not 1 <= percent <= 99 or inner < 1 or not 1 <= core <= n - 2:
+        found = f"{core} dense columns of {n} and {inner} nonzeros in each other one"
+        asked = f"hybrid: found d = {d} and {percent} % in dense columns"
+        raise UserError(f"{asked}, so {found}; expected at least 1 of each")
+    require_cover(m, n - core, inner)
+    return core, inner
+
+
+def hybrid_pieces(m: int, n: int, d: int, percent: int) -> tuple[Piece, ...]:
+    """The dense columns, and the others."""
+    core, inner = hybrid_parts(m, n, d, percent)
+    return Piece(m, core, m), Piece(m, n - core, inner)
+
+
+def require_components(m: int, n: int, d: int, rank: int) -> None:
+    """Raise `UserError` where columns of d of the first `rank` principal components cannot be."""
+    if not d <= rank <= m:
+        expected = f"d = {d} to m = {m} principal components"
+        raise UserError(f"spectral: found {rank} principal components, expected {expected}")
+
+
+def spectral_pieces(m: int, n: int, d: int, rank: int) -> tuple[Piece, ...]:
+    """The basis, as so many dense columns, and the columns in it."""
+    return Piece(m, rank, m), Piece(rank, n, d)
 
 
 def starts(m: int, n: int, d: int) -> int:

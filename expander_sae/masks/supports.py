@@ -8,147 +8,16 @@ neither numpy nor torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from pkgutil import resolve_name
-from typing import Any
+from dataclasses import replace
 
 from expander_sae.errors import UserError
 from expander_sae.masks import shapes
+from expander_sae.masks.support import Support
 
-SPARSE = "expander_sae.model.sparse:Sparse"
 DENSE = "expander_sae.model.dense:Dense"
 _MODEL = "expander_sae.model."
 _FAMILIES = "expander_sae.masks.families:"
 _FREE = ("warm_tied", "independent", "own_support", "full")
-
-Drawn = tuple[str, str, str, float, float]
-"""Colour (a name of the palette in figures/style.py, or a hex code), marker, line, its width, marker size."""
-
-
-@dataclass(frozen=True)
-class Support:
-    """One support. Only the name is needed; a mask family also needs `make`, another decoder `decoder`.
-
-    Args:
-        name: in configurations, tables, paths and figures: letters, digits and underscores.
-        make: the function of a mask family, see masks/families.py; None where no recipe gives the rows.
-        decoder: the class of the decoder's columns, see model/columns.py.
-        counts: what the whole number behind the name counts, such as the 64 of ``dose64``; "" for none.
-        require: raises `UserError` for m, n, d (and the number) that the family cannot have.
-        distinct: how many different supports n columns of d entries have on m rows, where that is a dose.
-        full: each column has all m entries, so there is no d to choose.
-        fit: of a dictionary that nobody trains: the function (columns, sample) that sets its columns from the
-            training tokens, see model/fitted.py. Such a run has 0 steps.
-        freeze: what training leaves as it began: ``decoder``, ``encoder``, or ``soft``, the decoder near its
-            start; "" for nothing.
-        floor: what others have to beat to show that anything was learned.
-        shape: (m, n, d, k) of a configuration to n, d, k of the run; None: as they are, d = m where full.
-        seeded: whether a seed changes anything. One that it does not has the seed 0.
-        encoders: the encoders that make sense; () for all that there are.
-        rebuilds: whether codes by the encoder rebuild activations; otherwise only pursuits do.
-        parent: the support whose tied run of the same seed this one starts from.
-        in_configs: a configuration may ask for it; otherwise only figures tell it apart.
-        order: of figures and tables of controls; by name among equals.
-        control: its words in the figure of controls; one with words is missed there where it was not run.
-        frontier: its short name and its words on the frontier page, which draws these first, in table order.
-        look, pursued: how it is drawn when read by its encoder, and by a pursuit. One that has both looks is
-            followed by both everywhere. Others take spare looks.
-        number: of a support that counts, once its name is read.
-    """
-
-    name: str
-    make: str | Callable[..., Any] | None = None
-    decoder: str | type = SPARSE
-    counts: str = ""
-    require: Callable[..., object] | None = None
-    distinct: Callable[..., int] | None = None
-    full: bool = False
-    fit: str | Callable[..., Any] | None = None
-    freeze: str = ""
-    floor: bool = False
-    shape: Callable[[int, int, int, int], tuple[int, int, int]] | None = None
-    seeded: bool = True
-    encoders: tuple[str, ...] = ()
-    rebuilds: bool = True
-    parent: str | None = None
-    in_configs: bool = True
-    order: int = 10
-    control: str = ""
-    frontier: tuple[str, str] | None = None
-    look: Drawn | None = None
-    pursued: Drawn | None = None
-    number: int | None = None
-
-    @property
-    def short(self) -> str:
-        """The name in running text."""
-        return self.frontier[0] if self.frontier else self.name
-
-    @property
-    def legend(self) -> str:
-        """The words in the legend of the frontier page."""
-        return self.frontier[1] if self.frontier else self.name.replace("_", " ")
-
-    @property
-    def shown(self) -> str:
-        """The name as an error message lists it."""
-        return f"{self.name}<{self.counts}>" if self.counts else self.name
-
-    @property
-    def trained(self) -> bool:
-        """Whether steps of training make it."""
-        return self.fit is None
-
-    @property
-    def written_out(self) -> bool:
-        """Whether its columns are computed with as vectors of all m entries."""
-        return self.full or not self.trained
-
-    @property
-    def asks_d(self) -> bool:
-        """Whether a d has to be chosen for it."""
-        return not self.full or self.shape is not None
-
-    def sized(self, m: int, n: int, d: int, k: int) -> tuple[int, int, int]:
-        """(n, d, k) of a run for which a configuration asks these."""
-        return self.shape(m, n, d, k) if self.shape else (n, m if self.full else d, k)
-
-    def impossible(self, m: int, n: int, d: int) -> str | None:
-        """Why there is no mask of this shape, 1 ≤ d ≤ m; None where nothing speaks against it."""
-        try:
-            self.check(m, n, d)
-        except UserError as error:
-            return str(error)
-        return None
-
-    def check(self, m: int, n: int, d: int) -> None:
-        """Raise `UserError` for a shape that the family cannot have."""
-        if self.require:
-            self.require(m, n, d, *self._number)
-
-    def distinct_supports(self, m: int, n: int, d: int) -> int | None:
-        """How many different supports the columns have; None for a family that is no step of a dose."""
-        return self.distinct(m, n, d, *self._number) if self.distinct else None
-
-    def function(self) -> Callable[..., Any]:
-        """The function of a mask family, (m, n, d, stream) -> (rows, degrees)."""
-        function: Any = resolve_name(self.make) if isinstance(self.make, str) else self.make
-        return function if self.number is None else partial(function, supports=self.number)
-
-    def columns(self) -> Any:
-        """The class of the decoder's columns."""
-        return resolve_name(self.decoder) if isinstance(self.decoder, str) else self.decoder
-
-    def fitting(self) -> Any:
-        """The function `fit`."""
-        return resolve_name(self.fit) if isinstance(self.fit, str) else self.fit
-
-    @property
-    def _number(self) -> tuple[int, ...]:
-        return () if self.number is None else (self.number,)
-
 
 SUPPORTS: dict[str, Support] = {
     one.name: one
@@ -203,6 +72,15 @@ SUPPORTS: dict[str, Support] = {
         Support("soft_frozen", _FAMILIES + "expander", decoder=_MODEL + "frozen:SoftFrozen",
                 require=shapes.require_cover, freeze="soft", floor=True, order=16,
                 look=("#4D4D4D", "4", ":", 0.8, 6.0)),
+        Support("hybrid", decoder=_MODEL + "hybrid:Hybrid", counts="percent of its values in dense columns",
+                usual=50, require=shapes.hybrid_parts, pieces=shapes.hybrid_pieces, encoders=("tied",),
+                order=17, look=("#1B9E77", "8", "-.", 1.0, 5.0)),
+        Support("spectral", decoder=_MODEL + "spectral:Spectral", counts="number of principal components",
+                usual=256, require=shapes.require_components, prepare=_MODEL + "spectral:fit",
+                pieces=shapes.spectral_pieces, encoders=("tied",), order=18,
+                look=("#7570B3", "H", "-.", 1.0, 5.4)),
+        Support("grown", decoder=_MODEL + "grown:Grown", require=shapes.require_cover, encoders=("tied",),
+                order=19, look=("#E6AB02", "d", "-.", 1.0, 5.0)),
     )
 }  # fmt: skip
 """Name → support, in the order in which messages list them."""
@@ -221,11 +99,13 @@ def register(new: Support) -> None:
 def find(name: str) -> Support | None:
     """The support of this name, ``dose64`` being `dose` with the number 64; None where there is none."""
     known = SUPPORTS.get(name)
+    if known is not None and known.counts:
+        return None if known.usual is None else replace(known, number=known.usual)
     if known is not None:
-        return None if known.counts else known
+        return known
     kind = name.rstrip("0123456789")
     known, digits = SUPPORTS.get(kind), name[len(kind) :]
-    if known is None or not known.counts or not digits or digits[0] == "0":
+    if known is None or not known.counts or not digits or digits[0] == "0" or int(digits) == known.usual:
         return None
     return replace(known, name=name, number=int(digits))
 

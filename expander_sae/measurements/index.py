@@ -12,6 +12,7 @@ import pandas as pd
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.tables import completed
 from expander_sae.model.precisions import FLOAT32, RUN_PRECISIONS
+from expander_sae.pursuit.inference import ENCODER
 from expander_sae.study.run import CELL_COLUMNS, Cell
 
 
@@ -64,6 +65,12 @@ class Index:
         """What figures show that tell no precisions apart: float32, where there is any."""
         found = {cell.precision for cell in self.trained}
         return FLOAT32 if FLOAT32 in found or not found else min(found, key=RUN_PRECISIONS.index)
+
+    @cached_property
+    def codes(self) -> str:
+        """What figures show that do not tell codes of training apart: the encoder's, where there are any."""
+        found = {cell.codes for cell in self.trained}
+        return ENCODER if ENCODER in found or not found else min(found)
 
     def values(
         self, cell: Cell, metric: str, inference: str = "encoder", split: str | None = None

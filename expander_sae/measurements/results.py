@@ -24,9 +24,7 @@ from expander_sae.measurements.tables import (
 )
 from expander_sae.measurements.view import View, every_view, main_views
 from expander_sae.storage.files import read_json
-
-RESOURCES = Path(__file__).resolve().parents[2] / "resources"
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+from expander_sae.storage.workflow_files import RESOURCES
 
 INFERENCES = ("encoder", "omp")
 """How every autoencoder is read; other pursuits are run on some."""
@@ -79,6 +77,7 @@ class Results:
             return self.curves
         budget = {"k": view.k, "train_tokens": view.train_tokens, "steps": view.steps}
         curves, told = completed(self.curves), {"encoder": "tied", "precision": self.index.precision}
+        told["codes"] = self.index.codes
         chosen = pd.Series(True, index=curves.index)
         for column, value in {**view.place._asdict(), **budget, **told}.items():
             chosen &= curves[column] == value

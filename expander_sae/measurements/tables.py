@@ -76,6 +76,10 @@ def _write(
 ) -> None:
     """Write a table; with `about`, text kept in the file, as small as can be, since it is kept for good."""
     rows = rows.sort_by([(name, "ascending") for name in _key(columns)])
+    unsaid = [name for name in run.UNSAID if name in columns]
+    rows = rows.drop_columns(
+        [name for name in unsaid if set(rows[name].unique().to_pylist()) <= {run.LEFT_OUT[name]}]
+    )
     options: dict[str, Any] = {"compression": "zstd", "store_schema": False, "write_page_checksum": True}
     if about is not None:
         options |= {"compression_level": 19, "write_statistics": False}
@@ -84,6 +88,8 @@ def _write(
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, pa.DataType]) -> pa.Table:
+    unsaid = {name: run.LEFT_OUT[name] for name in run.UNSAID if name in columns}
+    rows = [unsaid | dict(row) for row in rows]
     for row in rows:
         if row.keys() != columns.keys():
             raise ValueError(f"a row has columns {sorted(row)}, expected {sorted(columns)}")

@@ -47,8 +47,9 @@ class View:
     def cell(self, support: str, d: int | None = None, **columns: Any) -> Cell:
         """The tied cell of a support and d; `columns` that differ from the view's. Dense cells have d = m."""
         wide = self.place.m if d is None or support == "dense" else d
-        mine = {"encoder": "tied", "k": self.k, "train_tokens": self.train_tokens, "steps": self.steps}
-        mine["precision"] = self.index.precision
+        mine: dict[str, Any] = {"encoder": "tied", "k": self.k}
+        mine |= {"train_tokens": self.train_tokens, "steps": self.steps}
+        mine |= {"precision": self.index.precision, "codes": self.index.codes}
         return Cell(**{**self.place._asdict(), "support": support, "d": wide, **mine, **columns})
 
     def estimate(
@@ -90,9 +91,9 @@ class View:
         return found
 
     def matching(self, **where: Any) -> list[Cell]:
-        """The cells of the view's budget, k and precision (or those that `where` names; None: any)."""
+        """The cells of the view's budget, k, precision and codes (or what `where` names; None: any)."""
         mine = {"train_tokens": self.train_tokens, "steps": self.steps, "k": self.k}
-        wanted = {**mine, "precision": self.index.precision, **where}
+        wanted = {**mine, "precision": self.index.precision, "codes": self.index.codes, **where}
         return [
             cell
             for cell in self.cells
@@ -184,7 +185,8 @@ def _by_place(index: Index) -> dict[Place, list[Cell]]:
     shown = [
         cell
         for cell in index.trained
-        if cell.precision == index.precision and not described(cell.support).floor
+        if (cell.precision, cell.codes) == (index.precision, index.codes)
+        and not described(cell.support).floor
     ]
     features = {cell: cell.n for cell in shown if cell.support != "dense"}
     if not features:

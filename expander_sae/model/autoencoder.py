@@ -23,8 +23,8 @@ from expander_sae.masks.supports import described
 from expander_sae.model import weights_file
 from expander_sae.model.columns import Columns
 from expander_sae.model.dense import dense_recipe
-from expander_sae.model.dictionary import Dictionary, SparseCode, checked_code
-from expander_sae.model.encoders import ENCODERS
+from expander_sae.model.dictionary import Dictionary, SparseCode, centred_topk, checked_code
+from expander_sae.model.encoders import ENCODERS, warn_if_spoilt
 from expander_sae.model.held_parameters import of_encoder
 from expander_sae.model.in_precision import InPrecision
 from expander_sae.storage.arrays import as_tensor, norms_of
@@ -91,7 +91,7 @@ class SparseAutoencoder(InPrecision):
             raise UserError(f"k: found {k}, expected {expected}")
         decoder.encoder_mask = encoder_mask
         # In a tuple, so that torch takes neither for a submodule: its parameters would get longer names.
-        self._columns = decoder, decoder.encoder(encoder)
+        self._columns = decoder, decoder.read_by(encoder)
         for name, parameter in decoder.named_parameters():
             self.register_parameter(name, parameter)
         self.register_parameter("encoder", None)
@@ -148,7 +148,7 @@ class SparseAutoencoder(InPrecision):
         return self.decoder.dictionary()
 
     def _encoder_on(self, decoder: Dictionary) -> Dictionary:
-        return decoder if self.free is None else self.free.dictionary()
+        return self.decoder.tied_encoder(decoder) if self.free is None else self.free.dictionary()
 
     def own(self, values: Tensor | np.ndarray) -> Tensor:
         """A tensor or an array as a tensor of the autoencoder's device and dtype."""
@@ -184,13 +184,17 @@ class SparseAutoencoder(InPrecision):
     def encode(self, activations: Tensor | np.ndarray) -> SparseCode:
         """Code, on the autoencoder's device, of activations [B, m] of any device and numeric dtype.
 
+        Warns where codes by a pursuit were trained with, and the encoder is tied.
+
         Raises:
             UserError: another shape; [B, T, m] is to be flattened first.
         """
         h = as_tensor(activations)
         self._check_rows(h)
+        if self.free is None:
+            warn_if_spoilt(self.about)
         encoder = self._encoder_on(self.dictionary())
-        found = encoder.correlate_topk(self.own(h) - self.b_dec, self.b_enc, self.k)
+        found = centred_topk(encoder, self.own(h), self.b_dec, self.b_enc, self.k)
         return found if self.gains is None else SparseCode(found.index, found.value * self.gains[found.index])
 
     @torch.no_grad()

@@ -19,8 +19,9 @@ from expander_sae.kernels.autograd import columns_and_inverse, through_unit_colu
 from expander_sae.kernels.tied import TiedStep, tied_reconstruction, tied_step
 from expander_sae.machine.piece_sizes import AIMED_ENTRIES
 from expander_sae.masks.recipe import Mask, MaskRecipe
+from expander_sae.masks.supports import described
 from expander_sae.model import rounding
-from expander_sae.model.dictionary import Dictionary
+from expander_sae.model.dictionary import Dictionary, SparseCode
 from expander_sae.model.held_parameters import HeldParameters
 from expander_sae.model.precisions import FLOAT32
 from expander_sae.storage.files import canonical_json
@@ -36,6 +37,9 @@ class Columns(HeldParameters, ABC):
         backend: kernels of sparse columns, see `expander_sae.kernels.backends.select`.
         free: columns of an encoder. There `values` is called ``encoder``, another name ``encoder_`` name.
     """
+
+    grows = False
+    """Whether training may exchange the rows of columns for others, see `grow`."""
 
     apart: type[Columns] | None = None
     """The kind of an encoder's own columns on the same support; None: that of the decoder."""
@@ -80,6 +84,18 @@ class Columns(HeldParameters, ABC):
         return self.n
 
     @property
+    def words(self) -> str:
+        """What the columns are, as a reader is told."""
+        if self.mask is None:
+            return "dense columns"
+        return f"columns of {self.d} nonzeros on a {'learned' if self.mask.learned else 'fixed random'} mask"
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of `value_bytes` that autoencoders of one layer can have in common."""
+        return 0
+
+    @property
     def named_by(self) -> int | None:
         """Bytes of token ids that name the columns to whoever has the language model; None: nothing does."""
         return None
@@ -95,6 +111,18 @@ class Columns(HeldParameters, ABC):
         """Name of each parameter that holds columns → the number of values of one: they start at 1/√of it."""
         return {name: self.d for name, _ in self.named_parameters()}
 
+    def read_by(self, name: str) -> Columns | None:
+        """`encoder` of a name that the support allows; `UserError` for another one."""
+        known = described(self.recipe.family)
+        if known.encoders and name not in known.encoders:
+            expected = f"{'one of ' if len(known.encoders) > 1 else ''}{', '.join(known.encoders)}"
+            raise UserError(f"encoder: found {name!r} for {known.name}, expected {expected}")
+        return self.encoder(name)
+
+    def tied_encoder(self, decoder: Dictionary) -> Dictionary:
+        """What a tied encoder correlates with, `decoder` being what `dictionary` has just given."""
+        return decoder
+
     def encoder(self, name: str) -> Columns | None:
         """The columns of an encoder of this name, see `ENCODERS`; None where it is the decoder's own."""
         if name == "tied":
@@ -107,6 +135,33 @@ class Columns(HeldParameters, ABC):
     def start_at(self, decoder: Columns) -> None:
         """Start a free encoder at a decoder of the same kind and support."""
         raise UserError(f"encoder: found 'warm_tied' for support {self.recipe.family}, expected another")
+
+    def grow(self, share: float, code: SparseCode, error: Tensor, centred: Tensor) -> Tensor:
+        """Exchange rows of columns that `grows`; see model/grown.py."""
+        raise UserError(f"support {self.recipe.family}: found rows that stay, expected some that are learned")
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs beside the parameters."""
+        return {}
+
+    def resume(self, state: dict[str, Tensor]) -> None:
+        """Take over `state`, before the parameters are."""
+
+    @torch.no_grad()
+    def go_on_from(self, trained: Columns) -> None:
+        """Start where columns of the same kind and support ended; those of a decoder at unit norm.
+
+        Training lengthens what is used at unit norm, and what was rounded is whole levels: a rate of training
+        would mean another thing.
+        """
+        self.resume(trained.state())
+        sizes = {} if self.free else self.column_sizes()
+        theirs = dict(trained.named_parameters())
+        for name, parameter in self.named_parameters():
+            valid, values = self.valid_of(name), theirs[name].detach()
+            if name in sizes:
+                values = unit_columns(values if valid is None else values * valid)
+            parameter.copy_(values)
 
     def kernels(self) -> ModuleType | None:
         """The backend of the columns, where they have one."""

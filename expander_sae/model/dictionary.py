@@ -1,7 +1,7 @@
 """The decoder's columns, and the sparse codes that combine them.
 
-`SparseDictionary` and `DenseDictionary` answer the same questions, so that encoders, pursuits and metrics run
-on either without knowing which.
+`SparseDictionary`, `DenseDictionary`, and what is made of these, answer the same questions, so that encoders,
+pursuits and metrics run on any without knowing which.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from expander_sae.errors import UserError
 from expander_sae.kernels import autograd, backends, dense
+from expander_sae.machine.batch_sizes import samples_at_once
 from expander_sae.storage.arrays import as_tensor
 
 
@@ -124,9 +125,37 @@ class Dictionary(Protocol):
     def pieces(self, size: int) -> list[Dictionary]:
         """The columns in order, at most `size` in each dictionary; nothing is copied."""
 
+    def reduced(self, target: Tensor) -> tuple[Dictionary, Tensor]:
+        """(dictionary, target [B, r]) in fewer dimensions, where there are such with the same scores: its n
+        columns have the products with each other and with each target [B, m] that these columns have."""
 
-class _Stored(ABC):
-    """What both kinds answer alike, from their stored entries [n, w]."""
+
+class Written(ABC):
+    """What any kind can answer from its columns written out."""
+
+    m: int
+
+    @abstractmethod
+    def columns(self, index: Tensor) -> Tensor: ...
+
+    def gram(self, index: Tensor) -> Tensor:
+        pieces = []
+        numbers = max(1, index.shape[1] * self.m)
+        # On a CPU a piece of about 64 MB of written-out columns at a time; elsewhere two copies of 8 bytes.
+        for part in index.split(samples_at_once(index.device, 16 * numbers, max(1, 16_000_000 // numbers))):
+            written = self.columns(part.clamp(min=0)) * (part >= 0).unsqueeze(-1)
+            pieces.append(written @ written.transpose(1, 2))
+        return torch.cat(pieces)
+
+    def reduced(self, target: Tensor) -> tuple[Dictionary, Tensor]:
+        return self, target  # type: ignore[return-value]
+
+    def pieces(self, size: int) -> list[Dictionary]:
+        return [self]  # type: ignore[list-item]
+
+
+class _Stored(Written):
+    """What sparse and dense ones answer alike, from their stored entries [n, w]."""
 
     rows: Tensor | None = None
     backend: ModuleType | None = None
@@ -164,17 +193,6 @@ class _Stored(ABC):
 
     def norms(self) -> Tensor:
         return self._entries.detach().norm(dim=1)
-
-    @abstractmethod
-    def columns(self, index: Tensor) -> Tensor: ...
-
-    def gram(self, index: Tensor) -> Tensor:
-        pieces = []
-        # A piece of about 64 MB of written-out columns at a time.
-        for part in index.split(max(1, 16_000_000 // max(1, index.shape[1] * self.m))):
-            written = self.columns(part.clamp(min=0)) * (part >= 0).unsqueeze(-1)
-            pieces.append(written @ written.transpose(1, 2))
-        return torch.cat(pieces)
 
 
 class SparseDictionary(_Stored):
@@ -246,3 +264,14 @@ class DenseDictionary(_Stored):
         if self.n <= size:
             return [self]
         return [DenseDictionary(weight) for weight in self.weight.detach().split(size)]
+
+
+@torch.no_grad()
+def centred_topk(
+    dictionary: Dictionary, h: Tensor, offset: Tensor, bias: Tensor | None, k: int
+) -> SparseCode:
+    """The k largest entries of Wᵀ(h − offset) + bias; some backends subtract on the way."""
+    if isinstance(dictionary, SparseDictionary) and hasattr(dictionary.backend, "centred_topk"):
+        given = dictionary.values.detach(), dictionary.rows, h.detach(), offset.detach(), bias, k
+        return SparseCode(*dictionary.backend.centred_topk(*given)[1:])
+    return dictionary.correlate_topk(h - offset, bias, k)

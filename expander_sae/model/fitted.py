@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from expander_sae.errors import UserError
 from expander_sae.masks.recipe import Mask, MaskRecipe
+from expander_sae.model import stored_values
 from expander_sae.model.columns import Columns
 
 
@@ -63,22 +63,14 @@ class Fitted(Columns):
     def aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> Tensor:
         return torch.zeros_like(features, dtype=torch.bool)
 
-    def encoder(self, name: str) -> Columns | None:
-        if name != "tied":
-            found = f"{name!r} for {self.recipe.family}, which nobody trains"
-            raise UserError(f"encoder: found {found}, expected tied")
-        return None
-
     @classmethod
     def recorded(
         cls, record: dict[str, Any] | None, tensors: dict[str, Tensor], origin: str | Path
     ) -> MaskRecipe:
         support = super().recorded(record, tensors, origin)
         assert isinstance(support, MaskRecipe)
-        values, expected = tensors["values"], [cls.stored(support), support.m]
-        found, count = list(values.shape), math.prod(expected)
-        # Of packed values only the number of bytes is known yet: up to 7 more fit into the last one.
-        fits = count <= values.numel() < count + 8 if values.is_meta else found == expected
-        if not fits:
-            raise UserError(f"{origin}: values of shape {found}, expected {expected}; was the file altered?")
+        try:
+            stored_values.require_shape("values", tensors, (cls.stored(support), support.m))
+        except UserError as error:
+            raise UserError(f"{origin}: {error}") from None
         return support

@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expander_sae.errors import UserError
-from expander_sae.masks.supports import support_of
 from expander_sae.model.columns import Columns
 from expander_sae.model.sparse import Sparse
 
@@ -24,13 +22,6 @@ class _Held(Sparse):
     """Its encoders are free ones, whatever becomes of the decoder."""
 
     apart = Sparse
-
-    def encoder(self, name: str) -> Columns | None:
-        known = support_of(self.recipe.family)
-        if known.encoders and name not in known.encoders:
-            expected = ", ".join(known.encoders)
-            raise UserError(f"encoder: found {name!r} for {known.name}, expected one of {expected}")
-        return super().encoder(name)
 
 
 class FrozenDecoder(_Held):
@@ -52,7 +43,10 @@ class FrozenEncoder(_Held):
 
 
 class SoftFrozen(_Held):
-    """Columns whose cosine to where they started is at least `LEAST_COSINE` after each step and re-aiming."""
+    """Columns whose cosine to where they started is at least `LEAST_COSINE` after each step and re-aiming.
+
+    Rounding in fewer bits does not ask, and can bring a column a little below it.
+    """
 
     start: Tensor | None
 

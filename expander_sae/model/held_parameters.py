@@ -42,6 +42,10 @@ class HeldParameters(nn.Module):
         """Whether the lengths of the rows matter, so that a file holds the step of each."""
         return self.free
 
+    def held_in(self, name: str) -> Precision:
+        """The precision of one parameter."""
+        return self.precision
+
     def valid_of(self, name: str) -> Tensor | None:
         """Which entries of a parameter are no padding, bool of its shape; None: all."""
         return None
@@ -57,6 +61,7 @@ class HeldParameters(nn.Module):
         """
         used, self.precision, self.rounds = self.rounds, precision, False
         for name, parameter in self.named_parameters():
+            precision = self.held_in(name)
             if not precision.levels or parameter.ndim < 2:
                 if precision.name != FLOAT32:
                     parameter.copy_(parameter.to(torch.bfloat16))
@@ -88,11 +93,12 @@ class HeldParameters(nn.Module):
 
     def _tensors_of(self, name: str, values: Tensor) -> dict[str, Tensor]:
         valid, step, label = self.valid_of(name), self.step_of(name), of_encoder(name) if self.free else name
-        if not self.precision.levels or values.ndim < 2:
+        precision = self.held_in(name)
+        if not precision.levels or values.ndim < 2:
             values = values if valid is None else values[valid]
-            return {name: values if self.precision.name == FLOAT32 else stored_values.exact(label, values)}
+            return {name: values if precision.name == FLOAT32 else stored_values.exact(label, values)}
         levels = values if step is None else values / step[:, None]
-        kept = {name: stored_values.coded(label, levels, valid, self.precision)}
+        kept = {name: stored_values.coded(label, levels, valid, precision)}
         return kept | ({} if step is None else {stored_values.step_of(name): step.to(torch.bfloat16)})
 
     def tensor_names(self) -> list[str]:
@@ -104,16 +110,16 @@ class HeldParameters(nn.Module):
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take over `tensors`; `KeyError`, `ValueError` or `RuntimeError` where they do not fit."""
         for name, parameter in self.named_parameters():
-            valid, step = self.valid_of(name), None
+            valid, step, precision = self.valid_of(name), None, self.held_in(name)
             found = tensors[name]
-            if self.precision.levels and parameter.ndim >= 2:
+            if precision.levels and parameter.ndim >= 2:
                 count = parameter.numel() if valid is None else int(valid.sum())
-                found = stored_values.decoded(name, found, count, self.precision).to(parameter.dtype)
+                found = stored_values.decoded(name, found, count, precision).to(parameter.dtype)
                 found = found.reshape(parameter.shape) if valid is None else found
                 if self.stepped:
                     step = stored_values.steps(tensors[stored_values.step_of(name)], len(parameter))
                     self._set_step(name, step.to(parameter.dtype))
-            elif self.precision.name != FLOAT32:
+            elif precision.name != FLOAT32:
                 found = stored_values.widened(name, found)
             if found.shape != (parameter.shape if valid is None else (int(valid.sum()),)):
                 raise ValueError(f"{name} has shape {list(tensors[name].shape)}")
@@ -136,8 +142,9 @@ class HeldParameters(nn.Module):
 
     def _bytes_of(self, name: str, values: Tensor) -> int:
         """Of one parameter: what is no column is in bfloat16 beside levels, as in `round_to`."""
-        valid, bits = self.valid_of(name), self.precision.bits
-        if self.precision.name == FLOAT32:
+        valid, precision = self.valid_of(name), self.held_in(name)
+        bits = precision.bits
+        if precision.name == FLOAT32:
             bits = 8 * values.element_size()
         elif values.ndim < 2:
             bits = 16

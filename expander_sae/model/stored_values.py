@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,19 @@ from expander_sae.storage.bit_packing import pack, unpack
 def step_of(name: str) -> str:
     """What the steps of a parameter's columns are called."""
     return "step" if name == "values" else f"{name}_step"
+
+
+def require_shape(name: str, tensors: dict[str, Tensor], shape: tuple[int, ...]) -> None:
+    """Raise `UserError` where a tensor of a weights file cannot be of this shape.
+
+    Of packed levels, which stand here as a tensor without content, only the bytes are known: up to 7 more
+    levels than there are fit into the last of them.
+    """
+    stored, count = tensors[name], math.prod(shape)
+    fits = count <= stored.numel() < count + 8 if stored.is_meta else stored.shape == shape
+    if not fits:
+        found = f"{name} of shape {list(stored.shape)}"
+        raise UserError(f"{found}, expected {list(shape)}; was the file altered?")
 
 
 def coded(name: str, levels: Tensor, valid: Tensor | None, precision: Precision) -> Tensor:

@@ -23,7 +23,7 @@ class ActiveSet:
     """Held columns and their least-squares coefficients for each row of target [B, m].
 
     Samples may hold different numbers of columns, up to `capacity`; empty places have index -1. Overlaps are
-    looked up in `gram`, WᵀW [n, n], if it is at hand.
+    looked up in `gram`, WᵀW [n, n], if it is at hand. Nothing here waits for a device.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class ActiveSet:
         self.index = torch.full((batch, capacity), -1, dtype=torch.int64, device=target.device)
         self.value = target.new_zeros(batch, capacity)
         self.held = torch.zeros(batch, dtype=torch.int64, device=target.device)
+        self._appended = 0
         self._inverse = target.new_zeros(batch, capacity, capacity)
         self._correlation = target.new_zeros(batch, capacity)
         self._squared_norms = dictionary.norms().square()
@@ -49,7 +50,7 @@ class ActiveSet:
     def append(self, column: Tensor, wanted: Tensor) -> None:
         """Take up column [B] (int64) in the samples where `wanted` [B], unless it depends on those held."""
         # Every sample is computed; the others keep what they had. Rows past a sample's own count are zero.
-        size = min(int(self.held.max()) + 1, self.index.shape[1])
+        self._appended = size = min(self._appended + 1, self.index.shape[1])
         inverse = self._inverse[:, :size, :size]
         written = self.dictionary.columns(column)
         held = self.index[:, :size]
@@ -74,8 +75,8 @@ class ActiveSet:
 
         put(self.index, column)
         put(self._correlation, (written * self.target).sum(1))
-        samples = taken.nonzero()[:, 0]
-        self._inverse[samples, place[samples, 0], :size] = row[samples]
+        at = place[:, :, None].expand(-1, 1, size)
+        self._inverse.scatter_(1, at, torch.where(taken[:, None, None], row[:, None], inverse.gather(1, at)))
         step = (row * self._correlation[:, :size]).sum(1, keepdim=True)
         self.value[:, :size] += step * row
         self.held += taken

@@ -10,14 +10,20 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from expander_sae.kernels import device_omp
 from expander_sae.kernels.exact_topk import in_order, merged, topk_of_columns
+from expander_sae.machine.batch_sizes import samples_at_once
 from expander_sae.machine.piece_sizes import STORED_SCORES
-from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, joined
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary, joined
 from expander_sae.pursuit.active_set import ActiveSet
 
 SELECTIONS = ("signed", "absolute")
-_BATCH = 256
-_FEATURES = STORED_SCORES // _BATCH
+_ON_CPU = 256
+"""Samples at once on a CPU."""
+
+_FEATURES = STORED_SCORES // _ON_CPU
+"""Features at once."""
+
 _GRAM_LIMIT = 8192
 """Most features whose n² products are held: 256 MB in float32."""
 
@@ -70,10 +76,27 @@ def block_omp(
     check_arguments(dictionary, target, k, selection, tolerance)
     if not 1 <= block <= k:
         raise ValueError(f"block = {block}: expected 1 <= block <= k = {k}")
+    limit, (dictionary, target) = score_limit(target, tolerance), dictionary.reduced(target)
+    return pursued(dictionary, target, limit, k, block, selection)
+
+
+def pursued(
+    dictionary: Dictionary, target: Tensor, limit: Tensor, k: int, block: int, selection: str
+) -> SparseCode:
+    """`block_omp` of checked arguments; a sample stops where its best score is at most its `limit` [B]."""
     scale = inverse_norms(dictionary)
+    if isinstance(dictionary, SparseDictionary | DenseDictionary) and device_omp.serves(
+        dictionary.backend, dictionary.entries
+    ):
+        unit = dictionary.entries.detach() * scale[:, None]
+        how = (limit, k, block, selection == "absolute")
+        index, value = device_omp.omp(dictionary.backend, unit, dictionary.rows, target, *how)
+        return SparseCode(index, value * scale[index.clamp(min=0)])
     gram = _whole_gram(dictionary, target.shape[0], k)
-    pursue = partial(_pursue, dictionary, scale, gram, k, block, selection, tolerance)
-    return joined(map(pursue, target.split(_BATCH)))
+    pursue = partial(_pursue, dictionary, scale, gram, k, block, selection)
+    numbers = k * (k + 4) + 4 * dictionary.m + 2 * dictionary.n
+    batch = samples_at_once(target.device, target.element_size() * numbers, _ON_CPU)
+    return joined(map(pursue, target.split(batch), limit.split(batch)))
 
 
 def _whole_gram(dictionary: Dictionary, batch: int, k: int) -> Tensor | None:
@@ -91,11 +114,10 @@ def _pursue(
     k: int,
     block: int,
     selection: str,
-    tolerance: float,
     target: Tensor,
+    limit: Tensor,
 ) -> SparseCode:
     active = ActiveSet(dictionary, target, k, gram)
-    limit = score_limit(target, tolerance)
     going = torch.ones(target.shape[0], dtype=torch.bool, device=target.device)
     tried = torch.zeros(target.shape[0], 0, dtype=torch.int64, device=target.device)
     pieces = dictionary.pieces(_FEATURES)
@@ -107,7 +129,8 @@ def _pursue(
         for place in range(column.shape[1]):
             active.append(column[:, place], going & (best[:, place] > limit))
         going &= (best[:, 0] > limit) & (active.held < k)
-        if not bool(going.any()):
+        # A look is free on a CPU. A GPU would wait for it, and ⌈k / block⌉ rounds are wanted in any case.
+        if (not target.is_cuda or tried.shape[1] >= k) and not bool(going.any()):
             break
     return active.code()
 

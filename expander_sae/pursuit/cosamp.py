@@ -11,9 +11,18 @@ from torch import Tensor
 
 from expander_sae.model.dictionary import Dictionary, SparseCode
 from expander_sae.pursuit.block_omp import score_limit
-from expander_sae.pursuit.hard_threshold import in_batches, keep_largest, largest_correlations, merge
+from expander_sae.pursuit.hard_threshold import (
+    in_batches,
+    keep_largest,
+    largest_correlations,
+    looks,
+    merge,
+    worked_on,
+)
 
-_BATCH = 128
+_ON_CPU = 128
+"""Samples at once on a CPU."""
+
 _STAGNATION = 1e-6
 _REFINEMENTS = 4
 
@@ -57,7 +66,9 @@ def cosamp(
     def iterate(part: Tensor, code: SparseCode) -> SparseCode:
         return _iterate(dictionary, part, code, selection, iterations, tolerance, patience)
 
-    return in_batches(dictionary, target, k, selection, iterations, tolerance, _BATCH, iterate)
+    # Three matrices [3k, 3k] in float64, of which two numbers make one.
+    sizes = _ON_CPU, 6 * (3 * k) ** 2 + 8 * dictionary.m
+    return in_batches(dictionary, target, k, selection, iterations, tolerance, sizes, iterate)
 
 
 def _iterate(
@@ -72,26 +83,27 @@ def _iterate(
     index, value, k = code.index, code.value, code.index.shape[1]
     smallest = target.square().sum(1)
     limit = score_limit(target, tolerance).square()
-    active = ((smallest > limit) & smallest.isfinite()).nonzero()[:, 0]
-    held, residual, previous = index[active], target[active], smallest[active]
-    waited = torch.zeros_like(active)
-    for _ in range(iterations):
-        if not active.numel():
+    going = (smallest > limit) & smallest.isfinite()
+    held, residual, previous = index.clone(), target.clone(), smallest.clone()
+    waited = torch.zeros_like(going, dtype=torch.int64)
+    for iteration in range(iterations):
+        active = worked_on(going)
+        if active is None or (going.is_cuda and looks(iteration, going.device) and not bool(going.any())):
             break
-        goal = target[active]
-        proxy = largest_correlations(dictionary, residual, 2 * k, selection)
-        places, _ = merge(held, proxy.index)
+        goal, before, was = target[active], held[active], previous[active]
+        proxy = largest_correlations(dictionary, residual[active], 2 * k, selection)
+        places, _ = merge(before, proxy.index)
         found = keep_largest(SparseCode(places, least_squares(dictionary, goal, places)), k, selection)
-        residual = goal - dictionary.synthesize(found)
-        squared = residual.square().sum(1)
-        lower = squared < smallest[active]
-        taken = active[lower]
-        index[taken], value[taken], smallest[taken] = found.index[lower], found.value[lower], squared[lower]
-        repeats = (found.index == held).all(1) & ((squared - previous).abs() <= _STAGNATION * previous)
-        waited = torch.where(lower, 0, waited + 1)
-        going = ~repeats & (squared > limit[active]) & (waited < patience)
-        active, previous, held, residual = active[going], squared[going], found.index[going], residual[going]
-        waited = waited[going]
+        left = goal - dictionary.synthesize(found)
+        squared = left.square().sum(1)
+        lower = going[active] & (squared < smallest[active])
+        index[active] = torch.where(lower[:, None], found.index, index[active])
+        value[active] = torch.where(lower[:, None], found.value, value[active])
+        smallest[active] = torch.where(lower, squared, smallest[active])
+        repeats = (found.index == before).all(1) & ((squared - was).abs() <= _STAGNATION * was)
+        waited[active] = torch.where(lower, 0, waited[active] + 1)
+        going[active] = going[active] & ~repeats & (squared > limit[active]) & (waited[active] < patience)
+        held[active], residual[active], previous[active] = found.index, left, squared
     return SparseCode(index, value)
 
 

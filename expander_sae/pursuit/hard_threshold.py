@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from expander_sae.machine.batch_sizes import samples_at_once
 from expander_sae.model.dictionary import Dictionary, SparseCode, joined
 from expander_sae.pursuit.block_omp import check_arguments
 
@@ -25,16 +26,37 @@ def in_batches(
     selection: str,
     iterations: int,
     tolerance: float,
-    batch: int,
+    sizes: tuple[int, int],
     iterate: Iterate,
 ) -> SparseCode:
-    """Check the arguments, then `iterate` on at most `batch` samples at a time, from empty codes."""
+    """Check the arguments, then `iterate` on some samples at a time, from empty codes.
+
+    Args:
+        sizes: samples at a time on a CPU; numbers that one takes, which say how many elsewhere.
+    """
     check_arguments(dictionary, target, k, selection, tolerance)
     if iterations < 1:
         raise ValueError(f"iterations = {iterations}: expected at least 1")
     index, value = target.new_full((len(target), k), -1, dtype=torch.int64), target.new_zeros(len(target), k)
+    batch = samples_at_once(target.device, sizes[1] * target.element_size(), sizes[0])
     parts = (tensor.split(batch) for tensor in (target, index, value))
     return joined(iterate(part, SparseCode(*empty)) for part, *empty in zip(*parts, strict=True))
+
+
+def worked_on(going: Tensor) -> Tensor | slice | None:
+    """The samples that a step works on: those going on a CPU, and none where there are none.
+
+    Elsewhere all of them, since which ones are going only the device knows; the others are computed in vain.
+    """
+    if going.is_cuda:
+        return slice(None)
+    active = going.nonzero()[:, 0]
+    return active if active.numel() else None
+
+
+def looks(step: int, device: torch.device) -> bool:
+    """Whether the host asks at this step, from 0, if a loop is done: of a GPU at powers of two only."""
+    return device.type != "cuda" or step & (step - 1) == 0
 
 
 def score(value: Tensor, selection: str) -> Tensor:

@@ -9,7 +9,7 @@ with it without torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from expander_sae.model.autoencoder import SparseAutoencoder
     from expander_sae.model.dictionary import SparseCode
 
+
+ENCODER = "encoder"
+"""The autoencoder's own encoder; every other inference is a pursuit."""
 
 Inference = Callable[["SparseAutoencoder", "Tensor"], "SparseCode"]
 """(autoencoder, activations [B, m]) -> code."""
@@ -58,6 +61,11 @@ class Method:
         return function(*arguments, **keywords, **({} if self.number is None else {"number": self.number}))
 
     @property
+    def kind(self) -> str:
+        """The name without its number."""
+        return self.name if self.number is None else self.name.removesuffix(f"_{self.number}")
+
+    @property
     def shown(self) -> str:
         """The name as an error message lists it."""
         return f"{self.name}_L with L {self.counts}" if self.counts else self.name
@@ -79,7 +87,7 @@ class Pursuit(Method):
 INFERENCES: dict[str, Method] = {
     one.name: one
     for one in (
-        Method("encoder", "expander_sae.model.autoencoder:SparseAutoencoder.encode", everywhere=True,
+        Method(ENCODER, "expander_sae.model.autoencoder:SparseAutoencoder.encode", everywhere=True,
                   label="trained encoder", look=("blue", "o", "-", 1.2, 5.0)),
         Pursuit("omp", "expander_sae.pursuit.omp:omp", everywhere=True,
                 label="OMP", look=("vermillion", "^", "-", 1.2, 5.4)),
@@ -88,7 +96,7 @@ INFERENCES: dict[str, Method] = {
         Pursuit("cosamp", "expander_sae.pursuit.cosamp:cosamp",
                 label="CoSaMP", look=("purple", "D", "--", 1.0, 4.2)),
         Pursuit("block_omp", "expander_sae.pursuit.omp:omp_in_rounds", counts="columns a round",
-                label="block OMP"),
+                everywhere=True, label="block OMP"),
     )
 }  # fmt: skip
 """Name → inference, in the order of results and messages."""
@@ -121,6 +129,12 @@ def register(new: Method) -> None:
     INFERENCES[new.name] = new
 
 
-def everywhere() -> tuple[str, ...]:
-    """Names of those that may measure all of a run."""
-    return tuple(name for name, known in INFERENCES.items() if known.everywhere)
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Each of these names of inferences once, in the order of the table, and by its number among one kind."""
+    order = list(INFERENCES)
+
+    def place(name: str) -> tuple[int, int]:
+        known = inferences(name)
+        return order.index(known.kind), known.number or 0
+
+    return tuple(sorted(set(names), key=place))

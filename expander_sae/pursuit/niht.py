@@ -11,9 +11,19 @@ from torch import Tensor
 
 from expander_sae.model.dictionary import Dictionary, SparseCode
 from expander_sae.pursuit.block_omp import score_limit
-from expander_sae.pursuit.hard_threshold import in_batches, keep_largest, largest_correlations, merge, score
+from expander_sae.pursuit.hard_threshold import (
+    in_batches,
+    keep_largest,
+    largest_correlations,
+    looks,
+    merge,
+    score,
+    worked_on,
+)
 
-_BATCH = 1024
+_ON_CPU = 1024
+"""Samples at once on a CPU."""
+
 _SLACK = 0.01
 """c of the line search: a step that changes the support is at most (1 − c)‖Δx‖²/‖WΔx‖²."""
 _HALVINGS = 60
@@ -56,7 +66,8 @@ def niht(
     def iterate(part: Tensor, code: SparseCode) -> SparseCode:
         return _iterate(dictionary, part, code, selection, iterations, tolerance, stagnation)
 
-    return in_batches(dictionary, target, k, selection, iterations, tolerance, _BATCH, iterate)
+    sizes = _ON_CPU, 8 * dictionary.m + 64 * k
+    return in_batches(dictionary, target, k, selection, iterations, tolerance, sizes, iterate)
 
 
 def _iterate(
@@ -72,20 +83,21 @@ def _iterate(
     residual = target.clone()
     squared = residual.square().sum(1)
     limit = score_limit(target, tolerance)
-    active = ((squared > limit.square()) & squared.isfinite()).nonzero()[:, 0]
-    for _ in range(iterations):
-        if not active.numel():
+    going = (squared > limit.square()) & squared.isfinite()
+    for iteration in range(iterations):
+        active = worked_on(going)
+        if active is None or (going.is_cuda and looks(iteration, going.device) and not bool(going.any())):
             break
         before = SparseCode(index[active], value[active])
         after, valid = _step(dictionary, before, residual[active], k, selection, limit[active])
         left = target[active] - dictionary.synthesize(after)
         now = left.square().sum(1)
-        fell = valid & (now <= squared[active])
+        fell = going[active] & valid & (now <= squared[active])
         progress = fell & (squared[active] - now > stagnation * squared[active])
-        taken = active[fell]
-        index[taken], value[taken], residual[taken] = after.index[fell], after.value[fell], left[fell]
-        squared[taken] = now[fell]
-        active = active[progress & (now > limit[active].square())]
+        going[active] = progress & (now > limit[active].square())
+        for held, new in ((index, after.index), (value, after.value), (residual, left)):
+            held[active] = torch.where(fell[:, None], new, held[active])
+        squared[active] = torch.where(fell, now, squared[active])
     return SparseCode(index, value)
 
 
@@ -108,14 +120,14 @@ def _step(
     x.masked_fill_(places < 0, 0)
     gradient = torch.cat([slope, best.value], dim=1).gather(1, order).masked_fill_(places < 0, 0)
     held = (order < code.index.shape[1]) & (places >= 0)
-    for _ in range(_HALVINGS):
+    for halving in range(_HALVINGS):
         moved = x + step[:, None] * gradient
         kept = _kept(places, moved, k, selection)
         change = torch.where(kept, moved, 0) - x
         length = change.square().sum(1)
         stretch = dictionary.synthesize(SparseCode(places, change)).square().sum(1)
         right = (kept == held).all(1) | (step * stretch <= (1 - _SLACK) * length)
-        if bool((right | ~valid).all()):
+        if looks(halving, residual.device) and bool((right | ~valid).all()):
             break
         step = torch.where(right, step, step / 2)
     return keep_largest(SparseCode(places, moved), k, selection), valid & right

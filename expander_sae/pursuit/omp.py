@@ -11,7 +11,7 @@ from torch import Tensor
 
 from expander_sae.kernels import dense_omp
 from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
-from expander_sae.pursuit.block_omp import block_omp, check_arguments, inverse_norms, score_limit
+from expander_sae.pursuit.block_omp import block_omp, check_arguments, inverse_norms, pursued, score_limit
 
 
 @torch.no_grad()
@@ -33,15 +33,16 @@ def omp(
         SparseCode(index=tensor([[2, 1]]), value=tensor([[3., 1.]]))
     """
     check_arguments(dictionary, target, k, selection, tolerance)
+    limit, (dictionary, target) = score_limit(target, tolerance), dictionary.reduced(target)
     # The fast paths take unit columns: x_j = y_j/‖w_j‖.
-    scale, how = inverse_norms(dictionary), (score_limit(target, tolerance), k, selection == "absolute")
+    scale, how = inverse_norms(dictionary), (limit, k, selection == "absolute")
     if isinstance(dictionary, DenseDictionary) and dense_omp.serves(dictionary.weight, target.shape[0], k):
         index, value = dense_omp.omp(dictionary.weight.detach() * scale[:, None], target, *how)
     elif isinstance(dictionary, SparseDictionary) and hasattr(dictionary.backend, "omp"):
         unit = dictionary.values.detach() * scale[:, None]
         index, value = dictionary.backend.omp(unit, dictionary.rows, target, *how)
     else:
-        return block_omp(dictionary, target, k, 1, selection, tolerance)
+        return pursued(dictionary, target, limit, k, 1, selection)
     return SparseCode(index, value * scale[index.clamp(min=0)])
 
 

@@ -11,9 +11,9 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from expander_sae.errors import UserError, reported_to_user
+from expander_sae.errors import reported_to_user
+from expander_sae.storage.workflow_files import BENCHMARKS, CLAIMS, RESOURCES
 
-ROOT = Path(__file__).resolve().parents[2]
 _TABLES = ("choice", "headline", "controls", "budgets", "encoders", "grid")
 KEPT = {
     "claims.json": "claims.json", "tables/claims.md": "verdicts.md", "frontier.png": "frontier.png",
@@ -41,24 +41,16 @@ def rebuild(folder: Path, out: Path) -> None:
     """Write frontier, figures/, tables/, claims.json and report.html below `out`, and `KEPT` in a study."""
     from expander_sae.claims.judge import write_claims
     from expander_sae.figures.write import draw_all
-    from expander_sae.measurements.results import BENCHMARKS, RESOURCES, read_results
+    from expander_sae.measurements.results import read_results
     from expander_sae.report.gather import gather
     from expander_sae.report.page import template_engine, write_report
     from expander_sae.report.tables import write_tables
     from expander_sae.storage.files import read_json
 
     published, synthetic = RESOURCES / "paper_figures.csv", RESOURCES / "paper_synthetic_omp.csv"
-    register = ROOT / "workflow" / "claims.yaml"
-    # Before minutes of drawing, not after.
-    for path in (register, published, synthetic):
-        if not path.is_file():
-            raise UserError(
-                f"{path}: no such file; the report and its figures are made in a checkout of the "
-                "repository, not by the installed library alone"
-            )
-    template_engine()
+    template_engine()  # before minutes of drawing, not after
     found = gather(folder, out)
-    write_claims(found.metrics, found.documents, register, out / "claims.json", found.speed)
+    write_claims(found.metrics, found.documents, CLAIMS, out / "claims.json", found.speed)
     # Beside the others, since a study's frontier takes a third of all the time.
     with ProcessPoolExecutor(max_workers=1) as beside:
         pages = out / "frontier.pdf", out / "frontier.png"

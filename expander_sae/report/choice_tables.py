@@ -41,7 +41,9 @@ def choice_table(results: Results) -> Table:
         "Of the trained dictionaries that fit a budget of bytes the one with the best mean, of equal ones "
         "the smallest. Beside it the smallest smaller one that is within its 95 % interval, and the best "
         "that nobody trained, read in the same way within the same budget. Times are estimates for one core "
-        f"of an {machine().device}, to code a token and to train."
+        f"of an {machine().device}, to code a token and to train. Each is chosen by the numbers that "
+        "are shown, of the test tokens: the best of several looks a little better than it is, and no "
+        "interval has that."
     )
     return Table("choice", "Which dictionary to use", caption, columns, rows)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from expander_sae.errors import UserError
 from expander_sae.evaluation.synthetic_tables import trials_of, write_agreement
 from expander_sae.measurements import tables
-from expander_sae.measurements.results import RESOURCES
+from expander_sae.storage.workflow_files import RESOURCES
 from expander_sae.study.kept_tables import RUN_TABLES, comes_from
 
 PUBLISHED = RESOURCES / "paper_synthetic_omp.csv"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ from expander_sae.figures.catalogue import FIGURES, FRONTIER, Figure
 from expander_sae.figures.verdicts import VERDICTS, by_setting, decided, estimate_text, one_claim
 from expander_sae.figures.write import png_of
 from expander_sae.measurements.results import Results
+from expander_sae.report.answer_sentences import sentences
 from expander_sae.report.formats import shown
 from expander_sae.report.tables import all_tables
 from expander_sae.storage.files import atomic_path
 
 TEMPLATE = "report.html.j2"
+
+_SHOWN = tuple(name for name in VERDICTS if name != "not run")
+"""Verdicts that the list of claims can be narrowed to."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,21 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.globals.update(shown=shown, verdict_class=lambda verdict: verdict.replace(" ", "-"))
-    settings, tables = _settings(results), all_tables(results)
+    settings, tables, drawn = (
+        _settings(results),
+        all_tables(results),
+        _figures(results, Path(figures), frontier),
+    )
     text = environment.get_template(TEMPLATE).render(
         places=[str(view.place) for view in results.views],
         settings=settings,
         counts=Counter(_first_verdicts(settings).values()),
         verdicts=list(VERDICTS),
-        figures=_figures(results, Path(figures), frontier),
+        # What is hidden where all of these verdicts are: claims, and topics that have no others.
+        together=[several for size in range(1, len(_SHOWN) + 1) for several in combinations(_SHOWN, size)],
+        answer=sentences(results),
+        first=next((figure for figure in drawn if figure["name"] == FRONTIER.name), None),
+        figures=[figure for figure in drawn if figure["name"] != FRONTIER.name],
         tables=tables,
         choice=next(table for table in tables if table.name == "choice"),
         config=_config(provenance),
@@ -95,8 +108,25 @@ def template_engine() -> Any:
 def _settings(results: Results) -> list[dict[str, Any]]:
     """Settings with their claims."""
     return [
-        {"name": name, "claims": [_claim(record) for record in claims], "ran": decided(claims)}
+        {
+            "name": name,
+            "claims": [_claim(record) for record in claims],
+            "topics": _topics(claims),
+            "ran": decided(claims),
+        }
         for name, claims in by_setting(results.claims).items()
+    ]
+
+
+def _topics(claims: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Topics of the claims that were run, each once, and the verdicts that its claims have."""
+    found: dict[str, set[str]] = {}
+    for record in claims:
+        if record["verdict"] != "not run":
+            found.setdefault(record.get("topic", ""), set()).add(record["verdict"])
+    return [
+        {"name": name, "verdicts": [one for one in _SHOWN if one in verdicts]}
+        for name, verdicts in found.items()
     ]
 
 
@@ -107,7 +137,7 @@ def _first_verdicts(settings: list[dict[str, Any]]) -> dict[str, str]:
 
 def _claim(record: dict[str, Any]) -> dict[str, Any]:
     picture = image(png_of(one_claim(record))) if record["estimate"] is not None else None
-    return {**record, "shown": estimate_text(record), "image": picture}
+    return {"topic": "", **record, "shown": estimate_text(record), "image": picture}
 
 
 def _figures(results: Results, folder: Path, frontier: str | Path | None) -> list[dict[str, Any]]:

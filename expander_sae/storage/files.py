@@ -132,6 +132,15 @@ def write_json(path: str | Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object by its pairs, as `object_pairs_hook`; `ValueError` for a key that stands there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return found
+
+
 def read_json(path: str | Path) -> Any:
     """Read JSON; a missing or malformed file is a `UserError` that names it."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -48,6 +48,12 @@ def open_sealed(path: str | Path, **options: Any) -> pq.ParquetFile:
         file.close()
         raise OSError("its seal is damaged")
     return file
+
+
+def require_column(names: Sequence[str], column: str, where: str) -> None:
+    """Raise `UserError` where a file's columns have the name more than once: any of them could be meant."""
+    if (count := list(names).count(column)) > 1:
+        raise UserError(f"{where}: found {count} columns {column!r}, expected one of that name")
 
 
 def rows_of_lists(lists: pa.Array, where: str, m: int | None = None, first: int = 0) -> np.ndarray:

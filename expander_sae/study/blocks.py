@@ -9,7 +9,7 @@ from expander_sae.masks.supports import support_of
 
 Config = dict[str, Any]
 
-AXES = ("support", "encoder", "d", "k", "precision", "seeds", "train_tokens", "steps")
+AXES = ("support", "encoder", "d", "k", "codes", "precision", "seeds", "train_tokens", "steps")
 """Keys whose lists are multiplied, beside models, layers and n."""
 
 MEASURED = ("inference", "cross_entropy", "train_cross_entropy", "analyses")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from expander_sae.errors import UserError
+from expander_sae.storage.workflow_files import SCHEMAS
 from expander_sae.study import presets
 from expander_sae.study.blocks import Config
 from expander_sae.study.config_relations import semantic_errors
@@ -23,8 +24,7 @@ _MOST_VALUES = 1_000_000
 _LARGEST = 1e15
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
-SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
-"""Where the schema lies in a checkout."""
+SCHEMA = SCHEMAS / "config.schema.yaml"
 
 
 def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCHEMA) -> Config:
@@ -42,11 +42,6 @@ def load_config(source: Mapping[str, Any] | str | Path, schema: str | Path = SCH
         rules = filled(parsed(Path(schema).read_text(encoding="utf-8")))
     except RecursionError:
         raise UserError("config: found values nested without end, expected a few levels") from None
-    except FileNotFoundError:
-        raise UserError(
-            f"{schema}: no such file; a configuration is read in a checkout of the workflow, not by the "
-            "installed library alone"
-        ) from None
     if isinstance(config, dict):
         _inherit_presets(config)
     _refuse(text for _, text in sorted(schema_errors(config, rules), key=itemgetter(0)))

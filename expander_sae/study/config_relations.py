@@ -11,6 +11,8 @@ from typing import Any
 
 from expander_sae.activations.positions import context_error, positions_in
 from expander_sae.masks.supports import support_of
+from expander_sae.model.precisions import stored_as
+from expander_sae.pursuit.inference import ENCODER
 from expander_sae.storage.locations import named
 from expander_sae.study import presets
 from expander_sae.study.blocks import Config, as_list, blocks, sizes
@@ -111,9 +113,13 @@ def _block_errors(
     if block["match"] and others:
         yield f"{here}.match: found {block['match']!r} with support {others[0]}, expected support dense alone"
     yield from _encoder_errors(here, block, origin)
+    yield from _precision_errors(here, block, origin)
+    yield from _codes_errors(here, block, origin)
     for name in block["cross_entropy"]:
         if name not in block["inference"]:
             yield f"{origin['cross_entropy']}: found {name!r}, expected only what {origin['inference']} lists"
+    if "coherence" in block["analyses"] and config["evaluation"]["judge"] is None:
+        yield f"{origin['analyses']}: found coherence, expected evaluation.judge to name who judges it"
     for name in block["models"]:
         if name not in models:
             yield f"{origin['models']}: found {name!r}, expected one of {', '.join(models)}"
@@ -145,6 +151,23 @@ def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) ->
             f"{here}.match: found 'total' with encoder tied, expected encoder warm_tied or independent "
             "(a tied encoder adds no values: use decoder)"
         )
+
+
+def _precision_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> Iterator[str]:
+    """Training in a precision, of what no training makes."""
+    untrained = [name for name in block["support"] if not support_of(name).trained]
+    stepped = [name for name in block["precision"] if name != stored_as(name)]
+    if untrained and stepped:
+        found = f"{stepped[0]!r} with support {untrained[0]} ({here}), which nobody trains"
+        yield f"{origin['precision']}: found {found}; expected {stored_as(stepped[0])}, which rounds it"
+
+
+def _codes_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> Iterator[str]:
+    pursued = [codes for codes in block["codes"] if codes != ENCODER]
+    fixed = [name for name in block["support"] if not support_of(name).learns_columns]
+    if pursued and fixed:
+        where = f"{origin['codes']}: found {pursued[0]!r} with support {fixed[0]} ({here})"
+        yield f"{where}, expected {ENCODER} (no training moves its columns)"
 
 
 def _shape_errors(

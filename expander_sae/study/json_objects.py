@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import Field, fields, is_dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from expander_sae.errors import UserError
 
@@ -53,8 +53,12 @@ def record(kind: type[Record], value: Any, where: str, keys: Collection[str] = (
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
-    if is_dataclass(kind):
-        return record(kind, value, where)  # type: ignore[arg-type]
+    # `Record | None` may be null.
+    optional = [part for part in get_args(kind) if is_dataclass(part)]
+    if optional and value is None:
+        return None
+    if is_dataclass(kind) or optional:
+        return record(optional[0] if optional else kind, value, where)  # type: ignore[arg-type]
     expected, fits = _KINDS[kind]
     if not fits(value):
         raise UserError(f"{where}: found {value!r}, expected {expected}")

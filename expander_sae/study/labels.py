@@ -21,7 +21,8 @@ RELEASED = {"model": "model1", "corpus": "corpus1-extraction1-model1-pool1"}
 """Stage versions whose results carry plain names. Do not change: raise the stage's version."""
 
 _READING = "texts2"
-"""How files are read as texts. Raise it where other texts or groups come of the same files."""
+"""How files and the Hub's data sets are read as texts. Raise it where other texts or groups come of the same
+ones. Those of the docstrings are the same since the release, as a test asserts."""
 
 
 def label_model(entry: dict[str, Any]) -> dict[str, Any]:
@@ -37,6 +38,8 @@ def label_corpus(entry: dict[str, Any]) -> dict[str, Any]:
     # Of a Hub's id that is also a folder here, the Hub's library reads the folder.
     if entry["source"] == "files" or (entry["source"] == "hub" and os.path.exists(entry["location"])):
         content = [_READING, *contents(files_of(entry["location"]))]
+    elif entry["source"] == "hub":
+        content = _READING
     elif entry["source"] == "docstrings":
         installed = {name: _installed(name) for name in presets.DOCSTRING_VERSIONS}
         content = None if installed == presets.DOCSTRING_VERSIONS else installed

@@ -34,6 +34,11 @@ class Recipe:
         bias_rate: Adam's rate of both biases at the first step is √d times this, since a score, a sum of d
             products, moves by up to √d·`learning_rate`; it falls as that does. None: `learning_rate`.
         resample_until: share of the steps after which no feature is re-aimed: one that is has to learn.
+        grow_every: steps between exchanges of rows, where a support learns its rows.
+        grow_share: of the values of a column, those exchanged at the first time; later fewer.
+        grow_until: share of the steps after which no row is exchanged.
+        pursuit_steps: steps with codes by a pursuit, of a run that asks for them; they follow the others.
+        pursuit_rate: Adam's rate of a column at the first of these steps; it falls to 0 along a cosine.
     """
 
     norm_limit: float | None = 10.0
@@ -51,6 +56,21 @@ class Recipe:
     rate_per_column: bool = field(default=False, metadata=LATER)
     bias_rate: float | None = field(default=None, metadata=LATER)
     resample_until: float = field(default=1.0, metadata=LATER)
+    grow_every: int = field(default=100, metadata=LATER)
+    grow_share: float = field(default=0.3, metadata=LATER)
+    grow_until: float = field(default=0.75, metadata=LATER)
+    pursuit_steps: int = field(default=1000, metadata=LATER)
+    pursuit_rate: float = field(default=0.1, metadata=LATER)
+
+    @property
+    def pursuing(self) -> Recipe:
+        """The recipe of the steps with codes by a pursuit, for all of which columns are at unit norm first.
+
+        So one rate of a column serves every d. The code does not change with b_dec, whose rate is small.
+        """
+        rate = self.pursuit_rate
+        own = replace(self, learning_rate=rate, learning_rate_end=0.0, bias_rate=rate / 50)
+        return replace(own, rate_per_column=True, count_after_update=False)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -65,6 +85,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (1, math.inf),
     "learning_rate_end": (0, math.inf),
     "resample_until": (0, 1),
+    "grow_every": (1, math.inf),
+    "grow_share": (0, 1),
+    "grow_until": (0, 1),
+    "pursuit_steps": (1, math.inf),
 }
 """Smallest and largest value; that of other numbers is above 0."""
 

@@ -13,6 +13,7 @@ from typing import Any, Self, get_type_hints
 
 from expander_sae.masks.supports import support_of
 from expander_sae.model.precisions import FLOAT32, is_trained
+from expander_sae.pursuit.inference import ENCODER
 from expander_sae.study.json_objects import LATER, record, stated
 from expander_sae.study.recipes import Recipe
 
@@ -51,13 +52,26 @@ class Evaluation(_Settings):
 
 
 @dataclass(frozen=True)
+class JudgeSettings:
+    """Who judges coherence, and of how many features: `evaluation.judge` of the configuration."""
+
+    url: str
+    model: str
+    key: str | None
+    features: int
+    examples: int
+    window: int
+
+
+@dataclass(frozen=True)
 class Analysis(_Settings):
     """What else is measured of a run; nothing unless an analysis is named.
 
     `pursuits` are compared, beside the encoder and OMP, on `pursuit_tokens` test tokens. `reference` is the
     folder of the dense run that novelty is measured against, if there is one. Codes by every way of
     `inference` are compared with labels of the tokens, those of whole documents with about `labelled_tokens`
-    test tokens; `labels` is the user's own file of them. JSON leaves out what no analysis of labels asks for.
+    test tokens; `labels` is the user's own file of them, and `judge` the model that is asked about coherence,
+    if it is. JSON leaves out what no analysis of labels asks for.
     """
 
     analyses: tuple[str, ...] = ()
@@ -68,6 +82,7 @@ class Analysis(_Settings):
     inference: tuple[str, ...] = ()
     labelled_tokens: int = 0
     labels: str | None = None
+    judge: JudgeSettings | None = None
 
     @classmethod
     def from_json(cls, settings: Any) -> Self:
@@ -77,19 +92,23 @@ class Analysis(_Settings):
     @property
     def json(self) -> dict[str, Any]:
         default = vars(Analysis())
+        judge = None if self.judge is None else vars(self.judge)
         return {
             name: value
-            for name, value in super().json.items()
+            for name, value in (super().json | {"judge": judge}).items()
             if name not in _OF_LABELS or value != default[name]
         }
 
 
-_OF_LABELS = ("inference", "labelled_tokens", "labels")
+_OF_LABELS = ("inference", "labelled_tokens", "labels", "judge")
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """What the runs share that differ in their seed alone. `precision`: one of `RUN_PRECISIONS`."""
+    """What the runs share that differ in their seed alone. `precision`: one of `RUN_PRECISIONS`.
+
+    `codes`: what the decoder was trained with at the end: ``encoder``, or the name of a pursuit.
+    """
 
     model: str
     corpus: str
@@ -102,6 +121,7 @@ class Cell:
     d: int
     k: int
     precision: str = field(default=FLOAT32, kw_only=True)
+    codes: str = field(default=ENCODER, kw_only=True)
     train_tokens: int
     steps: int
 
@@ -113,10 +133,11 @@ class Cell:
     @cached_property
     def name(self) -> str:
         """The path below results/."""
+        pursued = "" if self.codes == ENCODER else f"_{self.codes}"
         stored = "" if self.precision == FLOAT32 else f"_{self.precision}"
         return (
             f"{self.model}/{self.corpus}/layer{self.layer}/{self.recipe}_t{self.train_tokens}_s{self.steps}"
-            f"/{self.support}-{self.encoder}/n{self.n}_d{self.d}_k{self.k}{stored}"
+            f"/{self.support}-{self.encoder}/n{self.n}_d{self.d}_k{self.k}{pursued}{stored}"
         )
 
 
@@ -175,26 +196,44 @@ class Run(Cell):
     def mask(self) -> str | None:
         """The mask's file; None where no recipe generates one, or a run with that mask was trained before."""
         file = f"{RESULTS}/masks/{self.support}_m{self.m}_n{self.n}_d{self.d}_seed{self.seed}.json"
-        return file if support_of(self.support).make and self.is_trained else None
+        return file if support_of(self.support).make and self.is_trained and not self.is_pursued else None
 
     @property
     def is_trained(self) -> bool:
         """Whether steps are made for it; otherwise it only rounds what its parent ended with."""
         return is_trained(self.precision)
 
+    @property
+    def is_pursued(self) -> bool:
+        """Whether its decoder was trained with codes by a pursuit, after those by an encoder."""
+        return self.codes != ENCODER
+
+    @property
+    def own_codes(self) -> tuple[str, ...]:
+        """The inferences that it was trained for: a tied encoder is spoilt by training with a pursuit."""
+        own = (ENCODER,) if not self.is_pursued or self.encoder != "tied" else ()
+        return own if self.codes in own else (*own, self.codes)
+
     @cached_property
     def dense(self) -> Run:
         """The full dense tied run that this one is compared with or pruned from: same layer, data,
         recipe, n, k and seed, in float32. It is trained and not measured, unless the study asks for it."""
-        dense = replace(self, support="dense", encoder="tied", d=self.m, precision=FLOAT32)
-        return replace(dense, evaluation=Evaluation(), analysis=Analysis())
+        dense = replace(self, support="dense", encoder="tied", d=self.m, **LEFT_OUT)
+        return dense.unmeasured
 
     @property
     def parent(self) -> Run | None:
         """The run whose weights this one starts from or rounds, if any."""
         if not self.is_trained:
-            return replace(self, precision=FLOAT32, evaluation=Evaluation(), analysis=Analysis())
+            return replace(self, precision=FLOAT32).unmeasured
+        if self.is_pursued:
+            return replace(self, codes=ENCODER).unmeasured
         return self.dense if support_of(self.support).parent else None
+
+    @property
+    def unmeasured(self) -> Run:
+        """The same run, of which nothing is measured."""
+        return replace(self, evaluation=Evaluation(), analysis=Analysis())
 
     @property
     def ancestors(self) -> tuple[Run, ...]:
@@ -205,7 +244,7 @@ class Run(Cell):
     def unaided(self) -> Run:
         """Stands in the tables for the language model itself, where no autoencoder is."""
         own = replace(self, support="none", encoder="none", n=0, d=0, k=0, steps=0, seed=0)
-        return replace(own, precision=FLOAT32)
+        return replace(own, **LEFT_OUT)
 
 
 CELL_COLUMNS = tuple(column.name for column in fields(Cell))
@@ -214,5 +253,8 @@ CELL_COLUMNS = tuple(column.name for column in fields(Cell))
 RUN_COLUMNS: dict[str, type] = {name: get_type_hints(Run)[name] for name in (*CELL_COLUMNS, "seed")}
 """What tells a run from another, in that order, and the type of each."""
 
-LEFT_OUT: dict[str, Any] = {"precision": FLOAT32}
+LEFT_OUT: dict[str, Any] = {"precision": FLOAT32, "codes": ENCODER}
 """Columns that specs and older tables can lack, and the value that they then have."""
+
+UNSAID = ("codes",)
+"""Those of them that a table leaves out in which all rows have that value, so that its bytes stay."""

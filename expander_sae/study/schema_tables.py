@@ -5,7 +5,7 @@ Where the schema says ``table: supports``, the names of that table are filled in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from expander_sae.masks import supports
@@ -33,11 +33,20 @@ def filled(rules: Any) -> Any:
     return copied | (_TABLES[rules["table"]]() if isinstance(rules.get("table"), str) else {})
 
 
-def _names(known: Sequence[_Named], words: str, join: str, digits: int) -> dict[str, Any]:
-    """A pattern of these names; `join` is between a name and its number, which has at most so many digits."""
+def _names(
+    known: Sequence[_Named], words: str, join: str, digits: int, optional: Collection[str] = ()
+) -> dict[str, Any]:
+    """A pattern of these names; `join` is between a name and its number, which has at most so many digits.
+
+    Those that are `optional` need no number.
+    """
     number = rf"{join}[1-9][0-9]{{0,{digits - 1}}}"
+
+    def pattern(one: _Named) -> str:
+        return one.name + (f"({number})?" if one.name in optional else number if one.counts else "")
+
     return {
-        "pattern": rf"^({'|'.join(one.name + (number if one.counts else '') for one in known)})$",
+        "pattern": rf"^({'|'.join(map(pattern, known))})$",
         "description": words,
         "examples": [one.name + (f"{join}64" if one.counts else "") for one in known],
     }
@@ -45,11 +54,12 @@ def _names(known: Sequence[_Named], words: str, join: str, digits: int) -> dict[
 
 def _supports() -> dict[str, Any]:
     known = supports.configurable()
-    return _names(known, "one of " + ", ".join(one.shown for one in known), "", 10)
+    usual = [one.name for one in known if one.usual is not None]
+    return _names(known, "one of " + ", ".join(one.shown for one in known), "", 10, usual)
 
 
-def _pursuits() -> dict[str, Any]:
-    known = [one for one in inference.INFERENCES.values() if not one.everywhere]
+def _inferences(serves: Callable[[inference.Method], bool]) -> dict[str, Any]:
+    known = [one for one in inference.INFERENCES.values() if serves(one)]
     *first, last = [one.shown for one in known]
     return _names(known, f"{', '.join(first)}, or {last}", "_", 6)
 
@@ -58,6 +68,6 @@ _TABLES: dict[str, Callable[[], dict[str, Any]]] = {
     "supports": _supports,
     "encoders": lambda: {"enum": [*ENCODERS]},
     "precisions": lambda: {"enum": [*RUN_PRECISIONS]},
-    "inferences": lambda: {"enum": [*inference.everywhere()]},
-    "pursuits": _pursuits,
+    "inferences": lambda: _inferences(lambda one: one.everywhere),
+    "pursuits": lambda: _inferences(lambda one: not one.everywhere or bool(one.counts)),
 }

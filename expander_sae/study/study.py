@@ -118,7 +118,7 @@ class Study:
         ]
         # What a run starts from has fewer ancestors: it is never of the same job. A job trains or rounds.
         size = self.config["compute"]["cells_per_job"]
-        alike = attrgetter("recipe", "steps", "is_trained")
+        alike = attrgetter("recipe", "steps", "is_trained", "codes")
         jobs = together(found, size, lambda run: (*alike(run), len(run.ancestors)))
         return tuple(jobs.values()) if size > 1 else tuple(found)
 
@@ -219,9 +219,9 @@ class Study:
     def timed(self) -> tuple[Run, ...]:
         """The runs that `results/speed.parquet` has rows of, recorded or not: tied expanders, and the tied
         dense runs with as many features."""
-        # Every precision computes in float32: the runs of one of them are enough.
+        # Every precision computes in float32, whatever was trained: the runs of one of them are enough.
         widest = min((run.precision for run in self.runs), key=RUN_PRECISIONS.index)
-        wide = [run for run in self.runs if run.precision == widest]
+        wide = [run for run in self.runs if run.precision == widest and not run.is_pursued]
         tied = [run for run in wide if run.encoder == "tied" and run.support in ("expander", "dense")]
         sizes = {(run.m, run.n) for run in tied if run.support == "expander"}
         return tuple(run for run in tied if (run.m, run.n) in sizes)

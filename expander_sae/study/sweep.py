@@ -8,10 +8,9 @@ from itertools import product
 from typing import Any
 
 from expander_sae.errors import UserError
-from expander_sae.pursuit.inference import everywhere
+from expander_sae.pursuit import inference
 from expander_sae.study import recipes
 from expander_sae.study.blocks import Config, as_list
-from expander_sae.study.expand import in_order
 from expander_sae.study.run import Analysis, Evaluation, Run
 
 
@@ -57,8 +56,8 @@ def sweep_of(config: Config, runs: Sequence[Run]) -> Sweep | None:
             for steps, seed in product(as_list(asked.get("steps", run.steps)), as_list(asked["seeds"])):
                 swept = replace(run, recipe=label, recipe_settings=settings, steps=steps, seed=seed)
                 found[replace(swept, evaluation=Evaluation(), analysis=Analysis())] = None
-    inference = in_order(asked["inference"], everywhere())
-    return Sweep(tuple(found), values, inference, config["tokens"]["validation"])
+    by = inference.in_order(asked["inference"])
+    return Sweep(tuple(found), values, by, config["tokens"]["validation"])
 
 
 def sweep_errors(config: Config) -> Iterator[str]:

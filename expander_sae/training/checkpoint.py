@@ -15,12 +15,14 @@ class Checkpoint:
     """Where one training, told from others by its fingerprint, keeps its state.
 
     A `temporary` file is the job's own, so that one of another training, or a damaged one, is ignored; one
-    that a user names is not.
+    that a user names is not. `earlier` is the fingerprint of the training that this one goes on from, whose
+    file may still lie there: it is left alone until there is something to save.
     """
 
     path: Path
     fingerprint: str
     temporary: bool = False
+    earlier: str | None = None
 
     def save(self, state: TrainingState) -> None:
         """Write the state, which is the same in all processes that train together: one of them writes."""
@@ -28,12 +30,19 @@ class Checkpoint:
         if state.processes.first:
             save_tensors(tensors, self.path, {"fingerprint": self.fingerprint})
 
+    @property
+    def is_mine(self) -> bool:
+        """Whether the file is there and of this training; `UserError`: it is damaged."""
+        return self.path.exists() and load_tensors(self.path)[1].get("fingerprint") == self.fingerprint
+
     def resume(self, state: TrainingState) -> None:
         """Take over what was saved, if anything was; `UserError`: it is damaged or another training's."""
         if not self.path.exists():
             return
         try:
             stored, about = load_tensors(self.path)
+            if self.earlier is not None and about.get("fingerprint") == self.earlier:
+                return
             if about.get("fingerprint") != self.fingerprint:
                 found = "a checkpoint of other settings or activations, expected one of this training"
                 raise UserError(f"{self.path}: {found}; remove it or name another file")

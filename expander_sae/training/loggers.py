@@ -1,4 +1,4 @@
-"""Where logged training rows go: CSV, TensorBoard, Weights & Biases, or any function of yours.
+"""Where logged training rows go: CSV, TensorBoard, Weights & Biases, trackio, or any function of yours.
 
 A logger is called with a row {step, loss, …} as soon as it is known, as `Trainer(on_log=…)` and
 `train(report=…)` do:
@@ -8,7 +8,7 @@ A logger is called with a row {step, loss, …} as soon as it is known, as `Trai
 
 Nothing is written, and nothing that is there removed, before the first row. Where training goes on from a
 checkpoint, `Trainer` hands the rows of the checkpoint to `resume`, so that the log is whole. None of the
-loggers is needed for training. TensorBoard and W&B are imported when a logger is made.
+loggers is needed for training. TensorBoard, W&B and trackio are imported when a logger is made.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from expander_sae.errors import UserError
 
@@ -129,7 +130,28 @@ class TensorBoardLogger(Logger):
             self._writer.close()
 
 
-class WandbLogger(Logger):
+class _RunLogger(Logger):
+    """Rows to a run of a package that is used as wandb is: `init`, `log` and `finish`."""
+
+    _package: ClassVar[str]
+    _called: ClassVar[str]
+
+    def __init__(self, project: str, config: Mapping[str, Any] | None = None, **options: Any) -> None:
+        try:
+            package = import_module(self._package)
+        except ImportError:
+            how = f"pip install {self._package}"
+            raise UserError(f"{self._called}: the package is not installed ({how})") from None
+        self._run: Any = package.init(project=project, config=dict(config or {}), **options)
+
+    def __call__(self, row: Row) -> None:
+        self._run.log(_without_step(row), step=int(row["step"]))
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class WandbLogger(_RunLogger):
     """Rows to a run of Weights & Biases, which asks for its own login; ``WANDB_MODE=offline`` needs none.
 
     config: settings shown beside the run. options: passed on to ``wandb.init``.
@@ -138,18 +160,19 @@ class WandbLogger(Logger):
         UserError: the package wandb is not installed.
     """
 
-    def __init__(self, project: str, config: Mapping[str, Any] | None = None, **options: Any) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise UserError("W&B: the package is not installed (pip install wandb)") from None
-        self._run: Any = wandb.init(project=project, config=dict(config or {}), **options)
+    _package, _called = "wandb", "W&B"
 
-    def __call__(self, row: Row) -> None:
-        self._run.log(_without_step(row), step=int(row["step"]))
 
-    def close(self) -> None:
-        self._run.finish()
+class TrackioLogger(_RunLogger):
+    """Rows to a run of trackio, kept on this machine; view with ``trackio show``.
+
+    config: settings shown beside the run. options: passed on to ``trackio.init``.
+
+    Raises:
+        UserError: the package trackio is not installed.
+    """
+
+    _package, _called = "trackio", "trackio"
 
 
 class Together(Logger):

@@ -24,6 +24,7 @@ from expander_sae.masks.stored import keep
 from expander_sae.masks.supports import support_of
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.precisions import stored_as
+from expander_sae.pursuit.inference import ENCODER
 from expander_sae.stages import lineage
 from expander_sae.storage.files import atomic_path, digest, sha256_file
 from expander_sae.storage.seals import check_recorded, write_sealed_json
@@ -39,8 +40,9 @@ WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.j
 @dataclass(frozen=True)
 class RunFiles:
     """A run to train, where to, and what from: the file of its mask where a recipe generates it, and the
-    weights of its parent: the dense run that a run of support `pruned_retuned` is pruned from, or the run in
-    float32 that one of another precision rounds."""
+    weights of its parent: the dense run that a run of support `pruned_retuned` is pruned from, the run in
+    float32 that one of another precision rounds, or the one trained with codes by its encoder that one with
+    codes by a pursuit goes on from."""
 
     run: Run
     folder: Path
@@ -66,10 +68,10 @@ def train_runs(
 ) -> bool:
     """Train or round those of the runs whose weights are not there yet; returns False where all were.
 
-    The runs share a pool, its tokens, a recipe and a number of steps; `side_by_side` of them are trained
-    at once (`training.session.Session`). A saved autoencoder works on activations in the model's own
-    units: the recipe's scaling is folded into the biases. `about` in the weights holds the spec, the
-    fingerprint and the norm above which tokens are passed through.
+    The runs share a pool, its tokens, a recipe, a number of steps and the codes of training; `side_by_side`
+    of them are trained at once (`training.session.Session`). A saved autoencoder works on activations in the
+    model's own units: the recipe's scaling is folded into the biases. `about` in the weights holds the spec,
+    the fingerprint and the norm above which tokens are passed through.
 
     Raises:
         UserError: a pool of another width or with too few tokens, a mask or a parent that does not fit.
@@ -83,27 +85,32 @@ def train_runs(
     for run in (files.run for files in runs):
         if pool.m != run.m:
             raise UserError(f"{train_pool}: activations of width {pool.m}, expected m = {run.m}")
-    shared = {(files.run.train_tokens, files.run.steps, files.run.recipe_settings) for files in runs}
+    shared = {(run.train_tokens, run.steps, run.recipe_settings, run.codes) for run in (f.run for f in runs)}
     if len(shared) != 1:
         raise ValueError(f"runs of {len(shared)} sessions, expected one: {shared}")
-    ((count, steps, recipe),) = shared
+    ((count, steps, recipe, codes),) = shared
+    if codes != ENCODER:
+        steps, recipe = recipe.pursuit_steps, recipe.pursuing
     with catch_warnings(action="ignore"):  # that the file must not be written to: nobody does
         activations = torch.from_numpy(pool.activations)
     scaling = normalisation(pool, count, recipe)
     tokens = KeptTokens(activations, scaling, device, token_id=pool.token_id, document=pool.document)
-    session = Session(tokens, recipe, steps, Cadence(checkpoint_every=checkpoint_every), side_by_side)
+    session = Session(tokens, recipe, steps, Cadence(checkpoint_every=checkpoint_every), side_by_side, codes)
     return session.train(filter(None, map(partial(_start, session, pool, backend), runs))) > 0
 
 
 def _start(session: Session, pool: Pool, backend: str, files: RunFiles) -> Training | None:
     """The training of a run; None where it is finished."""
     run, folder = files.run, files.folder
-    dense = _read_parent(run, files.parent)
-    if dense is None:
-        support, origin = _read_support(run, files.mask), None
+    parent = _read_parent(run, files.parent)
+    origin = None if parent is None else parent.about["fingerprint"]
+    support: Mask | MaskRecipe
+    if parent is None:
+        support = _read_support(run, files.mask)
+    elif run.is_pursued:
+        support = parent.mask or parent.decoder.recipe
     else:
-        support, _ = prune(dense.dictionary().columns(torch.arange(dense.n)), run.d, run.seed)
-        origin = dense.about["fingerprint"]
+        support, _ = prune(parent.dictionary().columns(torch.arange(parent.n)), run.d, run.seed)
     identity = fingerprint(run, pool, support, origin)
     checkpoint = Checkpoint(folder / CHECKPOINT, identity, temporary=True)
     if _finished(folder, identity):
@@ -112,7 +119,7 @@ def _start(session: Session, pool: Pool, backend: str, files: RunFiles) -> Train
     autoencoder = SparseAutoencoder(run.m, run.n, run.k, support, run.encoder, backend)
     autoencoder.train_in(stored_as(run.precision))
     done = partial(_write_results, run, folder, identity, session.tokens.normalisation)
-    return session.start(autoencoder, run.seed, checkpoint, dense, done=done)
+    return session.start(autoencoder, run.seed, checkpoint, parent, done=done)
 
 
 def _round(files: RunFiles) -> bool:
@@ -150,7 +157,8 @@ def _read_parent(run: Run, path: Path | None) -> SparseAutoencoder | None:
     if path is None:
         needed = f"the weights of a {run.parent.support} run"
         if run.is_trained:
-            raise UserError(f"support {run.support}: {needed} are needed")
+            what = f"codes {run.codes}" if run.is_pursued else f"support {run.support}"
+            raise UserError(f"{what}: {needed} are needed")
         raise UserError(f"precision {run.precision}: {needed} in {run.parent.precision} are needed")
     parent = SparseAutoencoder.load(path)
     found = parent.about.get("spec") or {}

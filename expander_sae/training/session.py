@@ -16,10 +16,13 @@ from expander_sae.kernels.autograd import unit_columns
 from expander_sae.masks.supports import described
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.columns import Entries
+from expander_sae.pursuit.inference import ENCODER
 from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import Recipe
+from expander_sae.training import pursued
 from expander_sae.training.checkpoint import Checkpoint
 from expander_sae.training.data_parallel import ALONE, Processes
+from expander_sae.training.growth import BATCHES, grow, growth_share
 from expander_sae.training.loggers import Report
 from expander_sae.training.normalisation import KeptTokens
 from expander_sae.training.shard_pool import ShardTokens
@@ -59,7 +62,7 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What autoencoders share that are trained together: tokens, recipe, number of steps, cadence.
+    """What autoencoders share that are trained together: tokens, recipe, number of steps, cadence, `codes`.
 
     `side_by_side` of them are advanced at once, for which memory grows. Each ends as it would alone, bit for
     bit, since it draws its batches from its own stream; those of one seed share each batch that is read.
@@ -71,6 +74,7 @@ class Session:
     cadence: Cadence = Cadence()
     side_by_side: int = 1
     processes: Processes = ALONE
+    codes: str = ENCODER
 
     def start(
         self,
@@ -84,21 +88,24 @@ class Session:
         """A new autoencoder on the session's device, at its first step or where its checkpoint left it.
 
         `seed` is that of the first weights, the batches and the resampling. This one starts at the biases of
-        `parent`, a dense autoencoder of activations in their own units, and at its entries on the mask. One
-        that nobody trains is fitted to the tokens, centred at their mean.
+        `parent`, an autoencoder of activations in their own units: with codes by a pursuit where that one
+        ended, of the same shape; otherwise at the entries on the mask of a dense one. What nobody trains
+        is fitted to the tokens, centred at their mean.
         """
         scaling, known = self.tokens.normalisation, described(autoencoder.decoder.recipe.family)
+        if known.fitted and self.codes == ENCODER:
+            known.fitting()(autoencoder.decoder, self.tokens)
         if known.trained:
             autoencoder.initialise(torch_generator(seed, "initialisation"))
-        else:
-            known.fitting()(autoencoder.decoder, self.tokens)
         with torch.no_grad():
-            if parent is not None:
+            if parent is not None and self.codes != ENCODER:
+                pursued.go_on_from(parent, autoencoder, scaling.scale)
+            elif parent is not None:
                 _start_at(parent, autoencoder, scaling.scale)
             elif self.recipe.start_at_mean or not known.trained:
                 autoencoder.b_dec.copy_(torch.from_numpy(scaling.mean) * scaling.scale)
         placed = autoencoder.to(self.tokens.device)
-        state = TrainingState.start(placed, self.recipe, seed, self.processes)
+        state = TrainingState.start(placed, self.recipe, seed, self.codes, self.processes)
         if checkpoint is not None:
             checkpoint.resume(state)
         return Training(state, checkpoint, report, done)
@@ -148,8 +155,7 @@ class Session:
         """This process's share of the next batch of each [B, m]; equal positions are read once."""
         read: dict[bytes, Tensor] = {}
         batches = []
-        for training in running:
-            state = training.state
+        for state in (training.state for training in running):
             drawn = self.tokens.draw(state.batches, state.step, self.recipe.batch_size)
             positions = self.processes.share(drawn)
             key = positions.numpy().tobytes()
@@ -159,7 +165,7 @@ class Session:
         return batches
 
     def _after_step(self, training: Training, batch: Tensor, reconstruction: Tensor) -> None:
-        """Log, resample and checkpoint where the step that was just made is one for that."""
+        """Log, resample, grow and checkpoint where the step that was just made is one for that."""
         state, recipe, cadence = training.state, self.recipe, self.cadence
         last = state.step == self.steps
         if last or _due(cadence.log_every, state.step):
@@ -169,6 +175,11 @@ class Session:
         in_time = state.step <= recipe.resample_until * self.steps and (recipe.resample_at_end or not last)
         if in_time and _due(recipe.resample_every, state.step):
             resample(state, batch, recipe)
+        share = growth_share(state.step, self.steps, recipe)
+        if share and state.autoencoder.decoder.grows and self.codes == ENCODER:
+            # The same tokens in all processes that train together, which then grow alike.
+            drawn = self.tokens.draw(state.resampling, state.step, BATCHES * recipe.batch_size)
+            grow(state, self.tokens.batch(drawn), share)
         keep = _due(cadence.checkpoint_every, state.step)
         if last:
             keep = cadence.checkpoint_last and state.finite

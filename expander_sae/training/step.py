@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.inference import ENCODER, INFERENCES, Method, inferences
 from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import Recipe
+from expander_sae.training import pursued
 from expander_sae.training.data_parallel import ALONE, Processes
 
 FIRING_THRESHOLD = 1e-6
@@ -23,7 +25,11 @@ LOG_COLUMNS = ("step", "loss", "relative_error", "silent_share", "learning_rate"
 
 @dataclass
 class TrainingState:
-    """Everything that the next step depends on, beside the data."""
+    """Everything that the next step depends on, beside the data.
+
+    `codes` is what finds the codes that the decoder is trained with; `before` how many steps preceded its
+    first one, where the log goes on.
+    """
 
     autoencoder: SparseAutoencoder
     optimiser: torch.optim.Adam
@@ -31,6 +37,8 @@ class TrainingState:
     resampling: torch.Generator
     fired: Tensor
     """int64 [n]: firings on this process's shares since the last resampling."""
+    codes: Method = INFERENCES[ENCODER]
+    before: int = 0
     step: int = 0
     log: list[list[float]] = field(default_factory=list)
     """Rows of LOG_COLUMNS."""
@@ -38,7 +46,12 @@ class TrainingState:
 
     @classmethod
     def start(
-        cls, autoencoder: SparseAutoencoder, recipe: Recipe, seed: int, processes: Processes = ALONE
+        cls,
+        autoencoder: SparseAutoencoder,
+        recipe: Recipe,
+        seed: int,
+        codes: str = ENCODER,
+        processes: Processes = ALONE,
     ) -> TrainingState:
         """Fresh state: streams (seed, batches) and (seed, resampling), Adam at zero."""
         optimiser = torch.optim.Adam(
@@ -46,7 +59,8 @@ class TrainingState:
         )
         batches, resampling = (torch_generator(seed, purpose) for purpose in ("batches", "resampling"))
         fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=autoencoder.b_enc.device)
-        return cls(autoencoder, optimiser, batches, resampling, fired, processes=processes)
+        method = inferences(codes)
+        return cls(autoencoder, optimiser, batches, resampling, fired, method, processes=processes)
 
     @property
     def finite(self) -> bool:
@@ -71,7 +85,7 @@ class TrainingState:
         silent: Any = (self.processes.total(self.fired) == 0).double().mean()
         rate = self.optimiser.param_groups[0]["lr"]
         means = self.processes.mean([float(loss), float(error)])
-        self.log.append([self.step, *means, float(silent), float(rate)])
+        self.log.append([self.before + self.step, *means, float(silent), float(rate)])
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, for a checkpoint."""
@@ -82,12 +96,15 @@ class TrainingState:
         streams = {"batches": self.batches, "resampling": self.resampling}
         stored |= {f"generator.{name}": stream.get_state() for name, stream in streams.items()}
         log = torch.tensor(self.log, dtype=torch.float64).reshape(-1, len(LOG_COLUMNS))
+        stored |= {f"decoder.{name}": part for name, part in self.autoencoder.decoder.state().items()}
         fired = self.processes.total(self.fired)
         return stored | {"fired": fired, "log": log, "step": torch.tensor([self.step])}
 
     @torch.no_grad()
     def restore(self, stored: dict[str, Tensor]) -> None:
         """Take over the tensors of `tensors()`."""
+        decoder = self.autoencoder.decoder
+        decoder.resume({name: stored[f"decoder.{name}"] for name in decoder.state()})
         moments: dict[int, dict[str, Tensor]] = {}
         for number, (name, parameter) in enumerate(self.autoencoder.named_parameters()):
             parameter.copy_(stored[f"parameter.{name}"])
@@ -122,7 +139,11 @@ def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
     """
     autoencoder = state.autoencoder
     with autoencoder.undisturbed(batch):
-        reconstruction, code = autoencoder.set_gradients(batch)
+        if state.codes.name == ENCODER:
+            reconstruction, code = autoencoder.set_gradients(batch)
+        else:
+            code = state.codes(autoencoder, batch)
+            reconstruction = pursued.set_gradients(autoencoder, batch, code)
         state.processes.average_gradients(autoencoder.parameters())
         torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), recipe.clip_norm)
         state.optimiser.step()
@@ -130,13 +151,13 @@ def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
         if recipe.count_after_update:
             code = autoencoder.encode(batch)
         fires = (code.value.abs() > FIRING_THRESHOLD).to(torch.int64)
-        state.fired.scatter_add_(0, code.index.flatten(), fires.flatten())
+        state.fired.scatter_add_(0, code.index.clamp(min=0).flatten(), fires.flatten())  # −1: no feature
     return reconstruction
 
 
 @torch.no_grad()
 def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
-    """Re-aim silent features at badly reconstructed samples; returns how many.
+    """Re-aim silent features at samples that are badly rebuilt by `state.codes`; returns how many.
 
     A feature that fired fewer than `resample_min_fires` times since the last call takes the residual of a
     sample of the batch, drawn with probability proportional to its squared error, restricted to its support
@@ -149,7 +170,7 @@ def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
     state.fired.zero_()
     if silent.numel() == 0 or silent.numel() > recipe.resample_max_dead * autoencoder.n:
         return 0
-    residual = state.processes.gathered(batch - autoencoder.decode(autoencoder.encode(batch)))
+    residual = state.processes.gathered(batch - autoencoder.decode(state.codes(autoencoder, batch)))
     weight = residual.double().square().sum(dim=1).cpu()
     if not (torch.isfinite(weight).all() and weight.sum() > 0):
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.masks.supports import described, find
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.precisions import FLOAT32, TRAINED, precision_of
+from expander_sae.pursuit.inference import ENCODER, inferences
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study.recipes import DEFAULT, resolve
@@ -51,6 +53,9 @@ class Trainer:
         encoder: ``tied`` or another kind of `SparseAutoencoder`.
         precision: of the weights file, see `SparseAutoencoder.stored`; another one than ``float32`` is
             trained in, straight-through: every step sees rounded columns. Rounding later needs none of this.
+        codes: with another one than ``encoder``, such as ``omp`` or ``block_omp_4``, `pursuit_steps` of the
+            recipe follow, in which the decoder is trained with codes by that pursuit. These are then the
+            codes to read it by: a tied encoder is spoilt by it.
         recipe: ``tuned``, ``standard`` or ``paper`` (`expander_sae.study.recipes`).
         seed: of the mask, the first weights, the batches and the resampling.
         device: ``auto`` takes CUDA where there is one.
@@ -91,6 +96,7 @@ class Trainer:
         support: str | Mask = "expander",
         encoder: str = "tied",
         precision: str = "float32",
+        codes: str = ENCODER,
         recipe: str = DEFAULT,
         seed: int = 0,
         device: str | torch.device = "auto",
@@ -110,12 +116,15 @@ class Trainer:
         self.pool: TensorPool | ShardPool = activations if streamed else TensorPool(activations)
         self.recipe_name, self.recipe = resolve(recipe, overrides)
         self.n, self.k, self.encoder, self.seed = n, k, encoder, seed
-        self.precision = precision_of(precision).name
+        self.precision, self.codes = precision_of(precision).name, inferences(codes).name
         self.processes, device = joined(device) if data_parallel else (ALONE, device)
         self.device, self.backend = resolve_device(device), backend
         self.cadence = Cadence(log_every, checkpoint_every, checkpoint_last=True)
         self.on_log, self.checkpoint = on_log, checkpoint
         self.support = self._support(support, d)
+        if codes != ENCODER and not described(self.support.recipe.family).learns_columns:
+            found = f"{codes!r} for a {self.support.recipe.family} dictionary"
+            raise UserError(f"codes: found {found}, expected {ENCODER}: no training moves its columns")
         self.scaling = normalisation(self.pool, len(self.pool.norms), self.recipe)
         self.norm_limit, self.scale = self.scaling.norm_limit, self.scaling.scale
         self.log: list[dict[str, float]] = []
@@ -136,6 +145,8 @@ class Trainer:
     def fit(self, steps: int) -> SparseAutoencoder:
         """Train from the start (or from the checkpoint) to `steps`; none where nobody trains the support.
 
+        Those with codes by a pursuit follow, and are not counted in `steps`.
+
         Returns:
             An autoencoder of the activations in their own units, on the device of training; its `encode`
             takes activations of any device. Its `about`, kept by `save`, holds the settings and the norm
@@ -145,6 +156,24 @@ class Trainer:
             UserError: steps < 1, a checkpoint of another training, or a loss that is not finite.
         """
         steps = _whole("steps", steps, 1)
+        steps = steps if described(self.support.recipe.family).trained else 0
+        if self.processes.count > 1:
+            told = self.spec(steps) | {"activations": self.pool.digest()}
+            self.processes.require_equal("data_parallel", told)
+        final = self._checkpoint(self.spec(steps))
+        self.log, parent = [], None
+        if self.codes != ENCODER:
+            first = self._checkpoint(self.spec(steps, ENCODER))
+            if first is None or final is None or not final.is_mine:
+                parent = self._train(ENCODER, steps, first)
+            final = final and replace(final, earlier=first and first.fingerprint)
+        return self._train(self.codes, steps, final, parent)
+
+    def _train(
+        self, codes: str, steps: int, checkpoint: Checkpoint | None, parent: SparseAutoencoder | None = None
+    ) -> SparseAutoencoder:
+        """Train with these codes, after `steps` with those of the encoder where they are by a pursuit."""
+        pursued = codes != ENCODER
         autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.support, self.encoder, self.backend)
         autoencoder.train_in(self.precision)
         tokens: KeptTokens | ShardTokens
@@ -152,30 +181,35 @@ class Trainer:
             tokens = ShardTokens(self.pool, self.scaling, self.device)
         else:
             tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
-        steps = steps if described(self.support.recipe.family).trained else 0
-        session = Session(tokens, self.recipe, steps, self.cadence, processes=self.processes)
-        spec = self.spec(steps)
-        if self.processes.count > 1:
-            self.processes.require_equal("data_parallel", spec | {"activations": self.pool.digest()})
-        training = session.start(autoencoder, self.seed, self._checkpoint(spec), report=self.on_log)
+        recipe = self.recipe.pursuing if pursued else self.recipe
+        last = recipe.pursuit_steps if pursued else steps
+        session = Session(tokens, recipe, last, self.cadence, codes=codes, processes=self.processes)
+        training = session.start(autoencoder, self.seed, checkpoint, parent, report=self.on_log)
         state = training.state
-        if isinstance(self.on_log, Logger) and state.rows and self.processes.first:
+        if pursued:
+            state.before, state.log = steps, state.log or [[*row.values()] for row in self.log]
+        if isinstance(self.on_log, Logger) and state.step and state.rows and self.processes.first:
             self.on_log.resume(state.rows)
         session.train([training])
         self.log = state.rows
         if not state.finite:
-            found = f"the loss was not finite at step {state.step}, expected a number"
-            raise UserError(f"training: {found}; a smaller learning_rate may help")
+            found = f"the loss was not finite at step {state.before + state.step}, expected a number"
+            raise UserError(
+                f"training: {found}; a smaller {'pursuit' if pursued else 'learning'}_rate may help"
+            )
+        spec = self.spec(steps, codes)
         autoencoder.about = {"spec": spec, "norm_limit": self.norm_limit, "scale": self.scale}
         return autoencoder
 
-    def spec(self, steps: int) -> dict[str, Any]:
-        """The settings as JSON values, under the names of the workflow's tables."""
+    def spec(self, steps: int, codes: str | None = None) -> dict[str, Any]:
+        """The settings as JSON values, under the names of the workflow's tables; None: its own codes."""
+        codes = self.codes if codes is None else codes
         support = self.support.recipe
         how: dict[str, Any] = {"recipe": self.recipe_name, "recipe_settings": self.recipe.settings}
         what = {"support": support.family, "encoder": self.encoder}
         sizes: dict[str, Any] = {"m": self.pool.m, "n": self.n, "d": support.d, "k": self.k}
         sizes |= {} if self.precision == FLOAT32 else {"precision": f"{self.precision}{TRAINED}"}
+        sizes |= {} if codes == ENCODER else {"codes": codes}
         return how | what | sizes | {"train_tokens": self.pool.tokens, "steps": steps, "seed": self.seed}
 
     def _checkpoint(self, spec: dict[str, Any]) -> Checkpoint | None:

@@ -182,6 +182,18 @@ def test_a_file_that_cannot_be_read_is_named(
         labelled(model_json, written[0], tmp_path, tmp_path / name)
 
 
+def test_a_column_or_key_that_stands_there_twice_is_refused(
+    written: Written, model_json: Path, tmp_path: Path
+) -> None:
+    names = ["document", "label", "label"]
+    columns = [pa.array([1]), pa.array(["x"]), pa.array(["y"])]
+    pq.write_table(pa.table(columns, names=names), tmp_path / "own.parquet")
+    (tmp_path / "own.jsonl").write_text('{"document": 1, "label": "x", "label": "y"}')
+    for name, said in (("own.parquet", "found 2 columns 'label'"), ("own.jsonl", "key 'label' stands there")):
+        with pytest.raises(UserError, match=rf"{name}: .*{said}"):
+            labelled(model_json, written[0], tmp_path, tmp_path / name)
+
+
 def test_a_damaged_table_is_refused(written: Written, model_json: Path, tmp_path: Path) -> None:
     labelled(model_json, written[0], tmp_path)
     for path, read in (

@@ -28,6 +28,8 @@ def replaced(model, ids, layer, hidden):
     """Logits of a plain forward pass in which a hook replaces the layer's output."""
 
     def hook(module, inputs, output):
+        if hasattr(output, "_replace"):
+            return output._replace(hidden=hidden)
         if isinstance(output, tuple | list):
             return type(output)([hidden.to(output[0].dtype), *output[1:]])
         return hidden.to(output.dtype)
@@ -66,6 +68,10 @@ def test_an_odd_model_passes_and_its_numbers_are_right(name, ids):
     for hidden in (alone, torch.zeros_like(alone), torch.randn_like(alone)):
         expected = replaced(model, ids, LAYER, hidden)
         torch.testing.assert_close(model.logits_after(hidden, LAYER, ids), expected)
+    one = torch.randn(WIDTH)
+    for_all = one.expand_as(alone)
+    expected = replaced(model, ids, LAYER, for_all.contiguous())
+    torch.testing.assert_close(model.logits_after(for_all, LAYER, ids), expected)
 
 
 def test_a_length_that_is_not_asked_for_is_not_tested():

@@ -121,6 +121,11 @@ def test_missing_column_is_named(folder, name):
     ("name", "content", "message"),
     [
         ("x.jsonl", b'{"text": "a"}\n{"text": ', r"x\.jsonl:2: not valid JSON"),
+        (
+            "x.jsonl",
+            b'{"text": "a"}\n{"text": "b", "text": "c"}\n',
+            r"x\.jsonl:2: .*key 'text' stands there twice",
+        ),
         ("x.jsonl", b'{"text": 3}\n', r"x\.jsonl:1: 'text': found int, expected text"),
         ("x.txt", b"\xff\xfe", r"x\.txt: not UTF-8"),
         ("x.parquet", b"PAR1 cut", r"x\.parquet: not a readable Parquet"),
@@ -130,6 +135,20 @@ def test_unreadable_file_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         texts(tmp_path / name)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    """pyarrow gives the first."""
+    pq.write_table(
+        pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), tmp_path / "x.parquet"
+    )
+    with pytest.raises(UserError, match=r"x\.parquet: found 2 columns 'text', expected one of that name"):
+        texts(tmp_path / "x.parquet")
+    pq.write_table(
+        pa.table([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["text", "n", "n"]),
+        tmp_path / "x.parquet",
+    )
+    assert texts(tmp_path / "x.parquet") == ["a"], "others do not matter"
 
 
 def test_unknown_source_is_named(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+import transformers
 from gguf import GGUFWriter
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
@@ -76,6 +77,47 @@ def test_wrong_spec_names_the_key_and_writes_nothing(saved, tmp_path, changes, m
     with pytest.raises(UserError, match=message):
         materialise(tiny_spec(saved, "qwen2", **changes), tmp_path / "weights", tmp_path / "model.json")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            {"model_type": "mamba2", "num_heads": 3},
+            r"location: .* no readable model \(Strict.* Inconsistent configuration",
+        ),
+        (
+            {"model_type": "musicgen"},
+            r"found no one model of text in its MusicgenConfig \(ValueError: Multiple",
+        ),
+        ({"model_type": "blt"}, r"models\[tiny-qwen2\]: found no hidden_size in its BltConfig"),
+        (
+            {"model_type": "qwen2", "num_attention_heads": "four"},
+            r"location: .* no readable model \(.*num_attention_heads",
+        ),
+    ],
+)
+def test_a_configuration_that_the_library_refuses_gets_one_line(saved, tmp_path, config, said):
+    folder = tmp_path / "odd"
+    shutil.copytree(saved, folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=said) as refused:
+        materialise(tiny_spec(folder, "qwen2"), tmp_path / "weights", tmp_path / "model.json")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("fails", [AttributeError("no dropout"), ImportError("\nno timm"), TypeError("\n")])
+def test_a_class_that_cannot_be_built_gets_one_line(saved, tmp_path, monkeypatch, fails):
+    """As musicgen's of its own configuration, or one that needs a package that is not there."""
+
+    def build(*_, **__):
+        raise fails
+
+    monkeypatch.setattr(transformers.Qwen2ForCausalLM, "__init__", build)
+    materialise(tiny_spec(saved, "qwen2"), tmp_path / "weights", tmp_path / "model.json")
+    with pytest.raises(UserError, match=rf"cannot load the model at .* \({type(fails).__name__}") as refused:
+        LanguageModel.load(tmp_path / "model.json")
+    assert "\n" not in str(refused.value)
 
 
 class ConnectError(Exception):

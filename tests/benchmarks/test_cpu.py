@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import cpu, extraction, tasks
-from benchmarks.measure import Variant, interleaved
+from benchmarks.measure import Variant, has_bfloat16_units, interleaved
 from benchmarks.peers import DenseEmulation, batched_qr, gathered_correlation
 from benchmarks.tasks import Shape
 from expander_sae.pursuit.omp import omp
@@ -19,8 +19,33 @@ FIELDS |= {"ms_median", "ms_q25", "ms_q75", "peak_mb", "device"}
 SMALL = Shape(m=24, n=60, d=3, k=4, batch=10)
 
 
+@pytest.fixture(params=[False, True], ids=["float32", "with bfloat16"])
+def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(tasks, "has_bfloat16_units", lambda: request.param)
+    return request.param
+
+
+def test_dense_variants_run_in_bfloat16_where_there_are_units(narrow: bool) -> None:
+    for task, count in ((tasks.encode_topk, 3), (tasks.train, 2), (tasks.pursuit, 1)):
+        found = {variant.name: variant for variant in task(SMALL)}
+        named = [name for name in found if name.endswith("_bf16")]
+        assert len(named) == (count if narrow else 0)
+        for name in named:
+            assert found[name].dtype == "bfloat16" and found[name.removesuffix("_bf16")].dtype == "float32"
+            found[name].make()()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("fpu avx512_bf16 sse", True), ("flags : amx_bf16", True), ("avx512f", False)]
+)
+def test_units_are_what_linux_lists(flags: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(flags)
+    assert has_bfloat16_units(tmp_path / "cpuinfo") is expected
+    assert not has_bfloat16_units(tmp_path / "none")
+
+
 def test_variants_select_the_same_codes() -> None:
-    variants = {v.name: v.make()() for v in tasks.encode_topk(SMALL)}
+    variants = {v.name: v.make()() for v in tasks.encode_topk(SMALL) if v.dtype == "float32"}
     emulated = variants.pop("dense_emulation")
     for name, result in variants.items():
         if name == "dense_gemm_topk":

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_tasks
+from benchmarks import gpu, gpu_pursuit, gpu_tasks
 from benchmarks.measure import Ceilings
-from benchmarks.tasks import Shape
+from benchmarks.tasks import Shape, columns_of
+from expander_sae.model.dictionary import SparseDictionary
+from expander_sae.pursuit.omp import omp
 
 SMALL = Shape(m=24, n=60, d=0, k=4, batch=10)
 NAMES = ["torch", "densified"]
@@ -50,9 +53,31 @@ def test_gradients_are_close_to_float64(name: str) -> None:
 
 def test_training_and_pursuit_variants_run() -> None:
     following = gpu_tasks.batches(SMALL, "cpu", 0)
-    for task in (gpu_tasks.train, gpu_tasks.pursuit):
+    for task in (gpu_tasks.train, gpu_pursuit.pursuit):
         for variant in task(SMALL, [3], "bfloat16", "cpu", NAMES):
             variant.make(following)()
+
+
+@pytest.mark.parametrize("dtype", list(gpu_tasks.PRECISIONS))
+def test_every_pursuit_is_close_to_float64(dtype: str) -> None:
+    with gpu_tasks.precision(dtype):
+        variants = gpu_pursuit.pursuit(SMALL, [3], dtype, "cpu", NAMES)
+        errors = {v.name: v.error() for v in variants if v.error}
+    assert len(errors) == 4 and max(errors.values()) < 1e-4, errors
+
+
+def test_a_wrong_pursuit_shows() -> None:
+    columns = columns_of(replace(SMALL, d=3))
+    exact = SparseDictionary(columns.values.double(), columns.rows, 24, "torch")
+    h = gpu_tasks.fresh(SMALL, "cpu")
+    code = omp(columns, h, 4)
+
+    def error(index: torch.Tensor, value: torch.Tensor) -> float:
+        return gpu_pursuit.code_error(lambda following: lambda: (index, value), exact, h, 4)
+
+    assert error(code.index, code.value) < 1e-5
+    assert error(code.index, code.value * 1.01) > 1e-3
+    assert error((code.index + 1) % 60, code.value) == float("inf")
 
 
 def test_jobs_begin_with_what_matters_most() -> None:

@@ -211,6 +211,32 @@ def test_training_takes_a_gpu_where_there_is_one_as_in_python(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("support", "said"),
+    [
+        ("hybrid", "8 dense columns and 32 of 4 nonzeros on a fixed random mask"),
+        ("spectral9", "columns of 8 nonzeros in 9 principal components"),
+        ("grown", "grown, m = 24, n = 40, d = 8, seed 0"),
+    ],
+)
+def test_decoders_of_other_kinds_go_through_every_command(command, activations, tmp_path, support, said):
+    file, array = activations
+    out, exported, page = (tmp_path / name for name in ("w.safetensors", "saelens", "page.html"))
+    how = ("--support", support, "--n", 40, "--d", 8, "--k", 6, "--steps", 50)
+    assert command("train", file, *how, "--out", out).code == 0
+    sae, h = load(out), torch.from_numpy(array)
+    assert said in command("inspect", out, "--activations", file).out
+    found = command("eval", out, file, "--inference", "omp", "--json").json["inference"]["omp"]
+    assert found["relative_error"] == pytest.approx(evaluate(sae, array, "omp")["relative_error"])
+    assert command("export", out, "--format", "saelens", "--out", exported).code == 0
+    rebuilt = [one.decode(one.encode(h)) for one in (sae, load(exported))]
+    torch.testing.assert_close(*rebuilt, rtol=1e-4, atol=1e-4)
+    refused = command("export", out, "--format", "saelens", "--compact", "--out", tmp_path / "compact")
+    assert refused.code == 1 and "compact: found" in refused.err
+    assert command("dashboard", out, "--activations", file, "--out", page).code == 0
+    assert page.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
     ("support", "shape"),
     [("pca", ("--n", 16)), ("random", ("--n", 40, "--d", 5)), ("exemplars", ("--n", 40))],
 )

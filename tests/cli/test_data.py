@@ -89,6 +89,14 @@ def test_what_is_wrong_with_a_tensor_is_said(tmp_path, array, options, said):
         read_activations(tmp_path / "a.npy", **options)
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    kind = pa.list_(pa.float32(), 4)
+    columns = [pa.array(array.tolist(), kind) for array in (ARRAY, -ARRAY)]
+    pq.write_table(pa.table(columns, names=["activation", "activation"]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: found 2 columns 'activation', expected one"):
+        read_activations(tmp_path / "a.parquet")
+
+
 def test_several_tensors_need_a_name(tmp_path):
     save_file({"x": torch.zeros(2, 4), "y": torch.ones(2, 4)}, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match=r"2 matrices \(x, y\), expected one or --tensor NAME"):

@@ -28,6 +28,23 @@ def test_it_trains_what_the_trainer_does(command, tmp_path, activations):
     assert record["held_out"] == pytest.approx(expected)
 
 
+def test_codes_by_a_pursuit_are_what_it_is_measured_by(command, tmp_path, activations):
+    file, array = activations
+    out = tmp_path / "w.safetensors"
+    asked = ("--codes", "omp", "--set", "pursuit_steps=4", "--log-every", 2)
+    done = command("train", file, *SHAPE, *asked, "--held-out", 20, "--out", out, "--json")
+    assert [line.split(":")[0] for line in done.err.splitlines()] == [
+        f"step {step} of 10" for step in (2, 4, 6, 8, 10)
+    ]
+    held_out = array[TOKENS - 20 :]
+    assert done.json["held_out"] == pytest.approx(
+        expander_sae.evaluate(expander_sae.load(out), held_out, "omp")
+    )
+    np.save(tmp_path / "h.npy", held_out)
+    measured = command("eval", out, tmp_path / "h.npy", "--json").json
+    assert list(measured["inference"]) == ["omp"]
+
+
 def test_rows_are_logged_as_asked(command, tmp_path, activations):
     log = tmp_path / "log.csv"
     arguments = ("--out", tmp_path / "w.safetensors", "--csv", log, "--log-every", 2)
@@ -74,6 +91,9 @@ def test_a_logger_that_is_not_installed_is_said_before_training(command, tmp_pat
     monkeypatch.setitem(sys.modules, "wandb", None)
     done = command("train", activations[0], *SHAPE, "--out", tmp_path / "w.safetensors", "--wandb", "mine")
     assert done.code == 1 and done.err == "error: W&B: the package is not installed (pip install wandb)\n"
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    done = command("train", activations[0], *SHAPE, "--out", tmp_path / "w.safetensors", "--trackio", "mine")
+    assert done.err == "error: trackio: the package is not installed (pip install trackio)\n"
 
 
 def test_an_interrupted_training_goes_on(command, tmp_path, activations):

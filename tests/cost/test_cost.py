@@ -111,6 +111,16 @@ def test_recipe_and_encoder_change_the_step():
     assert stages(free, known)["training"].seconds == (30.0, 50.0)
 
 
+def test_decoders_take_the_time_of_all_their_matrices():
+    """A step on the dense columns of a hybrid, or on a spectral basis, and one on the sparse columns."""
+    known = machine()
+    known.tasks["train_step"]["dense"] = {"a": 3.0, "b": 0.0, "c": 0.0, "e": 0.0}
+    for support, seconds in {"expander": 10.0, "grown": 10.0, "hybrid": 40.0, "spectral": 40.0}.items():
+        one = study(runs=[{"support": support, "d": 30, "seeds": 0}])
+        assert stages(one, known)["training"].seconds == (seconds,)
+        assert "mask" not in stages(one, known) or support == "expander"
+
+
 def test_threads_and_load_of_the_model():
     base = stages(study(), machine(load=1e-9, forward_float32=1e9))
     half = stages(study(compute={"threads": 2}), machine(load=1e-9, forward_float32=1e9))

@@ -221,10 +221,10 @@ def test_a_page_overwrites_nothing_that_it_is_made_of(files, capsys):
     assert weights.read_bytes() == before
 
 
-@pytest.mark.parametrize("support", ["pca", "random", "exemplars"])
-def test_a_dictionary_that_nobody_trained_has_a_page(support, loaded, tmp_path):
+@pytest.mark.parametrize("support", ["pca", "random", "exemplars", "hybrid", "spectral8"])
+def test_a_dictionary_without_a_mask_has_a_page(support, loaded, tmp_path):
     _, pool, _ = loaded
-    shape = {"pca": {"n": 20}, "random": {"n": 40, "d": 4}, "exemplars": {"n": 40}}[support]
+    shape = {"pca": {"n": 20}, "exemplars": {"n": 40}}.get(support, {"n": 40, "d": 4})
     sae = Trainer(np.array(pool.activations), support=support, k=4, device="cpu", **shape).fit(1)
     sae.save(tmp_path / WEIGHTS)
     page = collect(tmp_path, pool.path, None, Limits(TOKENS, TOKENS // 2))

@@ -24,6 +24,7 @@ NOT_RUN = {
     r"snakemake --cores all results/\S+": "minutes long; tests/workflow runs them on a small study",
     r"make .*PROFILE=\S+.*": "needs a cluster; tests/cluster runs one of a single node",
     r"snakemake --workflow-profile profiles/\S+ .*": "needs a cluster",
+    r"apptainer build .*|snakemake .* --software-deployment-method apptainer .*": "needs Apptainer",
     r"python -m benchmarks\.\S+ .*": "times the machine for minutes; tests/benchmarks runs it small",
     r"python -m expander_sae\.cost \S+ (--against|--cpu) .*": "needs a run; tests/cost/test_cost.py has one",
     r".* --wandb .*": "needs an account",
@@ -40,7 +41,7 @@ def kind(command):
     remote = re.match(r"expander-sae (push|pull) (?!.*--dry-run)", command) or "--wandb" in command
     if command.startswith("expander-sae ") and not remote:
         return "expander-sae"
-    if re.match(r"(\.venv/bin/)?snakemake (--dry-run|-n) ", command):
+    if re.match(r"(\.venv/bin/)?snakemake (--dry-run|-n)( |$)", command):
         return "plan"
     if re.fullmatch(r"(\.venv/bin/)?python -m expander_sae\.cost \S+ --nodes \d+", command):
         return "cost"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,23 @@ def test_a_floor_has_all_the_rows_of_a_run(world: Path, tmp_path: Path, support:
     assert {("omp", "relative_error"), ("omp", "ce_recovered"), ("none", "decoder_values")} <= found.keys()
     assert found["omp", "diverged"] == 0 and found["omp", "relative_error"] < 1
     assert (("none", "storage_ids_bytes") in found) == (run.support == "exemplars")
+
+
+@pytest.mark.parametrize("support", ["hybrid", "spectral4", "grown"])
+def test_decoders_of_other_kinds_have_all_the_rows_too(world: Path, tmp_path: Path, support: str) -> None:
+    told: dict[str, Any] = columns(support=support, steps=12, n=40, d=4)
+    run = Run(**told, recipe_settings=replace(RECIPES["tuned"], grow_every=3))
+    assert train_runs([RunFiles(run, tmp_path)], world / "train.json")
+    assert not train_runs([RunFiles(run, tmp_path)], world / "train.json"), "it is finished"
+    evaluate_run(
+        tmp_path, Evaluation(("encoder", "omp"), ("omp",), 30, SEQUENCES), test_pool=world / "test.json",
+        ce_pool=world / "ce.json", model_file=world / "model.json", baseline=world / "baseline.parquet",
+    )  # fmt: skip
+    frame = tables.read_metrics(tmp_path / METRICS)
+    found = {(row.inference, row.metric): row.value for row in frame.itertuples()}
+    assert found["omp", "relative_error"] < found["encoder", "relative_error"]
+    assert ("omp", "ce_recovered") in found
+    assert (("none", "storage_shared_bytes") in found) == (support == "spectral4")
 
 
 def test_exemplars_are_made_again_from_their_ids_by_the_language_model(world: Path, tmp_path: Path) -> None:

@@ -11,7 +11,23 @@ from expander_sae.measurements import tables
 
 
 def run(d: int, k: int, seed: int, support: str = "expander") -> dict[str, object]:
-    values = ["model", "corpus", 15, "standard", support, "tied", 16, 64, d, k, "float32", 1000, 10, seed]
+    values = [
+        "model",
+        "corpus",
+        15,
+        "standard",
+        support,
+        "tied",
+        16,
+        64,
+        d,
+        k,
+        "float32",
+        "encoder",
+        1000,
+        10,
+        seed,
+    ]
     return dict(zip(tables.RUN_COLUMNS, values, strict=True))
 
 

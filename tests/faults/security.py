@@ -47,11 +47,11 @@ def shell(folder: Path, names: tuple[str, ...] = FOLDERS) -> Tally:
         done = _workflow(here, config, "--dry-run", "--printshellcmds", "--", "results/metrics.parquet")
         fine = done.returncode == 0 or _said(done.stdout + done.stderr)
         tally.fault(fine, f"plan of {name!r}: {done.stdout[-500:]} {done.stderr[-500:]}")
-        found = [line for line in (done.stdout + done.stderr).splitlines() if "$SCRIPTS/model.py" in line]
-        command = found[0].partition("$PYTHON")[2] if found else ""
+        found = [line for line in (done.stdout + done.stderr).splitlines() if "/model.py --log" in line]
+        command = found[0].partition("command: ")[2] if found else ""
         environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)}
         ran = subprocess.run(
-            ["bash", "-c", "$PYTHON" + command],
+            ["bash", "-c", command],
             capture_output=True,
             text=True,
             check=False,

@@ -24,8 +24,8 @@ from tests.faults.processes import SCRIPTS, Ended, run, script
 ROOT = SCRIPTS.parents[1]
 FINAL = ("results/metrics.parquet", "results/documents.parquet")
 ENVIRONMENT = {
-    "PYTHON": sys.executable,
-    "SCRIPTS": str(SCRIPTS),
+    "EXPANDER_SAE_PYTHON": sys.executable,
+    "EXPANDER_SAE_SCRIPTS": str(SCRIPTS),
     "EXPANDER_SAE_DEVICE": "cpu",
     "EXPANDER_SAE_BACKEND": "torch",
     "EXPANDER_SAE_THREADS": "1",
@@ -109,7 +109,9 @@ class TinyStudy:
         planned = subprocess.run(
             command, capture_output=True, text=True, check=False, env=environment, cwd=self.folder
         )
-        found = re.findall(r"\$PYTHON \$SCRIPTS/(?!summary)(\w+\.py)(.*)", planned.stdout + planned.stderr)
+        found = re.findall(
+            r'"\$EXPANDER_SAE_SCRIPTS"/(?!summary)(\w+\.py)(.*)', planned.stdout + planned.stderr
+        )
         if not found:
             raise RuntimeError(planned.stdout + planned.stderr)
         jobs = [

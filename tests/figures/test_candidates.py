@@ -3,12 +3,14 @@
 import math
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from expander_sae.figures.candidate_costs import microseconds, training_seconds
 from expander_sae.figures.candidate_words import Names, seconds_text, size_text
 from expander_sae.figures.candidates import CE, ERROR, SELECTIVITY, Candidate, candidates
 from expander_sae.measurements.results import Results
+from expander_sae.measurements.tables import completed
 from tests.figures import choices, study
 from tests.figures.study import M, N
 
@@ -92,6 +94,18 @@ def test_each_stored_precision_is_a_dictionary_of_its_own(every: list[Candidate]
     assert small.mean(CE) == pytest.approx(whole.mean(CE) - 0.001)
     assert Names.of(found, N)(small) == "expander d=30 int8"
     assert Names.of(every, N)(whole) == "expander d=30"
+
+
+def test_codes_of_training_make_a_dictionary_of_its_own() -> None:
+    table = choices.frame()
+    mine = table[(table["support"] == "expander") & (table["d"] == 30) & (table["inference"] != "encoder")]
+    pursued = mine.assign(codes="omp")
+    found = candidates(choices.only_view(pd.concat([completed(table), pursued], ignore_index=True)))
+    new = [one for one in found if one.cell.codes == "omp"]
+    assert [one.inference for one in new] == ["omp"], "nobody reads it by its encoder"
+    assert len(found) == len(candidates(choices.only_view(table))) + 1
+    assert Names.of(found, N)(new[0]) == "expander d=30 omp codes"
+    assert training_seconds(new[0]) is None, "tables do not say how long the pursuit was trained with"
 
 
 def test_names_tell_all_apart_and_say_a_precision_only_where_there_are_several(

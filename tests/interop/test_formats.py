@@ -92,7 +92,7 @@ def test_the_compact_saelens_folder_holds_values_and_a_recipe(tmp_path: Path) ->
         assert config["architecture"] == "expander_topk" and config["mask"]["recipe"]["family"] == "bernoulli"
         again = expander_sae.load(folder)
         assert torch.allclose(again.decode(again.encode(h)), sae.decode(sae.encode(h)), atol=1e-5)
-    with pytest.raises(UserError, match="compact: found a dense autoencoder"):
+    with pytest.raises(UserError, match="compact: found dense columns, expected columns on a mask"):
         saelens.export(small("dense"), tmp_path / "dense", compact=True)
 
 

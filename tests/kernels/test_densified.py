@@ -145,8 +145,18 @@ def test_wide_columns_are_multiplied_as_dense_ones_on_a_gpu(monkeypatch: pytest.
         backends.select("auto", "cuda:0", 2048, width)
     backends.select("auto", "cuda")
     assert loaded == ["triton", "triton", "densified", "triton"]
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
-    assert precision.dense_is_faster(2048, 102) and not precision.dense_is_faster(2048, 30)
+
+
+@pytest.mark.parametrize(
+    ("name", "m", "gathered", "multiplied"),
+    [("highest", 2048, 102, 200), ("high", 2048, 7, 30), ("medium", 2048, 7, 30), ("medium", 512, 7, 30),
+     ("high", 576, 30, 102), ("medium", 4096, 20, 40)],
+)  # fmt: skip
+def test_the_faster_one_of_what_was_measured(
+    name: str, m: int, gathered: int, multiplied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: name)
+    assert not precision.dense_is_faster(m, gathered) and precision.dense_is_faster(m, multiplied)
 
 
 def test_select_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,25 +11,15 @@ from torch import Tensor
 
 from expander_sae.kernels import reference
 from expander_sae.kernels.tied import tied_reconstruction
+from expander_sae.model.dictionary import SparseDictionary, centred_topk
 
+from .on_triton import DEVICE, ON_GPU
 from .problems import Problem, problem
 from .test_backends import stable_topk
 
-ON_GPU = torch.cuda.is_available()
-DEVICE = "cuda" if ON_GPU else "cpu"
-if not ON_GPU and "triton" not in sys.modules:
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported
-pytest.importorskip("triton", reason="triton is not installed")
-if not ON_GPU:
-    from triton.language import sum as of_triton
+# Only after Triton was told to interpret where there is no GPU.
+from expander_sae.kernels import triton_gpu, triton_layouts, triton_topk  # isort: skip
 
-    if type(of_triton).__name__ != "InterpretedFunction":
-        pytest.skip(
-            "no GPU, and triton was imported before it could be told to interpret: set TRITON_INTERPRET=1",
-            allow_module_level=True,
-        )
-
-from expander_sae.kernels import triton_gpu, triton_topk  # noqa: E402
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-10}
 SHAPES = {  # m, n, w, batch, k
@@ -101,7 +89,7 @@ def test_operations_equal_the_reference(name: str, deterministic: bool) -> None:
 
 
 def test_many_panels_and_a_partial_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_gpu, "_PANEL_BYTES", 0)  # panels of 16
+    monkeypatch.setattr(triton_layouts, "_PANEL_BYTES", 0)  # panels of 16
     p = there(problem(20, 150, 3, 35, 4, seed=2))
     arguments = (p.values, p.rows, p.residual)
     torch.testing.assert_close(triton_gpu.correlate(*arguments), reference.correlate(*arguments), **CLOSE)
@@ -111,6 +99,33 @@ def test_many_panels_and_a_partial_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_gpu, "_RECOMPUTE_WIDTH", 0)
     monkeypatch.setattr(triton_gpu, "_STORED_SCORES", 150 * 3)  # three samples a launch
     same_topk(replace(p, residual=p.residual[:7]), p.bias)
+
+
+@pytest.mark.parametrize("w", [3, 20])
+@pytest.mark.parametrize("kinds", ["float64", "float32", "float32 medium", "bfloat16 and float32"])
+def test_subtracting_while_laying_out_changes_nothing(kinds: str, w: int) -> None:
+    """h − offset as PyTorch works it out, and the selection from it."""
+    p = there(problem(70, 90, w, 5, 6, seed=10)).to(torch.float64 if kinds == "float64" else torch.float32)
+    h = p.residual.bfloat16() if kinds.startswith("bfloat16") else p.residual
+    offset = p.residual[0].flip(0)
+    torch.set_float32_matmul_precision("medium" if kinds.endswith("medium") else "highest")
+    try:
+        found = triton_gpu.centred_topk(p.values, p.rows, h, offset, p.bias, p.k)
+        expected = triton_gpu.correlate_topk(p.values, p.rows, h - offset, p.bias, p.k)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    for ours, theirs in zip(found, (h - offset, *expected), strict=True):
+        assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+
+
+def test_a_code_is_the_same_with_and_without_a_bias_of_its_own() -> None:
+    p = there(problem(20, 60, 3, 4, 5, seed=11))
+    offset = p.residual[0].flip(0)
+    ours, plain = (
+        centred_topk(SparseDictionary(p.values, p.rows, p.m, backend), p.residual, offset, p.bias, 5)
+        for backend in (triton_gpu, "torch")
+    )
+    assert torch.equal(ours.index, plain.index.sort(dim=1).values)
 
 
 def test_places_past_a_tile() -> None:

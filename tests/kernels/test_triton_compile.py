@@ -16,21 +16,30 @@ SCRIPT = """
 import triton, triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from expander_sae.kernels import triton_kernels as kernels, triton_topk as topk
+from expander_sae.kernels import triton_kernels as kernels, triton_layouts as layouts, triton_topk as topk
+from expander_sae.kernels import triton_omp_kernels as omp
 
 F, I, L, H = "*fp32", "*i32", "*i64", "*i16"
 NAMED = dict(values=F, rows=I, panels="*bf16", bias=F, scores=F, maxima=I, listed=I, index=L, value=F,
-             residual=F, out=F, order=L, starts=L, first=F, first_from=F, second=F, second_from=F)
+             residual=F, out=F, order=L, starts=L, first=F, first_from=F, second=F, second_from=F,
+             h=F, offset=F, centred=F, columns=F, tried=L, going=I, best=F, column=I, held=I, limit=F,
+             written=F, move=F, inverse=F, dependence="fp32")
 KEYS = dict(LOWEST=-(2**31), BITS=32)
 SUMS = dict(ACCUMULATOR=tl.float32, PLACES=16, WIDTH=8)
+PURSUIT = dict(ABSOLUTE=False, ACCUMULATOR=tl.float32, PLACES=16, LINES=16, CHUNK=128)
+WHOLE = dict(first="i32")
 JOBS = [
     (kernels.score_kernel, dict(STORE=store, MAXIMA=True, HAS_BIAS=True, ACCUMULATOR=tl.float32,
      LOWEST=-(2**31), BLOCK=16, FEATURES=64, SAMPLES=32), dict(rows=H)) for store in (True, False)
 ] + [
     (topk._maxima_kernel, dict(HAS_BIAS=True, LOWEST=-(2**31), BLOCK=16, TILE=64), {}),
-    (topk._list_kernel, dict(KEYS, TILE=512), {}),
     (topk._select_kernel, dict(KEYS, RECOMPUTE=True, HAS_BIAS=True, ACCUMULATOR=tl.float32, BLOCK=8,
-     TILE=256), dict(rows=H)),
+     LIST_TILE=512, TILE=256), dict(rows=H)),
+    (layouts.prepare_kernel, dict(HAS_OFFSET=True, SAMPLES=32, ROWS=64, FEATURES=256), {}),
+    (kernels.scan_kernel, dict(ABSOLUTE=True, ACCUMULATOR=tl.float32, FEATURES=64, SAMPLES=64), dict(rows=H)),
+    (omp.take_kernel, dict(PURSUIT, FIND=omp.SCANNED, DENSE=False, LANES=64, PARTS=16, WIDTH=8), WHOLE),
+    (omp.take_kernel, dict(PURSUIT, FIND=omp.STORED, DENSE=True, LANES=1, PARTS=1, WIDTH=32), WHOLE),
+    (omp.take_kernel, dict(PURSUIT, FIND=omp.GIVEN, DENSE=False, LANES=1, PARTS=1, WIDTH=8), WHOLE),
     (kernels.correlate_at_kernel, SUMS, {}),
     (kernels.synthesize_kernel, SUMS, {}),
     (kernels.outer_kernel, dict(SUMS, TWO=True), {}),
@@ -56,4 +65,4 @@ def test_kernels_compile_for_hopper(tmp_path: Path) -> None:
         [sys.executable, str(script), str(Path.cwd())], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(done.stdout.split()) == 9
+    assert len(done.stdout.split()) == 13

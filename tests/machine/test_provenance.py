@@ -46,12 +46,14 @@ def test_a_changed_checkout_is_told_from_a_clean_one(tmp_path):
 
     assert provenance.git_state(tmp_path) == {"commit": None, "modified": None}
     git("init", "-q")
-    (tmp_path / "file").write_text("one")
-    git("add", "file")
+    (tmp_path / "Snakefile").write_text("one")
+    git("commit", "-qm", "of another project", "--allow-empty")
+    assert provenance.git_state(tmp_path) == {"commit": None, "modified": None}, "git does not know our files"
+    git("add", "Snakefile")
     git("commit", "-qm", "first")
     clean = provenance.git_state(tmp_path)
     assert len(clean["commit"]) == 40 and clean["modified"] is False
-    (tmp_path / "file").write_text("two")
+    (tmp_path / "Snakefile").write_text("two")
     assert provenance.git_state(tmp_path) == {**clean, "modified": True}
 
 

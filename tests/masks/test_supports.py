@@ -21,7 +21,15 @@ def test_a_number_behind_the_name_is_read() -> None:
     assert support_of("girth6").number is None, "its digit belongs to its name"
 
 
-@pytest.mark.parametrize("name", ["dose", "dose0", "dose07", "dose-1", "dose1x", "expander1", "Dense", ""])
+def test_a_name_has_one_number_where_it_needs_none() -> None:
+    assert support_of("hybrid").number == 50 and support_of("hybrid25").number == 25
+    assert support_of("spectral").number == 256 and support_of("spectral8").shown.startswith("spectral8[")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dose", "dose0", "dose07", "dose-1", "dose1x", "expander1", "Dense", "", "hybrid50", "spectral256"],
+)
 def test_a_name_that_is_no_support_is_refused(name: str) -> None:
     assert find(name) is None
     expected = r"expected one of expander, bernoulli, .*, dose<number of distinct supports>, dense, pruned"
@@ -32,7 +40,7 @@ def test_a_name_that_is_no_support_is_refused(name: str) -> None:
 def test_every_line_that_names_code_names_some_that_is_there() -> None:
     for known in SUPPORTS.values():
         assert known.make is None or callable(known.function())
-        assert known.fit is None or callable(known.fitting())
+        assert not known.fitted or callable(known.fitting())
         assert issubclass(known.columns(), Columns)
 
 

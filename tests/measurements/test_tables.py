@@ -12,7 +12,23 @@ from expander_sae.study.run import RUN_COLUMNS
 
 
 def run(seed, d=7):
-    values = ["model", "corpus", 15, "standard", "expander", "tied", 64, 512, d, 8, "float32", 1000, 10, seed]
+    values = [
+        "model",
+        "corpus",
+        15,
+        "standard",
+        "expander",
+        "tied",
+        64,
+        512,
+        d,
+        8,
+        "float32",
+        "encoder",
+        1000,
+        10,
+        seed,
+    ]
     return dict(zip(tables.RUN_COLUMNS, values, strict=True))
 
 
@@ -41,6 +57,19 @@ def documents(seed):
 
 def test_the_study_and_the_tables_agree_on_what_tells_runs_apart():
     assert tuple(tables.RUN_COLUMNS) == tuple(RUN_COLUMNS)
+
+
+def test_a_table_without_codes_by_a_pursuit_has_no_column_of_them(tmp_path):
+    """So that the bytes of tables stay that were written before there was one."""
+    tables.write_metrics(metrics(0), tmp_path / "a.parquet")
+    tables.write_metrics([row | {"codes": "omp"} for row in metrics(1)], tmp_path / "b.parquet")
+    tables.collect_metrics([tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "both.parquet")
+    held = ["codes" in pq.read_schema(tmp_path / f"{name}.parquet").names for name in ("a", "b", "both")]
+    assert held == [False, True, True]
+    assert set(tables.read_metrics(tmp_path / "a.parquet")["codes"]) == {"encoder"}
+    assert tables.read_metrics(tmp_path / "both.parquet").groupby("seed")["codes"].first().tolist() == [
+        "encoder", "omp",
+    ]  # fmt: skip
 
 
 def test_the_order_of_rows_and_parts_changes_no_byte(tmp_path):

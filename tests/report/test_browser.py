@@ -48,3 +48,22 @@ def test_it_opens_offline_and_fits(browser, page, width, height, scheme):
     assert opened.evaluate("window.hacked") is None
     assert said == []
     context.close()
+
+
+def test_claims_are_narrowed_to_a_verdict(browser, page):
+    opened = browser.new_page()
+    opened.goto(page.as_uri())
+    seen = (
+        "[...document.querySelectorAll('.claim')].filter(one => one.offsetHeight).map(one => one.className)"
+    )
+    every = opened.evaluate(seen)
+    verdict = every[0].split("is-")[1]
+    opened.click(f"#show-{verdict}")
+    left = opened.evaluate(seen)
+    assert left == [name for name in every if not name.endswith(f"is-{verdict}")] != every
+    for other in {name.split("is-")[1] for name in left}:
+        opened.click(f"#show-{other}")
+    assert opened.evaluate(seen) == []
+    headings = "[...document.querySelectorAll('h4')].filter(one => one.offsetHeight).length"
+    assert opened.evaluate(headings) == 0, "a topic without claims has no heading"
+    opened.close()

@@ -11,6 +11,9 @@ from expander_sae.figures.catalogue import FIGURES
 from expander_sae.report.page import image, write_report
 from tests.report.conftest import HOSTILE, PROVENANCE
 
+# One process draws the page, which takes as long as all these tests.
+pytestmark = pytest.mark.xdist_group("browser")
+
 
 class Reader(HTMLParser):
     """Tags, addresses, and the parents of each table."""
@@ -30,7 +33,7 @@ class Reader(HTMLParser):
             self.tables.append(self.open[-1])
         if tag == "h2":
             self.headings.append(known["id"])
-        if tag not in ("meta", "link", "img", "source", "br"):
+        if tag not in ("meta", "link", "img", "source", "br", "input"):
             self.open.append(f"{tag}.{known.get('class', '')}")
 
     def handle_endtag(self, tag):
@@ -55,6 +58,25 @@ def test_it_is_well_formed_with_what_to_take_first_and_then_the_verdicts(read):
 def test_the_table_of_choices_stands_there_once(text):
     assert text.count("<td>fidelity (encoder)</td>") == 4, "one a budget"
     assert 'id="table-choice"' not in text and 'id="table-headline" open' in text
+
+
+def test_the_first_screen_answers(text, read):
+    begin = text.index('<section id="answer"')
+    answer = text[begin : text.index("</section>", begin)]
+    assert begin < text.index('<h2 id="choice">')
+    assert "For fidelity by the encoder, one product a token, take" in answer
+    assert 'id="figure-frontier"' in answer and text.count('id="figure-frontier"') == 1
+    for address in re.findall(r'class="tag [a-z-]+" href="#([^"]+)"', answer):
+        assert f'id="{address}"' in text, "a verdict leads to its claim"
+
+
+def test_claims_stand_under_their_topics_and_can_be_narrowed(text):
+    for verdict in ("holds", "fails", "inconclusive"):
+        assert f'id="show-{verdict}" checked' in text
+        assert f"body:has(#show-{verdict}:not(:checked)) :is(.is-{verdict}, .only-{verdict})" in text
+    assert "<h4>Compression</h4>" in text
+    topic = text[text.index("<h4>Compression</h4>") :]
+    assert 'id="smollm2-frontier-ends"' in topic[: topic.index("</section>")]
 
 
 def test_nothing_outside_the_file_is_asked_for(read, text):

@@ -109,6 +109,15 @@ def test_every_mistake_is_listed_with_its_key():
             "runs[0].encoder: found 'full' with support dense",
         ),
         (
+            {"runs": [{"support": "frozen_decoder", "encoder": "warm_tied", "codes": "omp"}]},
+            "runs[0].codes: found 'omp' with support frozen_decoder (runs[0]), expected encoder (no training",
+        ),
+        (
+            {"grid": {"codes": ["block_omp_2"]}, "runs": [{"support": "exemplars"}]},
+            "grid.codes: found 'block_omp_2' with support exemplars (runs[0]), expected encoder (no training",
+        ),
+        ({"grid": {"codes": ["mp"]}}, "grid.codes[0]: found 'mp', expected encoder, omp, or block_omp_L"),
+        (
             {"runs": [{"support": "pruned_retuned", "encoder": "warm_tied"}]},
             "runs[0].encoder: found 'warm_tied' with support pruned_retuned (runs[0]), expected tied",
         ),
@@ -119,6 +128,18 @@ def test_every_mistake_is_listed_with_its_key():
         (
             {"runs": [{"support": "frozen_decoder"}]},
             "grid.encoder: found 'tied' with support frozen_decoder (runs[0]), expected warm_tied or ",
+        ),
+        *(
+            (
+                {"runs": [{"support": "expander"}, {"support": support, "precision": ["int8", trained]}]},
+                f"runs[1].precision: found '{trained}' with support {support} (runs[1]), which nobody "
+                f"trains; expected {trained[:4]}, which rounds it",
+            )
+            for support, trained in (
+                ("pca", "int4_trained"),
+                ("random", "int2_trained"),
+                ("exemplars", "int1_trained"),
+            )
         ),
         ({"grid": {"n": 600}, "runs": [{"support": "pca"}]}, "runs[0].d: missing"),
         (

@@ -103,6 +103,53 @@ def test_an_unknown_precision_names_its_key():
         study_of(runs=[{"support": "expander", "precision": ["int8", "int3"]}])
 
 
+def test_codes_are_an_axis_and_what_a_pursuit_goes_on_from_is_trained_and_not_measured():
+    block = {"support": "expander", "d": 7, "seeds": 0, "codes": ["omp", "encoder"], "precision": "int8"}
+    study = study_of(runs=[block | {"codes": "omp"}])
+    assert [run.codes for run in study.runs] == ["omp"]
+    wide = study.runs[0].parent
+    assert study.trained == (study.runs[0], wide, wide.parent) and not wide.parent.is_pursued
+    jobs = [[run.codes for run in job.runs] for job in study.trainings]
+    assert sorted(jobs) == [["encoder"], ["omp"], ["omp"]], "another number of steps is another job"
+    told = targets.training_spec(study.trainings[1])[wide.path]
+    assert told["parent"] == f"{wide.parent.path}/weights.safetensors" and told["mask"] is None
+    both = study_of(runs=[block])
+    assert [run.path.rpartition("/")[2] for run in both.runs] == [
+        "n4608_d7_k64_omp_int8_seed0", "n4608_d7_k64_int8_seed0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({"codes": "omp"}, [("omp",), ("omp",), False]),
+        ({"codes": "block_omp_4"}, [("block_omp_4",), ("block_omp_4",), False]),
+        ({"codes": "omp", "encoder": "warm_tied"}, [("encoder", "omp"), ("encoder", "omp"), True]),
+        ({"codes": "omp", "inference": ["encoder"]}, [("omp",), ("omp",), False]),
+        (
+            {"codes": "omp", "inference": ["omp", "block_omp_8"], "cross_entropy": []},
+            [("omp", "block_omp_8"), (), False],
+        ),
+    ],
+)
+def test_a_run_is_measured_by_the_codes_that_it_was_trained_with(block, expected):
+    asked = {"support": "expander", "d": 7, "seeds": 0, "train_cross_entropy": True}
+    study = study_of(runs=[asked | block | {"analyses": ["selectivity"]}])
+    (run,) = study.runs
+    found = run.evaluation
+    assert [found.inference, found.cross_entropy, found.train_cross_entropy] == expected
+    assert run.analysis.inference == found.inference
+    spoilt = block.get("encoder") is None and "encoder" in block.get("inference", ["encoder"])
+    assert [reason for reason in study.left_out if "spoils" in reason] == (
+        [
+            f"expander: codes by the tied encoder of codes {run.codes}, which training by them spoils; "
+            f"{run.codes} stands for it"
+        ]
+        if spoilt
+        else []
+    )
+
+
 def test_what_nobody_trains_is_one_run_of_no_steps_whatever_the_steps_and_seeds():
     block = {"support": ["pca", "random", "exemplars"], "steps": [100, 1500], "seeds": [1, 2]}
     runs = study_of(runs=[block]).runs
@@ -142,6 +189,29 @@ def test_frozen_decoders_and_encoders_have_masks_and_steps():
     assert [run.support for run in runs] == names
     assert {(run.steps, run.n, run.d, run.k) for run in runs} == {(1500, 4608, 7, 64)}
     assert all(run.mask and run.parent is None for run in runs)
+
+
+def test_decoders_of_other_kinds_are_trained_without_a_mask_file():
+    names = ["hybrid", "hybrid25", "spectral", "grown"]
+    runs = study_of(runs=[{"support": names, "d": 30, "seeds": 1}]).runs
+    assert [(run.support, run.d, run.steps, run.seed) for run in runs] == [(x, 30, 1500, 1) for x in names]
+    assert all(run.mask is None and run.parent is None for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("support", "expected"),
+    [
+        ("hybrid50", "support: found 'hybrid50', expected one of expander, .*hybrid.<percent of its values"),
+        (
+            "hybrid99",
+            r"runs\[0\].d\[0\]: found 7 with n=4608 and support hybrid99: hybrid: found d = 7 and 99 %",
+        ),
+        ("spectral6", "expected d = 7 to m = 576 principal components"),
+    ],
+)
+def test_a_decoder_that_cannot_be_is_refused_while_planning(support, expected):
+    with pytest.raises(UserError, match=expected):
+        study_of(runs=[{"support": support, "d": 7}])
 
 
 def test_a_sweep_leaves_out_what_nobody_trains():

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from expander_sae.study import presets
+from expander_sae.study import labels, presets
 from expander_sae.study.labels import label_corpus, label_model
 from tests.study.configs import study_of
 
@@ -60,6 +60,19 @@ def test_a_change_behind_a_link_or_a_tilde_is_noticed(tmp_path, monkeypatch):
     before = labels()
     (tmp_path / "elsewhere" / "a.txt").write_text("new")
     assert len(before) == 4 and not before & labels()
+
+
+def test_texts_that_are_grouped_otherwise_get_another_folder(monkeypatch):
+    """Of the Hub's data sets too, whose rows no plan reads; of docstrings nothing changed."""
+    entries = [{"name": name, **presets.CORPORA[name]} for name in ("pile", "docstrings")]
+    before = [label_corpus(entry)["label"] for entry in entries]
+    assert before[0] != "pile", "an earlier commit grouped text without blanks otherwise, under that name"
+    assert before[1] == "docstrings"
+    monkeypatch.setattr(labels, "_READING", "another")
+    assert [label_corpus(entry)["label"] == old for entry, old in zip(entries, before, strict=True)] == [
+        False,
+        True,
+    ]
 
 
 def test_a_link_to_nothing_and_a_pipe_stop_no_plan(tmp_path):

@@ -71,6 +71,26 @@ def test_a_run_that_is_rounded_starts_from_the_one_that_is_trained():
         assert trained.is_trained and trained.parent is None and trained.mask == run().mask
 
 
+def test_a_run_with_codes_by_a_pursuit_goes_on_from_the_one_with_codes_by_its_encoder():
+    first, pursued = run(), run(codes="omp", evaluation=Evaluation(inference=("omp",)))
+    assert "codes" not in first.spec and first.columns["codes"] == "encoder"
+    assert pursued.spec == first.spec | {"codes": "omp"} and Run.from_spec(pursued.spec) == pursued
+    assert pursued.cell.name == f"{first.cell.name}_omp"
+    assert pursued.parent == first and pursued.parent.evaluation == Evaluation()
+    assert pursued.is_trained and pursued.mask is None, "the weights that it starts from hold the mask"
+    rounded = run(codes="block_omp_4", precision="int8")
+    assert rounded.cell.name == f"{first.cell.name}_block_omp_4_int8"
+    assert rounded.ancestors == (run(codes="block_omp_4"), first)
+    pruned = run(support="pruned_retuned", codes="omp")
+    assert pruned.ancestors == (run(support="pruned_retuned"), pruned.dense) and not pruned.dense.is_pursued
+    assert rounded.unaided.columns == first.unaided.columns
+
+
+def test_training_with_a_pursuit_spoils_a_tied_encoder_alone():
+    assert run().own_codes == ("encoder",) and run(codes="omp").own_codes == ("omp",)
+    assert run(encoder="warm_tied", codes="omp").own_codes == ("encoder", "omp")
+
+
 def test_a_spec_gives_the_run_again():
     recipe = replace(RECIPES["paper"], learning_rate=1e-3)
     again = Run.from_spec(run(recipe_settings=recipe).spec)

@@ -5,7 +5,7 @@ import types
 import pytest
 
 from expander_sae.errors import UserError
-from expander_sae.training.loggers import CsvLogger, TensorBoardLogger, WandbLogger, together
+from expander_sae.training.loggers import CsvLogger, TensorBoardLogger, TrackioLogger, WandbLogger, together
 
 ROWS = [{"step": 50.0, "loss": 2.5, "silent_share": 0.0}, {"step": 100.0, "loss": 1.25, "silent_share": 0.5}]
 
@@ -46,7 +46,11 @@ def test_tensorboard_reads_back_what_was_logged(tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "make"),
-    [("tensorboard", lambda: TensorBoardLogger("unused")), ("wandb", lambda: WandbLogger("unused"))],
+    [
+        ("tensorboard", lambda: TensorBoardLogger("unused")),
+        ("wandb", lambda: WandbLogger("unused")),
+        ("trackio", lambda: TrackioLogger("unused")),
+    ],
 )
 def test_a_missing_package_is_said_with_its_install(monkeypatch, module, make):
     for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
@@ -56,14 +60,15 @@ def test_a_missing_package_is_said_with_its_install(monkeypatch, module, make):
         make()
 
 
-def test_wandb_gets_the_settings_and_the_rows_at_their_steps(monkeypatch):
+@pytest.mark.parametrize(("module", "kind"), [("wandb", WandbLogger), ("trackio", TrackioLogger)])
+def test_wandb_and_trackio_get_the_settings_and_the_rows_at_their_steps(monkeypatch, module, kind):
     calls = []
     run = types.SimpleNamespace(
         log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("finished")
     )
     stand_in = types.SimpleNamespace(init=lambda **given: calls.append(given) or run)
-    monkeypatch.setitem(sys.modules, "wandb", stand_in)
-    with WandbLogger("mine", {"n": 8}, name="first") as logger:
+    monkeypatch.setitem(sys.modules, module, stand_in)
+    with kind("mine", {"n": 8}, name="first") as logger:
         logger(ROWS[0])
     assert calls == [
         {"project": "mine", "config": {"n": 8}, "name": "first"},

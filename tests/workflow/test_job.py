@@ -28,18 +28,27 @@ if __name__ == "__main__":
     job.run(main, STAGE)
 """
 
+PLACED = SCRIPT.replace(
+    "repr([spec, count, [part.name for part in parts], other])", 'str(job.place("results/x"))'
+)
+
 
 @pytest.fixture
 def start(tmp_path):
-    def run(*options, stage="mask", **changes):
+    def run(*options, stage="mask", script=SCRIPT, prefix="", **changes):
         given = {"--log": "results/logs/a/b.log", "--spec": '{"a": [1]}', "--count": "3", "--out": "out"}
         given |= {f"--{name}": value for name, value in changes.items()}
-        (tmp_path / "script.py").write_text(SCRIPT.replace("STAGE", repr(stage)))
+        (tmp_path / "script.py").write_text(script.replace("STAGE", repr(stage)))
         words = [word for pair in given.items() for word in pair]
         path = f"{ROOT / 'workflow' / 'scripts'}:{ROOT}"
         command = [sys.executable, "script.py", *words, *options]
         return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, check=False, env={"PYTHONPATH": path}
+            command,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PYTHONPATH": path, "EXPANDER_SAE_PREFIX": prefix},
         )
 
     return run
@@ -50,6 +59,15 @@ def test_options_are_read_as_the_parameters_are_annotated(start, tmp_path):
     assert (tmp_path / "out").read_text() == "[{'a': [1]}, 3, ['a b', 'c'], PosixPath('d')]"
     cost = json.loads((tmp_path / "results/logs/a/b.json").read_text())
     assert (cost["stage"], cost["job"]) == ("mask", "a/b") and cost["seconds"] >= 0 < cost["peak_mb"]
+
+
+def test_under_a_prefix_a_job_finds_what_it_is_told_and_is_named_without_it(start, tmp_path):
+    """As in another workflow that imports this one: options have the prefix, what a spec names has not."""
+    prefix = "sparse/it's/"
+    done = start("--parts", prefix=prefix, log=f"{prefix}results/logs/a/b.log", script=PLACED)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out").read_text() == f"{prefix}results/x"
+    assert json.loads((tmp_path / prefix / "results/logs/a/b.json").read_text())["job"] == "a/b"
 
 
 def test_a_list_may_be_empty_or_lie_in_a_file(start, tmp_path):

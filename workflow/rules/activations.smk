@@ -12,7 +12,7 @@ rule model:
         spec=of(STUDY.models, "model", lambda model: canonical_json(model.spec)),
         lineage=lineage("model"),
     shell:
-        "$PYTHON $SCRIPTS/model.py --log {log:q} --memory {resources.peak_mb}"
+        RUN + "model.py --log {log:q} --memory {resources.peak_mb}"
         " --spec {params.spec:q} --out {output:q}"
 
 
@@ -32,7 +32,7 @@ rule tokens:
         needs=lambda w: canonical_json(STUDY.needs(w.model)),
         lineage=lineage("corpus"),
     shell:
-        "$PYTHON $SCRIPTS/tokens.py --log {log:q} --memory {resources.peak_mb}"
+        RUN + "tokens.py --log {log:q} --memory {resources.peak_mb}"
         " --spec {params.spec:q} --needs {params.needs:q}"
         " --model {input.model:q} --out {output.tokens:q} --record {output.record:q}"
 
@@ -66,7 +66,7 @@ for MODEL in STUDY.models.values():
             spec=lambda w: canonical_json(STUDY.shard_spec(w.model, w.split, int(w.shard))),
             lineage=lineage("extraction"),
         shell:
-            "$PYTHON $SCRIPTS/extract.py --log {log:q} --memory {resources.peak_mb}"
+            RUN + "extract.py --log {log:q} --memory {resources.peak_mb}"
             " --spec {params.spec:q} --model {input.model:q}"
             " --tokens {input.tokens:q} --out {output:q}"
 
@@ -91,6 +91,6 @@ rule pool:
         shards=lambda w, input: str(Path(input.shards[0]).parent),
         lineage=lineage("pool"),
     shell:
-        "$PYTHON $SCRIPTS/pool.py --log {log:q} --memory {resources.peak_mb}"
+        RUN + "pool.py --log {log:q} --memory {resources.peak_mb}"
         " --spec {params.spec:q} --shards {params.shards:q}"
         " --data {output.data:q} --out {output.record:q}"

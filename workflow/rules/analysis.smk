@@ -17,7 +17,8 @@ rule labels:
         model="results/{model}/model.json",
         tokens="results/{model}/{corpus}/tokens.parquet",
         origins="results/{model}/{corpus}/origins.parquet",
-        user=[LABELS] if LABELS else [],
+        # The user's file is not where a prefix puts results.
+        user=([os.path.abspath(LABELS) if PREFIX else LABELS] if LABELS else []),
     output:
         "results/{model}/{corpus}/labels.parquet",
     log:
@@ -28,7 +29,7 @@ rule labels:
         user=shlex.join(["--user", LABELS]) if LABELS else "",
         lineage=lineage("labels"),
     shell:
-        "$PYTHON $SCRIPTS/labels.py --log {log:q} --memory {resources.peak_mb} --model {input.model:q}"
+        RUN + "labels.py --log {log:q} --memory {resources.peak_mb} --model {input.model:q}"
         " --tokens {input.tokens:q} --origins {input.origins:q} {params.user} --out {output:q}"
 
 
@@ -55,5 +56,5 @@ rule analyse:
         ),
         lineage=lineage("analysis"),
     shell:
-        "$PYTHON $SCRIPTS/analyse.py --log {log:q} --memory {resources.peak_mb}"
+        RUN + "analyse.py --log {log:q} --memory {resources.peak_mb}"
         " --spec {params.spec:q} --test {input.test:q} {params.labels} --out {output:q}"

@@ -19,7 +19,7 @@ rule collect:
     log:
         "results/logs/collect.log",
     shell:
-        "$PYTHON $SCRIPTS/summary.py collect --log {log:q} --metrics @<(printf '%s\\n' {input.metrics:q})"
+        RUN + "summary.py collect --log {log:q} --metrics @<(printf '%s\\n' {input.metrics:q})"
         " --documents @<(printf '%s\\n' {input.documents:q}) --out {output:q}"
 
 
@@ -33,7 +33,8 @@ rule curves:
     params:
         kept=bool(STUDY.rows),
     shell:
-        "$PYTHON $SCRIPTS/summary.py curves --log {log:q} --parts @<(printf '%s\\n' {input:q}) --out {output:q}"
+        RUN
+        + "summary.py curves --log {log:q} --parts @<(printf '%s\\n' {input:q}) --out {output:q}"
 
 
 rule timings:
@@ -44,7 +45,7 @@ rule timings:
     log:
         "results/logs/timings.log",
     shell:
-        "$PYTHON $SCRIPTS/summary.py timings --log {log:q} --out {output:q}"
+        RUN + "summary.py timings --log {log:q} --out {output:q}"
 
 
 rule provenance:
@@ -57,5 +58,5 @@ rule provenance:
     params:
         config=untriggered(lambda w: canonical_json(config)),
     shell:
-        "$PYTHON $SCRIPTS/summary.py provenance --log {log:q} --config {params.config:q}"
+        RUN + "summary.py provenance --log {log:q} --config {params.config:q}"
         " --timings {input.timings:q} --out {output:q}"

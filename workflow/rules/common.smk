@@ -7,16 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from job_functions import as_json, asks, inputs_of, marked, of, untriggered
 from snakemake.exceptions import WorkflowError
 from snakemake.io import contains_wildcard
-from snakemake_patches import (
-    compare_contents,
-    own_folder,
-    plan_quickly,
-    quick,
-    require_targets,
-)
 
 from expander_sae.cost.job_estimates import Plan
 from expander_sae.cost.memory_estimate import Memory
@@ -25,39 +17,58 @@ from expander_sae.errors import UserError
 from expander_sae.stages import lineage
 from expander_sae.storage.files import canonical_json
 from expander_sae.storage.locations import named
+from expander_sae.storage.workflow_files import ROOT
 from expander_sae.study import targets
 from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, recorded, row_files, stem
 from expander_sae.study.study import Study, load_config
 from expander_sae.study.wildcard_patterns import one_of
 
+# These rules can be elsewhere than the library: Snakemake fetches those of a module from a repository.
+sys.path.insert(0, str(ROOT / "workflow" / "rules"))
+
+from job_functions import as_json, asks, inputs_of, marked, of, untriggered
+from snakemake_patches import (
+    compare_contents,
+    own_folder,
+    placed,
+    plan_quickly,
+    quick,
+    require_targets,
+)
+
 plan_quickly()
-compare_contents()
+# Not of another workflow's files.
+if workflow.modifier.is_main_snakefile():
+    compare_contents()
 
-# Of this file and not of the workflow's main one, which can be the Snakefile beside it or ../Snakefile.
-BASE = Path(str(workflow.current_basedir)).parents[1]
-# The same for lists of inputs, which Snakemake compares by name. A copy of the checkout with its results has the
-# same names where they are relative, a copy of a study outside of it where they are absolute. In these lists
-# {name} is a wildcard: relative, no folder above the two has a part in it.
-WITHIN = Path.cwd().is_relative_to(BASE.resolve())
-BESIDE = Path(os.path.relpath(BASE)) if WITHIN or contains_wildcard(BASE) else BASE
-if contains_wildcard(BESIDE):
-    raise WorkflowError(
-        f"{BASE}: found braces in the folder's name, which Snakemake takes for a wildcard; expected the workflow "
-        "to be started in this folder, or another name"
-    )
+# What stands before every path where another workflow imports this one as a module with a prefix.
+PREFIX = placed(workflow, "results").removesuffix("results")
+# The workflow's files as they stand in lists of inputs, which Snakemake compares by name. A copy of the checkout
+# with its results has the same names where they are relative, a copy of a study outside of it where they are
+# absolute. In these lists {name} is a wildcard: relative, no folder above the two has a part in it. A prefix is
+# put before all that is relative.
+WITHIN = Path.cwd().is_relative_to(ROOT) and not PREFIX
+BESIDE = Path(os.path.relpath(ROOT)) if WITHIN or contains_wildcard(ROOT) else ROOT
+for FOLDER in (BESIDE, PREFIX):
+    if contains_wildcard(FOLDER):
+        raise WorkflowError(
+            f"{FOLDER}: found braces in the folder's name, which Snakemake takes for a wildcard; expected the "
+            "workflow to be started in this folder, or another name"
+        )
 
 
-# A configuration given on the command line stands alone: it is not merged into config.yaml.
-if not workflow.overwrite_configfiles:
+# A configuration given on the command line stands alone: it is not merged into config.yaml. One that another
+# workflow gives this module stands alone as well.
+if workflow.modifier.is_main_snakefile() and not workflow.overwrite_configfiles:
 
-    configfile: "config.yaml" if Path("config.yaml").exists() else BASE / "config.yaml"
+    configfile: "config.yaml" if Path("config.yaml").exists() else ROOT / "config.yaml"
 
 
 try:
-    CHECKED = load_config(config, BASE / "workflow" / "schemas" / "config.schema.yaml")
+    CHECKED = load_config(config)
     STUDY = Study(CHECKED)
     if STUDY.rows:
-        STUDY = Study(CHECKED, recorded(STUDY.rows))
+        STUDY = Study(CHECKED, recorded(placed(workflow, STUDY.rows)))
     own_folder(workflow)
 except UserError as error:
     raise WorkflowError(str(error)) from None
@@ -77,8 +88,8 @@ PLAN = Plan(STUDY, Machine.read(CPU_FILE), memory=Memory(STUDY, gpu=bool(GPUS)))
 # How a job computes reaches it by its environment and not by params or the command's text, since
 # changing it must not rerun anything.
 os.environ.update(
-    PYTHON=sys.executable,
-    SCRIPTS=str(BASE / "workflow" / "scripts"),
+    EXPANDER_SAE_PYTHON=sys.executable,
+    EXPANDER_SAE_SCRIPTS=str(ROOT / "workflow" / "scripts"),
     EXPANDER_SAE_DEVICE=DEVICE,
     EXPANDER_SAE_GPUS=str(GPUS),
     EXPANDER_SAE_BACKEND=COMPUTE["backend"],
@@ -97,8 +108,10 @@ SHOWN = {
     "benchmarks": sorted((BESIDE / "benchmarks" / "results").glob("*.json")),
 }
 
-# Snakemake's own strict mode, and $PYTHON and $SCRIPTS as they are, with blanks or stars in them.
-shell.prefix("set -feuo pipefail; IFS=; ")
+# How each job's command begins; a container has these two variables of its own.
+RUN = '"$EXPANDER_SAE_PYTHON" "$EXPANDER_SAE_SCRIPTS"/'
+if PREFIX:
+    RUN = f"EXPANDER_SAE_PREFIX={shlex.quote(PREFIX)} {RUN}"
 
 CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+(?:_[a-z]+\d+(?:_trained)?)?"
 # What a job measures: a cell, or several.

@@ -19,7 +19,7 @@ rule baseline:
         spec=lambda w: canonical_json(STUDY.baselines[w.model, int(w.layer), int(w.tokens)].spec),
         lineage=lineage("evaluation"),
     shell:
-        "$PYTHON $SCRIPTS/baseline.py --log {log:q} --memory {resources.peak_mb}"
+        RUN + "baseline.py --log {log:q} --memory {resources.peak_mb}"
         " --spec {params.spec:q} --model {input.model:q}"
         " --ce {input.ce:q} --train {input.train:q}"
         " --metrics {output.metrics:q} --documents {output.documents:q}"
@@ -51,7 +51,7 @@ rule evaluate:
         ),
         lineage=lineage("evaluation"),
     shell:
-        "$PYTHON $SCRIPTS/evaluate.py --log {log:q} --memory {resources.peak_mb}"
+        RUN + "evaluate.py --log {log:q} --memory {resources.peak_mb}"
         " --spec {params.spec:q}"
         " --model {input.model:q} --test {input.test:q} --ce {input.ce:q} --baseline {input.baseline:q}"
         " {params.train} --metrics {output.metrics:q} --documents {output.documents:q}"

@@ -19,7 +19,7 @@ rule frontier:
     log:
         "results/logs/frontier.log",
     shell:
-        "$PYTHON $SCRIPTS/summary.py frontier --log {log:q} --metrics {input.metrics:q}"
+        RUN + "summary.py frontier --log {log:q} --metrics {input.metrics:q}"
         " --published {input.published:q} --pdf {output.pdf:q} --png {output.png:q}"
 
 
@@ -44,4 +44,4 @@ rule figures:
     params:
         inputs=as_json,
     shell:
-        "$PYTHON $SCRIPTS/summary.py figures --log {log:q} --inputs {params.inputs:q} --out results/figures"
+        RUN + "summary.py figures --log {log:q} --inputs {params.inputs:q} --out {output.pdf[0]:q}"

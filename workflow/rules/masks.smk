@@ -19,5 +19,5 @@ rule mask:
         ),
         lineage=lineage("mask"),
     shell:
-        "$PYTHON $SCRIPTS/mask.py --log {log:q} --memory {resources.peak_mb}"
+        RUN + "mask.py --log {log:q} --memory {resources.peak_mb}"
         " --spec {params.spec:q} --out {output:q}"

@@ -20,7 +20,7 @@ if RUNS_TO_RECORD:
         params:
             run=untriggered(of(STUDY.run_rows, "row", lambda run: run.path)),
         shell:
-            "$PYTHON $SCRIPTS/record.py --log {log:q} --run {params.run:q} --metrics {input.metrics:q}"
+            RUN + "record.py --log {log:q} --run {params.run:q} --metrics {input.metrics:q}"
             " --documents {input.documents:q} --history {input.history:q} --out {output:q}"
 
 
@@ -37,5 +37,5 @@ if OTHERS_TO_RECORD:
             row=one_of(OTHERS_TO_RECORD),
         localrule: True
         shell:
-            "$PYTHON $SCRIPTS/record.py --log {log:q} --metrics {input.metrics:q}"
+            RUN + "record.py --log {log:q} --metrics {input.metrics:q}"
             " --documents {input.documents:q} --out {output:q}"

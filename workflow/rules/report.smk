@@ -19,4 +19,4 @@ rule report:
     params:
         inputs=as_json,
     shell:
-        "$PYTHON $SCRIPTS/summary.py report --log {log:q} --inputs {params.inputs:q} --out {output:q}"
+        RUN + "summary.py report --log {log:q} --inputs {params.inputs:q} --out {output:q}"

@@ -64,6 +64,14 @@ def compare_contents() -> None:
     snakemake.io._IOFile.is_checksum_eligible = eligible
 
 
+def placed(workflow: Any, path: str) -> str:
+    """Where a path of the rules lies: under the prefix that another workflow gives this one, if it does."""
+    found = workflow.modifier.path_modifier.replace_prefix(path)
+    if not found.endswith(path):
+        raise WorkflowError(f"replace_prefix: found {found} for {path}, expected `prefix`, which keeps paths")
+    return found
+
+
 def own_folder(workflow: Any) -> None:
     """Record that this process works in the folder: Snakemake's lock does not say whose it is.
 

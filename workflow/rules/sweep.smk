@@ -19,7 +19,7 @@ if STUDY.sweep:
             spec=quick(lambda w: canonical_json(STUDY.validations[w.cell].spec)),
             lineage=lineage("evaluation"),
         shell:
-            "$PYTHON $SCRIPTS/validate.py --log {log:q} --memory {resources.peak_mb}"
+            RUN + "validate.py --log {log:q} --memory {resources.peak_mb}"
             " --spec {params.spec:q} --pool {input.validation:q} --out {output:q}"
 
     rule sweep:
@@ -34,5 +34,5 @@ if STUDY.sweep:
         params:
             spec=canonical_json({"values": STUDY.sweep.values, "inference": STUDY.sweep.inference}),
         shell:
-            "$PYTHON $SCRIPTS/summary.py sweep --log {log:q} --parts @<(printf '%s\\n' {input:q})"
-            " --spec {params.spec:q} --out results/sweep"
+            RUN + "summary.py sweep --log {log:q} --parts @<(printf '%s\\n' {input:q})"
+            " --spec {params.spec:q} --out {output.pdf:q}"

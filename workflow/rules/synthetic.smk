@@ -21,7 +21,7 @@ rule synthetic:
         spec=of(TRIALS, "trials", canonical_json),
         lineage=lineage("synthetic"),
     shell:
-        "$PYTHON $SCRIPTS/synthetic.py --log {log:q} --spec {params.spec:q}"
+        RUN + "synthetic.py --log {log:q} --spec {params.spec:q}"
         " --metrics {output.metrics:q} --documents {output.documents:q}"
 
 
@@ -37,5 +37,5 @@ rule synthetic_agreement:
     params:
         trials=STUDY.config.get("synthetic", {}).get("trials"),
     shell:
-        "$PYTHON $SCRIPTS/summary.py agreement --log {log:q} --parts {input.parts:q}"
+        RUN + "summary.py agreement --log {log:q} --parts {input.parts:q}"
         " --published {input.published:q} --trials {params.trials} --out {output:q}"

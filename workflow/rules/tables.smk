@@ -22,4 +22,4 @@ rule tables:
     params:
         inputs=as_json,
     shell:
-        "$PYTHON $SCRIPTS/summary.py tables --log {log:q} --inputs {params.inputs:q} --out results/tables"
+        RUN + "summary.py tables --log {log:q} --inputs {params.inputs:q} --out {output.csv[0]:q}"

@@ -2,7 +2,7 @@
 
 TRAININGS, TOGETHER = targets.trainings(STUDY), targets.trained_together(STUDY)
 TRAIN = (
-    "$PYTHON $SCRIPTS/train.py --log {log:q} --memory {resources.peak_mb}"
+    RUN + "train.py --log {log:q} --memory {resources.peak_mb}"
     " --spec {params.spec:q} --pool {input.pool:q}"
 )
 

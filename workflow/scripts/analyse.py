@@ -1,5 +1,6 @@
 """Analyse those runs of a job that are not yet analysed as asked."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def main(spec: dict[str, Any], test: Path, out: Path, labels: Path | None = None
 
     def inputs(settings: dict[str, Any]) -> dict[str, Any]:
         compared = settings["reference"] is not None and "novelty" in settings["analyses"]
-        reference = pending.fingerprint(Path(settings["reference"])) if compared else None
+        reference = pending.fingerprint(job.place(settings["reference"])) if compared else None
         found = {"pools": [shards], "reference": reference}
         if "labelled_tokens" in settings:
             found["labels"] = None if labels is None else sha256_file(labels)
@@ -28,10 +29,12 @@ def main(spec: dict[str, Any], test: Path, out: Path, labels: Path | None = None
 
     def work(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         told, out = Analysis.from_json(settings), folder / table
+        if told.reference is not None:
+            told = replace(told, reference=str(job.place(told.reference)))
         return {"seconds": analyse_run(folder, told, test, out, labels, job.device(), job.backend())}
 
     worked = pending.measure("analysis", spec, inputs, "analysis.json", {table: tables.read_metrics}, work)
-    tables.collect_metrics([Path(folder) / table for folder in spec], out)
+    tables.collect_metrics([job.place(folder) / table for folder in spec], out)
     return worked
 
 

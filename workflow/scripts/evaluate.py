@@ -47,8 +47,8 @@ def main(
 
     read = {"metrics.parquet": tables.read_metrics, "documents.parquet": tables.read_documents}
     worked = pending.measure("evaluation", spec, inputs, "timings.json", read, work)
-    tables.collect_metrics([Path(folder) / "metrics.parquet" for folder in spec], metrics)
-    tables.collect_documents([Path(folder) / "documents.parquet" for folder in spec], documents)
+    tables.collect_metrics([job.place(folder) / "metrics.parquet" for folder in spec], metrics)
+    tables.collect_documents([job.place(folder) / "documents.parquet" for folder in spec], documents)
     return worked
 
 

@@ -21,7 +21,16 @@ from expander_sae.machine import available_memory
 from expander_sae.machine.device import resolve_device, set_threads
 from expander_sae.storage.files import write_json
 
-LOGS = Path("results/logs")
+PREFIX = os.environ.get("EXPANDER_SAE_PREFIX", "")
+"""What stands before results/, where another workflow imports this one under a prefix."""
+
+
+def place(path: str) -> Path:
+    """Where a path lies that a job is told; the files of its options are as they are."""
+    return Path(PREFIX, path)
+
+
+LOGS = place("results/logs")
 
 
 def device() -> str:

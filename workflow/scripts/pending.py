@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import job
+
 from expander_sae.errors import UserError
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
@@ -46,7 +48,7 @@ def measure(
     written last, so that tables never stand beside another's identity, and a killed job does the run again.
     """
     worked = False
-    for folder, settings in ((Path(name), settings) for name, settings in spec.items()):
+    for folder, settings in ((job.place(name), settings) for name, settings in spec.items()):
         asked = {"run": fingerprint(folder), "settings": settings, "lineage": lineage(stage)}
         identity = digest(asked | inputs(settings))
         if is_done(folder / record, {folder / name: read for name, read in tables.items()}, identity):

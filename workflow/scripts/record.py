@@ -20,9 +20,10 @@ def main(
     from expander_sae.study.run import LEFT_OUT, RUN_COLUMNS
 
     columns = None
-    about: dict[str, Any] = {"stages": STAGE_VERSIONS, "from": str(metrics[0].parent)}
+    folder = str(metrics[0].parent).removeprefix(job.PREFIX)
+    about: dict[str, Any] = {"stages": STAGE_VERSIONS, "from": folder}
     if run is not None:
-        record = read_json(run / "run.json")
+        record = read_json(job.place(str(run)) / "run.json")
         columns = {name: {**LEFT_OUT, **record["spec"]}[name] for name in RUN_COLUMNS}
         kept = ("fingerprint", "mask_sha256", "finite", "torch", "device", "backend")
         about = {"stages": STAGE_VERSIONS, "run": str(run), **{key: record[key] for key in kept}}

@@ -75,29 +75,29 @@ def frontier(metrics: Path, published: Path, pdf: Path, png: Path) -> None:
 
 
 def figures(inputs: dict[str, Any], out: Path) -> None:
-    """Draw every figure of the catalogue."""
+    """Draw every figure of the catalogue, into the folder of `out`."""
     from expander_sae.figures.write import draw_all
 
-    draw_all(_results(inputs), out)
+    draw_all(_results(inputs), out.parent)
 
 
 def tables(inputs: dict[str, Any], out: Path) -> None:
-    """Write every table as CSV, Markdown and LaTeX."""
+    """Write every table as CSV, Markdown and LaTeX, into the folder of `out`."""
     from expander_sae.report.tables import write_tables
 
-    write_tables(_results(inputs), out)
+    write_tables(_results(inputs), out.parent)
 
 
 def sweep(parts: list[Path], spec: dict[str, Any], out: Path) -> None:
-    """Compare the swept recipes on the validation split: a table and a figure."""
+    """Compare the swept recipes on the validation split: a table and a figure, into the folder of `out`."""
     from expander_sae.figures.sweep import draw_sweep
     from expander_sae.measurements.sweep import read_sweep
     from expander_sae.report.formats import write
     from expander_sae.report.sweep import sweep_table
 
     found = read_sweep(parts, spec["values"], spec["inference"])
-    write(sweep_table(found), out)
-    draw_sweep(found, out / "sweep.pdf", out / "sweep.png")
+    write(sweep_table(found), out.parent)
+    draw_sweep(found, out, out.with_suffix(".png"))
 
 
 def report(inputs: dict[str, Any], out: Path) -> None:

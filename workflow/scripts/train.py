@@ -12,8 +12,8 @@ def main(spec: dict[str, Any], pool: Path) -> bool:
     from expander_sae.training.run_folder import RunFiles, train_runs
 
     def files(folder: str, told: dict[str, Any]) -> RunFiles:
-        mask, parent = (Path(told[key]) if told[key] else None for key in ("mask", "parent"))
-        return RunFiles(Run.from_spec(told["spec"]), Path(folder), mask, parent)
+        mask, parent = (job.place(told[key]) if told[key] else None for key in ("mask", "parent"))
+        return RunFiles(Run.from_spec(told["spec"]), job.place(folder), mask, parent)
 
     keep_freed_memory()
     runs = [files(folder, told) for folder, told in spec.items()]

@@ -21,7 +21,7 @@ def main(spec: dict[str, Any], pool: Path, out: Path) -> bool:
 
     read = {TABLE: tables.read_metrics}
     worked = pending.measure("evaluation", spec, lambda _: {"pools": [shards]}, "validation.json", read, work)
-    tables.collect_metrics([Path(folder) / TABLE for folder in spec], out)
+    tables.collect_metrics([job.place(folder) / TABLE for folder in spec], out)
     return worked
 
 

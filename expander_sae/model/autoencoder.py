@@ -43,7 +43,6 @@ class SparseAutoencoder(InPrecision):
             random; for sparse decoders also ``own_support``, free and random on an independent mask of the
             same family, and ``full``, free, random and dense.
         backend: kernels of a sparse dictionary, see `expander_sae.kernels.backends.select`.
-        encoder_mask: that of ``own_support``; None generates it.
 
     Attributes:
         decoder: the columns of W, see model/columns.py.
@@ -136,11 +135,9 @@ class SparseAutoencoder(InPrecision):
         self.decoder.initialise(generator)
         self.b_enc.zero_()
         self.b_dec.zero_()
-        if self.free is None:
-            return
-        if self.encoder_kind == "warm_tied":
+        if self.free is not None and self.encoder_kind == "warm_tied":
             self.free.start_at(self.decoder)
-        else:
+        elif self.free is not None:
             self.free.initialise(generator)
 
     def dictionary(self) -> Dictionary:

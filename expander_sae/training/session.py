@@ -73,8 +73,8 @@ class Session:
     steps: int
     cadence: Cadence = Cadence()
     side_by_side: int = 1
-    processes: Processes = ALONE
     codes: str = ENCODER
+    processes: Processes = ALONE
 
     def start(
         self,

@@ -18,8 +18,6 @@ from expander_sae.study.recipes import DEFAULT
 if TYPE_CHECKING:
     import numpy as np
 
-    from expander_sae.training.shard_pool import ShardPool
-
 SUMMARY = "train an autoencoder on a tensor of activations or a folder of shards"
 EXAMPLES = (
     "expander-sae train activations.npy --n 4608 --d 30 --k 64 --steps 1500 --out weights.safetensors",
@@ -81,7 +79,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     if options.stream is None:
         kept, held_out = _parted(given_activations(options), options.held_out)
     else:
-        kept, held_out = _streamed(options), ()
+        kept, held_out = _streamed(options)
     names = ("n", "k", "d", "support", "encoder", "precision", "codes", "recipe", "seed")
     settings = {name: getattr(options, name) for name in names}
     others = {
@@ -115,13 +113,14 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     terminal.result(record, _lines(record))
 
 
-def _streamed(options: argparse.Namespace) -> ShardPool:
+def _streamed(options: argparse.Namespace) -> tuple[Any, Any]:
+    """(the shards to train on, no rows)."""
     from expander_sae.errors import UserError
     from expander_sae.training.shard_pool import ShardPool
 
     if options.held_out is not None:
         raise UserError("--held-out: found it with --stream, expected shards of another split to measure on")
-    return ShardPool(options.activations, options.split, options.tokens, options.stream)
+    return ShardPool(options.activations, options.split, options.tokens, options.stream), ()
 
 
 def _parted(activations: np.ndarray, held_out: int | None) -> tuple[np.ndarray, np.ndarray]:

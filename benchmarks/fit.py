@@ -9,6 +9,7 @@ expander_sae.cost --cpu FILE` reads, with the quality of each fit; --rows FILE f
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -32,8 +33,18 @@ from expander_sae.storage.files import read_json, write_json
 
 Row = dict[str, Any]
 
-_NAMES: dict[str, str] = {"dense_topk": DENSE, "dense_gemm": DENSE}
+_NAMES: dict[str, str] = {"dense_topk": DENSE, "dense_gemm": DENSE, "dense_products": DENSE}
 """Benchmark variants that are not called what the backend is."""
+
+_GRAPH = "train_graph"
+"""Rows of a training step that is replayed as one CUDA graph: where there are some, they are the step."""
+
+_PASSES = {"dense_products": 5.0}
+"""Variants that take so many whole products over a dense dictionary, and gather nothing."""
+
+_FEW = {"encode_topk": ("a", "c"), "train_step": ("c", "f")}
+"""What is fitted to two or three shapes of a dense dictionary: its products, and the price of a call or the
+passes over all values, whichever weighs more."""
 
 
 def nonnegative_least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -65,20 +76,22 @@ def r_squared(measured: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def fit(rows: Sequence[Row], gather_flops: float | None = None) -> dict[str, Any]:
-    """Coefficients of one task and backend from rows with ms_median, and how well they predict.
+    """Coefficients of one task and backend from rows with their milliseconds, and how well they predict.
 
     Errors are weighed by 1/t. Rows with `held_out` are predicted only. gather_share: how fast the
     term c·n·d·B runs, as a part of `gather_flops`.
     """
-    backend = _backend(rows[0])
-    matrix = np.array([time_model.terms(row["task"], _shape(row), backend) for row in rows])
-    seconds = np.array([row["ms_median"] / 1e3 for row in rows])
+    matrix = np.array([_terms(row) for row in rows])
+    seconds = np.array([row.get("ms_median", row.get("ms_mean")) / 1e3 for row in rows])
     held = np.array([bool(row.get("held_out")) for row in rows])
-    used = ~held
-    if used.sum() < 4:
+    used, passes = ~held, _PASSES.get(rows[0]["variant"])
+    few = _FEW.get(_task(rows[0])) if _backend(rows[0]) == DENSE else None
+    if used.sum() < (4 if few is None else 2):
         raise UserError(
             f"{rows[0]['task']}, {rows[0]['variant']}: {used.sum()} shapes to fit, expected 4 or more"
         )
+    if few is not None and used.sum() < 4:
+        matrix = matrix * [name in few for name in time_model.COEFFICIENTS]
     weighed = matrix[used] / seconds[used, None]
     found = nonnegative_least_squares(weighed, np.ones(int(used.sum())))
     predicted = matrix @ found
@@ -93,6 +106,8 @@ def fit(rows: Sequence[Row], gather_flops: float | None = None) -> dict[str, Any
                 "least_ratio": float(ratio[part].min()),
                 "largest_ratio": float(ratio[part].max()),
             }
+    if passes is not None:
+        result["passes"] = passes
     share = 2 / (result["c"] * gather_flops) if gather_flops and result["c"] > 0 else None
     return {**result, "gather_share": share}
 
@@ -101,17 +116,38 @@ def _backend(row: Row) -> str:
     return _NAMES.get(row["variant"], row["variant"])
 
 
+def _task(row: Row) -> str:
+    return "train_step" if row["task"] == _GRAPH else str(row["task"])
+
+
 def _shape(row: Row) -> time_model.Shape:
     dense = _backend(row) == DENSE
     return time_model.Shape(row["m"], row["n"], row["m"] if dense else row["d"], row["k"], row["B"])
 
 
+def _terms(row: Row) -> np.ndarray:
+    """The terms of a row. In a round of several steps all but the first, the price of a call, are theirs
+    together: `together` steps, of the one width d or of the listed ones in equal parts."""
+    widths = row["d"] if isinstance(row["d"], list) else [row["d"]]
+    backend, passes = _backend(row), _PASSES.get(row["variant"])
+    each = [time_model.terms(_task(row), _shape({**row, "d": d}), backend, passes) for d in widths]
+    found = np.mean(each, axis=0) * row.get("together", 1)
+    found[0] = each[0][0]
+    return found
+
+
 def fit_all(rows: Iterable[Row], gather_flops: float | None) -> dict[str, dict[str, Any]]:
     """Task → backend → `fit` of its rows; variants that are no backend are left out."""
     groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
+    given = list(rows)
+    replayed = {_backend(row) for row in given if row["task"] == _GRAPH}
+    for row in given:
         backend = _backend(row)
-        if row["task"] in TASKS and backend in (DENSE, "torch", "numba", "triton", "densified"):
+        if row["task"] == _GRAPH:
+            groups.setdefault(("train_step", backend), []).append(row)
+        elif row["task"] == "train_step" and backend in replayed:
+            continue
+        elif row["task"] in TASKS and backend in (DENSE, "torch", "numba", "triton", "densified"):
             groups.setdefault((row["task"], backend), []).append(row)
     found: dict[str, dict[str, Any]] = {task: {} for task in TASKS}
     for (task, backend), group in groups.items():
@@ -120,13 +156,14 @@ def fit_all(rows: Iterable[Row], gather_flops: float | None) -> dict[str, dict[s
 
 
 def _holding_out(rows: list[Row]) -> list[Row]:
-    """Rows of another benchmark, every third of a task and variant held out."""
+    """Rows of another benchmark; of fifteen or more of a task and variant every third is held out."""
     seen: dict[tuple[str, str], int] = {}
+    count = Counter((row["task"], row["variant"]) for row in rows)
     marked = []
     for row in rows:
         key = row["task"], row["variant"]
         seen[key] = seen.get(key, 0) + 1
-        marked.append({**row, "held_out": row.get("held_out", seen[key] % 3 == 0)})
+        marked.append({**row, "held_out": row.get("held_out", count[key] >= 15 and seen[key] % 3 == 0)})
     return marked
 
 
@@ -201,7 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fit", description="Fit the cost model.")
     parser.add_argument("--quick", action="store_true", help="tiny shapes, few rounds: a check that it runs")
     parser.add_argument("--json", type=Path, required=True, help="write the coefficients there")
-    parser.add_argument("--rows", type=Path, help="fit these rows; times nothing")
+    parser.add_argument("--rows", type=Path, nargs="+", help="fit the rows of these files; times nothing")
     parser.add_argument("--base", type=Path, default=CPU_FILE, help="what stands beside refitted tasks")
     parser.add_argument("--dtype", default="float32", help="of the rows that are fitted")
     parser.add_argument("--save-rows", type=Path, help="write the measured rows there")
@@ -219,17 +256,17 @@ def main(arguments: list[str] | None = None) -> None:
         write_json(options.json, record)
 
 
-def _refitted(path: Path, base: Path, dtype: str) -> dict[str, Any]:
+def _refitted(paths: Sequence[Path], base: Path, dtype: str) -> dict[str, Any]:
     """The record `base` with the tasks that the rows hold fitted anew."""
-    given = [row for row in read_json(path) if row.get("dtype", dtype) == dtype]
+    given = [row for path in paths for row in read_json(path) if row.get("dtype", dtype) == dtype]
     rows, record = _holding_out(given), read_json(base)
     device = next((row["device"] for row in rows if "device" in row), record["device"])
     ceiling = record.get("gather_flops") if device == record["device"] else None
     fitted = fit_all(rows, ceiling)
     report(fitted)
     tasks_known = {task: {**record["tasks"].get(task, {}), **fitted[task]} for task in TASKS}
-    every = all(fitted.values())
-    return {**record, "device": device, "tasks": tasks_known, "measured": record["measured"] or every}
+    estimated = [name for name in record.get("estimated", ()) if not fitted.get(name)]
+    return {**record, "device": device, "tasks": tasks_known, "estimated": estimated}
 
 
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
@@ -253,7 +290,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         "device": device_name(),
         "cores": fit_jobs.cores(),
         "threads": options.threads,
-        "measured": True,
+        "estimated": [],
         "load_average": {"before": load, "after": fit_jobs.load_average()},
         "gather_flops": gather,
         "versions": {name: known[name] for name in ("torch", "numba", "numpy")},

@@ -4,8 +4,9 @@ Every variant of a task runs in one process, in turn, on batches that together e
 over; device events time each call. Before timing, results for other data are compared with float64.
 Prints medians, quartiles, the ratio to the fastest, shares of the measured matrix product and copy rates;
 writes rows ``task variant m n d k B dtype threads ms_median ms_q25 ms_q75 peak_mb device`` as JSON, with
-versions and the error. Jobs that the file already holds for this device are not run again, so a matrix can
-be measured in several sittings. Needs torch, triton, numpy, safetensors and tqdm. Exits 2 without CUDA.
+versions, the error, and how many autoencoders a call trains. Jobs that the file already holds for this
+device are not run again, so a matrix can be measured in several sittings. Needs torch, triton, numpy,
+safetensors and tqdm. Exits 2 without CUDA.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,29 +27,50 @@ import torch
 
 from benchmarks.gpu_pursuit import pursuit
 from benchmarks.gpu_tasks import (
-    PRECISIONS,
     TOLERANCE,
     GpuVariant,
     batches,
     encode_topk,
     precision,
     train,
+    train_graph,
 )
 from benchmarks.measure import Call, Ceilings
 from benchmarks.tasks import Shape
+from expander_sae.kernels.precision import PRECISIONS
 from expander_sae.storage.files import write_json
 
 _SHAPES = {"512x4096": (512, 4096), "576x4608": (576, 4608), "2048x16384": (2048, 16384)}
-_WIDTHS = [7, 30, 102]
-_BACKENDS = ["torch", "triton", "densified"]
-_RUNS, _LONG = 50, 2.0  # timed calls a variant at least; seconds after which fewer will do
+_LONG = 2.0  # seconds of timed calls of a variant, after which fewer will do
 TASKS: dict[str, Callable[[Shape, list[int], str, str, list[str]], list[GpuVariant]]] = {
     "encode_topk": encode_topk,
     "train_step": train,
+    "train_graph": train_graph,
     "omp": pursuit,
 }
 Job = tuple[str, Shape, str]
-_DEVICE = "cuda"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where variants are timed, which ones, and with how many calls at least."""
+
+    device: str = "cuda"
+    widths: tuple[int, ...] = (7, 30, 102)
+    backends: tuple[str, ...] = ("torch", "triton", "densified")
+    calls: int = 50
+
+    @property
+    def name(self) -> str:
+        return torch.cuda.get_device_name() if self.device == "cuda" else self.device
+
+    @property
+    def beyond(self) -> int:
+        """Bytes of batches that find no room in the L2 cache."""
+        return 2 * torch.cuda.get_device_properties(0).L2_cache_size if self.device == "cuda" else 0
+
+
+_SETTING = Setting()
 
 
 def jobs(tasks: list[str], shapes: list[str], dtypes: list[str], quick: bool) -> list[Job]:
@@ -81,7 +104,11 @@ def measure_ceilings(quick: bool) -> dict[str, Ceilings]:
 
 
 def _timed(call: Call) -> float:
-    """Seconds between two device events around the call."""
+    """Seconds between two device events around the call; without a GPU, of the clock."""
+    if not torch.cuda.is_available():
+        begun = time.perf_counter()
+        call()
+        return time.perf_counter() - begun
     start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     call()
@@ -90,8 +117,8 @@ def _timed(call: Call) -> float:
     return start.elapsed_time(stop) / 1e3
 
 
-def interleaved(calls: list[Call]) -> list[list[float]]:
-    """Seconds of each call: rounds over all of them, ten timed calls a turn after an untimed one."""
+def interleaved(calls: list[Call], least: int) -> list[list[float]]:
+    """Seconds of each call, `least` times: rounds over all, ten timed calls a turn after an untimed one."""
     seconds: list[list[float]] = [[] for _ in calls]
     open_calls = list(range(len(calls)))
     while open_calls:
@@ -99,14 +126,18 @@ def interleaved(calls: list[Call]) -> list[list[float]]:
             held = seconds[number]
             calls[number]()
             held += [_timed(calls[number]) for _ in range(10 if not held or held[-1] < 0.1 else 3)]
-        open_calls = [i for i in open_calls if len(seconds[i]) < _RUNS and sum(seconds[i]) < _LONG]
+        open_calls = [i for i in open_calls if len(seconds[i]) < least and sum(seconds[i]) < _LONG]
     return seconds
 
 
-def _built(variant: GpuVariant, shape: Shape, beyond: int) -> tuple[Call, float]:
-    """(the call, MB that building it and calling it twice takes at most beside its inputs)."""
-    following = batches(shape, _DEVICE, beyond)
+def _built(variant: GpuVariant, shape: Shape, setting: Setting) -> tuple[Call, float]:
+    """(the call, MB that building it and calling it twice takes beside its inputs; 0 without a GPU)."""
+    following = batches(shape, setting.device, setting.beyond)
     gc.collect()
+    if not torch.cuda.is_available():
+        call = variant.make(following)
+        call()
+        return call, 0.0
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -117,18 +148,20 @@ def _built(variant: GpuVariant, shape: Shape, beyond: int) -> tuple[Call, float]
     return call, (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
-def run_job(job: Job, ceilings: dict[str, Ceilings], beyond: int) -> list[dict[str, Any]]:
+def run_job(job: Job, ceilings: dict[str, Ceilings], setting: Setting = _SETTING) -> list[dict[str, Any]]:
     """The rows of one job. A variant that fails is reported on stderr and left out."""
     task, shape, dtype = job
     built: list[tuple[GpuVariant, Call, float, float | None]] = []
     with precision(dtype):
-        for variant in TASKS[task](shape, _WIDTHS, dtype, _DEVICE, _BACKENDS):
+        for variant in TASKS[task](
+            shape, list(setting.widths), dtype, setting.device, list(setting.backends)
+        ):
             try:
                 error = variant.error() if variant.error else None
-                built.append((variant, *_built(variant, shape, beyond), error))
+                built.append((variant, *_built(variant, shape, setting), error))
             except Exception as failure:  # one broken variant must not cost a whole sitting
                 print(f"{variant.name} d={variant.d}: {type(failure).__name__}: {failure}", file=sys.stderr)
-        timings = interleaved([call for _, call, _, _ in built])
+        timings = interleaved([call for _, call, _, _ in built], setting.calls)
     rows = []
     for (variant, _, peak, error), seconds in zip(built, timings, strict=True):
         median, low, high = (float(np.quantile(seconds, q)) for q in (0.5, 0.25, 0.75))
@@ -148,11 +181,12 @@ def run_job(job: Job, ceilings: dict[str, Ceilings], beyond: int) -> list[dict[s
                 "ms_q25": low * 1e3,
                 "ms_q75": high * 1e3,
                 "peak_mb": peak,
-                "device": torch.cuda.get_device_name(),
+                "device": setting.name,
                 "calls": len(seconds),
                 "share_gemm": variant.flops / median / best.flops if variant.flops else None,
                 "share_copy": variant.traffic / median / best.copy if variant.traffic else None,
                 "error": error,
+                "together": variant.together,
                 "torch": torch.__version__,
             }
         )
@@ -173,7 +207,8 @@ def report(rows: list[dict[str, Any]]) -> None:
         for key, form in (("share_gemm", ".0%"), ("share_copy", ".0%"), ("peak_mb", ".0f"), ("error", ".0e")):
             cells.append("–" if row[key] is None else format(row[key], form))
         wrong = row["error"] is not None and not row["error"] <= TOLERANCE[row["dtype"]]
-        print(f"  {row['variant']:<16}" + "".join(f"{cell:>10}" for cell in cells) + "  WRONG" * wrong)
+        name = row["variant"] + (f" ×{row['together']}" if row["together"] > 1 else "")
+        print(f"  {name:<16}" + "".join(f"{cell:>10}" for cell in cells) + "  WRONG" * wrong)
     sys.stdout.flush()
 
 
@@ -195,7 +230,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
     started = time.monotonic()
-    beyond = 2 * torch.cuda.get_device_properties(0).L2_cache_size
     ceilings = measure_ceilings(options.quick)
     copy = ceilings["float32"].copy / 1e9
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, copy {copy:.0f} GB/s")
@@ -213,7 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
         if time.monotonic() - started > 60 * options.minutes:
             print(f"\n{len(planned) - number} jobs left; run the same command again to go on")
             break
-        found = run_job((task, shape, dtype), ceilings, beyond)
+        found = run_job((task, shape, dtype), ceilings, _SETTING)
         report(found)
         rows += found
         if options.json:

@@ -8,6 +8,7 @@ variants select with bfloat16 products and keep float32 parameters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from importlib import import_module
 from itertools import cycle
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,14 +26,23 @@ from benchmarks.peers import DenseEmulation, emulated_step
 from benchmarks.tasks import Shape, columns_of
 from expander_sae.kernels import backends
 from expander_sae.kernels.exact_topk import topk_of_columns
+from expander_sae.kernels.precision import PRECISIONS
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, SparseDictionary
 from expander_sae.study.recipes import RECIPES
+from expander_sae.training.normalisation import KeptTokens, Normalisation
+from expander_sae.training.recording import recorder_for
+from expander_sae.training.rounds import Round
 from expander_sae.training.step import TrainingState, train_step
 
 Following = Callable[[], Tensor]
-PRECISIONS = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}
+DENSE_STEP = "dense_products"
+"""Our step of a dense dictionary: on CUDA whole products, see expander_sae/kernels/dense_products.py."""
+
+_POOL = 65_536
+"""Tokens that graphs draw from: they exceed the L2 cache."""
+
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
 """Largest accepted error of a variant, see `selection_error` and `gradient_error`."""
 
@@ -40,7 +51,8 @@ TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
 class GpuVariant:
     """One way to do a task: `make` builds everything; d is m for dense columns.
 
-    error: how far the result for fresh data is from float64, worked out beside the timing.
+    error: how far the result for fresh data is from float64, worked out beside the timing. together: how many
+    autoencoders a call trains.
     """
 
     name: str
@@ -49,6 +61,7 @@ class GpuVariant:
     error: Callable[[], float] | None = None
     flops: float = 0.0
     traffic: float = 0.0
+    together: int = 1
 
 
 @contextmanager
@@ -190,6 +203,42 @@ def gradient_error(shape: Shape, backend: str, device: str) -> float:
     return float((found - exact).norm() / exact.norm())
 
 
+def started(shape: Shape, backend: str | None, device: str, seed: int = 0) -> TrainingState:
+    """A training at its first step; dense where there is no backend."""
+    mask = MaskRecipe("expander", shape.m, shape.n, shape.d, seed).generate() if backend else None
+    autoencoder = SparseAutoencoder(shape.m, shape.n, shape.k, mask, backend=backend or "torch")
+    autoencoder.initialise(torch.Generator().manual_seed(seed))
+    return TrainingState.start(autoencoder.to(device), RECIPES["standard"], 0)
+
+
+def repeated(states: list[TrainingState], shape: Shape, device: str, tokens: int = _POOL) -> Call:
+    """A call that trains all of these one step, by one graph on a GPU, on random tokens that lie there."""
+    pool = torch.randn(tokens, shape.m, generator=torch.Generator(device).manual_seed(0), device=device)
+    scaling = Normalisation(math.inf, 1.0, np.zeros(shape.m, np.float32), np.arange(tokens))
+    recipe = replace(RECIPES["standard"], batch_size=shape.batch)
+    record = recorder_for([state.autoencoder for state in states])
+    together = Round(states, KeptTokens(pool, scaling, device), recipe, record)
+    return lambda: together.step([3e-4] * len(states))
+
+
+def train_graph(
+    shape: Shape, widths: list[int], dtype: str, device: str, names: list[str]
+) -> list[GpuVariant]:
+    """The whole step of one and of several autoencoders, batch included, as training sessions make it."""
+    backend = "triton" if "triton" in names else names[0]
+
+    def make(name: str | None, d: int, count: int, following: Following) -> Call:
+        one = replace(shape, d=d)
+        return repeated([started(one, name, device, seed) for seed in range(count)], shape, device)
+
+    planned = [(backend, d, 1) for d in widths] + [(backend, widths[0], count) for count in (4, 16)]
+    planned.append((None, shape.m, 1))
+    return [
+        GpuVariant(name or DENSE_STEP, d, partial(make, name, d, count), together=count)
+        for name, d, count in planned
+    ]
+
+
 def train(shape: Shape, widths: list[int], dtype: str, device: str, names: list[str]) -> list[GpuVariant]:
     """One whole update: forward, backward, clip, fused Adam, firing counts."""
     m, n, k, batch = shape.m, shape.n, shape.k, shape.batch
@@ -206,23 +255,15 @@ def train(shape: Shape, widths: list[int], dtype: str, device: str, names: list[
         return call
 
     def ours(name: str | None, d: int, following: Following) -> Call:
-        mask = MaskRecipe("expander", m, n, d, 0).generate() if name else None
-        autoencoder = SparseAutoencoder(m, n, k, mask, backend=name or "torch")
-        autoencoder.initialise(torch.Generator().manual_seed(0))
-        recipe = RECIPES["standard"]
-        state = TrainingState.start(autoencoder.to(device), recipe, 0)
+        recipe, state = RECIPES["standard"], started(replace(shape, d=d), name, device)
 
-        def call() -> object:
-            with torch.autocast(device, torch.bfloat16, enabled=narrow and name is None):
-                return train_step(state, following(), recipe)
-
-        return call
+        return lambda: train_step(state, following(), recipe)
 
     def variant(name: str | None, d: int) -> GpuVariant:
         check = partial(gradient_error, replace(shape, d=d), name, device) if name else None
         flops = 2.0 * d * n * batch + 6.0 * batch * k * d
         traffic = 4.0 * (7 * d * n + 4 * batch * m)
-        return GpuVariant(name or "dense_topk", d, partial(ours, name, d), check, flops, traffic)
+        return GpuVariant(name or DENSE_STEP, d, partial(ours, name, d), check, flops, traffic)
 
     emulated = GpuVariant("dense_emulation", m, emulation, None, 6.0 * m * n * batch)
     return [emulated, variant(None, m), *(variant(name, d) for d in widths for name in names)]

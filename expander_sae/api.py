@@ -17,6 +17,7 @@ from expander_sae.machine.device import resolve_device
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, joined
 from expander_sae.model.encoders import codes_of
+from expander_sae.pursuit.budget import budgeted
 from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
 from expander_sae.storage.arrays import as_tensor, finite_norms
@@ -31,7 +32,7 @@ def load(
     backend: str = "auto",
     dtype: torch.dtype | None = None,
 ) -> SparseAutoencoder:
-    """Load a native file, a run's folder, or a folder of SAELens, sparsify or dictionary_learning.
+    """Load a native file, a run's folder, or one of SAELens, sparsify, dictionary_learning or Gemma Scope.
 
     The mask of a native file is regenerated and its checksum verified. `about` of the result holds
     what was stored beside the weights, such as `norm_limit`.
@@ -60,6 +61,10 @@ def load(
         from expander_sae.interop.foreign import load_foreign
 
         loaded = load_foreign(path, backend)
+    elif path.suffix == ".npz":
+        from expander_sae.interop import gemma_scope
+
+        loaded = gemma_scope.load(path, backend)
     else:
         loaded = SparseAutoencoder.load(path / WEIGHTS if path.is_dir() else path, "cpu", backend)
     return loaded.to(place, dtype)
@@ -72,6 +77,9 @@ def infer(
     batch_size: int = 4096,
 ) -> SparseCode:
     """Codes of activations [N, m] by a pursuit: index int64 [N, k] and value [N, k].
+
+    Of an autoencoder whose thresholds decide how many features a token has, a pursuit takes as many as its
+    encoder takes on average here.
 
     Args:
         autoencoder: whose decoder is used as it is; its own encoder is `autoencoder.encode`.
@@ -95,7 +103,8 @@ def infer(
     if batch_size < 1:
         raise UserError(f"batch_size: found {batch_size}, expected at least 1")
     finite_norms(rows)
-    return joined(run(autoencoder, autoencoder.own(part)) for part in rows.split(batch_size))
+    of = autoencoder if inference == "encoder" else budgeted(autoencoder, rows)
+    return joined(run(of, autoencoder.own(part)) for part in rows.split(batch_size))
 
 
 def evaluate(
@@ -130,10 +139,12 @@ def evaluate(
         True
     """
     rows = _rows(autoencoder, activations)
-    run = inferences(codes_of(autoencoder.about) if inference is None else inference)
+    name = codes_of(autoencoder.about) if inference is None else inference
+    run = inferences(name)
     norms = finite_norms(rows)
     kept = np.arange(len(rows)) if every_token else encoded_rows(autoencoder, rows, "activations", norms)
-    sums, cosine = measure(autoencoder, rows, run, None if len(kept) == len(rows) else kept)
+    of = autoencoder if name == "encoder" else budgeted(autoencoder, rows, kept)
+    sums, cosine = measure(of, rows, run, None if len(kept) == len(rows) else kept)
     return sums.summary() | {"cosine": cosine, "encoded_share": len(kept) / len(rows)}
 
 

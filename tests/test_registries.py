@@ -148,7 +148,7 @@ def test_mistakes_with_it_are_explained_before_any_job() -> None:
         load_config(configured(d=9))
     with pytest.raises(UserError, match=r"found 'windo', expected one of .* \(did you mean window\?\)"):
         load_config(configured(support="windo"))
-    with pytest.raises(UserError, match=r"found 'treshold', expected one of .*threshold"):
+    with pytest.raises(UserError, match=r"found 'treshold', expected .*threshold"):
         load_config(configured(inference=["treshold"]))
 
 

@@ -33,6 +33,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.model.autoencoder import SparseAutoencoder
     from expander_sae.model.dictionary import SparseCode
     from expander_sae.model.encoders import codes_of
+    from expander_sae.pursuit.budget import budgeted
     from expander_sae.pursuit.codes import encoded_rows
     from expander_sae.pursuit.inference import Inference
 
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     rows = encoded_rows(autoencoder, activations, options.activations)
     measured: dict[str, dict[str, float]] = {}
     for name, inference in inferences.items():
+        of = autoencoder if name == "encoder" else budgeted(autoencoder, activations, rows)
         with Progress(name, len(rows), "token") as progress:
 
             def counted(
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
                 progress.advance(len(batch))
                 return code
 
-            sums, cosine = measure(autoencoder, activations, counted, rows)
+            sums, cosine = measure(of, activations, counted, rows)
         measured[name] = sums.summary() | {"cosine": cosine}
     record = {
         "weights": str(options.weights),

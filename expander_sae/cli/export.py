@@ -69,6 +69,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     }
     shown = pairs([(name, record[name]) for name in ("out", "format", "precision", "bytes")])
     unknown = "no --activations: not measured how often kept values are not positive"
+    if autoencoder.thresholds is not None:
+        unknown = "it keeps what exceeds its thresholds, as the other library does"
     told = [] if options.format == "native" else [measured.text() if measured else unknown]
     terminal.result(record, [*shown, *told])
 

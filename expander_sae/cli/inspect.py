@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
 from expander_sae.cli.arguments import add_activations, add_compute, add_weights
@@ -127,6 +128,11 @@ def _firing(autoencoder: SparseAutoencoder, options: argparse.Namespace) -> dict
     return found
 
 
+def _code_size(bits: float) -> str:
+    varies = "as many features as exceed their thresholds"
+    return f"{bits:,.0f} bits" if math.isfinite(bits) else varies
+
+
 def _lines(record: dict[str, Any]) -> list[str]:
     shape, kept, columns, mask = (record[part] for part in ("shape", "storage", "columns", "mask"))
     rows: list[tuple[str, Any]] = [
@@ -136,7 +142,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         ("values", f"{kept['decoder_values']:,} ({number(record['compression'])} times fewer than dense)"),
         ("precision", f"{record['precision']}, {kept['storage_bits_per_value']} bits a value"),
         ("bytes", f"{kept['storage_total_bytes']:,} of values, biases, encoder and mask recipe"),
-        ("a token's code", f"{kept['code_bits']:,.0f} bits"),
+        ("a token's code", _code_size(kept["code_bits"])),
     ]
     if "storage_ids_bytes" in kept:
         named = f"{kept['storage_ids_total_bytes']:,} where the language model is at hand"

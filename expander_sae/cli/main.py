@@ -25,6 +25,7 @@ COMMANDS = (
     "train",
     "eval",
     "omp",
+    "frontier",
     "inspect",
     "export",
     "push",

@@ -36,6 +36,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     from expander_sae.cli.data import given_activations, inference_of, load_weights
     from expander_sae.cli.outputs import ACTIVATIONS, WEIGHTS, check_files
     from expander_sae.errors import UserError
+    from expander_sae.pursuit.budget import budgeted
     from expander_sae.pursuit.codes import codes_of
 
     read = {WEIGHTS: options.weights, ACTIVATIONS: options.activations}
@@ -47,6 +48,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
             raise UserError(f"--k: found {options.k}, expected 1 to n = {autoencoder.n}")
         autoencoder.k = options.k
     activations = given_activations(options, autoencoder.m)
+    if options.inference != "encoder":
+        autoencoder = budgeted(autoencoder, activations)
     codes = codes_of(autoencoder, activations, inference, options.inference)
     write = _parquet if options.out.suffix == ".parquet" else _safetensors
     settings = {"n": autoencoder.n, "k": autoencoder.k, "inference": options.inference}

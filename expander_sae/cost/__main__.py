@@ -19,6 +19,9 @@ from expander_sae.cost.time_model import CPU_FILE, GPU_FILE, Machine
 from expander_sae.errors import UserError, reported_to_user
 from expander_sae.study.study import Study, load_config
 
+_ESTIMATED = {"omp": "pursuits", "jobs": "what a job takes beside them"}
+"""Words for parts of a machine's coefficients."""
+
 
 def makespan(seconds: Sequence[float], places: int) -> float:
     """Seconds until all jobs are done, the longest first, on so many places at once."""
@@ -35,7 +38,7 @@ def estimate(study: Study, cpu: Machine, gpu: Machine, nodes: int) -> dict[str, 
     one GPU and the same CPU, `nodes` and `gpu_nodes` that many of either. The stages follow one another;
     neither a queue nor a download is counted.
     """
-    on_cpu, on_gpu = Plan(study, cpu), Plan(study, gpu, cpu)
+    on_cpu, on_gpu = Plan(study, cpu), Plan(study.on_gpu(), gpu, cpu)
     places = max(1, cpu.cores // study.config["compute"]["threads"])
     stages = zip(on_cpu.stages(), on_gpu.stages(), strict=True)
     rows = [_row(slow, fast, places, nodes) for slow, fast in stages]
@@ -47,7 +50,7 @@ def estimate(study: Study, cpu: Machine, gpu: Machine, nodes: int) -> dict[str, 
         "extracted": sum(sum(on_cpu.shard_tokens(model).values()) for model in study.models.values()),
         "trained_on": sum(run.steps for run in study.runs) * on_cpu.recipe.batch_size,
     }
-    about = {"device": cpu.device, "measured": cpu.measured, "cores": cpu.cores, "backend": on_cpu.backend}
+    about = {"device": cpu.device, "estimated": cpu.estimated, "cores": cpu.cores, "backend": on_cpu.backend}
     space = {what: size / 1e9 for what, size in disk(study, on_cpu)}
     return {
         "models": len(study.models),
@@ -61,7 +64,12 @@ def estimate(study: Study, cpu: Machine, gpu: Machine, nodes: int) -> dict[str, 
         "peak_mb": max(row["peak_mb"] for row in rows),
         "nodes": nodes,
         "cpu": about,
-        "gpu": {"device": gpu.device, "measured": gpu.measured, "backend": on_gpu.backend},
+        "gpu": {
+            "device": gpu.device,
+            "estimated": gpu.estimated,
+            "backend": on_gpu.backend,
+            "training_jobs": len(on_gpu.study.trainings),
+        },
     }
 
 
@@ -96,6 +104,7 @@ def text(found: dict[str, Any], name: str) -> str:
         hours = "".join(f"{_hours(value):>15}" for value in row["hours"].values())
         lines.append(f"{row['stage']:<16}{row['jobs']:>7,}{row['peak_mb']:>9,.0f}{hours}")
     lines += ["", _origin("CPU", cpu), _origin("GPU", gpu)]
+    lines.append(f"Training takes {gpu['training_jobs']} jobs on a GPU, each of many runs at once.")
     lines.append(f"A node is one of these, with {cpu['cores']} cores. Downloads and queues are not counted.")
     return "\n".join(lines)
 
@@ -131,8 +140,9 @@ def _hours(value: float) -> str:
 
 
 def _origin(kind: str, machine: dict[str, Any]) -> str:
-    how = "from measurements on" if machine["measured"] else "an estimate, not measured on"
-    return f"{kind} hours: {how} {machine['device']}, backend {machine['backend']}."
+    said = f"{kind} hours: fitted to rows measured on {machine['device']}, backend {machine['backend']}."
+    names = [_ESTIMATED.get(name, name) for name in machine["estimated"]]
+    return f"{said} Estimated, not measured: {', '.join(names)}." if names else said
 
 
 def _nodes(value: str) -> int:

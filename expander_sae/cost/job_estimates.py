@@ -11,7 +11,7 @@ from functools import cache
 
 from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine, Shape
-from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS
+from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS, STEPS_TOGETHER
 from expander_sae.masks.supports import support_of
 from expander_sae.model.precisions import precision_of, stored_as
 from expander_sae.study.study import Job, Model, Run, Study
@@ -130,7 +130,9 @@ class Plan:
         return Need(0.1 + self.other.jobs["mask_entry"] * n * d, self.memory.mask(n, d))
 
     def trainings(self, runs: Sequence[Run]) -> Need:
-        """Runs one after the other in one process."""
+        """Runs in one process: one after the other, and on a GPU as rounds of many."""
+        if self.gpu and runs[0].is_trained and not runs[0].is_pursued:
+            return self._rounds(runs)
         needs = [self.training(run) for run in runs]
         again = (len(runs) - 1) * self.machine.jobs["start"]
         return Need(sum(need.seconds for need in needs) - again, max(need.peak_mb for need in needs))
@@ -141,7 +143,38 @@ class Plan:
             entries = run.n * run.d * (1 if run.encoder == "tied" else 2)
             seconds = self.machine.jobs["start"] + entries * _ROUNDING
             return Need(seconds, self.memory.training(run))
-        jobs = self.machine.jobs
+        steps = self.recipe.pursuit_steps if run.is_pursued else run.steps
+        seconds = self._training_start(run) + steps * self._step(run) / self.threads
+        return Need(seconds, self.memory.training(run))
+
+    def _rounds(self, runs: Sequence[Run]) -> Need:
+        """Runs of one number of steps on a GPU: each round pays once what a call takes at any size."""
+        pairs = [self._call_and_rest(run) for run in runs]
+        rounds = -(-len(runs) // STEPS_TOGETHER)
+        step = rounds * max(call for call, _ in pairs) + sum(rest for _, rest in pairs)
+        seconds = self._training_start(runs[0]) + runs[0].steps * step
+        return Need(seconds, max(map(self.memory.training, runs)))
+
+    def _call_and_rest(self, run: Run) -> tuple[float, float]:
+        """A step's seconds: what a call takes at any size, and all that grows with the shape."""
+        call, encode = self._call_alone("train_step", run), self._call_alone("encode_topk", run)
+        paid = call + (max(0.0, call - encode) if run.encoder != "tied" else 0.0)
+        paid += encode if self.recipe.count_after_update else 0.0
+        return call, max(0.0, self._step(run) - paid)
+
+    def _call_alone(self, task: str, run: Run) -> float:
+        """What calls take at any size, on the matrices that the columns are computed with."""
+        pieces = support_of(run.support).computed_with(run.m, run.n, run.d)
+        backends = [DENSE if piece.d == piece.m else self.backend for piece in pieces]
+        return sum(float(self.machine.tasks[task][backend]["a"]) for backend in backends)
+
+    def _training_start(self, run: Run) -> float:
+        """Seconds until the first step: imports, and the pool read once."""
+        pool = self.memory.train_tokens[run.model] * run.m * FLOAT
+        return self.machine.jobs["start"] + pool / self.other.jobs["read_bytes"]
+
+    def _step(self, run: Run) -> float:
+        """Seconds of a step on one thread."""
         step, encode = (
             self._all_pieces(task, run, self.recipe.batch_size) for task in ("train_step", "encode_topk")
         )
@@ -149,13 +182,9 @@ class Plan:
             step += max(0.0, step - encode)
         if self.recipe.count_after_update:
             step += encode
-        pool = self.memory.train_tokens[run.model] * run.m * FLOAT
-        steps = run.steps
         if run.is_pursued:  # instead of an encoder's pass, one of the pursuit
-            steps = self.recipe.pursuit_steps
             step = max(0.0, step - encode) + self._all_pieces("omp", run, self.recipe.batch_size)
-        seconds = jobs["start"] + pool / self.other.jobs["read_bytes"] + steps * step / self.threads
-        return Need(seconds, self.memory.training(run))
+        return step
 
     def baseline(self, model: Model, layer: int) -> Need:
         """The cross-entropies of the model itself; it takes the memory of an evaluation."""
@@ -169,6 +198,8 @@ class Plan:
     def evaluation(self, job: Job) -> Need:
         """The runs of a job, one after the other in one process."""
         seconds = self.machine.jobs["start_model"] + sum(map(self._run_evaluation, job.runs))
+        for model in {(run.model, run.layer): run.model for run in job.runs}.values():  # loaded once a layer
+            seconds += self.sizes[model].parameters * self.machine.jobs["load"]
         return Need(seconds, max(map(self.memory.evaluation, job.runs)))
 
     def validation(self, cell: Job) -> Need:
@@ -181,7 +212,7 @@ class Plan:
 
     def _run_evaluation(self, run: Run) -> float:
         size, asked = self.sizes[run.model], run.evaluation
-        seconds = size.parameters * self.machine.jobs["load"]
+        seconds = 0.0
         for name in asked.inference:
             pursued = name != "encoder" and asked.pursued_tokens
             seconds += self._inference(run, name, pursued or asked.test_tokens)

@@ -10,9 +10,12 @@ as the samples that they read from leave the near caches. r is 1, and k for orth
 whose coefficients are those of one round. The numba backend scores tiles of 64 samples: in b, c and p its
 B is a multiple of that.
 
+Autoencoders whose steps are one round on a GPU (`training/rounds.py`) pay a once between them.
+
 Dense dictionaries differ in two tasks. A training step takes the whole product over all features
 again where gathering the kept columns would cost more (`kernels/dense.py`): c then counts every such
-pass and e the gathers that remain. A pursuit by the Gram matrix (`kernels/dense_omp.py`) takes
+pass and e the gathers that remain. Coefficients with `passes` are those of a step that takes so many
+products and gathers nothing, as on a GPU. A pursuit by the Gram matrix (`kernels/dense_omp.py`) takes
 f·n·m·(n + B) once and e·n·B·k² in all. Neither gathers to score, so p is 0.
 """
 
@@ -34,7 +37,7 @@ DENSE = "dense"
 """The name under which dense dictionaries stand among the backends."""
 
 CPU_FILE = Path(__file__).with_name("coefficients.json")
-GPU_FILE = Path(__file__).with_name("estimates_gpu.json")
+GPU_FILE = Path(__file__).with_name("coefficients_gpu.json")
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,18 @@ class Shape:
     batch: int
 
 
-def terms(task: str, shape: Shape, backend: str = "torch") -> tuple[float, ...]:
-    """What each coefficient is multiplied by."""
+def terms(
+    task: str, shape: Shape, backend: str = "torch", passes_given: float | None = None
+) -> tuple[float, ...]:
+    """What each coefficient is multiplied by; `passes_given`: see `passes` above."""
     m, n, d, k, batch = shape.m, shape.n, shape.d, shape.k, shape.batch
     rounds = float(k if task == "omp" else 1)
     tile = _TILE.get(backend, 1)
     scored = rounds * n * (-(-batch // tile) * tile)
     passes, gathers, values = 1.0, rounds * batch * k * d, rounds * n * d
-    if d == m and task == "train_step":
+    if passes_given is not None:
+        passes, gathers = passes_given, 0.0
+    elif d == m and task == "train_step":
         whole = (n <= GEMM_CORRELATES * k) + 3 * (n <= GEMM_COMBINES * k)
         passes, gathers = 1.0 + whole, gathers * (4 - whole)
     elif d == m and task == "omp":
@@ -69,14 +76,14 @@ class Machine:
     """One kind of hardware: fitted coefficients of the tasks, and what the rest of a job costs.
 
     `tasks` has task → backend → coefficients in seconds, and `jobs` the constants named in `JOB_CONSTANTS`;
-    neither is `measured` where they come from a roofline.
+    what of them is `estimated`, from a roofline or the hardware's data sheet, is named: tasks, and "jobs".
     """
 
     device: str
-    measured: bool
     cores: int
     tasks: dict[str, dict[str, dict[str, Any]]]
     jobs: dict[str, float]
+    estimated: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: str | Path) -> Machine:
@@ -85,10 +92,10 @@ class Machine:
         try:
             machine = cls(
                 str(record["device"]),
-                bool(record["measured"]),
                 int(record["cores"]),
                 {task: dict(record["tasks"][task]) for task in TASKS},
                 {name: float(record["jobs"][name]) for name in JOB_CONSTANTS},
+                tuple(map(str, record.get("estimated", ()))),
             )
         except (KeyError, TypeError, ValueError) as error:
             expected = "expected what benchmarks.fit --json writes"
@@ -114,7 +121,7 @@ class Machine:
 
     def seconds(self, task: str, backend: str, shape: Shape) -> float:
         fitted = self.tasks[task][backend]
-        parts = terms(task, shape, backend)
+        parts = terms(task, shape, backend, fitted.get("passes"))
         return sum(float(fitted.get(name, 0)) * part for name, part in zip(COEFFICIENTS, parts, strict=True))
 
 

@@ -21,6 +21,7 @@ from expander_sae.measurements.index import Index
 from expander_sae.measurements.tables import read_metrics
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseDictionary, entries_of, joined
+from expander_sae.pursuit.budget import budgeted
 from expander_sae.pursuit.codes import codes_of, encoded_rows
 from expander_sae.pursuit.inference import INFERENCES
 from expander_sae.storage.arrays import HALF
@@ -162,7 +163,8 @@ def _words(ids: np.ndarray, record: dict[str, Any] | None) -> list[str]:
 def _code(
     autoencoder: SparseAutoencoder, h: np.ndarray, rows: np.ndarray, features: np.ndarray, inference: str
 ) -> dict[str, Any]:
-    code = joined(codes_of(autoencoder, h[rows], INFERENCES[inference], inference))
+    of = autoencoder if inference == "encoder" else budgeted(autoencoder, h, rows)
+    code = joined(codes_of(of, h[rows], INFERENCES[inference], inference))
     return compact(code, rows, features, autoencoder.n)
 
 

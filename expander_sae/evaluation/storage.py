@@ -19,21 +19,22 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
 
     Learned values of W are d·n (the true edges of an irregular mask; m·n dense), of the encoder 0 when
     tied. `storage_values_rows_bytes` has explicit row indices too (and column degrees when these differ),
-    `storage_encoder_bytes` a free encoder with its steps, both biases, and the gains of an import.
+    `storage_encoder_bytes` a free encoder with its steps, biases, and the gains and thresholds of an import.
     `storage_total_bytes` is what the weights file must hold: values, encoder, biases and the recipe of the
     mask, in place of which a learned mask has the rows themselves. In another precision than float32 the
     recipe has the few words beside that say how to read the values and which tokens are passed through.
     Columns that token ids name have `storage_ids_bytes`, those of the ids, and `storage_ids_total_bytes`,
     what whoever has the language model must hold: ids, biases and recipe, and no values. Where autoencoders
     of a layer can have a part in common, as spectral ones a basis, `storage_shared_bytes` are those of that
-    part, and `storage_own_bytes` the total without. `code_bits` are those of a token's code.
+    part, and `storage_own_bytes` the total without. `code_bits` are those of a token's code, NaN where
+    thresholds alone decide how many features it has.
     """
     decoder, free = autoencoder.decoder, autoencoder.free
     wide = autoencoder.b_enc.element_size()
     biases = stored_bytes(autoencoder.m, autoencoder.n, decoder.precision, wide)
-    gains = 0 if autoencoder.gains is None else autoencoder.gains.nbytes
+    imported = sum(kept.nbytes for kept in (autoencoder.gains, autoencoder.thresholds) if kept is not None)
     values_bytes = decoder.value_bytes + decoder.step_bytes
-    encoder_bytes = biases + gains + (0 if free is None else free.value_bytes + free.step_bytes)
+    encoder_bytes = biases + imported + (0 if free is None else free.value_bytes + free.step_bytes)
     recipe = decoder.record_bytes
     if decoder.precision.name == FLOAT32:
         bits = 8 * wide
@@ -53,7 +54,7 @@ def storage(autoencoder: SparseAutoencoder) -> dict[str, float]:
         "storage_mask_recipe_bytes": recipe,
         "storage_total_bytes": total,
         "storage_bits_per_value": bits,
-        "code_bits": code_bits(autoencoder.n, autoencoder.k),
+        "code_bits": math.nan if autoencoder.counts_vary else code_bits(autoencoder.n, autoencoder.k),
         **named,
         **common,
     }

@@ -20,7 +20,8 @@ from expander_sae.model.encoders import warn_if_spoilt
 class Weights:
     """Float32 matrices on the CPU: encoder and decoder [n, m] (row j is feature j), b_enc [n], b_dec [m].
 
-    gains [n] are what pre-activations are multiplied by once they are selected; None is 1.
+    gains [n] are what pre-activations are multiplied by once they are selected; None is 1. thresholds [n] are
+    what these have to exceed; None: none, and k are kept. Where k is n, the thresholds alone decide.
     """
 
     encoder: Tensor
@@ -29,6 +30,12 @@ class Weights:
     b_dec: Tensor
     k: int
     gains: Tensor | None = None
+    thresholds: Tensor | None = None
+
+    @property
+    def counts_vary(self) -> bool:
+        """As of `SparseAutoencoder`."""
+        return self.thresholds is not None and self.k == len(self.b_enc)
 
     @property
     def gained(self) -> Tensor:
@@ -41,7 +48,7 @@ def checked(weights: Weights, origin: str | Path) -> Weights:
     decoder = tuple(weights.decoder.shape)
     n, m = decoder if len(decoder) == 2 else (0, 0)
     expected = {"decoder": (n, m), "encoder": (n, m), "b_enc": (n,), "b_dec": (m,)}
-    expected |= {} if weights.gains is None else {"gains": (n,)}
+    expected |= {name: (n,) for name in ("gains", "thresholds") if getattr(weights, name) is not None}
     for name, shape in expected.items():
         found = tuple(getattr(weights, name).shape)
         if found != shape or not n * m:
@@ -65,8 +72,9 @@ def to_dense(autoencoder: SparseAutoencoder) -> Weights:
     encoder = autoencoder._encoder_on(dictionary).columns(everything)
     tensors = (encoder, decoder, autoencoder.b_enc, autoencoder.b_dec)
     encoder, decoder, b_enc, b_dec = (tensor.detach().float().cpu().contiguous() for tensor in tensors)
-    gains = None if autoencoder.gains is None else autoencoder.gains.float().cpu()
-    return Weights(encoder, decoder, b_enc, b_dec, autoencoder.k, gains)
+    kept = (autoencoder.gains, autoencoder.thresholds)
+    optional = (None if tensor is None else tensor.float().cpu() for tensor in kept)
+    return Weights(encoder, decoder, b_enc, b_dec, autoencoder.k, *optional)
 
 
 @torch.no_grad()
@@ -82,7 +90,8 @@ def from_dense(
     """An autoencoder of these matrices, sparse where `record` says on which mask they live.
 
     The record is what `mask_record` gave when they were exported, None of another library's own: then `about`
-    is remembered. Columns may have any norms. One that was tied and no longer is has a free encoder.
+    is remembered. Columns may have any norms. One that was tied and no longer is has a free encoder. A ReLU
+    of the library's is left out where the record says that ours had none.
 
     Raises:
         UserError: as of `unit_decoder`, or the mask does not fit the matrices.
@@ -94,6 +103,8 @@ def from_dense(
     if record is not None:
         try:
             kind, about = record["encoder"], dict(record.get("about", {}))
+            if not weights.counts_vary and not record.get("relu"):
+                weights = replace(weights, thresholds=None)
             if record["mask"] is not None:
                 size = (m, n, weights.decoder.numel())
                 mask = regenerate(record["mask"]["recipe"], record["mask"]["sha256"], origin, size)
@@ -116,9 +127,23 @@ def _filled(empty: SparseAutoencoder, weights: Weights, about: dict[str, Any]) -
         empty.encoder.copy_(weights.encoder)
     empty.b_enc.copy_(weights.b_enc)
     empty.b_dec.copy_(weights.b_dec)
-    empty.gains = weights.gains
+    empty.gains, empty.thresholds = weights.gains, weights.thresholds
     empty.about = about
     return empty
+
+
+def check_selection(autoencoder: SparseAutoencoder, target: str, varying: bool = False) -> None:
+    """Raise `UserError` where a format whose top-k is followed by a ReLU cannot say what is kept.
+
+    A `varying` one also has encoders whose thresholds alone decide.
+    """
+    kept = autoencoder.thresholds
+    if kept is None or (varying and autoencoder.counts_vary):
+        return
+    if autoencoder.counts_vary:
+        raise UserError(f"{target}: found an encoder of thresholds, expected one of top-k")
+    if bool((kept != 0).any()):
+        raise UserError(f"{target}: found thresholds beside top-k, expected one of them")
 
 
 def on_support(matrix: Tensor, mask: Mask, origin: str | Path) -> Tensor:
@@ -138,7 +163,8 @@ def mask_record(autoencoder: SparseAutoencoder) -> dict[str, Any]:
     """JSON that brings an exported autoencoder back onto its mask, unless that is a learned one."""
     known = autoencoder.mask is not None and not autoencoder.mask.learned
     mask = describe(autoencoder.mask) if known and autoencoder.mask is not None else None
-    return {"mask": mask, "encoder": autoencoder.encoder_kind, "about": autoencoder.about}
+    relu = {"relu": True} if autoencoder.thresholds is not None and not autoencoder.counts_vary else {}
+    return {"mask": mask, "encoder": autoencoder.encoder_kind, "about": autoencoder.about} | relu
 
 
 @torch.no_grad()
@@ -165,8 +191,9 @@ def pruned(autoencoder: SparseAutoencoder, d: int) -> SparseAutoencoder:
 def unit_decoder(weights: Weights, selects_by_contribution: bool, origin: str | Path) -> Weights:
     """The same autoencoder with unit-norm columns.
 
-    Where top-k ran on x_j·‖w_j‖ (`selects_by_contribution`), the norms go into the encoder. Elsewhere it did
-    not see them: they become gains, and the selection stays what it was, to the last bit.
+    Where the selection ran on x_j·‖w_j‖ (`selects_by_contribution`), the norms go into the encoder; where
+    thresholds alone decide on x_j, into these too. A top-k that did not see them stays what it was, to the
+    last bit: they become gains.
 
     Raises:
         UserError: shapes that do not belong together, or a column of zeros where x_j is divided by its norm.
@@ -180,7 +207,10 @@ def unit_decoder(weights: Weights, selects_by_contribution: bool, origin: str | 
     plain = (norms == 0) | ((norms - 1).abs() <= 1e-6)
     scale = torch.where(plain, torch.ones_like(norms), norms).float()
     unit = replace(weights, decoder=weights.decoder / scale[:, None])
-    if selects_by_contribution:
-        return replace(unit, encoder=weights.encoder * scale[:, None], b_enc=weights.b_enc * scale)
+    if selects_by_contribution or weights.counts_vary:
+        unit = replace(unit, encoder=weights.encoder * scale[:, None], b_enc=weights.b_enc * scale)
+        if selects_by_contribution or weights.thresholds is None:
+            return unit
+        return replace(unit, thresholds=weights.thresholds * scale)
     gains = scale if weights.gains is None else scale * weights.gains
     return replace(unit, gains=None if bool((gains == 1).all()) else gains)

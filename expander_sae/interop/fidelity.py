@@ -108,8 +108,11 @@ def measured_record(
     relu: bool = True,
 ) -> tuple[Fidelity | None, dict[str, Any] | None]:
     """(what was measured, the same as JSON for the folder's metadata); printed where `say` is true."""
-    measured = None if activations is None else fidelity(autoencoder, activations, relu)
-    if say:
+    if autoencoder.thresholds is not None:
+        measured, told = None, "keeps what exceeds its thresholds, as the other library does"
+    else:
+        measured = None if activations is None else fidelity(autoencoder, activations, relu)
         told = "no activations given: how often kept values are not positive was not measured"
+    if say:
         print(f"{folder}: {measured.text() if measured else told}")
     return measured, None if measured is None else asdict(measured)

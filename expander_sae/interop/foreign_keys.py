@@ -61,6 +61,9 @@ _SAELENS_TRAINING = _names(
     " l1_coefficient lp_norm use_ghost_grads normalize_sae_decoder noise_scale decoder_orthogonal_init"
     " mse_loss_normalization jumprelu_init_threshold jumprelu_bandwidth decoder_heuristic_init"
     " decoder_heuristic_init_norm init_encoder_as_decoder_transpose scale_sparsity_penalty_by_decoder_norm"
+    " l1_warm_up_steps l0_coefficient l0_warm_up_steps pre_act_loss_coefficient target_l0"
+    " jumprelu_sparsity_loss_mode jumprelu_tanh_scale jumprelu_ste_to_input topk_threshold_lr"
+    " matryoshka_widths use_matryoshka_aux_loss"
 )
 _SAELENS_APPLIED = _names("architecture d_in d_sae k dtype apply_b_dec_to_input metadata")
 # A normalisation at run time is no linear map; an average one has a factor that the folder does not hold.
@@ -89,14 +92,30 @@ SPARSIFY = Keys(
 )
 
 DICTIONARY_LEARNING = Keys(_names("trainer buffer expander_sae"))
+DICTIONARY_LEARNING_CLASSES = {
+    "TopKTrainer": "AutoEncoderTopK",
+    "TrainerTopK": "AutoEncoderTopK",
+    "BatchTopKTrainer": "BatchTopKSAE",
+    "MatryoshkaBatchTopKTrainer": "MatryoshkaBatchTopKSAE",
+    "StandardTrainer": "AutoEncoder",
+    "StandardTrainerAprilUpdate": "AutoEncoder",
+    "PAnnealTrainer": "AutoEncoder",
+    "GatedSAETrainer": "GatedAutoEncoder",
+    "GatedAnnealTrainer": "GatedAutoEncoder",
+    "JumpReluTrainer": "JumpReluAutoEncoder",
+}
+"""Trainer → the class that it trains where it does not say which."""
 DICTIONARY_LEARNING_TRAINER = Keys(
     _names("dict_class k activation_dim dict_size"),
     # Biases are scaled back by norm_factor before they are saved.
     _names(
         "lr steps seed auxk_alpha warmup_steps decay_start threshold_beta threshold_start_step k_anneal_steps"
-        " norm_factor device layer lm_name wandb_name submodule_name"
+        " norm_factor device layer lm_name wandb_name submodule_name top_k_aux l1_penalty resample_steps"
+        " sparsity_warmup_steps sparsity_penalty sparsity_function p_start p_end anneal_start"
+        " sparsity_queue_length n_sparsity_updates bandwidth target_l0 group_fractions group_weights"
+        " group_sizes"
     ),
-    {"trainer_class": ("TopKTrainer", "TrainerTopK")},
+    {"trainer_class": tuple(DICTIONARY_LEARNING_CLASSES)},
 )
 DICTIONARY_LEARNING_BUFFER = Keys(
     frozenset(),

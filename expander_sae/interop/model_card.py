@@ -88,11 +88,16 @@ def _what(sae: SparseAutoencoder, spec: dict[str, Any], repo_id: str, base_model
     family = sae.decoder.recipe.family
     known = described(family)
     support = sae.decoder.words + ("" if known.trained else " that nobody trained")
+    kind, kept = ("TopK ", f"k = {sae.k} a token")
+    if sae.counts_vary:
+        kind, kept = "", "as many a token as exceed their thresholds"
+    imported = sae.about.get("imported")
+    method = "The method is that of Mendoza-Smith, arXiv 2607.01799."
     return (
         f"# {repo_id.split('/')[-1]}\n\n"
-        f"A TopK sparse autoencoder{where}: {sae.n:,} features of width {sae.m:,}, k = {sae.k} a token, "
+        f"A {kind}sparse autoencoder{where}: {sae.n:,} features of width {sae.m:,}, {kept}, "
         f"{support} ({spec.get('support', family)}), "
-        f"encoder {sae.encoder_kind}. The method is that of Mendoza-Smith, arXiv 2607.01799."
+        f"encoder {sae.encoder_kind}. {f'It was imported from {imported}.' if imported else method}"
     )
 
 
@@ -188,7 +193,7 @@ def _frontier(path: Path, spec: dict[str, Any]) -> str:
 
 
 def _training(spec: dict[str, Any], about: dict[str, Any]) -> str:
-    if not spec:
+    if not {"train_tokens", "steps", "recipe", "seed"} <= spec.keys():
         return "## Training data\n\nNot recorded in the weights."
     lines = [
         f"- {spec['train_tokens']:,} tokens" + (f" of {spec['corpus']}" if "corpus" in spec else ""),
@@ -205,8 +210,11 @@ def _limits(sae: SparseAutoencoder, about: dict[str, Any], measured: bool) -> st
     lines = [
         "- A low reconstruction loss does not make features interpretable; none were looked at here.",
         "- One model, one layer, one corpus: other text may be reconstructed worse.",
-        "- Negative values among the k kept ones are kept; tools that apply ReLU after top-k drop them.",
     ]
+    if sae.thresholds is None:
+        lines.append(
+            "- Negative values among the k kept ones are kept; tools that apply ReLU after top-k drop them."
+        )
     if about.get("norm_limit") is not None:
         lines.append("- Tokens above the norm limit, mostly the first of a sequence, are outside its domain.")
     if sae.mask is not None:

@@ -60,6 +60,7 @@ class SAEBenchAutoencoder(nn.Module):
     """
 
     gains: Tensor | None
+    thresholds: Tensor | None
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class SAEBenchAutoencoder(nn.Module):
         self.b_enc = nn.Parameter(dense.b_enc)
         self.b_dec = nn.Parameter(dense.b_dec)
         self.register_buffer("gains", dense.gains)
+        self.register_buffer("thresholds", dense.thresholds)
         self.k = autoencoder.k
         self.device: torch.device = torch.device(device)
         self.dtype: torch.dtype = dtype
@@ -90,9 +92,10 @@ class SAEBenchAutoencoder(nn.Module):
         self.to(device=self.device, dtype=dtype)
 
     def encode(self, x: Tensor) -> Tensor:
-        """[…, d_in] → […, d_sae] with k nonzeros a token."""
+        """[…, d_in] → […, d_sae] with at most k nonzeros a token."""
         pre = (x.to(self.W_enc.dtype) - self.b_dec) @ self.W_enc + self.b_enc
-        value, index = pre.topk(self.k, dim=-1)
+        margin, index = (pre if self.thresholds is None else pre - self.thresholds).topk(self.k, dim=-1)
+        value = margin if self.thresholds is None else pre.gather(-1, index) * (margin > 0)
         value = value if self.gains is None else value * self.gains[index]
         return torch.zeros_like(pre).scatter_(-1, index, value)
 

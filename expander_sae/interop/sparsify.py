@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from expander_sae.interop.dense import Weights, from_dense, mask_record, to_dense
+from expander_sae.interop import formulas
+from expander_sae.interop.dense import check_selection, from_dense, mask_record, to_dense
 from expander_sae.interop.fidelity import Fidelity, measured_record
 from expander_sae.interop.foreign_files import read_config, read_tensors, required, same_size
 from expander_sae.interop.foreign_keys import SPARSIFY
@@ -26,6 +27,7 @@ def export(
 ) -> Fidelity | None:
     """Write a dense folder for `sparsify.SparseCoder.load_from_disk`; see `saelens.export`."""
     folder = Path(folder)
+    check_selection(autoencoder, "sparsify")
     dense = to_dense(autoencoder)
     measured, record = measured_record(autoencoder, folder, activations, say)
     tensors = {"encoder.weight": dense.encoder, "encoder.bias": dense.b_enc}
@@ -51,7 +53,8 @@ def load(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
     SPARSIFY.check(config, path)
     k = required(config, "k", int, path)
     stored = read_tensors(folder / WEIGHTS, ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
-    weights = Weights(stored["encoder.weight"], stored["W_dec"], stored["encoder.bias"], stored["b_dec"], k)
+    matrices = (stored["encoder.weight"], stored["W_dec"])
+    weights = formulas.topk(matrices, stored["encoder.bias"], stored["b_dec"], k)
     same_size(config, {"d_in": stored["b_dec"].numel()}, path)
     if config.get("num_latents"):  # 0 says that expansion_factor is meant
         same_size(config, {"num_latents": stored["encoder.bias"].numel()}, path)

@@ -1,7 +1,8 @@
 """The five operations for a dense decoder: weight [n, m], one column of W a row.
 
 Only `correlate` and `correlate_topk` touch the whole weight; the decoder and both backward
-operations touch the k kept columns of each sample. Conventions as in `reference.py`.
+operations touch the k kept columns of each sample. On CUDA most are whole products
+(`dense_products.py`). Conventions as in `reference.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from expander_sae.kernels import dense_products
 from expander_sae.kernels.exact_topk import topk_of_pieces
 from expander_sae.kernels.reference import BATCH_TILE, FEATURE_TILE, by_feature, summed_by_feature, tiles
 from expander_sae.machine.piece_sizes import GEMM_COMBINES, GEMM_CORRELATES
@@ -17,13 +19,27 @@ from expander_sae.machine.piece_sizes import GEMM_COMBINES, GEMM_CORRELATES
 _ELEMENTS = 1 << 23
 
 
+def by_products(tensor: Tensor) -> bool:
+    """Whether selections, gradients and tied steps on this are whole matrix products."""
+    return tensor.is_cuda
+
+
+def _few_by_products(tensor: Tensor) -> bool:
+    """Whether products that need the kept columns only take all: where tensor cores may round for them."""
+    return by_products(tensor) and torch.get_float32_matmul_precision() != "highest"
+
+
 def correlate(weight: Tensor, residual: Tensor) -> Tensor:
     """residual · W: [B, m] -> [B, n]."""
+    if by_products(residual):
+        return dense_products.correlate(weight, residual)
     return residual @ weight.t()
 
 
 def correlate_topk(weight: Tensor, residual: Tensor, bias: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
     """Index int64 [B, k] and value [B, k] of the k largest of residual · W + bias; as in `reference.py`."""
+    if by_products(residual):
+        return dense_products.correlate_topk(weight, residual, bias, k)
     batch, n = residual.shape[0], weight.shape[0]
     if not 1 <= k <= n:
         raise ValueError(f"k = {k}: expected 1 <= k <= n = {n}")
@@ -42,6 +58,8 @@ def correlate_topk(weight: Tensor, residual: Tensor, bias: Tensor | None, k: int
 
 def correlate_at(weight: Tensor, residual: Tensor, index: Tensor) -> Tensor:
     """⟨w_j, residual[b]⟩ for j = index[b, s]: residual [B, m], index [B, k] -> [B, k]; 0 where j = -1."""
+    if _few_by_products(residual):
+        return dense_products.correlate_at(weight, residual, index)
     batch, k = index.shape
     out = residual.new_empty(batch, k)
     if weight.shape[0] <= GEMM_CORRELATES * k:
@@ -64,6 +82,8 @@ def synthesize(weight: Tensor, index: Tensor, value: Tensor) -> Tensor:
     """W x for sparse codes: index, value [B, k] -> [B, m]."""
     if index.shape[0] == 0 or index.shape[1] == 0:
         return value.new_zeros(index.shape[0], weight.shape[1])
+    if _few_by_products(value):
+        return dense_products.synthesize(weight, index, value)
     coefficient = value.masked_fill(index < 0, 0)
     if weight.shape[0] <= GEMM_COMBINES * index.shape[1]:
         return _written_out(weight.shape[0], index, coefficient) @ weight
@@ -74,6 +94,8 @@ def scatter_outer(n: int, index: Tensor, coefficient: Tensor, residual: Tensor) 
     """Σ_b Σ_{s: index[b, s] = j} coefficient[b, s] · residual[b] as [n, m], zero where never picked."""
     if index.numel() == 0:
         return residual.new_zeros(n, residual.shape[1])
+    if by_products(residual):
+        return dense_products.scatter_outer(n, index, coefficient, residual)
     if n <= GEMM_COMBINES * index.shape[1]:
         return _written_out(n, index, coefficient.masked_fill(index < 0, 0)).t() @ residual
     order, starts = by_feature(index, n)

@@ -12,6 +12,19 @@ at "highest", 17 at "high", 15 at "medium". At m = 512 and 576, where launches a
 without an order, so the least of each precision; "highest" was not measured there, and has its share of 512.
 """
 
+PRECISIONS = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}
+"""What `compute.products` may say → what PyTorch calls it."""
+
+
+def ask_for(products: str) -> None:
+    """Take the products of float32 matrices of this process in this precision."""
+    torch.set_float32_matmul_precision(PRECISIONS[products])
+
+
+def products() -> str:
+    """The precision in which they are taken."""
+    return next(name for name, asked in PRECISIONS.items() if asked == torch.get_float32_matmul_precision())
+
 
 def selection_dtype(dtype: torch.dtype) -> torch.dtype:
     """In what the products that only choose features are worked out.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expander_sae.kernels import dense
+from expander_sae.kernels import dense, dense_products
 
 
 def _forward(
@@ -137,6 +137,8 @@ def tied_step(
     Without autograd there are no temporaries of the loss. A backend that has `tied_forward` does all
     that is O(B·m) in its own threads.
     """
+    if rows is None and dense.by_products(columns):
+        return TiedStep(*dense_products.tied_step(columns, b_enc, b_dec, h, k))
     if backend is not None and hasattr(backend, "tied_forward"):
         centred, index, value, rebuilt, error = backend.tied_forward(columns, rows, b_enc, b_dec, h, k)
     else:

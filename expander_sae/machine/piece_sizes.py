@@ -9,6 +9,15 @@ EVALUATED_TOKENS = 4096
 FITTED_TOKENS = 8192
 """Tokens that are read at a time where columns are fitted to them."""
 
+STEPS_TOGETHER = 32
+"""Most autoencoders whose steps are one graph of a GPU, where memory holds them."""
+
+TRAININGS_ON_GPU = 3 * STEPS_TOGETHER
+"""Most runs of a training job on a GPU; what a job is told of a hundred still fits into its command line."""
+
+CELLS_ON_GPU = 16
+"""Settings that one job measures on a GPU, where starting Python takes longer than a measurement."""
+
 LOGITS = 1 << 26
 """Logits held at once, in float32 256 MB."""
 

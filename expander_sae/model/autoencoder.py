@@ -3,12 +3,12 @@
     z = Eᵀ(h − b_dec) + b_enc,   x = the k largest signed entries of z,   ĥ = W x + b_dec
 
 with unit-norm columns W = colnorm(V) and E = W where the encoder is tied (arXiv 2607.01799, §3). One of
-another library may select by z and then multiply by a gain of each feature: x_j = g_j z_j.
+another library may select by thresholds, see model/thresholds.py, and multiply what is kept by a gain of
+each feature: x_j = g_j z_j.
 """
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ from expander_sae.model.dictionary import Dictionary, SparseCode, centred_topk, 
 from expander_sae.model.encoders import ENCODERS, warn_if_spoilt
 from expander_sae.model.held_parameters import of_encoder
 from expander_sae.model.in_precision import InPrecision
-from expander_sae.storage.arrays import as_tensor, norms_of
+from expander_sae.model.passes_through import PassesThrough
+from expander_sae.model.thresholds import selected
+from expander_sae.storage.arrays import as_tensor
 
 
-class SparseAutoencoder(InPrecision):
+class SparseAutoencoder(InPrecision, PassesThrough):
     """A TopK autoencoder, sparse with parameters O(d·n).
 
     Parameters: those of the decoder's columns, such as values V [n, w] (dense: [n, m]); those of a free
@@ -48,6 +50,8 @@ class SparseAutoencoder(InPrecision):
         decoder: the columns of W, see model/columns.py.
         free: those of a free encoder; None where it is tied.
         gains: [n], what kept pre-activations are multiplied by; None, as ours all are, is 1.
+        thresholds: [n], what pre-activations have to exceed to be kept; at most k are, and any number where k
+            is n. None, as ours all are: none have to, and k are.
         about: JSON values that travel with the weights, such as `norm_limit`, the norm above which tokens
             are passed through and not encoded.
 
@@ -59,6 +63,7 @@ class SparseAutoencoder(InPrecision):
     values: nn.Parameter
     encoder: nn.Parameter | None
     gains: Tensor | None
+    thresholds: Tensor | None
     _columns: tuple[Columns, Columns | None]
 
     def __init__(
@@ -99,6 +104,7 @@ class SparseAutoencoder(InPrecision):
         self.b_enc = nn.Parameter(torch.zeros(n, dtype=dtype))
         self.b_dec = nn.Parameter(torch.zeros(m, dtype=dtype))
         self.register_buffer("gains", None)
+        self.register_buffer("thresholds", None)
 
     @property
     def decoder(self) -> Columns:
@@ -151,32 +157,6 @@ class SparseAutoencoder(InPrecision):
         """A tensor or an array as a tensor of the autoencoder's device and dtype."""
         return as_tensor(values).to(self.b_dec.device, self.b_dec.dtype)
 
-    def _check_rows(self, activations: Tensor | np.ndarray) -> None:
-        """[B, m]; without this [B, 1] would be broadcast."""
-        if activations.ndim != 2 or activations.shape[1] != self.m:
-            raise UserError(f"activations: found shape {list(activations.shape)}, expected [B, m = {self.m}]")
-
-    @property
-    def norm_limit(self) -> float:
-        """`about["norm_limit"]`; infinite where there is none."""
-        limit = self.about.get("norm_limit")
-        return math.inf if limit is None else float(limit)
-
-    def encoded(self, activations: Tensor | np.ndarray, norms: np.ndarray | None = None) -> Tensor:
-        """bool [N] on the CPU: which tokens are of a norm of at most `norm_limit`, compared in float64.
-
-        The others are passed through unchanged. A mapped file of `activations` [N, m] is read a few thousand
-        rows at a time, and not at all where their `norms`, float64 [N], are given.
-
-        Raises:
-            UserError: another shape.
-        """
-        rows = activations if isinstance(activations, np.ndarray) else as_tensor(activations)
-        self._check_rows(rows)
-        if self.norm_limit == math.inf:
-            return torch.ones(len(rows), dtype=torch.bool)
-        return torch.from_numpy((norms_of(rows) if norms is None else norms) <= self.norm_limit)
-
     @torch.no_grad()
     def encode(self, activations: Tensor | np.ndarray) -> SparseCode:
         """Code, on the autoencoder's device, of activations [B, m] of any device and numeric dtype.
@@ -191,8 +171,21 @@ class SparseAutoencoder(InPrecision):
         if self.free is None:
             warn_if_spoilt(self.about)
         encoder = self._encoder_on(self.dictionary())
-        found = centred_topk(encoder, self.own(h), self.b_dec, self.b_enc, self.k)
+        if self.thresholds is None:
+            found = centred_topk(encoder, self.own(h), self.b_dec, self.b_enc, self.k)
+        else:
+            found = selected(encoder, self.own(h) - self.b_dec, self.b_enc, self.thresholds, self.k)
         return found if self.gains is None else SparseCode(found.index, found.value * self.gains[found.index])
+
+    @property
+    def _plain(self) -> bool:
+        """Whether decoder and encoder are the same columns, read by top-k alone, as fused steps need it."""
+        return self.free is None and self.gains is None and self.thresholds is None
+
+    @property
+    def counts_vary(self) -> bool:
+        """Whether thresholds alone decide how many features a token has, so that k says nothing of it."""
+        return self.thresholds is not None and self.k == self.n
 
     @torch.no_grad()
     def decode(self, code: SparseCode) -> Tensor:
@@ -215,18 +208,16 @@ class SparseAutoencoder(InPrecision):
             UserError: another shape.
         """
         self._check_rows(activations)
-        if self.free is None and self.gains is None:
+        if self._plain:
             fused = self.decoder.tied(self.b_enc, self.b_dec, activations, self.k)
             if fused is not None:
                 return fused[0], SparseCode(*fused[1:])
         decoder = self.dictionary()
         encoder = self._encoder_on(decoder)
         centred = activations - self.b_dec
-        selected = encoder.correlate_topk(centred, self.b_enc, self.k)
-        kept = encoder.correlate_at(centred, selected.index, self.b_enc, known=selected.value)
-        if self.gains is not None:
-            kept = kept * self.gains[selected.index]
-        code = SparseCode(selected.index, kept)
+        found = selected(encoder, centred, self.b_enc, self.thresholds, self.k)
+        kept = encoder.correlate_at(centred, found.index, self.b_enc, known=found.value)
+        code = SparseCode(found.index, kept if self.gains is None else kept * self.gains[found.index])
         return decoder.synthesize(code) + self.b_dec, code
 
     def set_gradients(self, activations: Tensor) -> tuple[Tensor, SparseCode]:
@@ -235,8 +226,7 @@ class SparseAutoencoder(InPrecision):
         The same numbers as autograd gives, but faster where the encoder is tied: to the last bit in float32
         and float64 on a CPU. Parameters that need no gradient get none. Hooks are not called.
         """
-        tied = self.free is None and self.gains is None
-        step = self.decoder.tied_step(self.b_enc, self.b_dec, activations, self.k) if tied else None
+        step = self.decoder.tied_step(self.b_enc, self.b_dec, activations, self.k) if self._plain else None
         if step is None:
             self.zero_grad(set_to_none=True)
             rebuilt, code = self(activations)
@@ -267,12 +257,14 @@ class SparseAutoencoder(InPrecision):
 
     @torch.no_grad()
     def rescale(self, factor: float) -> None:
-        """Make an autoencoder of s·h into one of h, with s = `factor`: both biases are divided by s.
+        """Make an autoencoder of s·h into one of h, with s = `factor`: biases and thresholds are over s.
 
         Exact, since unit-norm W and E are untouched and top-k does not depend on a positive scale.
         """
         self.b_enc.div_(factor)
         self.b_dec.div_(factor)
+        if self.thresholds is not None:
+            self.thresholds.div_(factor)
 
     def save(self, path: str | Path, **metadata: Any) -> Path:
         """Write one safetensors file, true values only, biases, and the mask as a recipe; returns its path.

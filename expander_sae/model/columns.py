@@ -156,7 +156,7 @@ class Columns(HeldParameters, ABC):
         """
         self.resume(trained.state())
         sizes = {} if self.free else self.column_sizes()
-        theirs = dict(trained.named_parameters())
+        theirs: dict[str, Tensor] = dict(trained.named_parameters())
         for name, parameter in self.named_parameters():
             valid, values = self.valid_of(name), theirs[name].detach()
             if name in sizes:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from expander_sae.errors import UserError
 from expander_sae.kernels import autograd, backends, dense
@@ -23,7 +24,7 @@ from expander_sae.storage.arrays import as_tensor
 
 @dataclass(frozen=True)
 class SparseCode:
-    """At most k features a sample.
+    """At most k features a sample; k is that of the sample with the most where their number varies.
 
     Args:
         index: int64 [B, k]; −1 marks an empty place.
@@ -51,9 +52,14 @@ def entries_of(dictionary: Dictionary) -> Tensor:
 
 
 def joined(codes: Iterable[SparseCode]) -> SparseCode:
-    """One code of all samples."""
+    """One code of all samples, as wide as the widest part."""
     parts = list(codes)
-    return SparseCode(torch.cat([part.index for part in parts]), torch.cat([part.value for part in parts]))
+    width = max((part.index.shape[1] for part in parts), default=0)
+    index, value = (
+        torch.cat([functional.pad(part, (0, width - part.shape[1]), value=empty) for part in kind])
+        for kind, empty in (([part.index for part in parts], -1), ([part.value for part in parts], 0))
+    )
+    return SparseCode(index, value)
 
 
 def checked_code(code: SparseCode, n: int) -> tuple[Tensor, Tensor]:

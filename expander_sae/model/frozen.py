@@ -75,8 +75,9 @@ class SoftFrozen(_Held):
         nearest = LEAST_COSINE + 1e-5
         aside = torch.nn.functional.normalize(unit - cosine * self.start, dim=1)
         turned = nearest * self.start + (1 - nearest**2) ** 0.5 * aside
-        far = (cosine < nearest).flatten()
-        self.values[far] = (turned * self.values.norm(dim=1, keepdim=True))[far]
+        brought = turned * self.values.norm(dim=1, keepdim=True)
+        # Not by indexing with a mask, whose size a GPU would have to tell the host.
+        self.values.copy_(torch.where(cosine < nearest, brought, self.values))
 
     @torch.no_grad()
     def _unit(self) -> Tensor:

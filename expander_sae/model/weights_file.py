@@ -22,8 +22,10 @@ from expander_sae.storage.files import canonical_json
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 
 FORMAT = "expander-sae/1"
-WITH_GAINS = "expander-sae/2"
-"""Of a file with gains, so that a version that knows none refuses it."""
+WITH_GAINS, WITH_THRESHOLDS = "expander-sae/2", "expander-sae/3"
+"""Of a file with gains, or with thresholds and perhaps gains, which versions refuse that know none."""
+_OPTIONAL = {"gains": WITH_GAINS, "thresholds": WITH_THRESHOLDS}
+"""Tensor [n] that a file may have → its format; that of the last one that it has counts."""
 
 
 class Stored(Protocol):
@@ -35,6 +37,7 @@ class Stored(Protocol):
     encoder_kind: str
     about: dict[str, Any]
     gains: Tensor | None
+    thresholds: Tensor | None
 
     @property
     def b_enc(self) -> Tensor: ...
@@ -66,8 +69,9 @@ def write(autoencoder: Stored, path: Path, about: dict[str, Any]) -> None:
     if free is not None:
         tensors |= {of_encoder(name): tensor for name, tensor in free.tensors().items()}
     header = record(autoencoder) | {"about": about}
-    if autoencoder.gains is not None:
-        header["format"], tensors["gains"] = WITH_GAINS, autoencoder.gains
+    for name, format_ in _OPTIONAL.items():
+        if (tensor := getattr(autoencoder, name)) is not None:
+            header["format"], tensors[name] = format_, tensor
     if mask is not None and mask is not decoder.mask:
         header["encoder_mask"] = {"sha256": mask.sha256}
     save_tensors(tensors, path, header)
@@ -91,8 +95,11 @@ def record(autoencoder: Stored) -> dict[str, Any]:
 def read(kind: Callable[..., A], path: str | Path, backend: str) -> A:
     """The autoencoder of a file; see `SparseAutoencoder.load`."""
     tensors, header = load_tensors(path)
-    if header.get("format") not in (FORMAT, WITH_GAINS):
-        raise UserError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r} or {WITH_GAINS!r}")
+    formats = (FORMAT, *_OPTIONAL.values())
+    if header.get("format") not in formats:
+        raise UserError(
+            f"{path}: format {header.get('format')!r}, expected {' or '.join(map(repr, formats))}"
+        )
     try:
         precision = _precision(header, path)
         support = _recorded_support(header, _counted(tensors, precision), path)
@@ -104,8 +111,9 @@ def read(kind: Callable[..., A], path: str | Path, backend: str) -> A:
         loaded = kind(**header["shape"], **asked)
         _verify_encoder(loaded, header.get("encoder_mask"), path)
         _restore(loaded, tensors, header.get("b_enc_step"), precision)
-        if header["format"] == WITH_GAINS:
-            loaded.gains = checked_gains(tensors["gains"], loaded.b_enc)
+        for name, format_ in _OPTIONAL.items():
+            if name in tensors or header["format"] == format_:
+                setattr(loaded, name, _for_each_feature(name, tensors[name], loaded.b_enc))
         loaded.about = header["about"]
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path}: damaged weights ({error})") from None
@@ -139,11 +147,11 @@ def _restore(loaded: Stored, tensors: dict[str, Tensor], step: Any, precision: P
     loaded.b_dec.copy_(b_dec)
 
 
-def checked_gains(gains: Tensor, like: Tensor) -> Tensor:
-    """The same, of the dtype and device of b_enc; `ValueError` where they are not [n] or not finite."""
-    if gains.shape != like.shape or not bool(gains.isfinite().all()):
-        raise ValueError(f"gains of shape {list(gains.shape)}, expected [{len(like)}] finite numbers")
-    return gains.to(like.device, like.dtype)
+def _for_each_feature(name: str, tensor: Tensor, like: Tensor) -> Tensor:
+    """The same, of the dtype and device of b_enc; `ValueError` where it is not [n] or not finite."""
+    if tensor.shape != like.shape or not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name} of shape {list(tensor.shape)}, expected [{len(like)}] finite numbers")
+    return tensor.to(like.device, like.dtype)
 
 
 def _recorded_support(

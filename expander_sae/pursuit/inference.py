@@ -75,6 +75,9 @@ class Pursuit(Method):
     """A pursuit on the decoder; its function is (dictionary, target [B, m], k, selection=...) -> code."""
 
     def __call__(self, autoencoder: SparseAutoencoder, activations: Tensor) -> SparseCode:
+        if autoencoder.counts_vary:
+            found = "an encoder whose thresholds decide how many features a token has"
+            raise UserError(f"k: found {found}, expected a number for {self.name}; see pursuit/budget.py")
         dictionary, offset = autoencoder.dictionary(), autoencoder.b_dec.detach()
         if offset.element_size() > 2:
             return self._call(dictionary, activations - offset, autoencoder.k, selection="signed")

@@ -38,8 +38,8 @@ def label_corpus(entry: dict[str, Any]) -> dict[str, Any]:
     # Of a Hub's id that is also a folder here, the Hub's library reads the folder.
     if entry["source"] == "files" or (entry["source"] == "hub" and os.path.exists(entry["location"])):
         content = [_READING, *contents(files_of(entry["location"]))]
-    elif entry["source"] == "hub":
-        content = _READING
+    elif entry["source"] == "hub" and entry["name"] not in presets.CORPORA:
+        content = _READING  # a built-in one keeps its plain name, by which claims know it: it is in English
     elif entry["source"] == "docstrings":
         installed = {name: _installed(name) for name in presets.DOCSTRING_VERSIONS}
         content = None if installed == presets.DOCSTRING_VERSIONS else installed

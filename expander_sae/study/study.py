@@ -9,6 +9,7 @@ from typing import Any
 
 from expander_sae.activations.splits import VALIDATION, shard_counts
 from expander_sae.errors import UserError
+from expander_sae.machine.piece_sizes import CELLS_ON_GPU, TRAININGS_ON_GPU
 from expander_sae.model.precisions import RUN_PRECISIONS
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
@@ -34,8 +35,8 @@ class Study:
     others, and so have `cells`, `trained` and `trainings`.
     """
 
-    def __init__(self, config: Config, recorded: Collection[str] = frozenset()) -> None:
-        self.config, self._recorded = config, recorded
+    def __init__(self, config: Config, recorded: Collection[str] = frozenset(), gpu: bool = False) -> None:
+        self.config, self._recorded, self.gpu = config, recorded, gpu
         training = {key: value for key, value in config["training"].items() if key != "steps"}
         self.recipe, self.recipe_settings = recipes.resolve(config["recipe"], training)
         self.corpus_spec = label_corpus(config["corpus"])
@@ -89,7 +90,9 @@ class Study:
     @cached_property
     def measured(self) -> dict[str, Job]:
         """What each job of evaluation or analysis measures: at most `compute.cells_per_job` cells."""
-        return together(self.cells.values(), self.config["compute"]["cells_per_job"], lambda run: None)
+        asked = self.config["compute"]["cells_per_job"]
+        size = (CELLS_ON_GPU if self.gpu else 1) if asked == "auto" else asked
+        return together(self.cells.values(), size, lambda run: None)
 
     @cached_property
     def measured_by(self) -> dict[str, str]:
@@ -109,7 +112,8 @@ class Study:
     @cached_property
     def trainings(self) -> tuple[Job, ...]:
         """What each training job trains: at most `compute.seeds_per_job` seeds of a cell, and at most
-        `compute.cells_per_job` cells of one number of steps."""
+        `compute.cells_per_job` cells of one number of steps; or, where `compute.trainings_per_job` says so,
+        as on a GPU, as many cells as have so many runs."""
         size = self.config["compute"]["seeds_per_job"]
         found = [
             Job(cell.name, cell.runs[start : start + size])
@@ -117,10 +121,22 @@ class Study:
             for start in range(0, len(cell.runs), size)
         ]
         # What a run starts from has fewer ancestors: it is never of the same job. A job trains or rounds.
-        size = self.config["compute"]["cells_per_job"]
+        size = self._cells_of_a_training(max((len(job.runs) for job in found), default=1))
         alike = attrgetter("recipe", "steps", "is_trained", "codes")
         jobs = together(found, size, lambda run: (*alike(run), len(run.ancestors)))
         return tuple(jobs.values()) if size > 1 else tuple(found)
+
+    def _cells_of_a_training(self, seeds: int) -> int:
+        """Most cells of a training job, with so many seeds in each."""
+        asked = self.config["compute"]["trainings_per_job"]
+        if asked == "auto" and not self.gpu:
+            cells = self.config["compute"]["cells_per_job"]
+            return 1 if cells == "auto" else int(cells)
+        return max(1, (TRAININGS_ON_GPU if asked == "auto" else asked) // seeds)
+
+    def on_gpu(self) -> Study:
+        """The same study as a machine with a GPU plans it."""
+        return Study(self.config, self._recorded, gpu=True)
 
     @cached_property
     def models(self) -> dict[str, Model]:

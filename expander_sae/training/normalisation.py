@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,9 +111,26 @@ class KeptTokens:
         """int64 [size]: positions among the kept tokens, drawn with replacement, whatever the step."""
         return torch.randint(len(self), (size,), generator=stream)
 
+    @cached_property
+    def _rows(self) -> Tensor:
+        """`place` beside the activations."""
+        return torch.from_numpy(self.place).to(self.activations.device)
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the activations lie where training computes, so that a step may gather them."""
+        return self.activations.device.type == torch.device(self.device).type
+
+    def brought_near(self, room: int) -> KeptTokens:
+        """The same tokens on the device of training if they take at most `room` bytes; else as they are."""
+        used = self.activations[: int(self.place[-1]) + 1]
+        if self.is_near or used.numel() * used.element_size() > room:
+            return self
+        return replace(self, activations=used.to(self.device))
+
     def batch(self, positions: Tensor) -> Tensor:
         """[B, m] at int64 positions [B] among the kept tokens."""
-        rows = torch.from_numpy(self.normalisation.kept)[positions].to(self.activations.device)
+        rows = self._rows[positions.to(self._rows.device)]
         # Indexing with [rows] takes nearly twice as long on a CPU.
         found = self.activations.index_select(0, rows).to(self.dtype)
         return (found * self.normalisation.scale).to(self.device)

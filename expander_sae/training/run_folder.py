@@ -18,6 +18,7 @@ import torch
 
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
+from expander_sae.kernels.precision import products
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, MaskRecipe, read_mask
 from expander_sae.masks.stored import keep
@@ -64,14 +65,15 @@ def train_runs(
     device: str = "cpu",
     backend: str = "auto",
     checkpoint_every: int = 500,
-    side_by_side: int = 1,
+    side_by_side: int | None = None,
 ) -> bool:
     """Train or round those of the runs whose weights are not there yet; returns False where all were.
 
     The runs share a pool, its tokens, a recipe, a number of steps and the codes of training; `side_by_side`
-    of them are trained at once (`training.session.Session`). A saved autoencoder works on activations in the
-    model's own units: the recipe's scaling is folded into the biases. `about` in the weights holds the spec,
-    the fingerprint and the norm above which tokens are passed through.
+    of them are trained at once, and None is one on a CPU and what finds room on a GPU
+    (`training.session.Session`). A saved autoencoder works on activations in the model's own units: the
+    recipe's scaling is folded into the biases. `about` in the weights holds the spec, the fingerprint and the
+    norm above which tokens are passed through.
 
     Raises:
         UserError: a pool of another width or with too few tokens, a mask or a parent that does not fit.
@@ -208,6 +210,8 @@ def _write_results(
         "device": str(state.fired.device),
         "backend": "dense" if backend is None else backend.__name__.rsplit(".", 1)[-1],
     }
+    if state.fired.is_cuda:
+        result["products"] = products()
     write_sealed_json(folder / RECORD, about | result)
     if mask is not None:
         keep(mask, folder.parent)  # once for every k and precision of this seed

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -25,8 +24,11 @@ from expander_sae.training.data_parallel import ALONE, Processes
 from expander_sae.training.growth import BATCHES, grow, growth_share
 from expander_sae.training.loggers import Report
 from expander_sae.training.normalisation import KeptTokens
+from expander_sae.training.recording import Recorder, recorder_for
+from expander_sae.training.room import free_bytes, one_more
+from expander_sae.training.rounds import Round
 from expander_sae.training.shard_pool import ShardTokens
-from expander_sae.training.step import TrainingState, resample, train_step
+from expander_sae.training.step import TrainingState, resample
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
@@ -64,16 +66,21 @@ class Training:
 class Session:
     """What autoencoders share that are trained together: tokens, recipe, number of steps, cadence, `codes`.
 
-    `side_by_side` of them are advanced at once, for which memory grows. Each ends as it would alone, bit for
-    bit, since it draws its batches from its own stream; those of one seed share each batch that is read.
+    `side_by_side` of them are advanced at once, for which memory grows; None is one, and on a GPU as many as
+    find room there. Each ends as it would alone, bit for bit, since it draws its batches from its own stream;
+    those of one seed share each batch that is read. On a GPU their steps are one graph, and atomics may
+    change the last bits (`torch.use_deterministic_algorithms`). `record` makes steps repeatable in another
+    way than that of `recording.recorder_for`. With several `processes`, and on tokens that are streamed, each
+    step is called, and None is one on a GPU too.
     """
 
     tokens: KeptTokens | ShardTokens
     recipe: Recipe
     steps: int
     cadence: Cadence = Cadence()
-    side_by_side: int = 1
+    side_by_side: int | None = None
     codes: str = ENCODER
+    record: Recorder | None = None
     processes: Processes = ALONE
 
     def start(
@@ -118,16 +125,59 @@ class Session:
         """
         waiting, finished = iter(trainings), 0
         running: list[Training] = []
+        together: Round | None = None
+        tokens = self._tokens_near()
         shown = sys.stderr.isatty() and self.processes.first
         with tqdm(desc="training", unit="step", disable=not shown) as bar:
-            while running := running + list(islice(waiting, self.side_by_side - len(running))):
+            while running := self._joined(running, waiting):
                 going = [training for training in running if not self._over(training)]
                 finished += len(running) - len(going)
                 running = going
                 bar.total = bar.n + sum(self.steps - training.state.step for training in running)
-                self._advance(running)
+                states = tuple(training.state for training in running)
+                if together is not None and together.states != states:
+                    together = None  # before others are made, which need its memory
+                if states:
+                    together = together or Round(states, tokens, self.recipe, self._recorder(states))
+                    self._advance(running, together)
                 bar.update(len(running))
         return finished
+
+    @property
+    def _plain(self) -> bool:
+        """Whether each step is called: its batch comes from disk, or processes exchange its gradients."""
+        return self.processes.count > 1 or isinstance(self.tokens, ShardTokens)
+
+    def _tokens_near(self) -> KeptTokens | ShardTokens:
+        """The tokens, on the GPU of training where half of its free memory holds them."""
+        device = torch.device(self.tokens.device)
+        if self._plain or isinstance(self.tokens, ShardTokens) or device.type != "cuda":
+            return self.tokens
+        return self.tokens.brought_near(free_bytes(device) // 2)
+
+    def _recorder(self, states: Sequence[TrainingState]) -> Recorder | None:
+        if self._plain or self.codes != ENCODER:  # a pursuit asks its device when it is done
+            return None
+        return self.record or recorder_for([state.autoencoder for state in states])
+
+    def _joined(self, running: list[Training], waiting: Iterator[Training]) -> list[Training]:
+        """Those that run, and of the waiting ones as many as find room beside them."""
+        joined = list(running)
+        while self._has_room(joined):
+            found = next(waiting, None)
+            if found is None:
+                break
+            joined.append(found)
+        return joined
+
+    def _has_room(self, running: list[Training]) -> bool:
+        """Whether one more may run beside these."""
+        device = torch.device(self.tokens.device)
+        # Free memory differs between processes, which must train the same ones.
+        if self.side_by_side is not None or self._plain or device.type != "cuda":
+            return len(running) < (self.side_by_side or 1)
+        autoencoders = [training.state.autoencoder for training in running]
+        return one_more(autoencoders, self.recipe.batch_size, free_bytes(device))
 
     def _over(self, training: Training) -> bool:
         """Whether it has come to its end, to which it is then brought."""
@@ -140,29 +190,12 @@ class Session:
             training.done(state)
         return True
 
-    def _advance(self, running: list[Training]) -> None:
-        """One step of each: what precedes the steps, the steps, and what follows, each for all, so that a
-        device can be given all the steps at once."""
-        pairs = list(zip(running, self._batches(running), strict=True))
-        for training in running:
-            training.state.set_rate(learning_rate(training.state.step, self.steps, self.recipe))
-        rebuilt = [train_step(training.state, batch, self.recipe) for training, batch in pairs]
-        for (training, batch), reconstruction in zip(pairs, rebuilt, strict=True):
+    def _advance(self, running: list[Training], together: Round) -> None:
+        """One step of each, and what follows it."""
+        rates = [learning_rate(training.state.step, self.steps, self.recipe) for training in running]
+        for training, (batch, rebuilt) in zip(running, together.step(rates), strict=True):
             training.state.step += 1
-            self._after_step(training, batch, reconstruction)
-
-    def _batches(self, running: list[Training]) -> list[Tensor]:
-        """This process's share of the next batch of each [B, m]; equal positions are read once."""
-        read: dict[bytes, Tensor] = {}
-        batches = []
-        for state in (training.state for training in running):
-            drawn = self.tokens.draw(state.batches, state.step, self.recipe.batch_size)
-            positions = self.processes.share(drawn)
-            key = positions.numpy().tobytes()
-            if key not in read:
-                read[key] = self.tokens.batch(positions)
-            batches.append(read[key])
-        return batches
+            self._after_step(training, batch, rebuilt)
 
     def _after_step(self, training: Training, batch: Tensor, reconstruction: Tensor) -> None:
         """Log, resample, grow and checkpoint where the step that was just made is one for that."""

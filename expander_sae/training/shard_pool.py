@@ -231,7 +231,8 @@ def _files(folder: Path, split: str) -> list[Path]:
 
 def _groups(abouts: Sequence[dict[str, Any]], tokens: int) -> list[Group]:
     """The row groups that hold the first tokens, the last one as far as it does."""
-    groups, first = [], 0
+    groups: list[Group] = []
+    first = 0
     for shard, about in enumerate(abouts):
         for number, start in enumerate(range(0, about["tokens"], ROW_GROUP)):
             size = min(ROW_GROUP, about["tokens"] - start, tokens - first)

@@ -6,6 +6,7 @@ Every tensor here is O(d·n) or O(B·k·w); see `expander_sae.kernels.autograd`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ FIRING_THRESHOLD = 1e-6
 LOG_COLUMNS = ("step", "loss", "relative_error", "silent_share", "learning_rate")
 
 
-@dataclass
+@dataclass(eq=False)
 class TrainingState:
     """Everything that the next step depends on, beside the data.
 
@@ -37,6 +38,8 @@ class TrainingState:
     resampling: torch.Generator
     fired: Tensor
     """int64 [n]: firings on this process's shares since the last resampling."""
+    rate: float
+    """The learning rate of which each of Adam's groups gets its share."""
     codes: Method = INFERENCES[ENCODER]
     before: int = 0
     step: int = 0
@@ -54,13 +57,16 @@ class TrainingState:
         processes: Processes = ALONE,
     ) -> TrainingState:
         """Fresh state: streams (seed, batches) and (seed, resampling), Adam at zero."""
+        device, rate = autoencoder.b_enc.device, recipe.learning_rate
+        settings: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8, "fused": True}
         optimiser = torch.optim.Adam(
-            _groups(autoencoder, recipe), lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
+            _groups(autoencoder, recipe), lr=rate, capturable=device.type == "cuda", **settings
         )
+        _begin(optimiser)
         batches, resampling = (torch_generator(seed, purpose) for purpose in ("batches", "resampling"))
-        fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=autoencoder.b_enc.device)
+        fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=device)
         method = inferences(codes)
-        return cls(autoencoder, optimiser, batches, resampling, fired, method, processes=processes)
+        return cls(autoencoder, optimiser, batches, resampling, fired, rate, method, processes=processes)
 
     @property
     def finite(self) -> bool:
@@ -72,10 +78,25 @@ class TrainingState:
         """The log as {column: value}."""
         return [dict(zip(LOG_COLUMNS, row, strict=True)) for row in self.log]
 
+    @property
+    def rates(self) -> list[float]:
+        """The learning rate of each of Adam's groups: its share of `rate`."""
+        return [self.rate * group["share"] for group in self.optimiser.param_groups]
+
     def set_rate(self, rate: float) -> None:
         """Give every parameter its share of the learning rate."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["share"]
+        self.rate = rate
+        self.read_rates(self.rates)
+
+    def read_rates(self, held: Iterable[float | Tensor]) -> None:
+        """What Adam reads the rate of each group from: a number, or a tensor that others write to."""
+        for group, own in zip(self.optimiser.param_groups, held, strict=True):
+            group["lr"] = own
+
+    def changing(self) -> list[Tensor]:
+        """The tensors that a step writes to: parameters, moments, counts. They stay where they are."""
+        moments = [value for held in self.optimiser.state.values() for value in held.values()]
+        return [*(parameter.detach() for parameter in self.autoencoder.parameters()), *moments, self.fired]
 
     def log_step(self, batch: Tensor, reconstruction: Tensor) -> None:
         """Log the step just made on `batch` with this ĥ, both [B, m]; silent: not fired since resampling."""
@@ -83,9 +104,8 @@ class TrainingState:
         norms = batch.norm(dim=1).clamp(min=torch.finfo(batch.dtype).tiny)
         error: Any = ((reconstruction - batch).norm(dim=1) / norms).mean()
         silent: Any = (self.processes.total(self.fired) == 0).double().mean()
-        rate = self.optimiser.param_groups[0]["lr"]
         means = self.processes.mean([float(loss), float(error)])
-        self.log.append([self.before + self.step, *means, float(silent), float(rate)])
+        self.log.append([self.before + self.step, *means, float(silent), self.rates[0]])
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, for a checkpoint."""
@@ -102,16 +122,14 @@ class TrainingState:
 
     @torch.no_grad()
     def restore(self, stored: dict[str, Tensor]) -> None:
-        """Take over the tensors of `tensors()`."""
+        """Take over the tensors of `tensors()`, each where it is."""
         decoder = self.autoencoder.decoder
         decoder.resume({name: stored[f"decoder.{name}"] for name in decoder.state()})
-        moments: dict[int, dict[str, Tensor]] = {}
-        for number, (name, parameter) in enumerate(self.autoencoder.named_parameters()):
+        for name, parameter in self.autoencoder.named_parameters():
             parameter.copy_(stored[f"parameter.{name}"])
-            for key in ("step", "exp_avg", "exp_avg_sq"):
+            for key, held in self.optimiser.state.get(parameter, {}).items():
                 if (value := stored.get(f"adam.{name}.{key}")) is not None:
-                    moments.setdefault(number, {})[key] = value.clone()
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+                    held.copy_(value)
         self.batches.set_state(stored["generator.batches"])
         self.resampling.set_state(stored["generator.resampling"])
         self.fired.copy_(stored["fired"] if self.processes.first else 0 * stored["fired"])
@@ -129,6 +147,15 @@ def _groups(autoencoder: SparseAutoencoder, recipe: Recipe) -> list[dict[str, An
         {"params": [parameter], "share": shares.get(name, of_biases)}
         for name, parameter in autoencoder.named_parameters()
     ]
+
+
+def _begin(optimiser: torch.optim.Adam) -> None:
+    """Moments of zero, as Adam itself makes them at its first step: from then on they stay where they are."""
+    for group in optimiser.param_groups:
+        for parameter in (each for each in group["params"] if each.requires_grad):
+            step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            optimiser.state[parameter] = {"step": step, **moments}
 
 
 def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:

@@ -112,8 +112,8 @@ class Trainer:
         d = None if d is None else _whole("d", d, 1)
         log_every = _whole("log_every", log_every, 0)
         checkpoint_every = _whole("checkpoint_every", checkpoint_every, 0)
-        streamed = isinstance(activations, ShardPool)
-        self.pool: TensorPool | ShardPool = activations if streamed else TensorPool(activations)
+        self.pool: TensorPool | ShardPool
+        self.pool = activations if isinstance(activations, ShardPool) else TensorPool(activations)
         self.recipe_name, self.recipe = resolve(recipe, overrides)
         self.n, self.k, self.encoder, self.seed = n, k, encoder, seed
         self.precision, self.codes = precision_of(precision).name, inferences(codes).name
@@ -166,7 +166,8 @@ class Trainer:
             first = self._checkpoint(self.spec(steps, ENCODER))
             if first is None or final is None or not final.is_mine:
                 parent = self._train(ENCODER, steps, first)
-            final = final and replace(final, earlier=first and first.fingerprint)
+            if first is not None and final is not None:
+                final = replace(final, earlier=first.fingerprint)
         return self._train(self.codes, steps, final, parent)
 
     def _train(

@@ -95,6 +95,49 @@ def test_rows_of_another_benchmark_are_fitted(tmp_path: Path) -> None:
     assert fitted["train_step"]["triton"]["c"] == pytest.approx(TRUE["c"], rel=1e-6)
     assert fitted["train_step"]["triton"]["held_out"]["shapes"] == 5
     assert fitted["omp"] == Machine.read(CPU_FILE).tasks["omp"]
+    assert Machine.read(tmp_path / "fit.json").estimated == ()
+    base = json.loads(CPU_FILE.read_text()) | {"estimated": ["train_step", "omp"]}
+    (tmp_path / "base.json").write_text(json.dumps(base))
+    asked = ["--rows", str(tmp_path / "rows.json"), "--base", str(tmp_path / "base.json")]
+    fit.main([*asked, "--json", str(tmp_path / "fit.json")])
+    assert Machine.read(tmp_path / "fit.json").estimated == ("omp",)
+
+
+def test_rows_of_a_graph_are_the_step_and_share_the_price_of_a_call() -> None:
+    """A round of G steps takes a + G · the rest; rows of the same step launch by launch are left out."""
+    rounds = []
+    for number, row in enumerate(rows("train_step", "triton", held_out=False)):
+        together = 1 + number % 3
+        one = np.array(terms("train_step", fit._shape(row)))
+        once, rest = one[0] * TRUE["a"], np.dot(list(TRUE.values())[1:], one[1:])
+        rounds.append(row | {"task": "train_graph", "ms_mean": (once + together * rest) * 1e3})
+        rounds[-1] |= {"together": together}
+        del rounds[-1]["ms_median"]
+    slow = [row | {"ms_median": 1e3} for row in rows("train_step", "triton")]
+    found = fit.fit_all([*rounds, *slow], None)["train_step"]["triton"]
+    for name, value in TRUE.items():
+        assert found[name] == pytest.approx(value, rel=1e-6)
+
+
+def test_widths_of_a_round_count_alike() -> None:
+    row = {"task": "train_graph", "variant": "triton", "m": 64, "n": 100, "k": 4, "B": 8, "together": 6}
+    found = fit._terms(row | {"d": [2, 10]})
+    each = [np.array(fit._terms(row | {"d": d, "together": 1})) for d in (2, 10)]
+    assert found[0] == each[0][0]
+    np.testing.assert_allclose(found[1:], 3 * (each[0] + each[1])[1:])
+
+
+def test_two_shapes_of_a_dense_step_give_products_and_passes() -> None:
+    """Its products are five, of all features; with two rows nothing else is fitted."""
+    given = []
+    for batch in (256, 4096):
+        row = {"task": "train_graph", "variant": "dense_products", "m": 512, "n": 4096, "d": 512, "k": 8}
+        seconds = 5 * 2e-15 * 4096 * 512 * batch + 3e-11 * 4096 * 512
+        given.append(row | {"B": batch, "ms_mean": seconds * 1e3})
+    found = fit.fit_all(given, None)["train_step"]["dense"]
+    assert found["passes"] == 5
+    assert (found["c"], found["f"]) == (pytest.approx(2e-15), pytest.approx(3e-11))
+    assert all(found[name] == 0 for name in "abeghp")
 
 
 def test_what_is_timed_covers_every_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

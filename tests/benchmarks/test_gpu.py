@@ -13,6 +13,7 @@ import torch
 from benchmarks import gpu, gpu_pursuit, gpu_tasks
 from benchmarks.measure import Ceilings
 from benchmarks.tasks import Shape, columns_of
+from expander_sae.kernels.precision import PRECISIONS
 from expander_sae.model.dictionary import SparseDictionary
 from expander_sae.pursuit.omp import omp
 
@@ -20,7 +21,7 @@ SMALL = Shape(m=24, n=60, d=0, k=4, batch=10)
 NAMES = ["torch", "densified"]
 
 
-@pytest.mark.parametrize("dtype", list(gpu_tasks.PRECISIONS))
+@pytest.mark.parametrize("dtype", list(PRECISIONS))
 def test_every_selection_is_close_to_float64(dtype: str) -> None:
     with gpu_tasks.precision(dtype):
         variants = gpu_tasks.encode_topk(SMALL, [3, 24], dtype, "cpu", NAMES)
@@ -53,7 +54,7 @@ def test_gradients_are_close_to_float64(name: str) -> None:
 
 def test_training_and_pursuit_variants_run() -> None:
     following = gpu_tasks.batches(SMALL, "cpu", 0)
-    for task in (gpu_tasks.train, gpu_pursuit.pursuit):
+    for task in (gpu_tasks.train, gpu_tasks.train_graph, gpu_pursuit.pursuit):
         for variant in task(SMALL, [3], "bfloat16", "cpu", NAMES):
             variant.make(following)()
 
@@ -107,14 +108,14 @@ def test_rows_are_kept_and_not_measured_again(
         broken_one = gpu_tasks.GpuVariant("triton", 3, broken)
         return [broken_one, *gpu_tasks.train(SMALL, [3], "float32", "cpu", ["torch"])]
 
-    monkeypatch.setattr(gpu, "_DEVICE", "cpu")
-    monkeypatch.setattr(gpu, "_RUNS", 12)
+    monkeypatch.setattr(gpu.Setting, "name", "some GPU")
+    monkeypatch.setattr(gpu, "_SETTING", gpu.Setting(device="cpu", calls=12))
     monkeypatch.setattr(gpu, "TASKS", {"train_step": variants})
     monkeypatch.setattr(
         gpu, "jobs", lambda tasks, shapes, dtypes, quick: [(tasks[0], SMALL, d) for d in dtypes]
     )
     monkeypatch.setattr(gpu, "_timed", lambda call: calls.append(call()) or 0.05)
-    ceilings = dict.fromkeys(gpu_tasks.PRECISIONS, Ceilings(1e12, 1e12))
+    ceilings = dict.fromkeys(PRECISIONS, Ceilings(1e12, 1e12))
     monkeypatch.setattr(gpu, "measure_ceilings", lambda quick: ceilings)
     stubs = {"memory_allocated": 0, "max_memory_allocated": 1 << 20, "is_available": True}
     stubs |= {"get_device_name": "some GPU", "get_device_properties": SimpleNamespace(L2_cache_size=0)}
@@ -125,7 +126,7 @@ def test_rows_are_kept_and_not_measured_again(
     arguments = ["--quick", "--json", str(path), "--tasks", "train_step"]
     assert gpu.main([*arguments, "--dtypes", "float32", "--minutes", "10"]) == 0
     rows = json.loads(path.read_text())
-    assert [row["variant"] for row in rows] == ["dense_emulation", "dense_topk", "torch"]
+    assert [row["variant"] for row in rows] == ["dense_emulation", "dense_products", "torch"]
     assert all(row["calls"] == 20 and row["peak_mb"] == 1 for row in rows)
     assert "no kernel image" in capsys.readouterr().err
     before = len(calls)

@@ -11,10 +11,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks.fit import fit_all
 from expander_sae.cost import __main__ as cost
 from expander_sae.cost.job_estimates import Plan, disk
 from expander_sae.cost.memory_estimate import ModelSize
-from expander_sae.cost.time_model import CPU_FILE, GPU_FILE, JOB_CONSTANTS, Machine, Shape, terms
+from expander_sae.cost.time_model import (
+    COEFFICIENTS,
+    CPU_FILE,
+    GPU_FILE,
+    JOB_CONSTANTS,
+    Machine,
+    Shape,
+    terms,
+)
 from expander_sae.errors import UserError
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.study.study import Study, load_config
@@ -32,7 +41,7 @@ def machine(**jobs):
     }
     tasks = {"encode_topk": {"dense": one, "numba": one}, "train_step": {"dense": one, "numba": one}}
     tasks["omp"] = {"dense": pursuit, "numba": pursuit}
-    return Machine("a machine", True, 2, tasks, constants | {"logits": 1e30} | jobs)
+    return Machine("a machine", 2, tasks, constants | {"logits": 1e30} | jobs)
 
 
 def study(**changes):
@@ -65,6 +74,8 @@ def test_terms_of_dense_dictionaries():
     assert terms("train_step", Shape(7, 10, 7, 4, 5))[2:4] == (5 * 350, 0)
     assert terms("train_step", Shape(7, 100, 7, 4, 5))[2:4] == (2 * 3500, 3 * 140)
     assert terms("train_step", Shape(7, 1000, 7, 4, 5))[2:4] == (35000, 4 * 140)
+    # A step of whole products alone, however many features there are.
+    assert terms("train_step", Shape(7, 1000, 7, 4, 5), "dense", 5.0)[2:4] == (5 * 35000, 0)
     assert terms("omp", Shape(7, 10, 7, 4, 5))[3:5] == (10 * 5 * 16, 10 * 7 * 15)
 
 
@@ -197,10 +208,42 @@ def test_against_a_finished_run(tmp_path):
         cost.against(found, tmp_path / "no.parquet")
 
 
-def test_what_was_not_measured_is_said_so(capsys):
-    known = [Machine.read(path).measured for path in (CPU_FILE, GPU_FILE)]
+def test_what_is_fitted_and_what_is_estimated_is_said_so(capsys):
     cost.main([str(ROOT / "configs/smoke.yaml")])
-    assert capsys.readouterr().out.count("an estimate, not measured") == known.count(False)
+    cpu, gpu = (line for line in capsys.readouterr().out.splitlines() if " hours: " in line)
+    assert cpu == "CPU hours: fitted to rows measured on AMD EPYC, backend numba."
+    assert gpu.startswith("GPU hours: fitted to rows measured on NVIDIA H100 80GB HBM3, backend triton.")
+    assert gpu.endswith("Estimated, not measured: pursuits, what a job takes beside them.")
+
+
+def test_shipped_gpu_coefficients_are_those_of_the_recorded_rows():
+    """Whoever records rows anew has to fit them anew; the fit itself is tested in tests/benchmarks."""
+    files = [ROOT / f"benchmarks/results/{name}.json" for name in ("gpu", "fit/gpu_graph")]
+    rows = [row for file in files for row in json.loads(file.read_text())]
+    fitted, known = fit_all([row for row in rows if row["dtype"] == "bfloat16"], None), Machine.read(GPU_FILE)
+    for task in ("encode_topk", "train_step"):
+        for backend, found in fitted[task].items():
+            shipped = known.tasks[task][backend]
+            for name in COEFFICIENTS:
+                assert shipped[name] == pytest.approx(found[name], rel=1e-6), (task, backend)
+
+
+def test_a_step_on_a_gpu_is_near_what_was_measured():
+    """Sixteen in a round, twelve of three widths, and one alone; what a call takes is paid once a round."""
+    known = Machine.read(GPU_FILE)
+    call = known.tasks["train_step"]["triton"]["a"]
+    rows = json.loads((ROOT / "benchmarks/results/fit/gpu_graph.json").read_text())
+    assert len(rows) == 15
+    for row in rows:
+        backend = "dense" if row["variant"] == "dense_products" else "triton"
+        widths = row["d"] if isinstance(row["d"], list) else [row["d"]]
+        steps = [
+            known.seconds("train_step", backend, Shape(row["m"], row["n"], d, row["k"], row["B"]))
+            for d in widths
+        ]
+        paid = call if backend == "triton" else 0.0
+        predicted = paid + row["together"] * (sum(steps) / len(steps) - paid)
+        assert 0.8 < predicted * 1e3 / row["ms_mean"] < 1.15, row
 
 
 def test_user_errors(tmp_path, capsys):
@@ -249,3 +292,22 @@ def test_the_command_imports_no_torch():
         "assert not {'torch', 'numpy', 'pandas'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_runs_of_a_pool_share_rounds_on_a_gpu():
+    """A round of all runs pays once what a call takes at any size: here 1 s, and 1 ms a kept place."""
+    given = study(recipe="standard")
+    known = machine(start=3.0)
+    known.tasks["train_step"]["numba"] = {"a": 1.0, "b": 0.0, "c": 0.0, "e": 0.0, "g": 1e-3}
+    one, together = Plan(given, known), Plan(given.on_gpu(), known, machine())
+    grows = 256 * 4 * 1e-3
+    assert [job.seconds for job in map(one.training, given.runs)] == [3 + 10 * (1 + grows)] * 4
+    (job,) = given.on_gpu().trainings
+    assert len(job.runs) == len(given.runs) == 4
+    assert together.trainings(job.runs).seconds == pytest.approx(3 + 10 * (1 + 4 * grows))
+    forty = job.runs * 10
+    assert together.trainings(forty).seconds == pytest.approx(3 + 10 * (2 + 40 * grows)), "32 in a round"
+    free = study(recipe="paper", runs=[{"support": "expander", "encoder": "independent"}])
+    plan = Plan(free.on_gpu(), known, machine())
+    (job,) = free.on_gpu().trainings
+    assert plan.trainings(job.runs).seconds == pytest.approx(3 + 10 * (1 + 4 * 2 * grows))

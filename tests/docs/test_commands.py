@@ -5,6 +5,7 @@ A command that no rule knows fails: whoever writes one down says here how it is 
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ import pytest
 import yaml
 
 from expander_sae.cli.main import build_parser, main
+from expander_sae.interop import saelens
+from expander_sae.interop.dense import to_dense
 from expander_sae.study.study import Study, load_config
 from tests.cli.conftest import make_weights
 from tests.dashboard.conftest import make_run
@@ -99,7 +102,11 @@ def place(tmp_path, monkeypatch):
     draws = np.random.default_rng(0)
     for name in ("activations.npy", "held_out.npy"):
         np.save(name, draws.standard_normal((200, 24)).astype(np.float32))
-    make_weights(tmp_path / "weights.safetensors")
+    sae = make_weights(tmp_path / "weights.safetensors")
+    saelens.export(sae, tmp_path / "saelens_folder", say=False)
+    dense, zeros = to_dense(sae), np.zeros(sae.n, np.float32)
+    arrays = {"W_enc": dense.encoder.T, "W_dec": dense.decoder, "b_enc": dense.b_enc, "b_dec": dense.b_dec}
+    np.savez(tmp_path / "params.npz", threshold=zeros, **{name: one.numpy() for name, one in arrays.items()})
     return tmp_path
 
 
@@ -126,7 +133,9 @@ def pages_that_train():
 @pytest.mark.parametrize("page", pages_that_train())
 def test_a_page_that_trains_needs_nothing_but_activations(page, place, finished, capsys):
     for file in place.iterdir():
-        if file.name != "activations.npy":
+        if file.is_dir():
+            shutil.rmtree(file)
+        elif file.name != "activations.npy":
             file.unlink()
     for command in pages_that_train()[page]:
         run_as_written(command, place, finished, capsys)

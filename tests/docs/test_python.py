@@ -16,9 +16,10 @@ from tests.docs.blocks import ROOT, blocks
 
 ELSEWHERE = ("sae_lens", "sparsify", "dictionary_learning", "wandb")
 """Libraries that some blocks use and that `make test-saelens` installs apart."""
-COMPILED = ("expander_sae.interop.hub", "sae_bench")
-"""What blocks need that no test can have: the Hub (tests/interop/test_hub.py has a stand-in for it) and a
-library that wants old versions of others. These blocks are compiled only."""
+COMPILED = ("expander_sae.interop.hub", "expander_sae.interop.saelens_training", "sae_bench")
+"""What blocks need that no test can have: the Hub (tests/interop/test_hub.py has a stand-in for it, and
+tests/interop/test_saelens_training.py a tiny model) and a library that wants old versions of others. These
+blocks are compiled only."""
 
 
 def uses(block, modules):

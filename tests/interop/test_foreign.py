@@ -152,8 +152,14 @@ def dictionary(folder: Path, config: Any, threshold: float | None) -> None:
 @pytest.mark.parametrize(
     ("config", "threshold", "message"),
     [
-        ({"trainer": {"dict_class": "BatchTopKSAE"}}, 0.5, "dict_class 'BatchTopKSAE', expected 'AutoEnc"),
-        ({"trainer": {"dict_class": "BatchTopKSAE"}}, -1.0, "dict_class 'BatchTopKSAE', expected 'AutoEnc"),
+        (
+            {"trainer": {"dict_class": "IdentityDict"}},
+            0.5,
+            "dict_class 'IdentityDict', expected one of AutoEnc",
+        ),
+        ({"trainer": {"dict_class": "BatchTopKSAE"}}, None, "no tensor threshold"),
+        ({"trainer": {"dict_class": "BatchTopKSAE"}}, 0.5, None),
+        ({"trainer": {"trainer_class": "BatchTopKTrainer"}}, -1.0, None),
         ({"trainer": {}}, 0.5, r"ae\.pt: a threshold of 0\.5 and no class, expected config\.json"),
         ({}, 0.0, r"ae\.pt: a threshold of 0 and no class"),
         (None, 0.5, r"ae\.pt: a threshold of 0\.5 and no class, .* a BatchTopKSAE has the same tensors"),
@@ -163,12 +169,14 @@ def dictionary(folder: Path, config: Any, threshold: float | None) -> None:
         ({"trainer": {"dict_class": "AutoEncoderTopK"}}, 0.5, None),
     ],
 )
-def test_only_a_top_k_of_dictionary_learning_is_imported(
+def test_a_threshold_without_a_class_is_no_guess(
     config: Any, threshold: float | None, message: str | None, tmp_path: Path
 ) -> None:
     dictionary(tmp_path, config, threshold)
     if message is None:
-        assert expander_sae.load(tmp_path).about == {"imported": "dictionary_learning"}
+        found = expander_sae.load(tmp_path)
+        assert found.about == {"imported": "dictionary_learning"}
+        assert found.counts_vary == ("BatchTopK" in str(config))
     else:
         with pytest.raises(UserError, match=message):
             expander_sae.load(tmp_path)

@@ -178,7 +178,7 @@ def test_foreign_topk_folders_are_imported_by_their_own_arithmetic(
     pre = (h - t["b_dec"] * subtract) @ t["W_enc"] + t["b_enc"]
     pre = pre * norms if rescale else pre
     value, index = pre.topk(K, dim=1)
-    code = torch.zeros_like(pre).scatter(1, index, value)
+    code = torch.zeros_like(pre).scatter(1, index, value.relu())
     expected = (code / norms if rescale else code) @ t["W_dec"] + t["b_dec"]
     sae = saelens.load(tmp_path)
     assert sae.mask is None and sae.k == K
@@ -202,7 +202,9 @@ def test_a_folder_from_before_saelens_6_is_read(tmp_path: Path) -> None:
 
 def test_what_cannot_be_imported_is_named(tmp_path: Path) -> None:
     for config, norms, message in (
-        ({"architecture": "jumprelu"}, torch.ones(N), "architecture 'jumprelu', expected 'topk'"),
+        ({"architecture": "temporal"}, torch.ones(N), "architecture 'temporal', expected one of topk, "),
+        ({"architecture": "jumprelu"}, torch.ones(N), "no tensor threshold, found W_dec"),
+        ({"architecture": "gated"}, torch.ones(N), "no tensor b_gate, found W_dec"),
         ({"normalize_activations": "layer_norm"}, torch.ones(N), "normalize_activations 'layer_norm'"),
         ({"reshape_activations": "hook_z"}, torch.ones(N), "reshape_activations 'hook_z'"),
         ({"k": None}, torch.ones(N), "k None, expected a whole number"),

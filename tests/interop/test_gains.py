@@ -40,10 +40,17 @@ def foreign(module: ModuleType, folder: Path, norms: torch.Tensor) -> tuple[torc
 
 
 def computed(parts: tuple[torch.Tensor, ...], h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(index, ĥ) by the library's arithmetic without its ReLU, in float64."""
+    """(code [B, n], ĥ) by the library's arithmetic, in float64."""
     w_enc, b_enc, w_dec, b_dec = (part.double() for part in parts)
     value, index = ((h.double() - b_dec) @ w_enc + b_enc).topk(K, dim=1)
-    return index, torch.zeros(len(h), N).double().scatter(1, index, value) @ w_dec + b_dec
+    code = torch.zeros(len(h), N).double().scatter(1, index, value.relu())
+    return code, code @ w_dec + b_dec
+
+
+def selected(code: expander_sae.SparseCode) -> torch.Tensor:
+    """bool [B, n]: which features a code holds."""
+    held = torch.zeros(len(code.index), N + 1).scatter(1, code.index + 1, 1.0)
+    return held[:, 1:].bool()
 
 
 @EACH
@@ -52,13 +59,14 @@ def test_the_selection_and_the_reconstruction_are_the_foreign_ones(
     module: ModuleType, norms: torch.Tensor, tmp_path: Path
 ) -> None:
     parts, h = foreign(module, tmp_path, norms), activations(2000)
-    index, rebuilt = computed(parts, h)
-    w_enc, b_enc, _, b_dec = parts
-    folded = (((h - b_dec) @ w_enc + b_enc) * norms).topk(K, dim=1).indices.sort(1).values
-    assert not torch.equal(folded, index.sort(1).values), "norms that are folded in select otherwise"
+    theirs_code, rebuilt = computed(parts, h)
+    w_enc, b_enc, w_dec, b_dec = parts
+    assert (theirs_code > 0).sum(dim=1).min() < K, "the ReLU of the library is seen"
+    folded, _ = computed((w_enc * norms, b_enc * norms, w_dec, b_dec), h)
+    assert not torch.equal(folded > 0, theirs_code > 0), "norms that are folded in select otherwise"
     sae = expander_sae.load(tmp_path)
     code = sae.encode(h)
-    assert torch.equal(code.index.sort(1).values, index.sort(1).values)
+    assert torch.equal(selected(code), theirs_code > 0)
     assert torch.allclose(sae.decode(code).double(), rebuilt, atol=1e-4)
     assert torch.allclose(sae.dictionary().norms(), torch.ones(N), atol=1e-6)
     assert 0 < fidelity(sae, h).exact_share < 1
@@ -103,7 +111,7 @@ def again(sae: expander_sae.SparseAutoencoder, h: torch.Tensor, index: torch.Ten
     """Coefficients of a given selection, by the formula."""
     assert sae.gains is not None
     e = sae._encoder_on(sae.dictionary()).columns(torch.arange(N))
-    return (((h - sae.b_dec) @ e.T + sae.b_enc) * sae.gains).gather(1, index)
+    return (((h - sae.b_dec) @ e.T + sae.b_enc) * sae.gains).gather(1, index.clamp(min=0)) * (index >= 0)
 
 
 @pytest.mark.parametrize("norms", [torch.ones(N), torch.linspace(0.2, 5.0, N)], ids=["unit", "any"])
@@ -158,8 +166,9 @@ def test_an_export_that_is_no_longer_tied_has_its_own_encoder(module: ModuleType
     w_enc = tensors[encoder] if module is saelens else tensors[encoder].T
     decoder = tensors[DECODERS[module]]
     w_dec = decoder.T if module is dictionary_learning else decoder
-    index, rebuilt = computed((w_enc, tensors[NAMES[module][1]], w_dec, tensors["b_dec"]), h)
+    value, index = ((h - tensors["b_dec"]) @ w_enc + tensors[NAMES[module][1]]).topk(K, dim=1)
+    rebuilt = torch.zeros(len(h), N).scatter(1, index, value) @ w_dec + tensors["b_dec"]
     found = expander_sae.load(tmp_path)
     assert found.mask is not None and sae.mask is not None and found.mask.sha256 == sae.mask.sha256
     assert torch.equal(found.encode(h).index.sort(1).values, index.sort(1).values)
-    assert torch.allclose(found.decode(found.encode(h)).double(), rebuilt, atol=1e-4)
+    assert torch.allclose(found.decode(found.encode(h)), rebuilt, atol=1e-4)

@@ -211,15 +211,6 @@ def test_a_card_of_bare_weights_says_what_is_not_known(tmp_path: Path) -> None:
     assert "saelens/" not in card and "license" not in card
 
 
-def test_a_card_reads_weights_by_the_codes_that_they_were_trained_with(tmp_path: Path) -> None:
-    for spec, use in (({}, "code = sae.encode(h)"), ({"codes": "omp"}, 'code = infer(sae, h, "omp")')):
-        made = small("dense")
-        made.about = {"spec": spec}
-        made.save(tmp_path / "weights.safetensors")
-        card = hub.push(tmp_path, "me/sae", with_saelens=None, dry_run=True).card
-        assert use in card and ("load, infer" in card) == bool(spec)
-
-
 def test_errors_of_the_hub_are_told_without_the_token(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -157,6 +159,20 @@ def test_the_faster_one_of_what_was_measured(
 ) -> None:
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: name)
     assert not precision.dense_is_faster(m, gathered) and precision.dense_is_faster(m, multiplied)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "tf32", "float32"])
+def test_auto_takes_what_was_measured_to_be_faster(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """To a fifth, wherever an H100 was asked for both."""
+    file = Path(__file__).parents[2] / "benchmarks/results/gpu.json"
+    rows = [row for row in json.loads(file.read_text()) if row["task"] == "encode_topk"]
+    taken = {(r["variant"], r["m"], r["d"]): r["ms_median"] for r in rows if r["dtype"] == name}
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision.PRECISIONS[name])
+    shapes = {(m, d) for variant, m, d in taken if variant == "densified"}
+    assert len(shapes) >= 3
+    for m, d in shapes:
+        chosen, other = ("densified", "triton")[:: 1 if precision.dense_is_faster(m, d) else -1]
+        assert taken[chosen, m, d] < 1.2 * taken[other, m, d], (m, d)
 
 
 def test_select_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,9 @@ def test_defaults_are_filled_in():
         "backend": "auto",
         "threads": 1,
         "seeds_per_job": 5,
-        "cells_per_job": 1,
+        "cells_per_job": "auto",
+        "trainings_per_job": "auto",
+        "products": "bfloat16",
         "batch_tokens": 2048,
     }
 

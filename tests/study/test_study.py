@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+from expander_sae.storage.files import canonical_json
 from expander_sae.study import targets
 from expander_sae.study.run import Evaluation
 from tests.study.configs import ROOT, study_of
@@ -143,3 +144,29 @@ def test_planning_imports_neither_torch_nor_numpy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_gpu_gets_a_training_job_of_many_runs():
+    """Of one pool, one number of steps and one generation; a CPU what it got before, or what is asked for."""
+    grid = {"n": 4608, "d": [7, 30, 100], "seeds": [0, 1]}
+    blocks = [{"support": ["expander", "bernoulli", "dense"]}, {"support": "pruned_retuned", "d": 7}]
+    given = study_of(grid=grid, runs=blocks)
+    assert len(given.trainings) == len({run.cell for run in given.trained})
+    assert len(given.measured) == 8 and len(given.on_gpu().measured) == 1
+    jobs = given.on_gpu().trainings
+    assert sorted(len(job.runs) for job in jobs) == [2, 14]
+    assert sorted(run.path for job in jobs for run in job.runs) == sorted(run.path for run in given.trained)
+    asked = study_of(grid=grid, runs=blocks, compute={"trainings_per_job": 4})
+    assert max(len(job.runs) for job in asked.trainings) == 4
+    assert [job.name for job in asked.trainings] == [job.name for job in asked.on_gpu().trainings]
+
+
+def test_what_a_training_job_is_told_fits_into_a_command_line():
+    """Linux takes 128 KiB an argument, and a shell's command is one."""
+    blocks = [{"support": "expander"}]
+    grid = {"n": 4608, "d": list(range(5, 105)), "seeds": [0]}
+    told = [
+        len(canonical_json(targets.training_spec(job)))
+        for job in study_of(grid=grid, runs=blocks).on_gpu().trainings
+    ]
+    assert len(told) == 2 and max(told) < 120_000

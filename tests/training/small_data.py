@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from expander_sae.activations.pool import build_pool
-from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.rng import Integers, torch_generator
 from expander_sae.stages import lineage
 
@@ -27,6 +25,10 @@ def activations() -> np.ndarray:
 
 def write_pool(folder: Path) -> Path:
     """The manifest of a pool of `activations`, in `folder`."""
+    # Not above: a machine with a GPU that runs the tests of training alone has no pyarrow.
+    from expander_sae.activations.pool import build_pool
+    from expander_sae.activations.shards import Rows, write_shard
+
     token = np.arange(TOKENS)
     rows = Rows((token // 8).astype("i4"), (token % 8).astype("i2"), token.astype("i4"), activations())
     about = {"model": "tiny", "model_sha256": "0", "layer": 1, "split": "train", "shard": 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from expander_sae.study.recipes import RECIPES
 from expander_sae.training import shard_pool
 from expander_sae.training.checkpoint import Checkpoint
 from expander_sae.training.normalisation import KeptTokens, normalisation
+from expander_sae.training.recording import Call
+from expander_sae.training.rounds import Round
 from expander_sae.training.session import Cadence, Session, Training
 from expander_sae.training.shard_pool import ShardPool, ShardTokens
 from expander_sae.training.step import TrainingState
@@ -62,10 +65,12 @@ def drawn(tokens: ShardTokens, steps: int, seed: int = 0) -> list[Tensor]:
     return [tokens.draw(stream, step, BATCH) for step in range(steps)]
 
 
-def start(tokens: KeptTokens | ShardTokens, checkpoint: Checkpoint | None = None) -> tuple[Session, Training]:
+def start(
+    tokens: KeptTokens | ShardTokens, checkpoint: Checkpoint | None = None, seed: int = 0
+) -> tuple[Session, Training]:
     autoencoder = SparseAutoencoder(M, 24, 3, MaskRecipe("expander", M, 24, 3, 0))
-    session = Session(tokens, RECIPE, STEPS, Cadence(log_every=10, checkpoint_every=7))  # type: ignore[arg-type]
-    return session, session.start(autoencoder, 0, checkpoint)
+    session = Session(tokens, RECIPE, STEPS, Cadence(log_every=10, checkpoint_every=7))
+    return session, session.start(autoencoder, seed, checkpoint)
 
 
 def assert_same(found: TrainingState, expected: TrainingState) -> None:
@@ -134,12 +139,35 @@ def test_a_killed_training_goes_on_to_equal_bytes(folder: Path, stop: int, tmp_p
     session.train([whole])
     checkpoint = Checkpoint(tmp_path / "checkpoint", "same")
     cut, killed = start(tokens_of(folder), checkpoint)
+    together = Round([killed.state], cut.tokens, RECIPE)
     while killed.state.step < stop:
-        cut._advance([killed])
+        cut._advance([killed], together)
     again, resumed = start(tokens_of(folder), checkpoint)
     assert resumed.state.step == stop - stop % 7
     again.train([resumed])
     assert_same(resumed.state, whole.state)
+
+
+def test_many_beside_each_other_end_as_each_alone(folder: Path, tmp_path: Path) -> None:
+    """Of two seeds, and of two places in one order; nothing that reads shards is recorded."""
+
+    def refused(body: Call, changed: Sequence[Tensor]) -> Call:
+        raise AssertionError("a recording repeats no reading")
+
+    checkpoint = Checkpoint(tmp_path / "checkpoint", "same")
+    ahead, first = start(tokens_of(folder), checkpoint)
+    together = Round([first.state], ahead.tokens, RECIPE)
+    for _ in range(7):
+        ahead._advance([first], together)
+    tokens = tokens_of(folder)
+    trainings = [start(tokens, seed=seed)[1] for seed in (0, 1)] + [start(tokens, checkpoint)[1]]
+    assert [training.state.step for training in trainings] == [0, 0, 7]
+    many = replace(start(tokens)[0], side_by_side=3, record=refused)
+    assert many.train([replace(training, checkpoint=None) for training in trainings]) == 3
+    for training, seed in zip(trainings, (0, 1, 0), strict=True):
+        alone, expected = start(tokens_of(folder), seed=seed)
+        alone.train([expected])
+        assert_same(training.state, expected.state)
 
 
 def test_the_first_tokens_are_all_that_is_read_of_them(folder: Path) -> None:

@@ -20,6 +20,7 @@ from expander_sae.study.recipes import RECIPES
 from expander_sae.training.checkpoint import Checkpoint
 from expander_sae.training.data_parallel import Processes, joined
 from expander_sae.training.normalisation import KeptTokens, normalisation
+from expander_sae.training.rounds import Round
 from expander_sae.training.session import Cadence, Session
 from expander_sae.training.step import TrainingState
 from expander_sae.training.tensor_pool import TensorPool
@@ -42,8 +43,9 @@ def trained(
     cadence = Cadence(log_every=50, checkpoint_every=60)
     session = Session(tokens, RECIPE, STEPS, cadence, processes=processes)
     training = session.start(autoencoder, seed=0, checkpoint=checkpoint)
+    together = Round([training.state], tokens, RECIPE)
     while training.state.step < stop:
-        session._advance([training])
+        session._advance([training], together)
     return training.state
 
 

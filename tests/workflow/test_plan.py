@@ -252,11 +252,7 @@ def test_rows_are_planned_although_the_activations_are_made_again(tmp_path):
     assert [counts[rule] for rule in ("train", "record_run", "record_other")] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("asked", [["second.txt"], ["everything"], []])
-def test_success_is_not_claimed_of_a_file_that_was_not_made(tmp_path, asked):
-    """The same of a single file, for which the workflow can only be called again."""
-    (tmp_path / "Snakefile").write_text(
-        f"""
+TWO_RULES = f"""
 include: "{ROOT}/workflow/rules/common.smk"
 
 
@@ -264,7 +260,7 @@ rule first:
     output:
         "first.txt",
     shell:
-        "echo {{VERSION}} > {{output}}"
+        "echo VERSION > {{output}}"
 
 
 rule second:
@@ -281,16 +277,28 @@ rule everything:
     input:
         "second.txt",
 """
-    )
-    text = (tmp_path / "Snakefile").read_text()
-    (tmp_path / "Snakefile").write_text(text.replace("{VERSION}", "1"))
-    assert snakemake(tmp_path, CONFIG, "--", "first.txt", source=tmp_path).returncode == 0
-    (tmp_path / "Snakefile").write_text(text.replace("{VERSION}", "2"))
-    left_out = snakemake(tmp_path, CONFIG, "--", *asked, source=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def first_made(tmp_path_factory):
+    """A folder in which the first of two rules ran."""
+    folder = tmp_path_factory.mktemp("two rules")
+    (folder / "Snakefile").write_text(TWO_RULES.replace("VERSION", "1"))
+    assert snakemake(folder, CONFIG, "--", "first.txt", source=folder).returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize("asked", [["second.txt"], ["everything"], []])
+def test_success_is_not_claimed_of_a_file_that_was_not_made(first_made, tmp_path, asked):
+    """The same of a single file, for which the workflow can only be called again."""
+    folder = tmp_path / "copy"
+    shutil.copytree(first_made, folder)
+    (folder / "Snakefile").write_text(TWO_RULES.replace("VERSION", "2"))
+    left_out = snakemake(folder, CONFIG, "--", *asked, source=folder)
     assert left_out.returncode == 1
     assert "second.txt: not made" in left_out.stdout + left_out.stderr
-    assert snakemake(tmp_path, CONFIG, "--", *asked, source=tmp_path).returncode == 0
-    assert (tmp_path / "second.txt").read_text() == "2\n"
+    assert snakemake(folder, CONFIG, "--", *asked, source=folder).returncode == 0
+    assert (folder / "second.txt").read_text() == "2\n"
 
 
 def test_nothing_is_planned_in_a_copy_whose_files_are_all_new(tmp_path):

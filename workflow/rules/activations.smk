@@ -12,8 +12,10 @@ rule model:
         spec=of(STUDY.models, "model", lambda model: canonical_json(model.spec)),
         lineage=lineage("model"),
     shell:
-        RUN + "model.py --log {log:q} --memory {resources.peak_mb}"
-        " --spec {params.spec:q} --out {output:q}"
+        called(
+            "model.py --log {log:q} --memory {resources.peak_mb}"
+            " --spec {params.spec:q} --out {output:q}"
+        )
 
 
 rule tokens:
@@ -32,9 +34,11 @@ rule tokens:
         needs=lambda w: canonical_json(STUDY.needs(w.model)),
         lineage=lineage("corpus"),
     shell:
-        RUN + "tokens.py --log {log:q} --memory {resources.peak_mb}"
-        " --spec {params.spec:q} --needs {params.needs:q}"
-        " --model {input.model:q} --out {output.tokens:q} --record {output.record:q}"
+        called(
+            "tokens.py --log {log:q} --memory {resources.peak_mb}"
+            " --spec {params.spec:q} --needs {params.needs:q}"
+            " --model {input.model:q} --out {output.tokens:q} --record {output.record:q}"
+        )
 
 
 # One forward pass serves all layers of a model, so each model has a rule with its own outputs.
@@ -66,9 +70,11 @@ for MODEL in STUDY.models.values():
             spec=lambda w: canonical_json(STUDY.shard_spec(w.model, w.split, int(w.shard))),
             lineage=lineage("extraction"),
         shell:
-            RUN + "extract.py --log {log:q} --memory {resources.peak_mb}"
-            " --spec {params.spec:q} --model {input.model:q}"
-            " --tokens {input.tokens:q} --out {output:q}"
+            called(
+                "extract.py --log {log:q} --memory {resources.peak_mb}"
+                " --spec {params.spec:q} --model {input.model:q}"
+                " --tokens {input.tokens:q} --out {output:q}"
+            )
 
 
 rule pool:
@@ -91,6 +97,8 @@ rule pool:
         shards=lambda w, input: str(Path(input.shards[0]).parent),
         lineage=lineage("pool"),
     shell:
-        RUN + "pool.py --log {log:q} --memory {resources.peak_mb}"
-        " --spec {params.spec:q} --shards {params.shards:q}"
-        " --data {output.data:q} --out {output.record:q}"
+        called(
+            "pool.py --log {log:q} --memory {resources.peak_mb}"
+            " --spec {params.spec:q} --shards {params.shards:q}"
+            " --data {output.data:q} --out {output.record:q}"
+        )

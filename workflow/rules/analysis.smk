@@ -29,8 +29,10 @@ rule labels:
         user=shlex.join(["--user", LABELS]) if LABELS else "",
         lineage=lineage("labels"),
     shell:
-        RUN + "labels.py --log {log:q} --memory {resources.peak_mb} --model {input.model:q}"
-        " --tokens {input.tokens:q} --origins {input.origins:q} {params.user} --out {output:q}"
+        called(
+            "labels.py --log {log:q} --memory {resources.peak_mb} --model {input.model:q}"
+            " --tokens {input.tokens:q} --origins {input.origins:q} {params.user} --out {output:q}"
+        )
 
 
 # The runs of a job are those of rule evaluate, whose estimate is ample for this one. The
@@ -56,5 +58,7 @@ rule analyse:
         ),
         lineage=lineage("analysis"),
     shell:
-        RUN + "analyse.py --log {log:q} --memory {resources.peak_mb}"
-        " --spec {params.spec:q} --test {input.test:q} {params.labels} --out {output:q}"
+        called(
+            "analyse.py --log {log:q} --memory {resources.peak_mb}"
+            " --spec {params.spec:q} --test {input.test:q} {params.labels} --out {output:q}"
+        )

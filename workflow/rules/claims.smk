@@ -13,6 +13,8 @@ rule claims:
     log:
         "results/logs/claims.log",
     shell:
-        RUN + "summary.py claims --log {log:q} --metrics {input.metrics:q}"
-        " --documents {input.documents:q} --speed {input.speed:q} --claims {input.claims:q}"
-        " --out {output:q}"
+        called(
+            "summary.py claims --log {log:q} --metrics {input.metrics:q}"
+            " --documents {input.documents:q} --speed {input.speed:q} --claims {input.claims:q}"
+            " --out {output:q}"
+        )

@@ -19,8 +19,10 @@ rule collect:
     log:
         "results/logs/collect.log",
     shell:
-        RUN + "summary.py collect --log {log:q} --metrics @<(printf '%s\\n' {input.metrics:q})"
-        " --documents @<(printf '%s\\n' {input.documents:q}) --out {output:q}"
+        called(
+            "summary.py collect --log {log:q} --metrics @<(printf '%s\\n' {input.metrics:q})"
+            " --documents @<(printf '%s\\n' {input.documents:q}) --out {output:q}"
+        )
 
 
 rule curves:
@@ -33,8 +35,9 @@ rule curves:
     params:
         kept=bool(STUDY.rows),
     shell:
-        RUN
-        + "summary.py curves --log {log:q} --parts @<(printf '%s\\n' {input:q}) --out {output:q}"
+        called(
+            "summary.py curves --log {log:q} --parts @<(printf '%s\\n' {input:q}) --out {output:q}"
+        )
 
 
 rule timings:
@@ -45,7 +48,7 @@ rule timings:
     log:
         "results/logs/timings.log",
     shell:
-        RUN + "summary.py timings --log {log:q} --out {output:q}"
+        called("summary.py timings --log {log:q} --out {output:q}")
 
 
 rule provenance:
@@ -58,5 +61,7 @@ rule provenance:
     params:
         config=untriggered(lambda w: canonical_json(config)),
     shell:
-        RUN + "summary.py provenance --log {log:q} --config {params.config:q}"
-        " --timings {input.timings:q} --out {output:q}"
+        called(
+            "summary.py provenance --log {log:q} --config {params.config:q}"
+            " --timings {input.timings:q} --out {output:q}"
+        )

@@ -66,21 +66,22 @@ if workflow.modifier.is_main_snakefile() and not workflow.overwrite_configfiles:
 
 try:
     CHECKED = load_config(config)
-    STUDY = Study(CHECKED)
+    COMPUTE = CHECKED["compute"]
+    DEVICE, THREADS = COMPUTE["device"], COMPUTE["threads"]
+    # What a job asks the scheduler for. Found out once, where the workflow starts: a node of a cluster that
+    # has a GPU must not use one that was not asked for.
+    if workflow.is_main_process:
+        GPUS = int(
+            DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None)
+        )
+    else:
+        GPUS = int(os.environ.get("EXPANDER_SAE_GPUS", "0"))
+    STUDY = Study(CHECKED, gpu=bool(GPUS))
     if STUDY.rows:
-        STUDY = Study(CHECKED, recorded(placed(workflow, STUDY.rows)))
+        STUDY = Study(CHECKED, recorded(placed(workflow, STUDY.rows)), gpu=bool(GPUS))
     own_folder(workflow)
 except UserError as error:
     raise WorkflowError(str(error)) from None
-
-COMPUTE = STUDY.config["compute"]
-DEVICE, THREADS = COMPUTE["device"], COMPUTE["threads"]
-# What a job asks the scheduler for. Found out once, where the workflow starts: a node of a cluster that
-# has a GPU must not use one that was not asked for.
-if workflow.is_main_process:
-    GPUS = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
-else:
-    GPUS = int(os.environ.get("EXPANDER_SAE_GPUS", "0"))
 
 # What each job takes at most. The times are those of a CPU: on a GPU a job asks for too much.
 PLAN = Plan(STUDY, Machine.read(CPU_FILE), memory=Memory(STUDY, gpu=bool(GPUS)))
@@ -93,6 +94,7 @@ os.environ.update(
     EXPANDER_SAE_DEVICE=DEVICE,
     EXPANDER_SAE_GPUS=str(GPUS),
     EXPANDER_SAE_BACKEND=COMPUTE["backend"],
+    EXPANDER_SAE_PRODUCTS=COMPUTE["products"],
     EXPANDER_SAE_THREADS=str(THREADS),
     EXPANDER_SAE_BATCH_TOKENS=str(COMPUTE["batch_tokens"]),
 )
@@ -112,6 +114,12 @@ SHOWN = {
 RUN = '"$EXPANDER_SAE_PYTHON" "$EXPANDER_SAE_SCRIPTS"/'
 if PREFIX:
     RUN = f"EXPANDER_SAE_PREFIX={shlex.quote(PREFIX)} {RUN}"
+
+
+def called(command):
+    """A job's command, from its script's name on."""
+    return f"{RUN}{command}"
+
 
 CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+(?:_[a-z]+\d+(?:_trained)?)?"
 # What a job measures: a cell, or several.

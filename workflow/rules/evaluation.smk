@@ -19,10 +19,12 @@ rule baseline:
         spec=lambda w: canonical_json(STUDY.baselines[w.model, int(w.layer), int(w.tokens)].spec),
         lineage=lineage("evaluation"),
     shell:
-        RUN + "baseline.py --log {log:q} --memory {resources.peak_mb}"
-        " --spec {params.spec:q} --model {input.model:q}"
-        " --ce {input.ce:q} --train {input.train:q}"
-        " --metrics {output.metrics:q} --documents {output.documents:q}"
+        called(
+            "baseline.py --log {log:q} --memory {resources.peak_mb}"
+            " --spec {params.spec:q} --model {input.model:q}"
+            " --ce {input.ce:q} --train {input.train:q}"
+            " --metrics {output.metrics:q} --documents {output.documents:q}"
+        )
 
 
 # The seeds of a cell share a job, or those of several cells, which measures the runs that are not yet
@@ -51,7 +53,9 @@ rule evaluate:
         ),
         lineage=lineage("evaluation"),
     shell:
-        RUN + "evaluate.py --log {log:q} --memory {resources.peak_mb}"
-        " --spec {params.spec:q}"
-        " --model {input.model:q} --test {input.test:q} --ce {input.ce:q} --baseline {input.baseline:q}"
-        " {params.train} --metrics {output.metrics:q} --documents {output.documents:q}"
+        called(
+            "evaluate.py --log {log:q} --memory {resources.peak_mb}"
+            " --spec {params.spec:q}"
+            " --model {input.model:q} --test {input.test:q} --ce {input.ce:q} --baseline {input.baseline:q}"
+            " {params.train} --metrics {output.metrics:q} --documents {output.documents:q}"
+        )

@@ -19,8 +19,10 @@ rule frontier:
     log:
         "results/logs/frontier.log",
     shell:
-        RUN + "summary.py frontier --log {log:q} --metrics {input.metrics:q}"
-        " --published {input.published:q} --pdf {output.pdf:q} --png {output.png:q}"
+        called(
+            "summary.py frontier --log {log:q} --metrics {input.metrics:q}"
+            " --published {input.published:q} --pdf {output.pdf:q} --png {output.png:q}"
+        )
 
 
 # One job for all of them: importing matplotlib takes longer than drawing a figure.
@@ -44,4 +46,6 @@ rule figures:
     params:
         inputs=as_json,
     shell:
-        RUN + "summary.py figures --log {log:q} --inputs {params.inputs:q} --out {output.pdf[0]:q}"
+        called(
+            "summary.py figures --log {log:q} --inputs {params.inputs:q} --out {output.pdf[0]:q}"
+        )

@@ -19,5 +19,7 @@ rule mask:
         ),
         lineage=lineage("mask"),
     shell:
-        RUN + "mask.py --log {log:q} --memory {resources.peak_mb}"
-        " --spec {params.spec:q} --out {output:q}"
+        called(
+            "mask.py --log {log:q} --memory {resources.peak_mb}"
+            " --spec {params.spec:q} --out {output:q}"
+        )

@@ -20,8 +20,10 @@ if RUNS_TO_RECORD:
         params:
             run=untriggered(of(STUDY.run_rows, "row", lambda run: run.path)),
         shell:
-            RUN + "record.py --log {log:q} --run {params.run:q} --metrics {input.metrics:q}"
-            " --documents {input.documents:q} --history {input.history:q} --out {output:q}"
+            called(
+                "record.py --log {log:q} --run {params.run:q} --metrics {input.metrics:q}"
+                " --documents {input.documents:q} --history {input.history:q} --out {output:q}"
+            )
 
 
 if OTHERS_TO_RECORD:
@@ -37,5 +39,7 @@ if OTHERS_TO_RECORD:
             row=one_of(OTHERS_TO_RECORD),
         localrule: True
         shell:
-            RUN + "record.py --log {log:q} --metrics {input.metrics:q}"
-            " --documents {input.documents:q} --out {output:q}"
+            called(
+                "record.py --log {log:q} --metrics {input.metrics:q}"
+                " --documents {input.documents:q} --out {output:q}"
+            )

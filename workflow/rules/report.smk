@@ -19,4 +19,4 @@ rule report:
     params:
         inputs=as_json,
     shell:
-        RUN + "summary.py report --log {log:q} --inputs {params.inputs:q} --out {output:q}"
+        called("summary.py report --log {log:q} --inputs {params.inputs:q} --out {output:q}")

@@ -13,4 +13,4 @@ rule speed:
         spec=STUDY.speed_spec(),
         config=untriggered(lambda w: canonical_json(config)),
     shell:
-        RUN + "summary.py speed --log {log:q} --config {params.config:q} --out {output:q}"
+        called("summary.py speed --log {log:q} --config {params.config:q} --out {output:q}")

@@ -19,8 +19,10 @@ if STUDY.sweep:
             spec=quick(lambda w: canonical_json(STUDY.validations[w.cell].spec)),
             lineage=lineage("evaluation"),
         shell:
-            RUN + "validate.py --log {log:q} --memory {resources.peak_mb}"
-            " --spec {params.spec:q} --pool {input.validation:q} --out {output:q}"
+            called(
+                "validate.py --log {log:q} --memory {resources.peak_mb}"
+                " --spec {params.spec:q} --pool {input.validation:q} --out {output:q}"
+            )
 
     rule sweep:
         input:
@@ -34,5 +36,7 @@ if STUDY.sweep:
         params:
             spec=canonical_json({"values": STUDY.sweep.values, "inference": STUDY.sweep.inference}),
         shell:
-            RUN + "summary.py sweep --log {log:q} --parts @<(printf '%s\\n' {input:q})"
-            " --spec {params.spec:q} --out {output.pdf:q}"
+            called(
+                "summary.py sweep --log {log:q} --parts @<(printf '%s\\n' {input:q})"
+                " --spec {params.spec:q} --out {output.pdf:q}"
+            )

@@ -21,8 +21,10 @@ rule synthetic:
         spec=of(TRIALS, "trials", canonical_json),
         lineage=lineage("synthetic"),
     shell:
-        RUN + "synthetic.py --log {log:q} --spec {params.spec:q}"
-        " --metrics {output.metrics:q} --documents {output.documents:q}"
+        called(
+            "synthetic.py --log {log:q} --spec {params.spec:q}"
+            " --metrics {output.metrics:q} --documents {output.documents:q}"
+        )
 
 
 # Named by its parts: other trials are another comparison.
@@ -37,5 +39,7 @@ rule synthetic_agreement:
     params:
         trials=STUDY.config.get("synthetic", {}).get("trials"),
     shell:
-        RUN + "summary.py agreement --log {log:q} --parts {input.parts:q}"
-        " --published {input.published:q} --trials {params.trials} --out {output:q}"
+        called(
+            "summary.py agreement --log {log:q} --parts {input.parts:q}"
+            " --published {input.published:q} --trials {params.trials} --out {output:q}"
+        )

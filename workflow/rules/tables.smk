@@ -22,4 +22,4 @@ rule tables:
     params:
         inputs=as_json,
     shell:
-        RUN + "summary.py tables --log {log:q} --inputs {params.inputs:q} --out {output.csv[0]:q}"
+        called("summary.py tables --log {log:q} --inputs {params.inputs:q} --out {output.csv[0]:q}")

@@ -1,8 +1,8 @@
 # Training: one rule for each list of seeds, and one for each job of several settings.
 
 TRAININGS, TOGETHER = targets.trainings(STUDY), targets.trained_together(STUDY)
-TRAIN = (
-    RUN + "train.py --log {log:q} --memory {resources.peak_mb}"
+TRAIN = called(
+    "train.py --log {log:q} --memory {resources.peak_mb}"
     " --spec {params.spec:q} --pool {input.pool:q}"
 )
 

@@ -47,6 +47,11 @@ def backend() -> str:
     return os.environ.get("EXPANDER_SAE_BACKEND", "auto")
 
 
+def products() -> str:
+    """How a GPU takes the matrix products of training."""
+    return os.environ.get("EXPANDER_SAE_PRODUCTS", "bfloat16")
+
+
 def batch_tokens() -> int:
     """Tokens of one forward pass."""
     return int(os.environ.get("EXPANDER_SAE_BATCH_TOKENS", "2048"))

@@ -7,6 +7,7 @@ import job
 
 
 def main(spec: dict[str, Any], pool: Path) -> bool:
+    from expander_sae.kernels.precision import ask_for
     from expander_sae.machine.allocator import keep_freed_memory
     from expander_sae.study.run import Run
     from expander_sae.training.run_folder import RunFiles, train_runs
@@ -17,7 +18,10 @@ def main(spec: dict[str, Any], pool: Path) -> bool:
 
     keep_freed_memory()
     runs = [files(folder, told) for folder, told in spec.items()]
-    return train_runs(runs, pool, job.device(), job.backend())
+    device = job.device()
+    if device != "cpu":
+        ask_for(job.products())
+    return train_runs(runs, pool, device, job.backend(), side_by_side=None)
 
 
 if __name__ == "__main__":

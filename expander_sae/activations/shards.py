@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from expander_sae.errors import UserError, first_line
 from expander_sae.machine.piece_sizes import ROW_GROUP
@@ -77,13 +78,14 @@ def _require_finite(activation: np.ndarray, path: Path) -> None:
 class Shard:
     """A shard on disk. `about` is its metadata; the rows are read group by group.
 
-    Every byte is checked against the seal before anything is parsed (about 20 ms for 40 MB).
+    Every byte is checked against the seal before anything is parsed (about 20 ms for 40 MB), but where
+    `verify` says that this has been done.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, verify: bool = True) -> None:
         self.path = Path(path)
         try:
-            self._file = open_sealed(path)
+            self._file = open_sealed(path) if verify else pq.ParquetFile(path)
             self.about: dict[str, Any] = json.loads((self._file.schema_arrow.metadata or {})[_KEY])
             _check_about(self.about)
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
@@ -98,19 +100,29 @@ class Shard:
         """The rows, some thousands at a time; their checksum is compared at the end."""
         checksum = _Checksum()
         for group in range(self._file.metadata.num_row_groups):
-            try:
-                table = self._file.read_row_group(group)
-                lists = table["activation"].combine_chunks()
-                activation = rows_of_lists(lists, f"{self.path}: column 'activation'", self.m)
-                columns = [table[name].to_numpy() for name in ("document", "position", "token_id")]
-                rows = Rows(*[*columns, activation])
-            except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-                raise UserError(f"{self.path}: unreadable ({first_line(error)}); {AGAIN}") from None
+            rows = self.row_group(group)
             checksum.update(rows)
-            _require_finite(rows.activation, self.path)
             yield rows
         if checksum.hexdigest() != self.about["sha256"]:
             raise UserError(f"{self.path}: altered (its sha256 is not the recorded one); {AGAIN}")
+
+    def row_group(self, group: int) -> Rows:
+        """Rows [group · ROW_GROUP, (group + 1) · ROW_GROUP), finite ones."""
+        try:
+            table = self._file.read_row_group(group)
+            lists = table["activation"].combine_chunks()
+            activation = rows_of_lists(lists, f"{self.path}: column 'activation'", self.m)
+            columns = [table[name].to_numpy() for name in ("document", "position", "token_id")]
+            rows = Rows(*[*columns, activation])
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{self.path}: unreadable ({first_line(error)}); {AGAIN}") from None
+        _require_finite(rows.activation, self.path)
+        return rows
+
+
+def about_of(path: str | Path) -> dict[str, Any]:
+    """The metadata of a shard, of which nothing else is read or checked yet."""
+    return Shard(path, verify=False).about
 
 
 def _check_about(about: Any) -> None:

@@ -34,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--n", type=positive, required=True, help="features")
     add("--k", type=positive, required=True, help="active features a token")
     add("--d", type=positive, help="nonzeros a decoder column (needed unless all are stored)")
+    streamed = (
+        "read a folder of shards while training, TOKENS mixed at a time (131072 say), never all at once"
+    )
+    add("--stream", type=positive, metavar="TOKENS", help=streamed)
     add("--steps", type=positive, default=1500, help="(default: %(default)s)")
     families = "mask family, dense, pca, random or exemplars (default: %(default)s)"
     add("--support", default="expander", help=families)
@@ -53,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--wandb", metavar="PROJECT", help="project of Weights & Biases")
     add("--trackio", metavar="PROJECT", help="project of trackio, which keeps it on this machine")
     add("--checkpoint", type=Path, help="file to go on from where training is interrupted")
+    together = "train with the other processes that torchrun or srun has started, each on its share"
+    add("--data-parallel", action="store_true", help=together)
     add_compute(parser, "auto")
 
 
@@ -70,11 +76,19 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
     keep_freed_memory()
     _check_outputs(options)
     device = resolve_device(options.device, "--device")
-    kept, held_out = _parted(given_activations(options), options.held_out)
+    if options.stream is None:
+        kept, held_out = _parted(given_activations(options), options.held_out)
+    else:
+        kept, held_out = _streamed(options)
     names = ("n", "k", "d", "support", "encoder", "precision", "codes", "recipe", "seed")
     settings = {name: getattr(options, name) for name in names}
-    others = {name: getattr(options, name) for name in ("backend", "log_every", "checkpoint")}
+    others = {
+        name: getattr(options, name) for name in ("backend", "log_every", "checkpoint", "data_parallel")
+    }
     trainer = Trainer(kept, **settings, **others, device=device, **_overrides(options.set))
+    if not trainer.processes.first:
+        trainer.fit(options.steps)  # the first process tells and writes
+        return
     with ExitStack() as stack:
         # Only now: an earlier log must not be touched for a training that cannot be.
         loggers = [stack.enter_context(logger) for logger in _loggers(options, settings)]
@@ -89,7 +103,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "out": str(options.out),
         "held_out_to": options.held_out_to and str(options.held_out_to),
         "bytes": options.out.stat().st_size,
-        "tokens": len(kept),
+        "tokens": trainer.pool.tokens,
         "steps": autoencoder.about["spec"]["steps"],
         "shape": {name: getattr(autoencoder, name) for name in ("m", "n", "d", "k")},
         "norm_limit": trainer.norm_limit,
@@ -97,6 +111,16 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
         "held_out": evaluate(autoencoder, held_out, trainer.codes) if len(held_out) else None,
     }
     terminal.result(record, _lines(record))
+
+
+def _streamed(options: argparse.Namespace) -> tuple[Any, Any]:
+    """(the shards to train on, no rows)."""
+    from expander_sae.errors import UserError
+    from expander_sae.training.shard_pool import ShardPool
+
+    if options.held_out is not None:
+        raise UserError("--held-out: found it with --stream, expected shards of another split to measure on")
+    return ShardPool(options.activations, options.split, options.tokens, options.stream), ()
 
 
 def _parted(activations: np.ndarray, held_out: int | None) -> tuple[np.ndarray, np.ndarray]:

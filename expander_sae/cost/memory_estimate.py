@@ -120,9 +120,9 @@ class Memory:
         """Parameters, gradients, both moments, unit columns and one intermediate of each; row indices."""
         state = (_values(run) * 6 + run.n * run.d) * FLOAT
         scores = self._batch_size * (run.n if _scored_at_once(run) else piece_sizes.SCORED_FEATURES) * FLOAT
-        resampled = 0.1 * run.n * run.m * FLOAT  # directions of the tenth that is silent, say
+        aimed = 3 * piece_sizes.AIMED_ENTRIES * FLOAT  # directions of silent features, and their places
         pool = self.train_tokens[run.model] * (run.m * FLOAT + 2 * INDEX_BYTES)
-        known, needed = support_of(run.support), state + scores + resampled
+        known, needed = support_of(run.support), state + scores + min(aimed, state)
         if known.fitted:  # tokens and covariances in float64
             fitted = 2 * (2 * piece_sizes.FITTED_TOKENS * run.m + 4 * run.m**2) * FLOAT
             needed = max(needed, fitted) if known.trained else fitted + 3 * run.n * run.m * FLOAT

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from expander_sae.errors import UserError
+from expander_sae.machine.piece_sizes import STORED_SCORES
 from expander_sae.model.dictionary import Dictionary, SparseCode
 from expander_sae.rng import Integers
 
@@ -162,6 +163,7 @@ def best_cosine(first: Dictionary, second: Dictionary, block: int = 512) -> Tens
     lengths, others = first.norms(), second.norms()
     scale = torch.where(others > 0, 1 / others, 0)
     out = torch.empty(first.n, dtype=first.dtype, device=first.device)
+    block = max(1, min(block, STORED_SCORES // second.n))
     for start in range(0, first.n, block):
         index = torch.arange(start, min(start + block, first.n), device=first.device)
         written = first.columns(index).to(device=second.device, dtype=second.dtype)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from expander_sae.kernels import dense_products
-from expander_sae.kernels.exact_topk import topk_of_columns
-from expander_sae.kernels.reference import BATCH_TILE, by_feature, summed_by_feature, tiles
+from expander_sae.kernels.exact_topk import topk_of_pieces
+from expander_sae.kernels.reference import BATCH_TILE, FEATURE_TILE, by_feature, summed_by_feature, tiles
 from expander_sae.machine.piece_sizes import GEMM_COMBINES, GEMM_CORRELATES
 
 _ELEMENTS = 1 << 23
@@ -46,10 +46,13 @@ def correlate_topk(weight: Tensor, residual: Tensor, bias: Tensor | None, k: int
     index = torch.empty(batch, k, dtype=torch.int64, device=residual.device)
     value = residual.new_empty(batch, k)
     for tile in tiles(batch, BATCH_TILE):
-        scores = weight @ residual[tile].t()
-        if bias is not None:
-            scores += bias[:, None]
-        index[tile], value[tile] = topk_of_columns(scores, k)
+        across = residual[tile].t()
+
+        def scores_of(piece: slice, across: Tensor = across) -> Tensor:
+            scores = weight[piece] @ across
+            return scores if bias is None else scores.add_(bias[piece, None])
+
+        index[tile], value[tile] = topk_of_pieces(scores_of, n, k, FEATURE_TILE)
     return index, value
 
 

@@ -12,6 +12,8 @@ places come in no particular order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -78,3 +80,35 @@ def topk_of_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         again = ambiguous.nonzero()[:, 0]
         index[again], value[again] = _sorted_topk(scores[:, again], k)
     return index, value
+
+
+def merged(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of (index, value), [B, a] each, and another list of each sample with other indices.
+
+    Largest first, the lowest index among equals; fewer where there are no k.
+    """
+    index, value = in_order(*(torch.cat(pair, dim=1) for pair in zip(first, second, strict=True)))
+    return index[:, :k].contiguous(), value[:, :k].contiguous()
+
+
+def in_order(index: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """The same places [B, a] of each sample, the largest value first, and the lowest index among equals."""
+    index, order = index.sort(dim=1)
+    value, place = value.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return index.gather(1, place), value
+
+
+def topk_of_pieces(scores_of: Callable[[slice], Tensor], n: int, k: int, size: int) -> tuple[Tensor, Tensor]:
+    """`topk_of_columns` of scores [n, B] of which at most `size` rows are there at a time.
+
+    Args:
+        scores_of: from a slice of range(n) to the scores [rows, B] of it.
+    """
+    found: tuple[Tensor, Tensor] | None = None
+    for start in range(0, n, size):
+        end = min(start + size, n)
+        index, value = topk_of_columns(scores_of(slice(start, end)), min(k, end - start))
+        piece = index + start, value
+        found = piece if found is None else merged(found, piece, k)
+    assert found is not None
+    return found

@@ -16,10 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from expander_sae.kernels.exact_topk import topk_of_columns
+from expander_sae.kernels.exact_topk import topk_of_pieces
+from expander_sae.machine.piece_sizes import STORED_SCORES
 
 BATCH_TILE = 256
-"""Samples scored at a time: beyond it the [n, B] scores leave the caches."""
+"""Samples scored at a time."""
+
+FEATURE_TILE = STORED_SCORES // BATCH_TILE
+"""Features scored at a time where only the largest scores are kept: no tensor here is of n·B."""
 
 _ELEMENTS = 1 << 21
 """Most elements of a gathered [B, k, w] piece."""
@@ -31,16 +35,16 @@ def tiles(batch: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + max(width, 1), batch))
 
 
-def _scores(values: Tensor, rows: Tensor, residual: Tensor) -> Tensor:
-    """(residual W)ᵀ as [n, B], one bag of rows of residualᵀ per column."""
-    return F.embedding_bag(rows, residual.t().contiguous(), per_sample_weights=values, mode="sum")
+def _scores(values: Tensor, rows: Tensor, across: Tensor) -> Tensor:
+    """(residual W)ᵀ as [n, B], one bag of rows of `across`, residualᵀ [m, B], per column."""
+    return F.embedding_bag(rows, across, per_sample_weights=values, mode="sum")
 
 
 def correlate(values: Tensor, rows: Tensor, residual: Tensor) -> Tensor:
     """residual · W: [B, m] -> [B, n]."""
     out = residual.new_empty(residual.shape[0], rows.shape[0])
     for tile in tiles(residual.shape[0], BATCH_TILE):
-        out[tile] = _scores(values, rows, residual[tile]).t()
+        out[tile] = _scores(values, rows, residual[tile].t().contiguous()).t()
     return out
 
 
@@ -61,10 +65,13 @@ def correlate_topk(
     index = torch.empty(batch, k, dtype=torch.int64, device=residual.device)
     value = residual.new_empty(batch, k)
     for tile in tiles(batch, BATCH_TILE):
-        scores = _scores(values, rows, residual[tile])
-        if bias is not None:
-            scores += bias[:, None]
-        index[tile], value[tile] = topk_of_columns(scores, k)
+        across = residual[tile].t().contiguous()
+
+        def scores_of(piece: slice, across: Tensor = across) -> Tensor:
+            scores = _scores(values[piece], rows[piece], across)
+            return scores if bias is None else scores.add_(bias[piece, None])
+
+        index[tile], value[tile] = topk_of_pieces(scores_of, n, k, FEATURE_TILE)
     return index, value
 
 
@@ -81,13 +88,16 @@ def correlate_at(values: Tensor, rows: Tensor, residual: Tensor, index: Tensor) 
 
 def synthesize(values: Tensor, rows: Tensor, index: Tensor, value: Tensor, m: int) -> Tensor:
     """W x for sparse codes: index, value [B, k] -> [B, m]."""
-    batch, k = index.shape
+    batch, w = index.shape[0], rows.shape[1]
     out = value.new_zeros(batch, m)
-    for tile in tiles(batch, _ELEMENTS // max(k * rows.shape[1], 1)):
-        column = index[tile].clamp(min=0)
-        coefficient = value[tile].masked_fill(index[tile] < 0, 0)
-        pieces = (coefficient[:, :, None] * values[column]).flatten(1)
-        out[tile] = out[tile].scatter_add_(1, rows[column].flatten(1).long(), pieces)
+    # All n features may be wanted of one sample: then they, too, are taken a few at a time.
+    for some in tiles(index.shape[1], _ELEMENTS // w):
+        for tile in tiles(batch, _ELEMENTS // max(some.stop - some.start, 1) // w):
+            column, coefficient = index[tile, some], value[tile, some]
+            coefficient = coefficient.masked_fill(column < 0, 0)
+            column = column.clamp(min=0)
+            pieces = (coefficient[:, :, None] * values[column]).flatten(1)
+            out[tile] = out[tile].scatter_add_(1, rows[column].flatten(1).long(), pieces)
     return out
 
 

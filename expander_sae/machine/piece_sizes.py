@@ -33,6 +33,12 @@ LANES = 64
 SCORED_FEATURES = 8192
 """Features that the numba kernels score at a time, so that their scores stay in a near cache."""
 
+STORED_SCORES = 1 << 23
+"""Scores of features by samples that plain torch holds at a time: 32 MB, whatever the number of features."""
+
+AIMED_ENTRIES = 1 << 22
+"""Entries of columns that are turned to samples at a time: 16 MB of directions, and their places."""
+
 GEMM_CORRELATES, GEMM_COMBINES = 96, 16
 """Up to this many features per kept one, a matrix product over all features of a dense dictionary beats
 gathering the kept columns, which moves B·k·m numbers through memory (measured at m = 576, k = 64 on one

@@ -152,7 +152,8 @@ class Mask:
     def sha256(self) -> str:
         """Checksum of the degrees and the true rows, as little-endian int32."""
         content = hashlib.sha256(self.degrees.astype("<i4").tobytes())
-        content.update(self.rows[self.valid()].astype("<i4").tobytes())
+        true = self.rows if self.regular else self.rows[self.valid()]
+        content.update(np.ascontiguousarray(true, "<i4").data)
         return content.hexdigest()
 
 

@@ -75,6 +75,7 @@ class SparseAutoencoder(InPrecision, PassesThrough):
         encoder: str = "tied",
         backend: str = "auto",
         dtype: torch.dtype = torch.float32,
+        encoder_mask: Mask | None = None,
     ) -> None:
         super().__init__()
         if not 1 <= k <= n:
@@ -92,6 +93,7 @@ class SparseAutoencoder(InPrecision, PassesThrough):
         if k > decoder.most_active:
             expected = f"1 to {decoder.most_active} for a {recipe.family} dictionary"
             raise UserError(f"k: found {k}, expected {expected}")
+        decoder.encoder_mask = encoder_mask
         # In a tuple, so that torch takes neither for a submodule: its parameters would get longer names.
         self._columns = decoder, decoder.read_by(encoder)
         for name, parameter in decoder.named_parameters():
@@ -139,11 +141,9 @@ class SparseAutoencoder(InPrecision, PassesThrough):
         self.decoder.initialise(generator)
         self.b_enc.zero_()
         self.b_dec.zero_()
-        if self.free is None:
-            return
-        if self.encoder_kind == "warm_tied":
+        if self.free is not None and self.encoder_kind == "warm_tied":
             self.free.start_at(self.decoder)
-        else:
+        elif self.free is not None:
             self.free.initialise(generator)
 
     def dictionary(self) -> Dictionary:
@@ -284,7 +284,7 @@ class SparseAutoencoder(InPrecision, PassesThrough):
     def load(
         cls, path: str | Path, device: str | torch.device = "cpu", backend: str = "auto"
     ) -> SparseAutoencoder:
-        """What `save` wrote, its metadata as `about`. The mask is regenerated and verified.
+        """What `save` wrote, its metadata as `about`. The mask is read or regenerated, and verified.
 
         Raises:
             UserError: the file is missing, damaged or of another format.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from expander_sae.errors import UserError
 from expander_sae.kernels.autograd import columns_and_inverse, through_unit_columns, unit_columns
 from expander_sae.kernels.tied import TiedStep, tied_reconstruction, tied_step
+from expander_sae.machine.piece_sizes import AIMED_ENTRIES
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.masks.supports import described
 from expander_sae.model import rounding
@@ -42,6 +43,9 @@ class Columns(HeldParameters, ABC):
 
     apart: type[Columns] | None = None
     """The kind of an encoder's own columns on the same support; None: that of the decoder."""
+
+    encoder_mask: Mask | None = None
+    """The mask of an encoder on a support of its own, where it need not be made."""
 
     def __init__(
         self,
@@ -275,6 +279,11 @@ class Entries(Columns):
         """A decoder's column gets the sample divided by √d, an encoder's the sample at unit norm."""
         if self.frozen:
             return torch.zeros_like(features, dtype=torch.bool)
+        size = max(1, AIMED_ENTRIES // self.values.shape[1])
+        pieces = zip(features.split(size), drawn.split(size), strict=True)
+        return torch.cat([self._aim(some, residual, samples) for some, samples in pieces])
+
+    def _aim(self, features: Tensor, residual: Tensor, drawn: Tensor) -> Tensor:
         direction = self._restricted(residual, drawn, features)
         norm = direction.norm(dim=1, keepdim=True)
         usable = (norm > 0).flatten()

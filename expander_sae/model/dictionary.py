@@ -128,6 +128,9 @@ class Dictionary(Protocol):
     def changed(self, change: Callable[[Tensor], Tensor]) -> Dictionary:
         """The dictionary of these columns after `change` of their stored entries, to any dtype."""
 
+    def pieces(self, size: int) -> list[Dictionary]:
+        """The columns in order, at most `size` in each dictionary; nothing is copied."""
+
     def reduced(self, target: Tensor) -> tuple[Dictionary, Tensor]:
         """(dictionary, target [B, r]) in fewer dimensions, where there are such with the same scores: its n
         columns have the products with each other and with each target [B, m] that these columns have."""
@@ -152,6 +155,9 @@ class Written(ABC):
 
     def reduced(self, target: Tensor) -> tuple[Dictionary, Tensor]:
         return self, target  # type: ignore[return-value]
+
+    def pieces(self, size: int) -> list[Dictionary]:
+        return [self]  # type: ignore[list-item]
 
 
 class _Stored(Written):
@@ -232,6 +238,12 @@ class SparseDictionary(_Stored):
     def changed(self, change: Callable[[Tensor], Tensor]) -> SparseDictionary:
         return SparseDictionary(change(self.values), self.rows, self.m, self._asked)
 
+    def pieces(self, size: int) -> list[Dictionary]:
+        if self.n <= size:
+            return [self]
+        parts = zip(self.values.detach().split(size), self.rows.split(size), strict=True)
+        return [SparseDictionary(values, rows, self.m, self.backend) for values, rows in parts]
+
 
 class DenseDictionary(_Stored):
     """Columns without structure: weight [n, m], row j is column w_j."""
@@ -253,6 +265,11 @@ class DenseDictionary(_Stored):
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> DenseDictionary:
         return DenseDictionary(change(self.weight))
+
+    def pieces(self, size: int) -> list[Dictionary]:
+        if self.n <= size:
+            return [self]
+        return [DenseDictionary(weight) for weight in self.weight.detach().split(size)]
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from expander_sae.kernels import backends
 from expander_sae.masks.learned import packed, unpacked
-from expander_sae.masks.recipe import Mask, MaskRecipe, describe, regenerate
+from expander_sae.masks.recipe import Mask, MaskRecipe, describe
+from expander_sae.masks.stored import kept_or_made
 from expander_sae.masks.supports import learned
 from expander_sae.model.columns import Columns, Entries
 from expander_sae.model.dense import Dense, dense_recipe
@@ -61,7 +62,8 @@ class Sparse(Entries):
             return Dense(dense_recipe(self.m, self.n), self.backend, self.dtype, free=True)
         if name == "own_support":
             kind = self.apart or type(self)
-            return kind(self.recipe.generate("encoder_mask"), self.backend, self.dtype, free=True)
+            own = self.encoder_mask or self.recipe.generate("encoder_mask")
+            return kind(own, self.backend, self.dtype, free=True)
         made = super().encoder(name)
         if isinstance(made, Sparse):
             made.places = self.places
@@ -93,7 +95,7 @@ class Sparse(Entries):
         if learned(record["recipe"]["family"]):
             return unpacked(record, tensors["rows"], origin)
         size = tensors["b_dec"].numel(), tensors["b_enc"].numel(), tensors["values"].numel()
-        return regenerate(record["recipe"], record["sha256"], origin, size)
+        return kept_or_made(record["recipe"], record["sha256"], origin, size)
 
     @property
     def count(self) -> int:

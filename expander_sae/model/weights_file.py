@@ -11,6 +11,7 @@ from torch import Tensor
 
 from expander_sae.errors import UserError
 from expander_sae.masks.recipe import Mask, MaskRecipe
+from expander_sae.masks.stored import keep, kept
 from expander_sae.masks.supports import described, find
 from expander_sae.model import stored_biases
 from expander_sae.model.columns import Columns
@@ -74,6 +75,9 @@ def write(autoencoder: Stored, path: Path, about: dict[str, Any]) -> None:
     if mask is not None and mask is not decoder.mask:
         header["encoder_mask"] = {"sha256": mask.sha256}
     save_tensors(tensors, path, header)
+    for one in {decoder.mask, mask}:
+        if one is not None:
+            keep(one, path.parent)
 
 
 def record(autoencoder: Stored) -> dict[str, Any]:
@@ -101,6 +105,9 @@ def read(kind: Callable[..., A], path: str | Path, backend: str) -> A:
         support = _recorded_support(header, _counted(tensors, precision), path)
         dtype = tensors["b_enc"].dtype if precision.name == FLOAT32 else torch.float32
         asked = {"mask": support, "encoder": header["encoder"], "backend": backend, "dtype": dtype}
+        own = header.get("encoder_mask")
+        if own is not None and header["encoder"] == "own_support":
+            asked["encoder_mask"] = kept(header["mask"]["recipe"], own["sha256"], Path(path).parent)
         loaded = kind(**header["shape"], **asked)
         _verify_encoder(loaded, header.get("encoder_mask"), path)
         _restore(loaded, tensors, header.get("b_enc_step"), precision)

@@ -11,14 +11,18 @@ import torch
 from torch import Tensor
 
 from expander_sae.kernels import device_omp
-from expander_sae.kernels.exact_topk import topk_of_columns
+from expander_sae.kernels.exact_topk import in_order, merged, topk_of_columns
 from expander_sae.machine.batch_sizes import samples_at_once
+from expander_sae.machine.piece_sizes import STORED_SCORES
 from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary, joined
 from expander_sae.pursuit.active_set import ActiveSet
 
 SELECTIONS = ("signed", "absolute")
 _ON_CPU = 256
 """Samples at once on a CPU."""
+
+_FEATURES = STORED_SCORES // _ON_CPU
+"""Features at once."""
 
 _GRAM_LIMIT = 8192
 """Most features whose n² products are held: 256 MB in float32."""
@@ -116,13 +120,11 @@ def _pursue(
     active = ActiveSet(dictionary, target, k, gram)
     going = torch.ones(target.shape[0], dtype=torch.bool, device=target.device)
     tried = torch.zeros(target.shape[0], 0, dtype=torch.int64, device=target.device)
+    pieces = dictionary.pieces(_FEATURES)
     while tried.shape[1] < dictionary.n:
-        scores = dictionary.correlate(active.residual() if tried.shape[1] else target)
-        scores *= scale
-        if selection == "absolute":
-            scores.abs_()
-        scores.scatter_(1, tried, -torch.inf)
-        best, column = _largest(scores, min(block, dictionary.n - tried.shape[1]))
+        residual = active.residual() if tried.shape[1] else target
+        count = min(block, dictionary.n - tried.shape[1])
+        column, best = _best_untried(pieces, scale, residual, selection == "absolute", tried, count)
         tried = torch.cat([tried, column], dim=1)
         for place in range(column.shape[1]):
             active.append(column[:, place], going & (best[:, place] > limit))
@@ -133,12 +135,34 @@ def _pursue(
     return active.code()
 
 
+def _best_untried(
+    pieces: list[Dictionary], scale: Tensor, residual: Tensor, absolute: bool, tried: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """(columns, scores), each [B, count], of the largest scores among the columns that were not tried.
+
+    Scores of [B, _FEATURES] are there at a time, whatever the number of features.
+    """
+    found: tuple[Tensor, Tensor] | None = None
+    start = 0
+    for piece in pieces:
+        scores = piece.correlate(residual)
+        scores *= scale[start : start + piece.n]
+        if absolute:
+            scores.abs_()
+        sample, place = ((tried >= start) & (tried < start + piece.n)).nonzero(as_tuple=True)
+        scores[sample, tried[sample, place] - start] = -torch.inf
+        column, best = _largest(scores, min(count, piece.n))
+        largest = column + start, best
+        found = largest if found is None else merged(found, largest, count)
+        start += piece.n
+    assert found is not None
+    return found
+
+
 def _largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Values and columns [B, count] of the largest scores, largest first."""
+    """(columns, values), each [B, count], of the largest scores, largest first, the lowest among equals."""
     if count == 1:
         column = scores.argmax(dim=1, keepdim=True)
-        return scores.gather(1, column), column
-    column, _ = topk_of_columns(scores.t(), count)
-    column = column.sort(dim=1).values  # so that the lowest of equals is first
-    value, order = scores.gather(1, column).sort(dim=1, descending=True, stable=True)
-    return value, column.gather(1, order)
+        return column, scores.gather(1, column)
+    column, value = topk_of_columns(scores.t(), count)
+    return in_order(column, value)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from expander_sae.errors import UserError
+from expander_sae.machine.piece_sizes import STORED_SCORES
 from expander_sae.masks.recipe import Mask
 from expander_sae.model.dictionary import Dictionary
 from expander_sae.rng import Integers
@@ -56,6 +57,7 @@ def cumulative_coherence(dictionary: Dictionary, sizes: list[int], block: int = 
     if not sizes or min(sizes) < 1 or max(sizes) >= dictionary.n:
         raise UserError(f"sizes: found {sizes}, expected values from 1 to n − 1 = {dictionary.n - 1}")
     worst = dict.fromkeys(sizes, 0.0)
+    block = max(1, min(block, STORED_SCORES // dictionary.n))
     for start in range(0, dictionary.n, block):
         index = torch.arange(start, min(start + block, dictionary.n), device=dictionary.device)
         overlap = dictionary.correlate(dictionary.columns(index)).abs()
@@ -172,7 +174,9 @@ def recovery_margin(dictionary: Dictionary, index: Tensor) -> Tensor:
             margins.append(-torch.inf)
             continue
         pseudo = torch.linalg.solve(gram, written)
-        weight = dictionary.correlate(pseudo.to(dictionary.dtype)).double().abs().sum(dim=0)
+        solved = pseudo.to(dictionary.dtype)
+        pieces = dictionary.pieces(STORED_SCORES // len(support))
+        weight = torch.cat([piece.correlate(solved).double().abs().sum(dim=0) for piece in pieces])
         weight[support] = 0
         margins.append(1.0 - float(weight.max()))
     return torch.tensor(margins, dtype=torch.float64)

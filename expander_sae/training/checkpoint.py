@@ -25,7 +25,10 @@ class Checkpoint:
     earlier: str | None = None
 
     def save(self, state: TrainingState) -> None:
-        save_tensors(state.tensors(), self.path, {"fingerprint": self.fingerprint})
+        """Write the state, which is the same in all processes that train together: one of them writes."""
+        tensors = state.tensors()
+        if state.processes.first:
+            save_tensors(tensors, self.path, {"fingerprint": self.fingerprint})
 
     @property
     def is_mine(self) -> bool:

@@ -107,6 +107,10 @@ class KeptTokens:
         found = self.activations.index_select(0, rows).cpu().double()
         return found - torch.from_numpy(self.normalisation.mean).double()
 
+    def draw(self, stream: torch.Generator, step: int, size: int) -> Tensor:
+        """int64 [size]: positions among the kept tokens, drawn with replacement, whatever the step."""
+        return torch.randint(len(self), (size,), generator=stream)
+
     @cached_property
     def _rows(self) -> Tensor:
         """`place` beside the activations."""

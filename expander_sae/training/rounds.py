@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -11,33 +11,36 @@ from torch import Tensor
 from expander_sae.study.recipes import Recipe
 from expander_sae.training.normalisation import KeptTokens
 from expander_sae.training.recording import Branches, Call, Recorder
+from expander_sae.training.shard_pool import ShardTokens
 from expander_sae.training.step import TrainingState, train_step
-from expander_sae.training.supply import supply_of
+from expander_sae.training.supply import AsDrawn, Supply, supply_of
 
 
 class Round:
     """One step of each of these, which share tokens and a recipe.
 
-    Each draws its batches from its own stream. Streams that are equal now stay so, and share each batch that
-    is read. What a step needs from the host, positions and learning rates, is written to tensors that stay;
-    the rest (`_body`) is the same operations each time, with or without a recorder.
+    Each draws its batches from its own stream, and reads its process's share of them. Streams that are equal
+    now, at equal steps, stay so, and share each batch that is read. What a step needs from the host,
+    positions and learning rates, is written to tensors that stay; the rest (`_body`) is the same operations
+    each time, with or without a recorder.
 
     Args:
-        record: makes the body repeatable, see `recording`; None calls it each time.
+        record: makes the body repeatable, see `recording`; None calls it each time, as it must be with
+            several processes and with streamed tokens.
     """
 
     def __init__(
         self,
         states: Sequence[TrainingState],
-        tokens: KeptTokens,
+        tokens: KeptTokens | ShardTokens,
         recipe: Recipe,
         record: Recorder | None = None,
     ) -> None:
         self.states = tuple(states)
-        self._recipe, self._count = recipe, len(tokens)
+        self._recipe, self._tokens = recipe, tokens
         self._stream_of, self._first = _equal_streams(self.states)
-        leaders = [self.states[number].batches for number in self._first]
-        self._supply = supply_of(tokens, recipe.batch_size, leaders)
+        self._supply = self._supply_of(tokens)
+        assert record is None or not isinstance(self._supply, AsDrawn), "such batches do not stay in place"
         device = self.states[0].fired.device
         # Autograd has streams of its own: steps that need it are not dealt to branches.
         alone = [state.autoencoder.free is None for state in self.states]
@@ -57,9 +60,7 @@ class Round:
 
         Who calls this counts the steps.
         """
-        size = (self._recipe.batch_size,)
-        drawn = [torch.randint(self._count, size, generator=state.batches) for state in self.states]
-        self._supply.load([drawn[number] for number in self._first])
+        self._supply.load(self._drawn())
         for state, rate in zip(self.states, rates, strict=True):
             if self._rates is None:
                 state.set_rate(rate)
@@ -68,6 +69,19 @@ class Round:
             self._write_rates(self._rates)
         (self._repeat or self._body)()
         return list(zip(self._batches, self._rebuilt, strict=True))
+
+    def _supply_of(self, tokens: KeptTokens | ShardTokens) -> Supply:
+        if isinstance(tokens, ShardTokens) or any(state.processes.count > 1 for state in self.states):
+            return AsDrawn(tokens)
+        leaders = [self.states[number].batches for number in self._first]
+        return supply_of(tokens, self._recipe.batch_size, leaders)
+
+    def _drawn(self) -> Iterator[Tensor]:
+        """The positions of each batch that is read. Those who share one draw it as well, for their stream."""
+        for number, state in enumerate(self.states):
+            drawn = self._tokens.draw(state.batches, state.step, self._recipe.batch_size)
+            if number in self._first:
+                yield state.processes.share(drawn)
 
     def _write_rates(self, held: Tensor) -> None:
         rates = [rate for state in self.states for rate in state.rates]
@@ -87,11 +101,11 @@ class Round:
 
 def _equal_streams(states: Sequence[TrainingState]) -> tuple[list[int], list[int]]:
     """(the number of each state's stream among the different ones, the first state of each of these)."""
-    found: dict[bytes, int] = {}
+    found: dict[tuple[int, bytes], int] = {}
     numbers: list[int] = []
     first: list[int] = []
     for place, state in enumerate(states):
-        key = state.batches.get_state().numpy().tobytes()
+        key = state.step, state.batches.get_state().numpy().tobytes()
         if key not in found:
             found[key] = len(first)
             first.append(place)

@@ -21,6 +21,7 @@ from expander_sae.errors import UserError
 from expander_sae.kernels.precision import products
 from expander_sae.masks.learned import prune
 from expander_sae.masks.recipe import Mask, MaskRecipe, read_mask
+from expander_sae.masks.stored import keep
 from expander_sae.masks.supports import support_of
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.precisions import stored_as
@@ -212,6 +213,8 @@ def _write_results(
     if state.fired.is_cuda:
         result["products"] = products()
     write_sealed_json(folder / RECORD, about | result)
+    if mask is not None:
+        keep(mask, folder.parent)  # once for every k and precision of this seed
     state.autoencoder.save(folder / WEIGHTS, **about)
     (folder / CHECKPOINT).unlink(missing_ok=True)
 

@@ -20,12 +20,14 @@ from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import Recipe
 from expander_sae.training import pursued
 from expander_sae.training.checkpoint import Checkpoint
+from expander_sae.training.data_parallel import ALONE, Processes
 from expander_sae.training.growth import BATCHES, grow, growth_share
 from expander_sae.training.loggers import Report
 from expander_sae.training.normalisation import KeptTokens
 from expander_sae.training.recording import Recorder, recorder_for
 from expander_sae.training.room import free_bytes, one_more
 from expander_sae.training.rounds import Round
+from expander_sae.training.shard_pool import ShardTokens
 from expander_sae.training.step import TrainingState, resample
 
 
@@ -68,16 +70,18 @@ class Session:
     find room there. Each ends as it would alone, bit for bit, since it draws its batches from its own stream;
     those of one seed share each batch that is read. On a GPU their steps are one graph, and atomics may
     change the last bits (`torch.use_deterministic_algorithms`). `record` makes steps repeatable in another
-    way than that of `recording.recorder_for`.
+    way than that of `recording.recorder_for`. With several `processes`, and on tokens that are streamed, each
+    step is called, and None is one on a GPU too.
     """
 
-    tokens: KeptTokens
+    tokens: KeptTokens | ShardTokens
     recipe: Recipe
     steps: int
     cadence: Cadence = Cadence()
     side_by_side: int | None = None
     codes: str = ENCODER
     record: Recorder | None = None
+    processes: Processes = ALONE
 
     def start(
         self,
@@ -107,7 +111,8 @@ class Session:
                 _start_at(parent, autoencoder, scaling.scale)
             elif self.recipe.start_at_mean or not known.trained:
                 autoencoder.b_dec.copy_(torch.from_numpy(scaling.mean) * scaling.scale)
-        state = TrainingState.start(autoencoder.to(self.tokens.device), self.recipe, seed, self.codes)
+        placed = autoencoder.to(self.tokens.device)
+        state = TrainingState.start(placed, self.recipe, seed, self.codes, self.processes)
         if checkpoint is not None:
             checkpoint.resume(state)
         return Training(state, checkpoint, report, done)
@@ -122,7 +127,8 @@ class Session:
         running: list[Training] = []
         together: Round | None = None
         tokens = self._tokens_near()
-        with tqdm(desc="training", unit="step", disable=not sys.stderr.isatty()) as bar:
+        shown = sys.stderr.isatty() and self.processes.first
+        with tqdm(desc="training", unit="step", disable=not shown) as bar:
             while running := self._joined(running, waiting):
                 going = [training for training in running if not self._over(training)]
                 finished += len(running) - len(going)
@@ -137,13 +143,20 @@ class Session:
                 bar.update(len(running))
         return finished
 
-    def _tokens_near(self) -> KeptTokens:
+    @property
+    def _plain(self) -> bool:
+        """Whether each step is called: its batch comes from disk, or processes exchange its gradients."""
+        return self.processes.count > 1 or isinstance(self.tokens, ShardTokens)
+
+    def _tokens_near(self) -> KeptTokens | ShardTokens:
         """The tokens, on the GPU of training where half of its free memory holds them."""
         device = torch.device(self.tokens.device)
-        return self.tokens.brought_near(free_bytes(device) // 2) if device.type == "cuda" else self.tokens
+        if self._plain or isinstance(self.tokens, ShardTokens) or device.type != "cuda":
+            return self.tokens
+        return self.tokens.brought_near(free_bytes(device) // 2)
 
     def _recorder(self, states: Sequence[TrainingState]) -> Recorder | None:
-        if self.codes != ENCODER:  # a pursuit asks its device when it is done
+        if self._plain or self.codes != ENCODER:  # a pursuit asks its device when it is done
             return None
         return self.record or recorder_for([state.autoencoder for state in states])
 
@@ -160,7 +173,8 @@ class Session:
     def _has_room(self, running: list[Training]) -> bool:
         """Whether one more may run beside these."""
         device = torch.device(self.tokens.device)
-        if self.side_by_side is not None or device.type != "cuda":
+        # Free memory differs between processes, which must train the same ones.
+        if self.side_by_side is not None or self._plain or device.type != "cuda":
             return len(running) < (self.side_by_side or 1)
         autoencoders = [training.state.autoencoder for training in running]
         return one_more(autoencoders, self.recipe.batch_size, free_bytes(device))
@@ -189,15 +203,15 @@ class Session:
         last = state.step == self.steps
         if last or _due(cadence.log_every, state.step):
             state.log_step(batch, reconstruction)
-            if training.report is not None:
+            if training.report is not None and self.processes.first:
                 training.report(state.rows[-1])
         in_time = state.step <= recipe.resample_until * self.steps and (recipe.resample_at_end or not last)
         if in_time and _due(recipe.resample_every, state.step):
             resample(state, batch, recipe)
         share = growth_share(state.step, self.steps, recipe)
         if share and state.autoencoder.decoder.grows and self.codes == ENCODER:
-            size = (BATCHES * recipe.batch_size,)
-            drawn = torch.randint(len(self.tokens), size, generator=state.resampling)
+            # The same tokens in all processes that train together, which then grow alike.
+            drawn = self.tokens.draw(state.resampling, state.step, BATCHES * recipe.batch_size)
             grow(state, self.tokens.batch(drawn), share)
         keep = _due(cadence.checkpoint_every, state.step)
         if last:

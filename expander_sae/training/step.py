@@ -18,6 +18,7 @@ from expander_sae.pursuit.inference import ENCODER, INFERENCES, Method, inferenc
 from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import Recipe
 from expander_sae.training import pursued
+from expander_sae.training.data_parallel import ALONE, Processes
 
 FIRING_THRESHOLD = 1e-6
 LOG_COLUMNS = ("step", "loss", "relative_error", "silent_share", "learning_rate")
@@ -36,6 +37,7 @@ class TrainingState:
     batches: torch.Generator
     resampling: torch.Generator
     fired: Tensor
+    """int64 [n]: firings on this process's shares since the last resampling."""
     rate: float
     """The learning rate of which each of Adam's groups gets its share."""
     codes: Method = INFERENCES[ENCODER]
@@ -43,10 +45,16 @@ class TrainingState:
     step: int = 0
     log: list[list[float]] = field(default_factory=list)
     """Rows of LOG_COLUMNS."""
+    processes: Processes = ALONE
 
     @classmethod
     def start(
-        cls, autoencoder: SparseAutoencoder, recipe: Recipe, seed: int, codes: str = ENCODER
+        cls,
+        autoencoder: SparseAutoencoder,
+        recipe: Recipe,
+        seed: int,
+        codes: str = ENCODER,
+        processes: Processes = ALONE,
     ) -> TrainingState:
         """Fresh state: streams (seed, batches) and (seed, resampling), Adam at zero."""
         device, rate = autoencoder.b_enc.device, recipe.learning_rate
@@ -57,7 +65,8 @@ class TrainingState:
         _begin(optimiser)
         batches, resampling = (torch_generator(seed, purpose) for purpose in ("batches", "resampling"))
         fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=device)
-        return cls(autoencoder, optimiser, batches, resampling, fired, rate, inferences(codes))
+        method = inferences(codes)
+        return cls(autoencoder, optimiser, batches, resampling, fired, rate, method, processes=processes)
 
     @property
     def finite(self) -> bool:
@@ -94,9 +103,9 @@ class TrainingState:
         loss = (reconstruction - batch).square().sum(dim=1).mean()
         norms = batch.norm(dim=1).clamp(min=torch.finfo(batch.dtype).tiny)
         error: Any = ((reconstruction - batch).norm(dim=1) / norms).mean()
-        silent: Any = (self.fired == 0).double().mean()
-        step = self.before + self.step
-        self.log.append([step, float(loss), float(error), float(silent), self.rates[0]])
+        silent: Any = (self.processes.total(self.fired) == 0).double().mean()
+        means = self.processes.mean([float(loss), float(error)])
+        self.log.append([self.before + self.step, *means, float(silent), self.rates[0]])
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, for a checkpoint."""
@@ -108,7 +117,8 @@ class TrainingState:
         stored |= {f"generator.{name}": stream.get_state() for name, stream in streams.items()}
         log = torch.tensor(self.log, dtype=torch.float64).reshape(-1, len(LOG_COLUMNS))
         stored |= {f"decoder.{name}": part for name, part in self.autoencoder.decoder.state().items()}
-        return stored | {"fired": self.fired, "log": log, "step": torch.tensor([self.step])}
+        fired = self.processes.total(self.fired)
+        return stored | {"fired": fired, "log": log, "step": torch.tensor([self.step])}
 
     @torch.no_grad()
     def restore(self, stored: dict[str, Tensor]) -> None:
@@ -122,7 +132,7 @@ class TrainingState:
                     held.copy_(value)
         self.batches.set_state(stored["generator.batches"])
         self.resampling.set_state(stored["generator.resampling"])
-        self.fired.copy_(stored["fired"])
+        self.fired.copy_(stored["fired"] if self.processes.first else 0 * stored["fired"])
         self.log = stored["log"].tolist()
         self.step = int(stored["step"])
 
@@ -149,7 +159,7 @@ def _begin(optimiser: torch.optim.Adam) -> None:
 
 
 def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
-    """One update on batch [B, m]; returns ĥ [B, m] as it was before.
+    """One update on this process's share [B, m] of a batch; returns ĥ [B, m] as it was before.
 
     Nothing here depends on the step's number, and nothing returns to the host: the same operations, each
     time. What depends on it is `training.session`'s: the learning rate, the log, resampling, checkpoints.
@@ -161,6 +171,7 @@ def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
         else:
             code = state.codes(autoencoder, batch)
             reconstruction = pursued.set_gradients(autoencoder, batch, code)
+        state.processes.average_gradients(autoencoder.parameters())
         torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), recipe.clip_norm)
         state.optimiser.step()
         autoencoder.decoder.constrain()
@@ -175,18 +186,18 @@ def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
 def resample(state: TrainingState, batch: Tensor, recipe: Recipe) -> int:
     """Re-aim silent features at samples that are badly rebuilt by `state.codes`; returns how many.
 
-    A feature that fired fewer than `resample_min_fires` times since the last call takes the
-    residual of a sample of `batch`, drawn with probability proportional to its squared error,
-    restricted to its support and divided by √d; its b_enc becomes 0; Adam's moments are kept.
-    A free encoder takes the same sample, on its own support, at unit norm. Nothing is done where more than
-    `resample_max_dead` of the features are silent or the errors are not finite.
+    A feature that fired fewer than `resample_min_fires` times since the last call takes the residual of a
+    sample of the batch, drawn with probability proportional to its squared error, restricted to its support
+    and divided by √d; its b_enc becomes 0; Adam's moments are kept. `batch` is this process's share of the
+    batch. A free encoder takes the same sample, on its own support, at unit norm. Nothing is done where more
+    than `resample_max_dead` of the features are silent or the errors are not finite.
     """
     autoencoder = state.autoencoder
-    silent = torch.nonzero(state.fired < recipe.resample_min_fires).flatten()
+    silent = torch.nonzero(state.processes.total(state.fired) < recipe.resample_min_fires).flatten()
     state.fired.zero_()
     if silent.numel() == 0 or silent.numel() > recipe.resample_max_dead * autoencoder.n:
         return 0
-    residual = batch - autoencoder.decode(state.codes(autoencoder, batch))
+    residual = state.processes.gathered(batch - autoencoder.decode(state.codes(autoencoder, batch)))
     weight = residual.double().square().sum(dim=1).cpu()
     if not (torch.isfinite(weight).all() and weight.sum() > 0):
         return 0

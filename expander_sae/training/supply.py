@@ -1,12 +1,12 @@
 """The batches of a round's trainings, read from tokens that lie near, or brought near ahead of time.
 
 A supply has tensors that stay. `load` fills them before each step, and `batches`, which is part of the step,
-reads them and nothing else.
+reads them and nothing else. Only the batches of `AsDrawn` are new ones each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -16,11 +16,15 @@ import torch
 from torch import Tensor
 
 from expander_sae.training.normalisation import KeptTokens
+from expander_sae.training.shard_pool import ShardTokens
 
 
 class Supply(Protocol):
-    def load(self, drawn: Sequence[Tensor]) -> None:
-        """Make ready what stands at these positions, int64 [B] on the CPU, one tensor for each batch."""
+    def load(self, drawn: Iterable[Tensor]) -> None:
+        """Make ready what stands at these positions, int64 [B] on the CPU, one tensor for each batch.
+
+        They are drawn as they are asked for, and all of them are.
+        """
 
     def batches(self) -> list[Tensor]:
         """The batches [B, m] that were made ready, on the device of training."""
@@ -37,6 +41,20 @@ def supply_of(tokens: KeptTokens, size: int, streams: Sequence[torch.Generator])
     return ReadAhead(tokens, size, streams)
 
 
+class AsDrawn:
+    """Batches are what is loaded, each before the next is drawn: streamed tokens have no other at hand."""
+
+    def __init__(self, tokens: KeptTokens | ShardTokens) -> None:
+        self._tokens = tokens
+        self._batches: list[Tensor] = []
+
+    def load(self, drawn: Iterable[Tensor]) -> None:
+        self._batches = [self._tokens.batch(positions) for positions in drawn]
+
+    def batches(self) -> list[Tensor]:
+        return self._batches
+
+
 class Gathered:
     """Positions are what is loaded."""
 
@@ -44,7 +62,7 @@ class Gathered:
         self._tokens = tokens
         self._positions = torch.zeros(count, size, dtype=torch.int64, device=tokens.activations.device)
 
-    def load(self, drawn: Sequence[Tensor]) -> None:
+    def load(self, drawn: Iterable[Tensor]) -> None:
         self._positions.copy_(torch.stack(list(drawn)))
 
     def batches(self) -> list[Tensor]:
@@ -71,9 +89,9 @@ class ReadAhead:
         self._turn = 0
         self._next = self._ask()
 
-    def load(self, drawn: Sequence[Tensor]) -> None:
-        expected, place = self._next.result()
-        assert all(map(torch.equal, expected, drawn)), "a stream was drawn from by somebody else"
+    def load(self, drawn: Iterable[Tensor]) -> None:
+        found, (expected, place) = list(drawn), self._next.result()
+        assert all(map(torch.equal, expected, found)), "a stream was drawn from by somebody else"
         self._held.copy_(self._places[place])
         if self._copying is not None:
             # What is read into this place next must wait until it was copied from.
@@ -85,8 +103,8 @@ class ReadAhead:
 
     def _ask(self) -> Future[tuple[list[Tensor], int]]:
         """Let the thread read the next batches into the place whose turn it is."""
-        count = len(self._source)
-        drawn = [torch.randint(count, (self._size,), generator=stream) for stream in self._streams]
+        # Of kept tokens a stream alone says what is drawn: any step will do.
+        drawn = [self._source.draw(stream, 0, self._size) for stream in self._streams]
         self._turn = 1 - self._turn
         return self._reader.submit(self._read, drawn, self._turn)
 

@@ -22,9 +22,11 @@ from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study.recipes import DEFAULT, resolve
 from expander_sae.training.checkpoint import Checkpoint
+from expander_sae.training.data_parallel import ALONE, joined
 from expander_sae.training.loggers import Logger, Report
 from expander_sae.training.normalisation import KeptTokens, normalisation
 from expander_sae.training.session import Cadence, Session
+from expander_sae.training.shard_pool import ShardPool, ShardTokens
 from expander_sae.training.tensor_pool import TensorPool
 
 
@@ -43,7 +45,8 @@ class Trainer:
     Equal arguments give equal weights, those of the workflow where it trains on the same activations.
 
     Args:
-        activations: [N, m], any floating dtype and device; left where it is and not changed.
+        activations: [N, m], any floating dtype and device; left where it is and not changed. Or a
+            `ShardPool`, whose shards are read as they are trained on.
         n, k: features, active features per token.
         d: nonzeros of each decoder column; needed unless the support is dense.
         support: a mask family (`expander_sae.MaskRecipe`), ``dense``, or a `Mask` of your own recipe.
@@ -62,6 +65,9 @@ class Trainer:
             `loggers.Logger` is also told, by `resume`, of the rows that a checkpoint holds.
         checkpoint: a file to write every `checkpoint_every` steps and at the end; `fit` goes on from
             it, and ends as an undisturbed run would, bit for bit on one machine.
+        data_parallel: whether the processes that `torchrun` or `srun` has started train this one autoencoder
+            together, each on its share of every batch. All are given the same arguments and activations, and
+            end with the same weights; the first one tells `on_log` and writes the checkpoint, which all read.
         overrides: fields of `expander_sae.study.recipes.Recipe`, such as ``batch_size=1024``.
 
     Attributes after `fit`: `log`, the rows told to `on_log`; `norm_limit`, the norm above which tokens
@@ -82,7 +88,7 @@ class Trainer:
 
     def __init__(
         self,
-        activations: Tensor | np.ndarray,
+        activations: Tensor | np.ndarray | ShardPool,
         *,
         n: int,
         k: int,
@@ -99,16 +105,19 @@ class Trainer:
         on_log: Report | None = None,
         checkpoint: str | Path | None = None,
         checkpoint_every: int = 500,
+        data_parallel: bool = False,
         **overrides: Any,
     ) -> None:
         n, k, seed = _whole("n", n, 1), _whole("k", k, 1), _whole("seed", seed)
         d = None if d is None else _whole("d", d, 1)
         log_every = _whole("log_every", log_every, 0)
         checkpoint_every = _whole("checkpoint_every", checkpoint_every, 0)
-        self.pool = TensorPool(activations)
+        self.pool: TensorPool | ShardPool
+        self.pool = activations if isinstance(activations, ShardPool) else TensorPool(activations)
         self.recipe_name, self.recipe = resolve(recipe, overrides)
         self.n, self.k, self.encoder, self.seed = n, k, encoder, seed
         self.precision, self.codes = precision_of(precision).name, inferences(codes).name
+        self.processes, device = joined(device) if data_parallel else (ALONE, device)
         self.device, self.backend = resolve_device(device), backend
         self.cadence = Cadence(log_every, checkpoint_every, checkpoint_last=True)
         self.on_log, self.checkpoint = on_log, checkpoint
@@ -116,7 +125,7 @@ class Trainer:
         if codes != ENCODER and not described(self.support.recipe.family).learns_columns:
             found = f"{codes!r} for a {self.support.recipe.family} dictionary"
             raise UserError(f"codes: found {found}, expected {ENCODER}: no training moves its columns")
-        self.scaling = normalisation(self.pool, self.pool.tokens, self.recipe)
+        self.scaling = normalisation(self.pool, len(self.pool.norms), self.recipe)
         self.norm_limit, self.scale = self.scaling.norm_limit, self.scaling.scale
         self.log: list[dict[str, float]] = []
 
@@ -148,6 +157,9 @@ class Trainer:
         """
         steps = _whole("steps", steps, 1)
         steps = steps if described(self.support.recipe.family).trained else 0
+        if self.processes.count > 1:
+            told = self.spec(steps) | {"activations": self.pool.digest()}
+            self.processes.require_equal("data_parallel", told)
         final = self._checkpoint(self.spec(steps))
         self.log, parent = [], None
         if self.codes != ENCODER:
@@ -165,16 +177,19 @@ class Trainer:
         pursued = codes != ENCODER
         autoencoder = SparseAutoencoder(self.pool.m, self.n, self.k, self.support, self.encoder, self.backend)
         autoencoder.train_in(self.precision)
-        tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
+        tokens: KeptTokens | ShardTokens
+        if isinstance(self.pool, ShardPool):
+            tokens = ShardTokens(self.pool, self.scaling, self.device)
+        else:
+            tokens = KeptTokens(self.pool.activations, self.scaling, self.device)
         recipe = self.recipe.pursuing if pursued else self.recipe
-        session = Session(
-            tokens, recipe, recipe.pursuit_steps if pursued else steps, self.cadence, codes=codes
-        )
+        last = recipe.pursuit_steps if pursued else steps
+        session = Session(tokens, recipe, last, self.cadence, codes=codes, processes=self.processes)
         training = session.start(autoencoder, self.seed, checkpoint, parent, report=self.on_log)
         state = training.state
         if pursued:
             state.before, state.log = steps, state.log or [[*row.values()] for row in self.log]
-        if isinstance(self.on_log, Logger) and state.step and state.rows:
+        if isinstance(self.on_log, Logger) and state.step and state.rows and self.processes.first:
             self.on_log.resume(state.rows)
         session.train([training])
         self.log = state.rows

@@ -31,6 +31,7 @@ NOT_RUN = {
     r"python -m benchmarks\.\S+ .*": "times the machine for minutes; tests/benchmarks runs it small",
     r"python -m expander_sae\.cost \S+ (--against|--cpu) .*": "needs a run; tests/cost/test_cost.py has one",
     r".* --wandb .*": "needs an account",
+    r"(torchrun|srun) .*": "several processes; tests/training/test_data_parallel.py starts two",
     r"expander-sae (push|pull) .*": "needs the Hub; tests/cli/test_hub.py has a stand-in for it",
 }
 """Commands that no test runs as they stand, and why."""

@@ -109,12 +109,10 @@ def test_topk_by_rule(backend: ModuleType, kind: str, k: int) -> None:
 
 @pytest.mark.parametrize("kind", ["random", "ties", "equal", "nan", "rising"])
 @pytest.mark.parametrize("k", [1, 7, 40, 299])
-def test_topk_across_chunks(kind: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_topk_across_chunks(kind: str, k: int, backend: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists that run on from chunk to chunk, and fill up on the way."""
-    numba_cpu = pytest.importorskip(
-        "expander_sae.kernels.numba_cpu", reason="the numba extra is not installed"
-    )
-    monkeypatch.setattr(numba_cpu, "SCORED_FEATURES", 37)
+    chunk = "FEATURE_TILE" if backend is reference else "SCORED_FEATURES"
+    monkeypatch.setattr(backend, chunk, 37)
     scores = torch.randn(300, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     if kind == "ties":
         scores = (2 * scores).round()
@@ -125,9 +123,16 @@ def test_topk_across_chunks(kind: str, k: int, monkeypatch: pytest.MonkeyPatch) 
     if kind == "rising":
         scores = scores.sort().values
     rows, values = torch.zeros(300, 1, dtype=torch.int32), torch.zeros(300, 1, dtype=torch.float64)
-    index, value = numba_cpu.correlate_topk(values, rows, torch.ones(70, 1).double(), scores, k)
+    index, value = backend.correlate_topk(values, rows, torch.ones(70, 1).double(), scores, k)
     assert torch.equal(index.sort(dim=1).values, stable_topk(scores[None], k).expand(70, k))
     torch.testing.assert_close(value, scores[index], rtol=0, atol=0, equal_nan=True)
+
+
+def test_sums_of_all_columns_go_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    p = problem(9, 300, 4, 3, 250, 0)
+    whole = reference.synthesize(p.values, p.rows, p.index, p.coefficient, p.m)
+    monkeypatch.setattr(reference, "_ELEMENTS", 37)
+    assert torch.equal(reference.synthesize(p.values, p.rows, p.index, p.coefficient, p.m), whole)
 
 
 def test_topk_refuses_k_out_of_range(backend: ModuleType) -> None:

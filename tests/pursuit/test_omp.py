@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from expander_sae.kernels import reference
 from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.pursuit.block_omp import block_omp
+from expander_sae.pursuit.cosamp import cosamp
+from expander_sae.pursuit.niht import niht
 from expander_sae.pursuit.omp import omp
+from tests.tensor_sizes import LargestTensor
 
 KINDS = ["torch", "numba", "dense"]
 
@@ -198,6 +205,43 @@ def test_batches_beyond_a_tile(kind: str) -> None:
     some = omp(dictionary, target[500:510], 4)
     assert torch.equal(whole.index[500:510], some.index)
     torch.testing.assert_close(whole.value[500:510], some.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("selection", ["signed", "absolute"])
+@pytest.mark.parametrize("block", [1, 3])
+def test_columns_scored_a_few_at_a_time_give_the_same_code(
+    kind: str, selection: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, rows = random_columns(20, 100, 4, 17)
+    # Copies of a column tie, the lower one first. Matrix products round dense ones apart.
+    copies = 1 if kind == "dense" else 3
+    dictionary = as_kind(kind, values.repeat(copies, 1), rows.repeat(copies, 1), 20)
+    target = normal(70, 20, seed=18)
+    target[0] = torch.nan
+    whole = block_omp(dictionary, target, 15, block, selection)
+    monkeypatch.setattr("expander_sae.pursuit.block_omp._FEATURES", 64)
+    cut = block_omp(dictionary, target, 15, block, selection)
+    assert torch.equal(cut.index, whole.index)
+    torch.testing.assert_close(cut.value, whole.value)
+
+
+@pytest.mark.parametrize(
+    "pursue",
+    [omp, partial(block_omp, block=3), partial(niht, iterations=2), partial(cosamp, iterations=2)],
+    ids=["omp", "block_omp", "niht", "cosamp"],
+)
+def test_no_tensor_of_a_pursuit_is_of_features_times_samples(
+    pursue: Callable[..., SparseCode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "FEATURE_TILE", 2048)
+    monkeypatch.setattr("expander_sae.pursuit.block_omp._FEATURES", 2048)
+    n, batch = 20_000, 64
+    values, rows = (part.repeat(n // 1000, 1) for part in random_columns(50, 1000, 2, 19))
+    dictionary = as_kind("torch", values.float(), rows, 50)
+    with LargestTensor() as largest:
+        pursue(dictionary, normal(batch, 50, seed=20).float(), 5)
+    assert largest.elements <= n * batch / 5
 
 
 def test_arguments_out_of_range() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from expander_sae.kernels import dense, reference
+from expander_sae.kernels import dense, exact_topk, reference
 from expander_sae.training.recording import Call
 
 ASKS_THE_DEVICE = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique")
@@ -87,7 +87,8 @@ def without_questions(monkeypatch: Any) -> None:
     def summed(index: Tensor, coefficient: Tensor, n: int) -> Tensor:
         return coefficient.new_zeros(n).scatter_add_(0, index.flatten(), coefficient.flatten())
 
+    # Pieces of features are selected from there.
+    monkeypatch.setattr(exact_topk, "topk_of_columns", selected)
     for module in (reference, dense):
         monkeypatch.setattr(module, "summed_by_feature", summed)
-        monkeypatch.setattr(module, "topk_of_columns", selected)
         monkeypatch.setattr(module, "by_feature", in_order)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from expander_sae.kernels import dense, dense_products
+from expander_sae.kernels import dense, dense_products, exact_topk
 from expander_sae.masks.recipe import Mask, MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.study.recipes import RECIPES
@@ -112,7 +112,7 @@ def test_what_is_repeated_is_the_plain_loop(recipe: Any, family: str, encoder: s
 def test_a_dense_step_of_products_is_repeated(monkeypatch: pytest.MonkeyPatch, encoder: str) -> None:
     """As on a GPU: nothing of it asks for a value."""
     monkeypatch.setattr(dense, "by_products", lambda tensor: True)
-    monkeypatch.setattr(dense_products, "topk_of_columns", dense.topk_of_columns)
+    monkeypatch.setattr(dense_products, "topk_of_columns", exact_topk.topk_of_columns)
     ends = []
     for record in (recorded, None):
         given = session(record)

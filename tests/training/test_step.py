@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from expander_sae.masks.recipe import MaskRecipe
+from expander_sae.model import columns
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import RECIPES, Recipe
 from expander_sae.training.step import TrainingState, resample, train_step
+from tests.tensor_sizes import LargestTensor
 from tests.training.small_data import few_directions as pool
 
 M, N, K = 24, 192, 4
@@ -48,6 +50,32 @@ def test_resampling_aims_at_residuals_on_the_support() -> None:
         else:
             assert torch.equal(now, before[feature])
     assert not state.fired.any()
+
+
+@pytest.mark.parametrize("encoder", ["tied", "independent"])
+def test_no_tensor_of_a_step_or_resampling_is_of_features_times_samples_or_rows(encoder: str) -> None:
+    n, m, batch = 200_000, 96, 200
+    recipe = replace(RECIPES["standard"], batch_size=batch)
+    autoencoder = SparseAutoencoder(m, n, K, MaskRecipe("expander", m, n, 3, 0), encoder, "torch")
+    autoencoder.initialise(torch_generator(0, "initialisation"))
+    state = TrainingState.start(autoencoder, recipe, seed=0)
+    data = torch.randn(batch, m, generator=torch_generator(1, "data"))
+    with LargestTensor() as largest:
+        train_step(state, data, recipe)
+        silent = resample(state, data, replace(recipe, resample_max_dead=1.0))
+    assert silent > 0.9 * n
+    assert largest.elements <= min(n * batch, silent * m) / 2
+
+
+def test_directions_in_pieces_are_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, data = replace(RECIPES["standard"], resample_max_dead=1.0), pool()[:32]
+    values = []
+    for entries in (1 << 22, 13):
+        monkeypatch.setattr(columns, "AIMED_ENTRIES", entries)
+        state = start("bernoulli", 5, recipe, torch.float64)
+        assert resample(state, data, recipe) > 0
+        values.append(state.autoencoder.values.detach().clone())
+    assert torch.equal(*values)
 
 
 def test_resampling_is_skipped_when_too_much_is_dead() -> None:

@@ -137,7 +137,7 @@ def _pursued(rows: Sequence[Row], scale: Scale, variant: str, shape: Shape) -> f
 def _encoded(rows: Sequence[Row], scale: Scale, dtype: str, variants: Sequence[str], dense: bool) -> float:
     d = scale.wide.m if dense else scale.widths[0]
     asked = {"m": scale.wide.m, "d": d, "dtype": dtype}
-    return min(_ms(rows, "encode_topk", variant, scale.large, **asked) for variant in variants)
+    return min([_ms(rows, "encode_topk", variant, scale.large, **asked) for variant in variants])
 
 
 def _encoding_ratio(rows: Sequence[Row], scale: Scale) -> float:

@@ -74,13 +74,13 @@ SUPPORTS: dict[str, Support] = {
                 look=("#4D4D4D", "4", ":", 0.8, 6.0)),
         Support("hybrid", decoder=_MODEL + "hybrid:Hybrid", counts="percent of its values in dense columns",
                 usual=50, require=shapes.hybrid_parts, pieces=shapes.hybrid_pieces, encoders=("tied",),
-                order=17, look=("#1B9E77", "8", "-.", 1.0, 5.0)),
+                order=17, look=("#1B9E77", ">", "-.", 1.0, 5.0)),
         Support("spectral", decoder=_MODEL + "spectral:Spectral", counts="number of principal components",
                 usual=256, require=shapes.require_components, prepare=_MODEL + "spectral:fit",
                 pieces=shapes.spectral_pieces, encoders=("tied",), order=18,
-                look=("#7570B3", "H", "-.", 1.0, 5.4)),
+                look=("#7570B3", "<", "-.", 1.0, 5.4)),
         Support("grown", decoder=_MODEL + "grown:Grown", require=shapes.require_cover, encoders=("tied",),
-                order=19, look=("#E6AB02", "d", "-.", 1.0, 5.0)),
+                order=19, look=("#E6AB02", "v", "-.", 1.0, 5.0)),
     )
 }  # fmt: skip
 """Name → support, in the order in which messages list them."""

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +276,7 @@ def measure(sitting: Sitting) -> None:
     scale = sitting.scale
     for batch, count in ((scale.small, 1), (scale.small, scale.together), (scale.large, 1)):
         name = f"session of {count}, B = {batch}"
-        sitting.add(name, lambda b=batch, c=count: session_rows(scale, b, c))  # type: ignore[misc]
+        sitting.add(name, partial(session_rows, scale, batch, count))
     for task, shape, batch, dtype in (
         ("train_graph", scale.wide, scale.small, "bfloat16"),
         ("train_graph", scale.wide, scale.large, "bfloat16"),
@@ -285,7 +286,7 @@ def measure(sitting: Sitting) -> None:
         ("omp", scale.narrow, scale.large, "float32"),
     ):
         job = task, replace(shape, batch=batch), dtype, scale
-        sitting.add(f"{task}, B = {batch}, {dtype}", lambda job=job: timed_job(*job))  # type: ignore[misc]
+        sitting.add(f"{task}, B = {batch}, {dtype}", partial(timed_job, *job))
     sitting.add(
         "session of many widths", lambda: session_rows(scale, scale.small, scale.together, scale.widths)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -76,8 +76,7 @@ def _draw(axes: Axes, measured: Sequence[Measured], metric: str) -> None:
                 axes.plot([one.bytes], [value], ls="none", marker=look.marker, ms=look.size + 1,
                           mfc=face, mec=look.colour, mew=0.9)  # fmt: skip
     axes.margins(x=0.15, y=0.12)
-    shown: Callable[[float, int | None], str] = lambda value, _: bytes_shown(value)  # noqa: E731
-    axes.xaxis.set_major_formatter(FuncFormatter(shown))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: bytes_shown(value)))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
 
 

@@ -153,6 +153,7 @@ class Written(ABC):
             pieces.append(written @ written.transpose(1, 2))
         return torch.cat(pieces)
 
+    # Every class that inherits from this one is a `Dictionary`; this one alone is not.
     def reduced(self, target: Tensor) -> tuple[Dictionary, Tensor]:
         return self, target  # type: ignore[return-value]
 

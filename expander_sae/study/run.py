@@ -247,6 +247,12 @@ class Run(Cell):
         return replace(own, **LEFT_OUT)
 
 
+CELL_PATTERN = (
+    r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+"
+    r"(?:(?:_[a-z]+)+(?:_\d+)?)?(?:_[a-z]+\d+(?:_trained)?)?"
+)
+"""The names of cells, as a regular expression."""
+
 CELL_COLUMNS = tuple(column.name for column in fields(Cell))
 """What tells a cell from another, in the order of the tables' columns."""
 

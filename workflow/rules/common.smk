@@ -20,6 +20,7 @@ from expander_sae.storage.locations import named
 from expander_sae.storage.workflow_files import ROOT
 from expander_sae.study import targets
 from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, recorded, row_files, stem
+from expander_sae.study.run import CELL_PATTERN
 from expander_sae.study.study import Study, load_config
 from expander_sae.study.wildcard_patterns import one_of
 
@@ -121,9 +122,8 @@ def called(command):
     return f"{RUN}{command}"
 
 
-CELL = r"[^/]+/[^/]+/layer\d+/[^/]+/[^/]+/n\d+_d\d+_k\d+(?:_[a-z]+\d+(?:_trained)?)?"
 # What a job measures: a cell, or several.
-JOB = rf"(?:{CELL}|[^/]+/[^/]+/layer\d+/together/[0-9a-f]{{12}})"
+JOB = rf"(?:{CELL_PATTERN}|[^/]+/[^/]+/layer\d+/together/[0-9a-f]{{12}})"
 
 
 wildcard_constraints:
@@ -133,7 +133,7 @@ wildcard_constraints:
     split="train|test|ce|validation",
     shard=r"\d{5}",
     asked=r"[0-9a-f]{12}",
-    cell=CELL,
+    cell=CELL_PATTERN,
     job=JOB,
 
 

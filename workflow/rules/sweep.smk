@@ -10,7 +10,7 @@ if STUDY.sweep:
         log:
             "results/logs/{cell}/validate-{asked}.log",
         wildcard_constraints:
-            cell=CELL,
+            cell=CELL_PATTERN,
         threads: THREADS
         resources:
             **asks(of(STUDY.swept, "cell", PLAN.validation)),

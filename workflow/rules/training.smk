@@ -26,7 +26,7 @@ for SEEDS, CELLS in TRAININGS.items():
         log:
             f"results/logs/{{cell}}/train_{targets.seeds_name(SEEDS)}.log",
         wildcard_constraints:
-            cell=CELL if len(TRAININGS) == 1 and not TOGETHER else one_of(CELLS),
+            cell=CELL_PATTERN if len(TRAININGS) == 1 and not TOGETHER else one_of(CELLS),
         threads: THREADS
         resources:
             **asks(of(CELLS, "cell", lambda cell: PLAN.trainings(cell.runs))),

@@ -13,12 +13,12 @@ from expander_sae.figures.answer_panel import GREY, AnswerPanel
 from expander_sae.figures.answer_rows import BUDGETS, answers
 from expander_sae.figures.answer_table import AnswerTable
 from expander_sae.figures.answer_words import caption
-from expander_sae.figures.candidate_words import Names
+from expander_sae.figures.candidate_words import Names, kind_text
 from expander_sae.figures.candidates import CE, ERROR, METRICS, SELECTIVITY, Candidate, Group, candidates
 from expander_sae.figures.layout import Panel, Sheet
 from expander_sae.figures.plots import mark_key
 from expander_sae.figures.style import MUTED, Looks, looks_for
-from expander_sae.masks.supports import described, support_order
+from expander_sae.masks.supports import support_order
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
 
@@ -86,9 +86,10 @@ def _limits(sizes: Sequence[float]) -> tuple[float, float]:
 
 def _legend(every: Sequence[Candidate], looks: Looks) -> list[Line2D]:
     found: dict[str, Line2D] = {}
-    for role in sorted({one.role for one in every if one.group == "trained"}, key=support_order):
+    coloured = {one.role for one in every if one.group in ("trained", "imported")}
+    for role in sorted(coloured, key=support_order):
         look = looks(role, "encoder")
-        label = described(role).short.replace("_", " ")
+        label = kind_text(role)
         found[label] = mark_key(label, marker=look.marker, color=look.colour, mec="white", mew=0.5)
     more = [
         mark_key("filled: read by its encoder (one pass)", marker="o", color=MUTED),

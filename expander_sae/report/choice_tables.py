@@ -94,6 +94,8 @@ def frontier_table(results: Results) -> Table:
         "Every dictionary with its bytes on disk. It is best where none of its group that is read in the "
         "same way is as good in fewer bytes or better in as many. Frozen ones were trained in part."
     )
+    if any(row["group"] == "imported" for row in rows):
+        caption += " Imported ones come from elsewhere, with a k and a training of their own."
     return Table("frontier", "Every dictionary over its bytes", caption, columns, rows)
 
 

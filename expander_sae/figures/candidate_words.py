@@ -39,7 +39,7 @@ class Names:
         return cls(n, frozenset(trained | {support for support, own in found.items() if len(own) > 1}))
 
     def __call__(self, one: Candidate) -> str:
-        """``expander d=30 int8``, ``dense n=240 int8``, ``exemplars as ids``, ``their-label k=32`` of an import."""
+        """``expander d=30 int8``, ``dense n=240 int8``, ``exemplars as ids``, ``their-label k=32``."""
         kind = _NAMES.get(one.cell.support) or kind_text(one.cell.support)
         return f"{kind} {self.on_mark(one)}".strip()
 

@@ -21,6 +21,7 @@ from expander_sae.figures.style import MUTED, Looks, looks_for
 from expander_sae.masks.supports import support_order
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
+from expander_sae.pursuit.inference import ENCODER
 
 TITLE = "Which dictionary should I use, for the bytes and the time I have?"
 _LABELS = {
@@ -65,7 +66,15 @@ def sheet_of(view: View, every: Sequence[Candidate], looks: Looks) -> Sheet:
                 above=0.0, below=0.02)  # fmt: skip
     table = AnswerTable(answers(every), names, looks)
     chosen = Panel("", table, height=table.height, left=0.12, wide=True, above=0.04, below=0.08)
-    return Sheet(TITLE, str(view), [key, *panels, chosen], notes=[*table.notes(), caption(every)])
+    notes = [*table.notes(), *_lost(view), caption(every)]
+    return Sheet(TITLE, str(view), [key, *panels, chosen], notes=notes)
+
+
+def _lost(view: View) -> list[str]:
+    """What was imported and rebuilds nothing, which no panel has."""
+    cells = [cell for cell in view.imports() if view.index.diverged(cell, ENCODER)]
+    names = ", ".join(kind_text(cell.support) for cell in cells)
+    return [f"Imported and left out, since their encoders' errors exceed 1: {names}."] if names else []
 
 
 _KEYS = 4

@@ -76,15 +76,14 @@ def _native(weights: Path, _: dict[str, Any]) -> Sizes:
 
 
 def _saelens(weights: Path, config: dict[str, Any]) -> Sizes:
-    m, n, shapes = *_wide(_shapes(weights)), _shapes(weights)
+    shapes, architecture = _shapes(weights), config.get("architecture")
+    m, n = _wide(shapes)
     record = (config.get("metadata") or {}).get("expander_sae") or {}
-    compact = "values" in shapes
-    d = _recorded_d(config if compact else record, m)
-    architecture = config.get("architecture")
+    d = _recorded_d(config if "values" in shapes else record, m)
     # Before SAELens 6 a TopK autoencoder was a standard one with another activation function.
     older = config.get("activation_fn_str", config.get("activation_fn")) == "topk"
     if architecture in ("topk", "expander_topk") or (older and architecture in (None, "standard")):
-        kept = (config.get("activation_fn_kwargs") or {}).get("k", config.get("k"))
+        kept: Any = (config.get("activation_fn_kwargs") or {}).get("k", config.get("k"))
         return Sizes(m, n, d, kept)
     return Sizes(m, n, d, n)
 

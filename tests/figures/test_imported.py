@@ -84,6 +84,15 @@ def test_the_first_page_of_the_frontier_draws_and_names_all_of_them(table: pd.Da
     assert "Imported autoencoders have a k and a training of their own" in " ".join(sheet.notes)
 
 
+def test_one_that_rebuilds_nothing_is_named(table: pd.DataFrame) -> None:
+    """As of a run that diverged, no mean has it; it may be of another layer."""
+    lost = (table["support"] == OTHERS) & (table["metric"] == "diverged") & (table["inference"] == "encoder")
+    results = Results(table.assign(value=table["value"].mask(lost, 1.0)))
+    sheet = pages_of_choices(results)[0]
+    assert "since their encoders' errors exceed 1: others." in " ".join(sheet.notes)
+    assert "errors exceed 1" not in " ".join(pages_of_choices(Results(table))[0].notes)
+
+
 def test_alone_they_make_no_place(table: pd.DataFrame, tmp_path: Path) -> None:
     results = Results(table[table["precision"] == "float32"])
     assert not results.views and not frontier(results)

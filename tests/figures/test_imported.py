@@ -104,7 +104,7 @@ def test_the_reports_tables_have_them(table: pd.DataFrame) -> None:
     results = Results(table)
     rows = [row for row in frontier_table(results).rows if row["group"] == "imported"]
     assert {(row["support"], row["k"]) for row in rows} == {(THEIRS, 32), (OTHERS, 2 * N)}
-    assert not any(row.get("front_ce_recovered") == "yes" and row["support"] == OTHERS for row in rows)
+    assert not any(key.startswith("front_") for row in rows for key in row)
     found = {row["support"]: row for row in headline(results).rows}
     assert found[THEIRS]["ce_recovered"].mean == pytest.approx(0.999, abs=1e-3)
     assert "Imported" in headline(results).caption

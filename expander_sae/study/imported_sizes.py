@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from expander_sae.model.precisions import FLOAT32, RUN_PRECISIONS
 from expander_sae.pursuit.inference import ENCODER, find
 from expander_sae.storage import foreign_folders
 from expander_sae.storage.files import read_json
-from expander_sae.storage.foreign_folders import Format, config_of, weights_of
+from expander_sae.storage.foreign_folders import Format, weights_of
 from expander_sae.storage.safetensors_header import about_of, header_of
 
 THEIRS = "imported"
@@ -45,22 +46,27 @@ def sizes_of(path: Path, form: Format) -> Sizes:
     Raises:
         UserError: a file is missing or says no sizes.
     """
-    weights, config = weights_of(path, form), config_of(path, form)
+    weights, config = weights_of(path, form), path / form.config
+    where = config if form.config else weights
     try:
-        sizes = _READERS[form.name](weights, {} if config is None else read_json(config))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        sizes = _READERS[form.name](weights, read_json(config) if form.config else {})
+    except _NONE as error:
         expected = "expected what says m, n and k of an autoencoder"
-        raise UserError(f"{config or weights}: found none ({_words(error)}), {expected}") from None
+        raise UserError(f"{where}: found none ({_words(error)}), {expected}") from None
     for name in ("m", "n", "d", "k"):
         if type(getattr(sizes, name)) is not int or getattr(sizes, name) < 1:
             found = f"found {name} {getattr(sizes, name)!r}"
-            raise UserError(f"{config or weights}: {found}, expected a whole number of at least 1")
+            raise UserError(f"{where}: {found}, expected a whole number of at least 1")
     if sizes.encoder not in (THEIRS, *ENCODERS):
         raise UserError(f"{weights}: found encoder {sizes.encoder!r}, expected one of {', '.join(ENCODERS)}")
     if sizes.precision not in RUN_PRECISIONS or find(sizes.codes) is None:
         found = f"found precision {sizes.precision!r} and codes {sizes.codes!r}"
         raise UserError(f"{weights}: {found}, expected those of this version")
     return sizes
+
+
+_NONE = (KeyError, TypeError, ValueError, AttributeError, IndexError, SyntaxError, RecursionError, zlib.error)
+"""What reading sizes ends in where there are none."""
 
 
 def _words(error: Exception) -> str:

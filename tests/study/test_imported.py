@@ -176,20 +176,37 @@ def test_two_blocks_of_one_name_and_another_width_are_refused(places, tmp_path):
     [
         ("sae_weights.safetensors", b"nonsense", "not a whole safetensors file"),
         ("cfg.json", b"[]", "cfg.json: found none"),
+        ("cfg.json", None, "cfg.json: no such file"),
         ("cfg.json", b'{"architecture": "topk"}', "cfg.json: found k None, expected a whole number"),
         ("ae.pt", b"x", "found sae_weights.safetensors and ae.pt, expected one of them"),
     ],
 )
 def test_files_that_say_no_sizes_are_named(places, tmp_path, file, content, message):
     shutil.copytree(places / "topk", tmp_path / "topk")
-    (tmp_path / "topk" / file).write_bytes(content)
+    if content is None:
+        (tmp_path / "topk" / file).unlink()
+    else:
+        (tmp_path / "topk" / file).write_bytes(content)
     with pytest.raises(UserError) as caught:
         study(block(tmp_path / "topk"))
     assert message in str(caught.value), caught.value
 
 
+@pytest.mark.parametrize("kept", [0, 100, 400])
+def test_a_cut_file_of_arrays_is_named(places, tmp_path, kept):
+    (tmp_path / "params.npz").write_bytes((places / "params.npz").read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"runs\[1\]\.path: .*params.npz: not a .npz of numbers"):
+        study(block(tmp_path / "params.npz"))
+
+
+def test_arrays_of_other_names_say_no_sizes(tmp_path):
+    np.savez(tmp_path / "params.npz", values=np.ones((4, 4), np.float32))
+    with pytest.raises(UserError, match=r"params.npz: found none .*W_dec"):
+        study(block(tmp_path / "params.npz"))
+
+
 def test_a_pickle_says_no_sizes(places, tmp_path):
     shutil.copytree(places / "learning", tmp_path / "learning")
     (tmp_path / "learning" / "config.json").unlink()
-    with pytest.raises(UserError, match=r"ae.pt: found none \(no 'trainer'\), expected what says m"):
+    with pytest.raises(UserError, match=r"config\.json: no such file"):
         study(block(tmp_path / "learning"))

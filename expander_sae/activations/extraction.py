@@ -27,6 +27,7 @@ def extract_shard(
     outputs: dict[int, Path],
     device: str = "cpu",
     batch_tokens: int = 2048,
+    *,
     stored: str = FLOAT32,
 ) -> None:
     """Write tokens [shard · shard_tokens, (shard + 1) · shard_tokens) of a split, one file a layer.

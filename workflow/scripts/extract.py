@@ -37,8 +37,8 @@ def main(spec: dict[str, Any], model: Path, tokens: Path, out: list[Path]) -> bo
     layers = {int(path.parent.parent.name.removeprefix("layer")): path for path in out}
     missing = {at: path for at, path in layers.items() if not is_done(path, expected | {"layer": at})}
     if missing:
-        told = split, shard, size, missing, job.device(), job.batch_tokens(), expected["stored"]
-        extract_shard(model, tokens, *told)
+        told = split, shard, size, missing, job.device(), job.batch_tokens()
+        extract_shard(model, tokens, *told, stored=expected["stored"])
     return bool(missing)
 
 

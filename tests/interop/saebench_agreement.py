@@ -15,6 +15,7 @@ import io
 import json
 import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +34,6 @@ from expander_sae.evaluation.cross_entropy import recovered
 from expander_sae.evaluation.feature_values import FeatureValues
 from expander_sae.evaluation.label_families import Documents, Family, family_of
 from expander_sae.evaluation.probing import SIZES, probes
-from expander_sae.evaluation.selectivity import Selectivity
 from expander_sae.evaluation.subject import encoded
 from expander_sae.interop.saebench import SAEBenchAutoencoder
 from tests.interop.saelens_agreement import BATCH, entropy, of_tokens, residual, sequences, spliced
@@ -65,7 +65,7 @@ def register(model: LanguageModel) -> str:
 def prepare() -> None:
     """What SAEBench 0.6.0 needs here: no questions to the Hub, and shapes that its type checks accept."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    # They hold a class's activations and those of two classes for arrays of one length, and refuse every probe.
+    # They expect as many activations of one class as of the two of a probe, and refuse every probe.
     os.environ["JAXTYPING_DISABLE"] = "1"
     from sae_lens.training import activations_store
 
@@ -103,43 +103,42 @@ def _flat(path: Path) -> dict[str, float]:
 def our_core(
     saes: Autoencoders, model: LanguageModel, ids: Tensor, layer: int, special: int
 ) -> dict[str, dict[str, float]]:
-    """Name → ours by SAEBench's definitions, and three of our own, on the same sequences int64 [S, T].
+    """Name → ours by SAEBench's definitions, and our own, on the same sequences int64 [S, T].
 
     Where sequences begin with the special token, it is spliced as it is and what it predicts is left out.
-    Our own metrics pass tokens over the norm limit through instead, and leave out nothing.
+    Our own pass tokens over the norm limit through, where these are others.
     """
     hidden = residual(model, ids, layer)
     kept, skip = ids != special, bool((ids == special).any())
     zero, clean = (entropy(model, ids, part, layer, skip) for part in (torch.zeros_like(hidden), hidden))
     found = {}
     for name, sae in saes.items():
-        rebuilt = spliced(sae, hidden, kept)
-        limit = sae.encoded(hidden.reshape(-1, sae.m)).reshape(ids.shape)
+        rebuilt, limit = spliced(sae, hidden, kept), sae.encoded(hidden.reshape(-1, sae.m)).reshape(ids.shape)
+        measured = of_tokens(sae, hidden[kept])
         found[name] = {
             "ce_loss_score": recovered(zero, entropy(model, ids, rebuilt, layer, skip), clean),
-            **{
-                "r_squared" if name == "explained_variance" else name: v
-                for name, v in of_tokens(sae, hidden[kept]).items()
-            },
-            **by_their_formulas(hidden[kept], rebuilt[kept]),
-            "passed_through": int((~limit).sum()),
+            "l0": measured["l0"],
+            "cossim": measured["cossim"],
+            **by_their_formulas(hidden[kept], rebuilt[kept], int(kept[:BATCH].sum())),
+            "R²": measured["explained_variance"],
         }
         if not torch.equal(limit, kept):
             passed = entropy(model, ids, spliced(sae, hidden, limit), layer, skip)
-            own = {"ce_recovered": recovered(zero, passed, clean)} | of_tokens(sae, hidden[limit])
-            found[name] |= {f"{key}_within_limit": value for key, value in own.items()}
+            inside = of_tokens(sae, hidden[limit])
+            own = {"CE recovered": recovered(zero, passed, clean), "R²": inside["explained_variance"]}
+            found[name] |= {f"{key}, {int((~limit).sum())} passed through": own[key] for key in own}
     return found
 
 
-def by_their_formulas(hidden: Tensor, rebuilt: Tensor) -> dict[str, float]:
-    """What SAEBench 0.6.0 calls mse, explained_variance and its legacy, of tokens [N, m]."""
+def by_their_formulas(hidden: Tensor, rebuilt: Tensor, batch: int) -> dict[str, float]:
+    """What SAEBench 0.6.0 calls mse, explained_variance and its legacy, of tokens [N, m], `batch` a batch."""
     error = (hidden - rebuilt).square().sum(1)
     deviation = (hidden - hidden.mean(0)).square().sum(1)
     squares = hidden.square()
     # From the second moment should go the squared means; what goes is the square of its mean over dimensions.
     wrong = squares.sum(1).mean() - squares.mean() ** 2
     return {
-        "mse": float(error.mean()) / len(hidden),
+        "mse": float(error.mean()) / batch,
         "explained_variance": 1 - float(error.mean() / wrong),
         "explained_variance_legacy": 1 - float((error / deviation).mean()),
     }
@@ -173,46 +172,48 @@ def write_activations(
     return names
 
 
-def probing(saes: list[tuple[str, Any]], names: Sequence[str]) -> pd.DataFrame:
-    """SAEBench's test accuracies: columns sae, family, k, value."""
+Scores = dict[tuple[str, str, int], float]
+"""(autoencoder, family, features of a probe) → mean over the labels of the family."""
+
+
+def probing(saes: list[tuple[str, Any]], names: Sequence[str]) -> Scores:
+    """SAEBench's test accuracies."""
     from sae_bench.evals.sparse_probing.eval_config import SparseProbingEvalConfig
     from sae_bench.evals.sparse_probing.main import run_eval
 
-    model = saes[0][1].cfg.model_name
     config = SparseProbingEvalConfig(
-        model_name=model,
+        model_name=saes[0][1].cfg.model_name,
         dataset_names=list(names),
         llm_dtype="float32",
         k_values=list(SIZES),
-        lower_vram_usage=True,
+        lower_vram_usage=True,  # no probe of all features, which takes minutes on a CPU
     )
     run_eval(config, saes, "cpu", "probing_results", artifacts_path="artifacts")
-    rows = []
+    found: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     for name, _ in saes:
         told = json.loads(Path(f"probing_results/{name}_custom_sae_eval_results.json").read_text())
         for detail in told["eval_result_details"]:
-            family = detail["dataset_name"].split(".")[0]
             for k in SIZES:
-                rows.append((name, family, k, detail[f"sae_top_{k}_test_accuracy"]))
-    frame = pd.DataFrame(rows, columns=["sae", "family", "k", "value"])
-    return frame.groupby(["sae", "family", "k"], sort=False, as_index=False).value.mean()
+                key = (name, detail["dataset_name"].split(".")[0], k)
+                found[key].append(detail[f"sae_top_{k}_test_accuracy"])
+    return {key: float(np.mean(values)) for key, values in found.items()}
 
 
 def our_probing(
     saes: Autoencoders, h: Tensor, documents: Documents, families: Mapping[str, Family]
-) -> pd.DataFrame:
-    """Our F1 of probes, and of the best single feature as k = 0: columns sae, family, k, value."""
-    rows = []
+) -> Scores:
+    """Our F1 on the other half of the documents."""
+    found: Scores = {}
     for name, sae in saes.items():
         values = FeatureValues.of_code(encoded(sae, h.numpy()), sae.n)
         for family in families.values():
-            scores = {0: Selectivity(values, family, documents).scores(), **probes(values, family, documents)}
-            rows += [(name, family.name, k, float(found.mean()[0])) for k, found in scores.items()]
-    return pd.DataFrame(rows, columns=["sae", "family", "k", "value"])
+            for k, scores in probes(values, family, documents).items():
+                found[name, family.name, k] = float(scores.mean()[0])
+    return found
 
 
 def probing_table(saes: Autoencoders, given: list[tuple[str, Any]], pool: Pool, labels: Path) -> list[str]:
-    """Rows of Markdown: SAEBench's accuracy and our F1 of each autoencoder, and whether they rank alike."""
+    """Rows of Markdown: SAEBench's accuracy / our F1 of each autoencoder, and whether they rank alike."""
     kept = np.flatnonzero(next(iter(saes.values())).encoded(pool.activations, pool.norms).numpy())
     table = LabelTable.read(labels)
     table.check(pool.document, pool.position, pool.token_id)
@@ -223,9 +224,15 @@ def probing_table(saes: Autoencoders, given: list[tuple[str, Any]], pool: Pool, 
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = probing(given, write_activations(h, documents, families, folder))
     mine = our_probing(saes, h, documents, families)
-    print(theirs.to_string())
-    print(mine.to_string())
-    return []
+    lines = [f"| labels | k | {' | '.join(saes)} | same ranking |", "|---" * (len(saes) + 3) + "|"]
+    for family in families.values():
+        for k in SIZES:
+            both = [[found[name, family.name, k] for name in saes] for found in (theirs, mine)]
+            cells = [f"{accuracy:.3f} / {f1:.3f}" for accuracy, f1 in zip(*both, strict=True)]
+            alike = "yes" if len({tuple(np.argsort(row)) for row in both}) == 1 else "no"
+            told = f"{family.name} ({len(family.names)})"
+            lines.append("| " + " | ".join((told, str(k), *cells, alike)) + " |")
+    return [f"probing: {len(kept)} tokens of {documents.count} documents", *lines]
 
 
 def whole_documents(pool: Pool, count: int, length: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Speed on an NVIDIA GPU: ``python -m benchmarks.gpu [--quick] [--json FILE] [--tasks …] [--minutes M]``.
 
 Every variant of a task runs in one process, in turn, on batches that together exceed the L2 cache twice
-over; device events time each call. Before timing, results for other data are compared with float64.
+over; device events time stretches of calls. Before timing, results for other data are compared with float64.
 Prints medians, quartiles, the ratio to the fastest, shares of the measured matrix product and copy rates;
 writes rows ``task variant m n d k B dtype threads ms_median ms_q25 ms_q75 peak_mb device`` as JSON, with
 versions, the error, and how many autoencoders a call trains. Jobs that the file already holds for this
@@ -42,6 +42,7 @@ from expander_sae.storage.files import write_json
 
 _SHAPES = {"512x4096": (512, 4096), "576x4608": (576, 4608), "2048x16384": (2048, 16384)}
 _LONG = 2.0  # seconds of timed calls of a variant, after which fewer will do
+_STRETCH = 5e-3  # seconds of calls between two events
 TASKS: dict[str, Callable[[Shape, list[int], str, str, list[str]], list[GpuVariant]]] = {
     "encode_topk": encode_topk,
     "train_step": train,
@@ -118,16 +119,34 @@ def _timed(call: Call) -> float:
 
 
 def interleaved(calls: list[Call], least: int) -> list[list[float]]:
-    """Seconds of each call, `least` times: rounds over all, ten timed calls a turn after an untimed one."""
+    """Seconds of each call, `least` times: rounds over all, ten timed stretches a turn after an untimed one.
+
+    A stretch is as many calls as take about `_STRETCH`, 1 to 20, one after the other as loops make them: the
+    host launches the next call while the device works on this one.
+    """
     seconds: list[list[float]] = [[] for _ in calls]
+    lengths = [1] * len(calls)
     open_calls = list(range(len(calls)))
     while open_calls:
         for number in open_calls:
             held = seconds[number]
-            calls[number]()
-            held += [_timed(calls[number]) for _ in range(10 if not held or held[-1] < 0.1 else 3)]
-        open_calls = [i for i in open_calls if len(seconds[i]) < least and sum(seconds[i]) < _LONG]
+            if not held:
+                calls[number]()
+                lengths[number] = min(20, max(1, int(_STRETCH / max(1e-9, _timed(calls[number])))))
+            stretch = partial(_repeat, calls[number], lengths[number])
+            stretch()
+            turns = 10 if not held or held[-1] < 0.1 else 3
+            held += [_timed(stretch) / lengths[number] for _ in range(turns)]
+        made = [
+            (len(held) * length, sum(held) * length) for held, length in zip(seconds, lengths, strict=True)
+        ]
+        open_calls = [i for i in open_calls if made[i][0] < least and made[i][1] < _LONG]
     return seconds
+
+
+def _repeat(call: Call, times: int) -> None:
+    for _ in range(times):
+        call()
 
 
 def _built(variant: GpuVariant, shape: Shape, setting: Setting) -> tuple[Call, float]:

@@ -11,14 +11,17 @@ CPU too, and its numbers mean nothing. Exits 1 where a test fails, 2 without CUD
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ from expander_sae.study.recipes import RECIPES
 from expander_sae.training.normalisation import KeptTokens, Normalisation
 from expander_sae.training.session import Cadence, Session
 
+ROWS = "gpu_session.json"
 TESTS = ["tests/kernels", "tests/pursuit", "tests/model/test_autoencoder.py", "tests/model/test_frozen.py"]
 TESTS += [f"tests/training/test_{name}.py" for name in ("on_gpu", "rounds", "session", "step")]
 Row = dict[str, Any]
@@ -188,9 +192,19 @@ class Sitting:
     rows: list[Row] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    after: int = 0
+    """Measurements that an earlier process of this sitting has seen to."""
+    seen: int = 0
 
     def add(self, name: str, measure: Callable[[], list[Row]]) -> None:
-        """Measure, write, say; where it fails, or begins too late, it is named and the others go on."""
+        """Measure, write, say; where it fails, or begins too late, it is named and the others go on.
+
+        Raises:
+            Broken: the device takes no more work of this process.
+        """
+        self.seen += 1
+        if self.seen <= self.after:
+            return
         spent = (time.monotonic() - self.started) / 60
         if spent > self.minutes:
             self.left_out.append(name)
@@ -198,17 +212,29 @@ class Sitting:
         print(f"\n{name} ({spent:.1f} min)", flush=True)
         try:
             self.rows += measure()
-        except Exception as failure:  # one broken measurement must not cost the sitting
-            print(f"{name}: {type(failure).__name__}: {failure}", flush=True)
+        except Exception:  # one broken measurement must not cost the sitting
+            traceback.print_exc()
             self.left_out.append(name)
-        write_json(self.out / "gpu_session.json", self.rows)
+        write_json(self.out / ROWS, self.rows)
         if self.scale.device == "cuda":
+            self._free()
+
+    def _free(self) -> None:
+        try:
+            torch.cuda.synchronize()
             torch.cuda.empty_cache()
+        except RuntimeError as failure:
+            raise Broken from failure
+
+
+class Broken(Exception):
+    """After a fault on the device only another process can use it."""
 
 
 def timed_job(task: str, shape: Shape, dtype: str, scale: Scale) -> list[Row]:
-    """Rows of `benchmarks.gpu`."""
-    rows = gpu.run_job((task, shape, dtype), {dtype: Ceilings(math.inf, math.inf)}, scale.setting)
+    """Rows of `benchmarks.gpu`; of pursuits, whose targets name the least width, that one alone."""
+    setting = replace(scale.setting, widths=scale.widths[:1]) if task == "omp" else scale.setting
+    rows = gpu.run_job((task, shape, dtype), {dtype: Ceilings(math.inf, math.inf)}, setting)
     gpu.report(rows)
     return rows
 
@@ -263,7 +289,9 @@ def session_rows(scale: Scale, batch: int, count: int, widths: Sequence[int] | N
 def run_tests(scale: Scale, quick: bool) -> int:
     """pytest's exit code."""
     chosen = ["tests/training/test_on_gpu.py", "tests/training/test_step.py"] if quick else TESTS
-    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "-o", "addopts="]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="]
+    if find_spec("xdist"):
+        command += ["-n", "0" if quick else str(min(8, os.cpu_count() or 1))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     if scale.device == "cuda":
         environment.pop("TRITON_INTERPRET", None)
@@ -292,6 +320,12 @@ def measure(sitting: Sitting) -> None:
     )
 
 
+def _in_new_process(arguments: list[str]) -> int:
+    """The exit code of this program with these arguments."""
+    command = [sys.executable, "-m", "benchmarks.gpu_session", *arguments]
+    return subprocess.run(command, check=False).returncode
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu_session", description=__doc__.split("\n")[0]
@@ -300,15 +334,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="tiny, on a CPU too: a check that it runs")
     parser.add_argument("--minutes", type=float, default=7.0, help="begin nothing after this long")
     parser.add_argument("--no-tests", action="store_true", help="time only")
+    parser.add_argument("--after", type=int, default=0, help="go on after so many measurements of a sitting")
     options = parser.parse_args(arguments)
     if not options.quick and not torch.cuda.is_available():
         print("benchmarks.gpu_session: PyTorch finds no CUDA device here", file=sys.stderr)
         return 2
     scale = QUICK if options.quick else FULL
     options.out.mkdir(parents=True, exist_ok=True)
-    sitting = Sitting(scale, options.out, options.minutes)
+    sitting = Sitting(scale, options.out, options.minutes, after=options.after)
+    if options.after and (options.out / ROWS).exists():
+        sitting.rows = json.loads((options.out / ROWS).read_text())
     failed = 0 if options.no_tests else run_tests(scale, options.quick)
-    measure(sitting)
+    try:
+        measure(sitting)
+    except Broken:
+        left = options.minutes - (time.monotonic() - sitting.started) / 60
+        again = ["--no-tests", "--after", str(sitting.seen), "--minutes", str(left)]
+        return _in_new_process([*(arguments or sys.argv[1:]), *again]) or failed
     found = [target.record(sitting.rows, scale) for target in TARGETS]
     write_json(options.out / "targets.json", {"device": scale.setting.name, "targets": found})
     print(f"\n{scale.setting.name}, torch {torch.__version__}")

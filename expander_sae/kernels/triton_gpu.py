@@ -19,16 +19,25 @@ import triton
 from torch import Tensor
 
 from expander_sae.kernels import reference
-from expander_sae.kernels.exact_topk import topk_of_columns
 from expander_sae.kernels.precision import selection_dtype
 from expander_sae.kernels.triton_kernels import (
     correlate_at_kernel,
     grouped_outer_kernel,
+    miss_kernel,
     outer_kernel,
+    peak_kernel,
     score_kernel,
     synthesize_kernel,
 )
-from expander_sae.kernels.triton_layouts import Prepared, prepare, tile_of, transposed_rows
+from expander_sae.kernels.triton_layouts import (
+    Prepared,
+    blocked_rows,
+    grid_of,
+    prepare,
+    tile_of,
+    transposed_rows,
+    unrolled,
+)
 from expander_sae.kernels.triton_topk import (
     Operands,
     Plan,
@@ -37,6 +46,7 @@ from expander_sae.kernels.triton_topk import (
     on_device,
     plan,
     select,
+    topk_of_rows,
 )
 
 _RECOMPUTE_WIDTH = 16
@@ -45,11 +55,11 @@ _RECOMPUTE_WIDTH = 16
 _STORED_SCORES = 1 << 28
 """Most scores that are kept at a time."""
 
-_LAUNCHED_SAMPLES = 1 << 19
+_LAUNCHED_SAMPLES = 1 << 18
 """Most samples a launch: the panels are the second axis of a grid, which ends at 65535."""
 
-_PROGRAMS = 2048
-"""Programs that a launch should have at least, so that every multiprocessor is busy."""
+_NUMBERS = 2048
+"""That a program takes where each is on its own."""
 
 _TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
@@ -66,43 +76,24 @@ def _check(values: Tensor, rows: Tensor, *others: Tensor) -> torch.dtype:
     return dtype
 
 
-def _score(
-    ready: Prepared,
-    rows: Tensor,
-    bias: Tensor | None,
-    cut: Plan | None,
-    scores: Tensor | None,
-) -> Tensor:
-    """Fill scores [B, n] (without bias) if given, and return the block maxima of their keys if `cut` is.
-
-    rows [w, n].
-    """
-    (batch, m), (w, n) = ready.centred.shape, rows.shape
-    panels, values = ready.panels, ready.columns
-    tile = tile_of(m, panels.dtype)
-    features = max(tile.features, cut.block if cut else 1)
-    tiles, groups = -(-n // features), panels.shape[0]
-    pieces = -(-tiles // min(tiles, max(1, _PROGRAMS // max(1, groups))))
-    blocks = cut.blocks if cut else 0
+def _peaks(ready: Prepared, rows: Tensor, bias: Tensor | None, cut: Plan) -> Tensor:
+    """The largest key of each block, [B, cut.blocks], of scores with the bias; rows as `blocked_rows`."""
+    (batch, m), w = ready.centred.shape, rows.shape[0]
+    panels, values = ready.panels, ready.blocked
+    groups = panels.shape[0]
+    grid = grid_of(tile_of(m, panels.dtype), cut.blocks, groups, panels.device)
     total = torch.promote_types(values.dtype, ready.centred.dtype)
     keys = keys_of(total)
-    maxima = torch.empty(batch, blocks, dtype=keys.dtype, device=panels.device)
+    maxima = torch.empty(batch, cut.blocks, dtype=keys.dtype, device=panels.device)
     with on_device(panels):
-        score_kernel[(-(-tiles // pieces), groups)](
-            values, rows, panels, values if bias is None else bias, values if scores is None else scores,
-            maxima, n, m, w, batch, blocks, pieces,
-            STORE=scores is not None, MAXIMA=cut is not None, HAS_BIAS=bias is not None,
-            ACCUMULATOR=accumulator(total), LOWEST=keys.lowest, BLOCK=cut.block if cut else 1,
-            FEATURES=features, SAMPLES=tile.samples, num_warps=tile.warps * features // tile.features,
-            enable_fp_fusion=True,
+        peak_kernel[(grid.parts, groups)](
+            values, rows, panels, values if bias is None else bias, maxima,
+            cut.n, m, w, batch, cut.blocks, grid.pieces,
+            HAS_BIAS=bias is not None, ACCUMULATOR=accumulator(total), KEYS=keys.kind, LOWEST=keys.lowest,
+            BLOCK=cut.block, FEATURES=grid.tile.features, SAMPLES=grid.tile.samples, WIDTH=unrolled(w),
+            num_warps=grid.tile.warps, enable_fp_fusion=True,
         )  # fmt: skip
     return maxima
-
-
-def _prepared(
-    values: Tensor, h: Tensor, offset: Tensor | None, dtype: torch.dtype, centred: Tensor | None = None
-) -> Prepared:
-    return prepare(values, h, offset, tile_of(h.shape[1], dtype).samples, dtype, centred)
 
 
 def correlate(values: Tensor, rows: Tensor, residual: Tensor) -> Tensor:
@@ -111,11 +102,24 @@ def correlate(values: Tensor, rows: Tensor, residual: Tensor) -> Tensor:
     return _correlate(values, rows, residual, dtype)
 
 
-def _correlate(values: Tensor, rows: Tensor, residual: Tensor, dtype: torch.dtype) -> Tensor:
-    out = torch.empty(residual.shape[0], rows.shape[0], dtype=dtype, device=residual.device)
-    across = transposed_rows(rows, residual.shape[1])
-    for tile in reference.tiles(residual.shape[0], _LAUNCHED_SAMPLES):
-        _score(_prepared(values, residual[tile], None, residual.dtype), across, None, None, out[tile])
+def _correlate(
+    values: Tensor, rows: Tensor, residual: Tensor, dtype: torch.dtype, by: torch.dtype | None = None
+) -> Tensor:
+    """residual · W in dtype, from panels of the dtype `by`, by default the residual's own."""
+    (batch, m), (n, w) = residual.shape, rows.shape
+    out = torch.empty(batch, n, dtype=dtype, device=residual.device)
+    across, tile = transposed_rows(rows, m), tile_of(m, by or residual.dtype)
+    for part in reference.tiles(batch, _LAUNCHED_SAMPLES):
+        ready = prepare(values, residual[part], None, by or residual.dtype)
+        groups = ready.panels.shape[0]
+        grid = grid_of(tile, n, groups, out.device)
+        with on_device(out):
+            score_kernel[(grid.parts, groups)](
+                ready.columns, across, ready.panels, out[part], n, m, w, ready.centred.shape[0], grid.pieces,
+                ACCUMULATOR=accumulator(torch.promote_types(values.dtype, residual.dtype)),
+                FEATURES=grid.tile.features, SAMPLES=grid.tile.samples, WIDTH=unrolled(w),
+                num_warps=grid.tile.warps, enable_fp_fusion=True,
+            )  # fmt: skip
     return out
 
 
@@ -150,28 +154,22 @@ def _topk(
     value = torch.empty(batch, k, dtype=dtype, device=h.device)
     total = torch.float64 if dtype == torch.float64 else torch.float32
     cut = plan(n, k)
-    if not cut.feasible:
+    chosen_by = selection_dtype(kind)
+    if rows.shape[1] > _RECOMPUTE_WIDTH or not cut.feasible:
         centred = h if offset is None else h - offset
-        for tile in reference.tiles(batch, max(1, _STORED_SCORES // n)):
-            every = _correlate(values, rows, centred[tile], total)
-            every = every if bias is None else every + bias
-            index[tile], value[tile] = topk_of_columns(every.t(), k)
+        for tile in reference.tiles(batch, max(1, min(_LAUNCHED_SAMPLES, _STORED_SCORES // n))):
+            part = centred[tile]
+            index[tile], value[tile] = topk_of_rows(_correlate(values, rows, part, total, chosen_by), bias, k)
+            if chosen_by != kind:
+                exact = correlate_at(values, rows, part, index[tile])
+                value[tile] = exact if bias is None else exact + bias[index[tile]]
         return centred, index, value
     centred = h.contiguous() if offset is None else torch.empty_like(h, dtype=kind).contiguous()
-    again = rows.shape[1] <= _RECOMPUTE_WIDTH
-    across = transposed_rows(rows, h.shape[1])
-    chosen_by = selection_dtype(kind)
-    step = _LAUNCHED_SAMPLES if again else max(1, min(_LAUNCHED_SAMPLES, _STORED_SCORES // n))
-    for tile in reference.tiles(batch, step):
-        ready = _prepared(values, h[tile], offset, chosen_by, centred[tile])
-        part = ready.centred
-        scores = None if again else torch.empty(part.shape[0], n, dtype=total, device=part.device)
-        maxima = _score(ready, across, bias, cut, scores)
-        source = Operands(ready.columns, across, part) if scores is None else scores
-        select(maxima, cut, source, bias, index[tile], value[tile])
-        if scores is not None and chosen_by != kind:
-            exact = correlate_at(values, rows, part, index[tile])
-            value[tile] = exact if bias is None else exact + bias[index[tile]]
+    across, by_blocks = transposed_rows(rows, h.shape[1]), blocked_rows(rows, h.shape[1], cut)
+    for tile in reference.tiles(batch, _LAUNCHED_SAMPLES):
+        ready = prepare(values, h[tile], offset, chosen_by, centred[tile], cut)
+        source = Operands(ready.columns, across, ready.centred)
+        select(_peaks(ready, by_blocks, bias, cut), cut, source, bias, index[tile], value[tile])
     return centred, index, value
 
 
@@ -257,6 +255,25 @@ def _outer(rows: Tensor, index: Tensor, pairs: list[tuple[Tensor, Tensor]], dtyp
                 two, accumulator(dtype), places, width, enable_fp_fusion=True,
             )  # fmt: skip
     return out
+
+
+def tied_forward(
+    values: Tensor, rows: Tensor, b_enc: Tensor, b_dec: Tensor, h: Tensor, k: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(h - b_dec, index, value, ĥ, gradient in ĥ of the mean over b of ‖ĥ_b - h_b‖²); see `tied.py`."""
+    centred, index, value = centred_topk(values, rows, h, b_dec, b_enc, k)
+    rebuilt = synthesize(values, rows, index, value, h.shape[1])
+    dtype = torch.promote_types(rebuilt.dtype, torch.promote_types(h.dtype, b_dec.dtype))
+    if rebuilt.dtype != dtype or not rebuilt.numel():
+        rebuilt = rebuilt + b_dec
+        return centred, index, value, rebuilt, (rebuilt - h).mul_(2 / max(h.shape[0], 1))
+    error = torch.empty_like(rebuilt)
+    with on_device(h):
+        miss_kernel[(-(-rebuilt.numel() // _NUMBERS),)](
+            rebuilt, b_dec.contiguous(), h.contiguous(), error, h.shape[1], h.shape[0], rebuilt.numel(),
+            accumulator(dtype), _NUMBERS, enable_fp_fusion=False,
+        )  # fmt: skip
+    return centred, index, value, rebuilt, error
 
 
 def scatter_outer(rows: Tensor, index: Tensor, coefficient: Tensor, residual: Tensor) -> Tensor:

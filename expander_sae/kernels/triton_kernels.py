@@ -1,6 +1,6 @@
 """The Triton programs of `triton_gpu.py`, and a scan of `triton_omp.py`. Large offsets are int64."""
 
-# ruff: noqa: ANN001, ANN201
+# ruff: noqa: ANN001, ANN201, ANN202
 # mypy: disallow_untyped_defs=False, disallow_incomplete_defs=False
 from __future__ import annotations
 
@@ -11,51 +11,93 @@ from expander_sae.kernels.triton_topk import ordered
 
 
 @triton.jit
-def score_kernel(
-    values, rows, panels, bias, scores, maxima, n, m, w, batch, blocks, pieces,
-    STORE: tl.constexpr, MAXIMA: tl.constexpr, HAS_BIAS: tl.constexpr, ACCUMULATOR: tl.constexpr,
-    LOWEST: tl.constexpr, BLOCK: tl.constexpr, FEATURES: tl.constexpr, SAMPLES: tl.constexpr,
+def _scores(
+    values, rows, panels, at, present, stride, lane, w,
+    ACCUMULATOR: tl.constexpr, SAMPLES: tl.constexpr, FEATURES: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Scores [B, n] without bias, and the largest key of each block of features with it.
+    """[FEATURES, SAMPLES]: the columns whose entries are `stride` apart from `at` on, on one panel."""
+    total = tl.zeros([FEATURES, SAMPLES], dtype=ACCUMULATOR)
+    value_at = values + at
+    row_at = rows + at
+    if WIDTH > 0:
+        # Without a loop: all loads of rows are under way before the first is waited for.
+        for _ in tl.static_range(WIDTH):
+            row = tl.load(row_at, mask=present, other=0).to(tl.int32)
+            weight = tl.load(value_at, mask=present, other=0).to(ACCUMULATOR)
+            fetched = tl.load(panels + row[:, None] * SAMPLES + lane[None, :])
+            total += weight[:, None] * fetched.to(ACCUMULATOR)
+            value_at += stride
+            row_at += stride
+    else:
+        for _ in range(w):
+            row = tl.load(row_at, mask=present, other=0).to(tl.int32)
+            weight = tl.load(value_at, mask=present, other=0).to(ACCUMULATOR)
+            fetched = tl.load(panels + row[:, None] * SAMPLES + lane[None, :])
+            total += weight[:, None] * fetched.to(ACCUMULATOR)
+            value_at += stride
+            row_at += stride
+    return total
 
-    values, rows [w, n]; panels [⌈B / SAMPLES⌉, m, SAMPLES], so that one row index fetches neighbouring
-    samples. A program keeps to one panel for `pieces` tiles of features, and the panel to a near cache.
+
+@triton.jit
+def score_kernel(
+    values, rows, panels, scores, n, m, w, batch, pieces,
+    ACCUMULATOR: tl.constexpr, FEATURES: tl.constexpr, SAMPLES: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Scores [B, n]. values, rows [w, n]; panels [⌈B / SAMPLES⌉, m, SAMPLES], so that one row index fetches
+    neighbouring samples. A program keeps to one panel for `pieces` tiles of features."""
+    panel = tl.program_id(1).to(tl.int64)
+    lane = tl.arange(0, SAMPLES)
+    sample = panel * SAMPLES + lane
+    panels += panel * m * SAMPLES
+    for piece in range(pieces):
+        feature = (tl.program_id(0) * pieces + piece) * FEATURES + tl.arange(0, FEATURES)
+        present = feature < n
+        total = _scores(
+            values, rows, panels, feature, present, n, lane, w, ACCUMULATOR, SAMPLES, FEATURES, WIDTH
+        )
+        inside = present[:, None] & (sample < batch)[None, :]
+        tl.store(scores + sample[None, :] * n + feature[:, None], total, mask=inside)
+
+
+@triton.jit
+def peak_kernel(
+    values, rows, panels, bias, maxima, n, m, w, batch, blocks, pieces,
+    HAS_BIAS: tl.constexpr, ACCUMULATOR: tl.constexpr, KEYS: tl.constexpr, LOWEST: tl.constexpr,
+    BLOCK: tl.constexpr, FEATURES: tl.constexpr, SAMPLES: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """maxima [B, blocks]: the largest key of each block of BLOCK features, bias included.
+
+    values, rows [w, BLOCK · blocks], block after block the first features, then the second ones, and so on:
+    a thread has a block for itself, takes its features in turn, and asks no other thread. panels as in
+    `score_kernel`. FEATURES: blocks at a time.
     """
     panel = tl.program_id(1).to(tl.int64)
     lane = tl.arange(0, SAMPLES)
     sample = panel * SAMPLES + lane
     panels += panel * m * SAMPLES
     for piece in range(pieces):
-        tile = tl.program_id(0) * pieces + piece
-        feature = tile * FEATURES + tl.arange(0, FEATURES)
-        present = feature < n
-        total = tl.zeros([FEATURES, SAMPLES], dtype=ACCUMULATOR)
-        value_at = values + feature
-        row_at = rows + feature
-        for _ in range(w):
-            row = tl.load(row_at, mask=present, other=0).to(tl.int32)
-            weight = tl.load(value_at, mask=present, other=0).to(ACCUMULATOR)
-            fetched = tl.load(panels + row[:, None] * SAMPLES + lane[None, :])
-            total += weight[:, None] * fetched.to(ACCUMULATOR)
-            value_at += n
-            row_at += n
-        inside = (sample < batch)[None, :]
-        if STORE:
-            tl.store(scores + sample[None, :] * n + feature[:, None], total, mask=present[:, None] & inside)
-        if MAXIMA:
+        block = (tl.program_id(0) * pieces + piece) * FEATURES + tl.arange(0, FEATURES)
+        best = tl.full([FEATURES, SAMPLES], LOWEST, KEYS)
+        for slot in range(BLOCK):
+            feature = block * BLOCK + slot
+            present = feature < n
+            total = _scores(
+                values, rows, panels, slot * blocks + block, present, blocks * BLOCK, lane, w,
+                ACCUMULATOR, SAMPLES, FEATURES, WIDTH,
+            )  # fmt: skip
             if HAS_BIAS:
                 total += tl.load(bias + feature, mask=present, other=0).to(ACCUMULATOR)[:, None]
-            keys = tl.where(present[:, None], ordered(total), LOWEST)
-            keys = tl.max(tl.reshape(keys, (FEATURES // BLOCK, BLOCK, SAMPLES)), axis=1)
-            block = tile * (FEATURES // BLOCK) + tl.arange(0, FEATURES // BLOCK)
-            at = maxima + sample[None, :] * blocks + block[:, None]
-            tl.store(at, keys, mask=(block < blocks)[:, None] & inside)
+            best = tl.maximum(best, tl.where(present[:, None], ordered(total), LOWEST))
+        inside = (block < blocks)[:, None] & (sample < batch)[None, :]
+        tl.store(maxima + sample[None, :] * blocks + block[:, None], best, mask=inside)
 
 
 @triton.jit
 def scan_kernel(
     values, rows, panels, going, best, column, n, m, w, batch, pieces,
     ABSOLUTE: tl.constexpr, ACCUMULATOR: tl.constexpr, FEATURES: tl.constexpr, SAMPLES: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):  # fmt: skip
     """best, column [programs, B]: the largest score of `pieces` tiles of features, the lowest such column.
 
@@ -71,31 +113,26 @@ def scan_kernel(
     first = tl.program_id(0) * pieces
     needed = tl.max(tl.load(going + sample, mask=inside, other=0), axis=0) > 0
     panels += panel * m * SAMPLES
-    top = tl.full([SAMPLES], float("-inf"), ACCUMULATOR)
-    holder = tl.zeros([SAMPLES], dtype=tl.int32)
+    # Each thread keeps what is best of its own, and all of them are compared once, at the end.
+    top = tl.full([FEATURES, SAMPLES], float("-inf"), ACCUMULATOR)
+    holder = tl.zeros([FEATURES, SAMPLES], dtype=tl.int32)
     for piece in range(tl.where(needed, pieces, 0)):
         feature = (first + piece) * FEATURES + slot
         present = feature < n
-        total = tl.zeros([FEATURES, SAMPLES], dtype=ACCUMULATOR)
-        value_at = values + feature
-        row_at = rows + feature
-        for _ in range(w):
-            row = tl.load(row_at, mask=present, other=0).to(tl.int32)
-            weight = tl.load(value_at, mask=present, other=0).to(ACCUMULATOR)
-            total += weight[:, None] * tl.load(panels + row[:, None] * SAMPLES + lane[None, :])
-            value_at += n
-            row_at += n
+        total = _scores(
+            values, rows, panels, feature, present, n, lane, w, ACCUMULATOR, SAMPLES, FEATURES, WIDTH
+        )
         if ABSOLUTE:
             total = tl.abs(total)
         total = tl.where(present[:, None], total, float("-inf"))
-        peak = tl.max(total, axis=0)
-        lowest = tl.min(tl.where(total == peak[None, :], feature[:, None], n), axis=0)
-        better = peak > top
-        top = tl.where(better, peak, top)
-        holder = tl.where(better, lowest, holder)
+        better = total > top
+        top = tl.where(better, total, top)
+        holder = tl.where(better, feature[:, None], holder)
+    peak = tl.max(top, axis=0)
+    lowest = tl.min(tl.where(top == peak[None, :], holder, n), axis=0)
     at = tl.program_id(0).to(tl.int64) * batch + sample
-    tl.store(best + at, top, mask=inside)
-    tl.store(column + at, holder, mask=inside)
+    tl.store(best + at, peak, mask=inside)
+    tl.store(column + at, lowest, mask=inside)
 
 
 @triton.jit
@@ -136,6 +173,18 @@ def synthesize_kernel(
         row = tl.load(rows + at, mask=held, other=0)
         weight = tl.load(values + at, mask=held, other=0).to(ACCUMULATOR)
         tl.atomic_add(out + b * m + row, x[:, None] * weight, mask=held, sem="relaxed")
+
+
+@triton.jit
+def miss_kernel(rebuilt, offset, h, error, m, batch, count, ACCUMULATOR: tl.constexpr, SIZE: tl.constexpr):
+    """rebuilt += offset [m] and error = 2 / B · (rebuilt − h), of `count` numbers each [B, m]."""
+    at = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    inside = at < count
+    x = tl.load(rebuilt + at, mask=inside, other=0).to(ACCUMULATOR)
+    x += tl.load(offset + at % m, mask=inside, other=0).to(ACCUMULATOR)
+    tl.store(rebuilt + at, x, mask=inside)
+    missed = x - tl.load(h + at, mask=inside, other=0).to(ACCUMULATOR)
+    tl.store(error + at, missed * (tl.full([], 2, ACCUMULATOR) / batch), mask=inside)
 
 
 @triton.jit

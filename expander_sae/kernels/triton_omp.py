@@ -22,16 +22,10 @@ from torch import Tensor
 
 from expander_sae.kernels import reference
 from expander_sae.kernels.triton_kernels import scan_kernel
-from expander_sae.kernels.triton_layouts import prepare, tile_of, transposed_rows
+from expander_sae.kernels.triton_layouts import grid_of, prepare, tile_of, transposed_rows, unrolled
 from expander_sae.kernels.triton_omp_kernels import GIVEN, SCANNED, STORED, take_kernel
 from expander_sae.kernels.triton_topk import accumulator, on_device, topk_of_rows
 from expander_sae.machine.batch_sizes import samples_at_once
-
-_SCAN = tile_of(0, torch.float32)
-"""A tile of the scan, also in float64."""
-
-_PROGRAMS = 2048
-"""Programs that a scan should have at least."""
 
 _ON_CPU = 256
 """Samples at once in the interpreter."""
@@ -112,22 +106,23 @@ def _scanning(pursuit: _Pursuit) -> None:
     columns, batch = pursuit.columns, pursuit.target.shape[0]
     assert columns.rows is not None
     (n, w), m = columns.rows.shape, columns.m
-    ready = prepare(columns.values, pursuit.target, None, _SCAN.samples, pursuit.target.dtype)
+    kind = pursuit.target.dtype
+    ready = prepare(columns.values, pursuit.target, None, kind)
     across = transposed_rows(columns.rows, m)
-    groups, tiles = ready.panels.shape[0], -(-n // _SCAN.features)
-    pieces = -(-tiles // min(tiles, max(1, _PROGRAMS // groups)))
-    parts = -(-tiles // pieces)
+    groups = ready.panels.shape[0]
+    grid = grid_of(tile_of(m, kind), n, groups, across.device)
+    tile, parts = grid.tile, grid.parts
     best = pursuit.target.new_empty(parts, batch)
     column = torch.empty(parts, batch, dtype=torch.int32, device=best.device)
     for _ in range(pursuit.k):
         with on_device(best):
             scan_kernel[(parts, groups)](
                 ready.columns, across, ready.panels, pursuit.going, best, column,
-                n, m, w, batch, pieces,
-                ABSOLUTE=pursuit.absolute, ACCUMULATOR=accumulator(best.dtype),
-                FEATURES=_SCAN.features, SAMPLES=_SCAN.samples, num_warps=_SCAN.warps, enable_fp_fusion=True,
+                n, m, w, batch, grid.pieces,
+                ABSOLUTE=pursuit.absolute, ACCUMULATOR=accumulator(kind), FEATURES=tile.features,
+                SAMPLES=tile.samples, WIDTH=unrolled(w), num_warps=tile.warps, enable_fp_fusion=True,
             )  # fmt: skip
-        pursuit.take(SCANNED, ready.panels, _SCAN.samples, best, best, column)
+        pursuit.take(SCANNED, ready.panels, tile.samples, best, best, column)
 
 
 def _storing(pursuit: _Pursuit, scores: Scores) -> None:

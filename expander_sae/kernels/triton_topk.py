@@ -1,8 +1,8 @@
 """Exact top-k on a GPU in two kernels without a sort, a list that can overflow, or a host decision.
 
 Scores become integers that order as they do, with NaN on top and the two zeros equal. Features are cut
-into blocks of about √(n / k). Of the largest key of each block the k-th largest, τ, comes from a bisection
-of its bits. The k blocks listed are those above τ and, lowest first, enough of those at τ. Every score
+into blocks of about √(n / k). Of the largest key of each block the k-th largest, τ, comes from a
+bisection. The k blocks listed are those above τ and, lowest first, enough of those at τ. Every score
 above τ lies in them; so do the lowest scores equal to τ that can be needed, because each block
 at τ that is left out comes after enough others. A bisection among the at most k · √(n / k) scores listed
 then finds the k-th largest, and the lowest features among its equals complete the selection. Ties, NaN,
@@ -71,6 +71,11 @@ class Keys:
     lowest: int
     bits: int
 
+    @property
+    def kind(self) -> tl.dtype:
+        """As Triton names them."""
+        return tl.int64 if self.bits == 64 else tl.int32
+
 
 def keys_of(dtype: torch.dtype) -> Keys:
     """Keys of scores accumulated for inputs of this dtype."""
@@ -104,16 +109,26 @@ def ordered(x):
 
 
 @triton.jit
-def _chosen(keys, k, LOWEST: tl.constexpr, BITS: tl.constexpr):
-    """Which k of the keys are the largest, lowest place first among equals: 0 or 1 each."""
+def _chosen(keys, k, LOWEST: tl.constexpr):
+    """Which k of the keys are the largest, lowest place first among equals: 0 or 1 each.
+
+    Places with the key LOWEST are empty; at least k are not. A number between the k-th largest key and the
+    next one is looked for between the least and the largest, and any will do: with random scores it is found
+    in half as many steps as there are bits.
+    """
     one = tl.full([], 1, keys.dtype)
-    best = tl.full([], LOWEST, keys.dtype)
-    best = tl.where(tl.sum((keys >= 0).to(tl.int32), axis=0) >= k, one - one, best)
-    for bit in range(BITS - 1):
-        trial = best | (one << (BITS - 2 - bit))
-        best = tl.where(tl.sum((keys >= trial).to(tl.int32), axis=0) >= k, trial, best)
-    above = (keys > best).to(tl.int32)
-    equal = (keys == best).to(tl.int32)
+    high = tl.max(keys, axis=0)
+    low = tl.min(tl.where(keys == LOWEST, high, keys), axis=0)
+    reached = tl.sum((keys >= low).to(tl.int32), axis=0)
+    while (low < high) & (reached != k):
+        middle = (low >> 1) + (high >> 1) + ((low | high) & one)  # rounded up, and never beyond the integers
+        count = tl.sum((keys >= middle).to(tl.int32), axis=0)
+        enough = count >= k
+        low = tl.where(enough, middle, low)
+        reached = tl.where(enough, count, reached)
+        high = tl.where(enough, high, middle - one)
+    above = (keys > low).to(tl.int32)
+    equal = (keys == low).to(tl.int32)
     wanted = k - tl.sum(above, axis=0)
     return above | (equal & (tl.cumsum(equal, axis=0) <= wanted).to(tl.int32))
 
@@ -139,7 +154,7 @@ def _maxima_kernel(
 def _select_kernel(
     maxima, scores, values, rows, residual, bias, listed, index, value, n, m, w, k, blocks,
     RECOMPUTE: tl.constexpr, HAS_BIAS: tl.constexpr, ACCUMULATOR: tl.constexpr, LOWEST: tl.constexpr,
-    BITS: tl.constexpr, BLOCK: tl.constexpr, LIST_TILE: tl.constexpr, TILE: tl.constexpr,
+    BLOCK: tl.constexpr, LIST_TILE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """List the k blocks that can hold the k largest scores, and select among these blocks' scores.
 
@@ -148,7 +163,7 @@ def _select_kernel(
     b = tl.program_id(0).to(tl.int64)
     block = tl.arange(0, LIST_TILE)
     keys = tl.load(maxima + b * blocks + block, mask=block < blocks, other=LOWEST)
-    chosen = _chosen(keys, k, LOWEST, BITS)
+    chosen = _chosen(keys, k, LOWEST)
     tl.store(listed + b * k + tl.cumsum(chosen, axis=0) - 1, block, mask=chosen > 0)
     tl.debug_barrier()  # what some threads have stored others read
     lane = tl.arange(0, TILE)
@@ -170,7 +185,7 @@ def _select_kernel(
     if HAS_BIAS:
         score += tl.load(bias + feature, mask=present, other=0).to(ACCUMULATOR)
     keys = tl.where(present, ordered(score), LOWEST)
-    chosen = _chosen(keys, k, LOWEST, BITS)
+    chosen = _chosen(keys, k, LOWEST)
     place = b * k + tl.cumsum(chosen, axis=0) - 1
     tl.store(index + place, feature.to(tl.int64), mask=chosen > 0)
     tl.store(value + place, score, mask=chosen > 0)
@@ -218,7 +233,7 @@ def select(
             maxima, kept, values, rows, residual, kept if bias is None else bias, listed, index, value,
             cut.n, residual.shape[1], width, cut.k, cut.blocks,
             RECOMPUTE=width > 0, HAS_BIAS=bias is not None, ACCUMULATOR=accumulator(out), LOWEST=keys.lowest,
-            BITS=keys.bits, BLOCK=cut.block, LIST_TILE=cut.list_tile, TILE=cut.select_tile,
+            BLOCK=cut.block, LIST_TILE=cut.list_tile, TILE=cut.select_tile,
             num_warps=warps(words), enable_fp_fusion=True,
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from expander_sae.study.recipes import Recipe
 from expander_sae.training.normalisation import KeptTokens
 from expander_sae.training.recording import Branches, Call, Recorder
 from expander_sae.training.shard_pool import ShardTokens
+from expander_sae.training.staging import Staged
 from expander_sae.training.step import TrainingState, train_step
 from expander_sae.training.supply import AsDrawn, Supply, supply_of
 
@@ -48,7 +49,7 @@ class Round:
         self._alone = alone
         self._batches: list[Tensor] = []
         self._rebuilt: list[Tensor] = []
-        self._rates: Tensor | None = None
+        self._rates: Staged | None = None
         self._repeat: Call | None = None
         if record is not None:
             self._rates = _held_rates(self.states, device)
@@ -83,9 +84,9 @@ class Round:
             if number in self._first:
                 yield state.processes.share(drawn)
 
-    def _write_rates(self, held: Tensor) -> None:
-        rates = [rate for state in self.states for rate in state.rates]
-        held.copy_(torch.tensor(rates, dtype=held.dtype))
+    def _write_rates(self, rates: Staged) -> None:
+        found = [rate for state in self.states for rate in state.rates]
+        rates.write(torch.tensor(found, dtype=rates.held.dtype))
 
     def _body(self) -> None:
         read = self._supply.batches()
@@ -113,10 +114,10 @@ def _equal_streams(states: Sequence[TrainingState]) -> tuple[list[int], list[int
     return numbers, first
 
 
-def _held_rates(states: Sequence[TrainingState], device: torch.device) -> Tensor:
+def _held_rates(states: Sequence[TrainingState], device: torch.device) -> Staged:
     """One tensor for the rates of all, from which each Adam reads its own; on CUDA it reads float32."""
     dtype = torch.float32 if device.type == "cuda" else torch.float64
-    held = torch.zeros(sum(len(state.rates) for state in states), dtype=dtype, device=device)
-    for state, own in zip(states, held.split([len(state.rates) for state in states]), strict=True):
+    staged = Staged(sum(len(state.rates) for state in states), dtype=dtype, device=device)
+    for state, own in zip(states, staged.held.split([len(state.rates) for state in states]), strict=True):
         state.read_rates(own)
-    return held
+    return staged

@@ -138,15 +138,16 @@ class TrainingState:
 
 
 def _groups(autoencoder: SparseAutoencoder, recipe: Recipe) -> list[dict[str, Any]]:
-    """The parameters in their order, each in a group of Adam with its `share` of the learning rate."""
+    """Groups of Adam, the first parameter's first: of all parameters with one `share` of the learning rate,
+    which a GPU takes in one launch."""
     sizes = autoencoder.column_sizes()
     rate = recipe.learning_rate
     of_biases = 1.0 if recipe.bias_rate is None else autoencoder.d**0.5 * recipe.bias_rate / rate
     shares = {name: size**-0.5 if recipe.rate_per_column else 1.0 for name, size in sizes.items()}
-    return [
-        {"params": [parameter], "share": shares.get(name, of_biases)}
-        for name, parameter in autoencoder.named_parameters()
-    ]
+    groups: dict[float, list[Tensor]] = {}
+    for name, parameter in autoencoder.named_parameters():
+        groups.setdefault(shares.get(name, of_biases), []).append(parameter)
+    return [{"params": parameters, "share": share} for share, parameters in groups.items()]
 
 
 def _begin(optimiser: torch.optim.Adam) -> None:

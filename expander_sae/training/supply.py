@@ -17,6 +17,7 @@ from torch import Tensor
 
 from expander_sae.training.normalisation import KeptTokens
 from expander_sae.training.shard_pool import ShardTokens
+from expander_sae.training.staging import Staged
 
 
 class Supply(Protocol):
@@ -60,13 +61,13 @@ class Gathered:
 
     def __init__(self, tokens: KeptTokens, size: int, count: int) -> None:
         self._tokens = tokens
-        self._positions = torch.zeros(count, size, dtype=torch.int64, device=tokens.activations.device)
+        self._positions = Staged(count, size, dtype=torch.int64, device=tokens.activations.device)
 
     def load(self, drawn: Iterable[Tensor]) -> None:
-        self._positions.copy_(torch.stack(list(drawn)))
+        self._positions.write(torch.stack(list(drawn)))
 
     def batches(self) -> list[Tensor]:
-        return [self._tokens.batch(positions) for positions in self._positions]
+        return [self._tokens.batch(positions) for positions in self._positions.held]
 
 
 class ReadAhead:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from expander_sae.kernels import reference
-from expander_sae.kernels.tied import tied_reconstruction
+from expander_sae.kernels.tied import tied_reconstruction, tied_step
 from expander_sae.model.dictionary import SparseDictionary, centred_topk
 
 from .on_triton import DEVICE, ON_GPU
@@ -89,16 +89,30 @@ def test_operations_equal_the_reference(name: str, deterministic: bool) -> None:
 
 
 def test_many_panels_and_a_partial_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_layouts, "_PANEL_BYTES", 0)  # panels of 16
+    monkeypatch.setattr(triton_layouts, "_PANEL_BYTES", 0)  # panels of 8
+    monkeypatch.setattr(triton_layouts, "_BYTES_AT_ONCE", 1)  # 32 features at a time
     p = there(problem(20, 150, 3, 35, 4, seed=2))
     arguments = (p.values, p.rows, p.residual)
     torch.testing.assert_close(triton_gpu.correlate(*arguments), reference.correlate(*arguments), **CLOSE)
-    monkeypatch.setattr(triton_gpu, "_PROGRAMS", 1)  # several tiles of features a program
+    same_topk(replace(p, residual=p.residual[:17]), p.bias)
+    monkeypatch.setattr(triton_layouts, "multiprocessors", lambda device: 40)  # several programs a panel
     torch.testing.assert_close(triton_gpu.correlate(*arguments), reference.correlate(*arguments), **CLOSE)
     same_topk(replace(p, residual=p.residual[:17]), p.bias)
     monkeypatch.setattr(triton_gpu, "_RECOMPUTE_WIDTH", 0)
     monkeypatch.setattr(triton_gpu, "_STORED_SCORES", 150 * 3)  # three samples a launch
     same_topk(replace(p, residual=p.residual[:7]), p.bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("batch", [1, 6, 70])
+def test_a_tied_step_is_that_of_the_reference(batch: int, dtype: torch.dtype) -> None:
+    p = there(problem(50, 90, 4, batch, 6, seed=11)).to(dtype)
+    given = (p.values, p.bias, p.residual[0].flip(0), p.residual, p.k, p.rows)
+    found, expected = tied_step(*given, triton_gpu), tied_step(*given, reference)
+    assert torch.equal(found.index, expected.index)
+    closely = {"rtol": 1e-12, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 2e-5, "atol": 2e-6}
+    for name in ("rebuilt", "value", "d_columns", "d_enc", "d_dec"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), **closely)
 
 
 @pytest.mark.parametrize("w", [3, 20])

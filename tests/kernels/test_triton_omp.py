@@ -143,10 +143,12 @@ def test_single_precision_finds_the_same_supports(kind: str) -> None:
 def test_more_than_a_program_takes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_omp, "_LINES", 32)
     monkeypatch.setattr(triton_omp, "_CHUNK", 16)
-    monkeypatch.setattr(triton_omp, "_PROGRAMS", 1)
+    monkeypatch.setattr(triton_layouts, "_BYTES_AT_ONCE", 1)
     values, rows = random_columns(70, 140, 11, 8)
     for kind in KINDS:
         same(*pursued(kind, values, rows, normal(1, 70, seed=9), 9))
+    monkeypatch.setattr(triton_layouts, "multiprocessors", lambda device: 4)
+    same(*pursued("gathered", values, rows, normal(1, 70, seed=9), 9))
 
 
 def test_batches_are_cut_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:

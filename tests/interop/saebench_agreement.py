@@ -18,6 +18,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from expander_sae.evaluation.label_families import Documents, Family, family_of
 from expander_sae.evaluation.probing import SIZES, probes
 from expander_sae.evaluation.subject import encoded
 from expander_sae.interop.saebench import SAEBenchAutoencoder
+from expander_sae.model.dictionary import SparseCode
 from tests.interop.saelens_agreement import BATCH, entropy, of_tokens, residual, sequences, spliced
 
 MOST = 500
@@ -45,21 +47,13 @@ Autoencoders = Mapping[str, expander_sae.SparseAutoencoder]
 
 
 def wrapped(saes: Autoencoders, model: LanguageModel, layer: int) -> list[tuple[str, Any]]:
-    """(name, autoencoder) as SAEBench takes them. Its folder of the model is `model.name` where it runs."""
-    name = register(model)
-    return [(key, SAEBenchAutoencoder(sae, name, layer)) for key, sae in saes.items()]
-
-
-def register(model: LanguageModel) -> str:
-    """Make the model's folder one that TransformerLens loads; it has a list of names, and takes no other."""
-    from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
+    """(name, autoencoder) as SAEBench takes them, and the model's folder where TransformerLens finds it."""
+    from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES  # it takes no other name
 
     name = str(model.record["name"])
-    if not Path(name).exists():
-        Path(name).symlink_to(Path(model.record["path"]).resolve(), target_is_directory=True)
-    if name not in OFFICIAL_MODEL_NAMES:
-        OFFICIAL_MODEL_NAMES.append(name)
-    return name
+    Path(name).symlink_to(Path(model.record["path"]).resolve(), target_is_directory=True)
+    OFFICIAL_MODEL_NAMES.append(name)
+    return [(key, SAEBenchAutoencoder(sae, name, layer)) for key, sae in saes.items()]
 
 
 def prepare() -> None:
@@ -144,36 +138,40 @@ def by_their_formulas(hidden: Tensor, rebuilt: Tensor, batch: int) -> dict[str, 
     }
 
 
+def drawn(
+    documents: Documents, families: Mapping[str, Family]
+) -> dict[tuple[str, int, bool], list[np.ndarray]]:
+    """(family, label, half) → tokens of that half of the documents with the label, and as many others."""
+    draw, found = np.random.default_rng(0), {}
+    for name, family in families.items():
+        for index, odd in product(range(len(family.names)), (False, True)):
+            here, label = documents.odd == odd, family.label == index
+            both = [draw.permutation(np.flatnonzero(here & told)) for told in (label, ~label)]
+            size = min(MOST, *map(len, both))
+            found[name, index, odd] = [rows[:size] for rows in both]
+    return found
+
+
 def write_activations(
     h: Tensor, documents: Documents, families: Mapping[str, Family], folder: Path
 ) -> list[str]:
     """A file for each label and half of the documents, as SAEBench keeps a dataset's; their names.
 
-    A token is a sequence of one. The label stands against as many other tokens, in both directions, and
-    probes are fitted on one half and tested on the other.
+    A token is a sequence of one. Probes are fitted on one half and tested on the other.
     """
     folder.mkdir(parents=True)
-    draw, names = np.random.default_rng(0), []
-    for family in families.values():
-        for index in range(len(family.names)):
-            classes: list[dict[str, Tensor]] = []
-            for half in (False, True):
-                here = documents.odd == half
-                label = family.label == index
-                has, lacks = np.flatnonzero(here & label), np.flatnonzero(here & ~label)
-                size = min(len(has), len(lacks), MOST)
-                drawn = {"label": draw.permutation(has)[:size], "rest": draw.permutation(lacks)[:size]}
-                classes.append({name: h[torch.from_numpy(rows)][:, None] for name, rows in drawn.items()})
-            for half, other in ((0, 1), (1, 0)):
-                names.append(f"{family.name}.{index}.{half}")
-                stored = {"train": classes[half], "test": classes[other]}
-                stored["llm_results"] = {"llm_test_accuracy": {"none": -1.0}}  # not asked for
-                torch.save(stored, folder / f"{names[-1]}_activations.pt")
+    tokens, names = drawn(documents, families), []
+    for family, index, odd in tokens:
+        stored: dict[str, Any] = {"llm_results": {"llm_test_accuracy": {"none": -1.0}}}  # not asked for
+        for split, half in (("train", odd), ("test", not odd)):
+            rows = zip(("label", "rest"), tokens[family, index, half], strict=True)
+            stored[split] = {told: h[torch.from_numpy(part)][:, None] for told, part in rows}
+        names.append(f"{family}.{index}.{int(odd)}")
+        torch.save(stored, folder / f"{names[-1]}_activations.pt")
     return names
 
 
-Scores = dict[tuple[str, str, int], float]
-"""(autoencoder, family, features of a probe) → mean over the labels of the family."""
+Scores = dict[tuple[str, str, int], float]  # (autoencoder, family, size of a probe) → mean over its labels
 
 
 def probing(saes: list[tuple[str, Any]], names: Sequence[str]) -> Scores:
@@ -201,19 +199,31 @@ def probing(saes: list[tuple[str, Any]], names: Sequence[str]) -> Scores:
 
 def our_probing(
     saes: Autoencoders, h: Tensor, documents: Documents, families: Mapping[str, Family]
-) -> Scores:
-    """Our F1 on the other half of the documents."""
-    found: Scores = {}
+) -> tuple[Scores, Scores]:
+    """Of our probes: F1 on all tokens, and accuracy on those that SAEBench's see."""
+    f1: Scores = {}
+    accuracy: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+    tokens = drawn(documents, families)
     for name, sae in saes.items():
-        values = FeatureValues.of_code(encoded(sae, h.numpy()), sae.n)
+        code = encoded(sae, h.numpy())
+        values = FeatureValues.of_code(code, sae.n)
         for family in families.values():
             for k, scores in probes(values, family, documents).items():
-                found[name, family.name, k] = float(scores.mean()[0])
-    return found
+                f1[name, family.name, k] = float(scores.mean()[0])
+        for family_name, index, _ in (key for key in tokens if not key[2]):
+            parts = [part for odd in (False, True) for part in tokens[family_name, index, odd]]
+            rows, sizes = torch.from_numpy(np.concatenate(parts)), [len(part) for part in parts]
+            few = FeatureValues.of_code(SparseCode(code.index[rows], code.value[rows]), sae.n)
+            one = Family(family_name, np.repeat((0, -1, 0, -1), sizes), ("label",))
+            halves = Documents(np.repeat((0, 0, 1, 1), sizes), 2)
+            for k, scores in probes(few, one, halves).items():
+                wrong = scores.fired + scores.has - 2 * scores.hits
+                accuracy[name, family_name, k].append(1 - float(wrong.sum()) / len(rows))
+    return f1, {key: float(np.mean(values)) for key, values in accuracy.items()}
 
 
 def probing_table(saes: Autoencoders, given: list[tuple[str, Any]], pool: Pool, labels: Path) -> list[str]:
-    """Rows of Markdown: SAEBench's accuracy / our F1 of each autoencoder, and whether they rank alike."""
+    """Rows of Markdown: each score of each autoencoder."""
     kept = np.flatnonzero(next(iter(saes.values())).encoded(pool.activations, pool.norms).numpy())
     table = LabelTable.read(labels)
     table.check(pool.document, pool.position, pool.token_id)
@@ -223,15 +233,13 @@ def probing_table(saes: Autoencoders, given: list[tuple[str, Any]], pool: Pool, 
     folder = Path("artifacts/sparse_probing") / given[0][1].cfg.model_name / given[0][1].cfg.hook_name
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = probing(given, write_activations(h, documents, families, folder))
-    mine = our_probing(saes, h, documents, families)
-    lines = [f"| labels | k | {' | '.join(saes)} | same ranking |", "|---" * (len(saes) + 3) + "|"]
-    for family in families.values():
-        for k in SIZES:
-            both = [[found[name, family.name, k] for name in saes] for found in (theirs, mine)]
-            cells = [f"{accuracy:.3f} / {f1:.3f}" for accuracy, f1 in zip(*both, strict=True)]
-            alike = "yes" if len({tuple(np.argsort(row)) for row in both}) == 1 else "no"
-            told = f"{family.name} ({len(family.names)})"
-            lines.append("| " + " | ".join((told, str(k), *cells, alike)) + " |")
+    f1, accuracy = our_probing(saes, h, documents, families)
+    scores = {"SAEBench's accuracy": theirs, "our accuracy": accuracy, "our F1": f1}
+    lines = [f"| labels | k | score | {' | '.join(saes)} |", "|---" * (len(saes) + 3) + "|"]
+    groups = {f"{name} ({len(family.names)})": [name] for name, family in families.items()}
+    for (group, part), k, told in product([*groups.items(), ("mean", [*families])], SIZES, scores):
+        cells = [f"{np.mean([scores[told][name, family, k] for family in part]):.4f}" for name in saes]
+        lines.append("| " + " | ".join((group, str(k), told, *cells)) + " |")
     return [f"probing: {len(kept)} tokens of {documents.count} documents", *lines]
 
 
@@ -249,10 +257,8 @@ def core_table(mine: dict[str, dict[str, float]], theirs: dict[str, dict[str, fl
     for name, found in mine.items():
         for metric, value in found.items():
             told = theirs[name].get(metric)
-            cells = (" ", f"{value:.6f}", " ")
-            if told is not None:
-                cells = (f"{told:.6f}", cells[1], f"{abs(value - told):.1e}")
-            lines.append("| " + " | ".join((name, metric, *cells)) + " |")
+            other = ("", "") if told is None else (f"{told:.6f}", f"{abs(value - told):.1e}")
+            lines.append(f"| {name} | {metric} | {other[0]} | {value:.6f} | {other[1]} |")
     return lines
 
 
@@ -261,7 +267,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="model.json of a finished run")
     parser.add_argument("corpus", type=Path, help="its folder of the corpus: with labels.parquet and layer*/")
     parser.add_argument("runs", type=Path, nargs="+", help="folders with weights, of one layer")
-    parser.add_argument("--sequences", type=int, default=16, help="a multiple of 8")
+    parser.add_argument("--sequences", type=int, default=8, help="a multiple of 8")
     parser.add_argument("--length", type=int, default=128, help="tokens of a sequence")
     parser.add_argument("--only", choices=("core", "probing"))
     options = parser.parse_args()
@@ -269,14 +275,13 @@ def main() -> None:
     model = LanguageModel.load(options.model.resolve())
     layer = next(iter(saes.values())).about["spec"]["layer"]
     corpus = options.corpus.resolve()
-    pool = Pool.open(corpus / f"layer{layer}/pool/ce.json")
-    special = model.tokenizer.bos_token_id
     packages = ("sae-bench", "sae-lens", "transformer-lens", "transformers", "torch", "numpy", "scikit-learn")
     print("SAEBench:", ", ".join(f"{name} {version(name)}" for name in packages))
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         given = wrapped(saes, model, layer)
         if options.only != "probing":
+            pool, special = Pool.open(corpus / f"layer{layer}/pool/ce.json"), model.tokenizer.bos_token_id
             stream = sequences(pool, special, options.sequences, options.length)
             documents = whole_documents(pool, options.sequences, options.length)
             for name, ids in (("behind a special token", stream), ("documents as they are", documents)):

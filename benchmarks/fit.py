@@ -155,7 +155,7 @@ def fit_all(rows: Iterable[Row], gather_flops: float | None) -> dict[str, dict[s
     return found
 
 
-def _holding_out(rows: list[Row]) -> list[Row]:
+def holding_out(rows: list[Row]) -> list[Row]:
     """Rows of another benchmark; of fifteen or more of a task and variant every third is held out."""
     seen: dict[tuple[str, str], int] = {}
     count = Counter((row["task"], row["variant"]) for row in rows)
@@ -259,7 +259,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _refitted(paths: Sequence[Path], base: Path, dtype: str) -> dict[str, Any]:
     """The record `base` with the tasks that the rows hold fitted anew."""
     given = [row for path in paths for row in read_json(path) if row.get("dtype", dtype) == dtype]
-    rows, record = _holding_out(given), read_json(base)
+    rows, record = holding_out(given), read_json(base)
     device = next((row["device"] for row in rows if "device" in row), record["device"])
     ceiling = record.get("gather_flops") if device == record["device"] else None
     fitted = fit_all(rows, ceiling)

@@ -18,8 +18,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-# No reassociation and no contraction: whether a function is inlined, which differs between the process
-# that compiles it and those that load it from the cache, would then show in the last digits.
+# No reassociation and no contraction: what is called here has another machine code in the process that
+# compiles than in one that loads from the cache (see `numba_omp.py`); the last digits would then differ.
 _compiled = njit(cache=True, nogil=True)
 
 _CHUNK = 1024

@@ -20,10 +20,17 @@ from expander_sae.kernels.numba_loops import load_panel
 from expander_sae.kernels.numba_vectors import best_columns
 from expander_sae.machine.piece_sizes import LANES
 
-_compiled = njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+_SUMS = {"contract", "reassoc", "nsz"}
+_compiled = njit(cache=True, nogil=True, fastmath=_SUMS)
+# Whatever computes is inlined in `omp`. A function that is called has two machine codes: a process that
+# compiles runs the function's own, one that loads `omp` from the cache the copy that was linked into it,
+# which LLVM has optimised once more. With fastmath the two may round differently: training diverges.
+_inlined = njit(cache=True, nogil=True, fastmath=_SUMS, forceinline=True)
+# For what sums nothing up, and becomes vectors without fastmath: rounded as it is written.
+_exact = njit(cache=True, nogil=True, forceinline=True)
 
 
-@_compiled
+@_inlined
 def _best_untried(values, rows, panel, lane, absolute, tried, bit):
     """(score, column) of one lane among the columns whose `bit` is unset in `tried`."""
     best, column = -np.inf, -1
@@ -39,7 +46,7 @@ def _best_untried(values, rows, panel, lane, absolute, tried, bit):
     return best, column
 
 
-@_compiled
+@_inlined
 def _overlaps(values, rows, j, held, index, lane, written, overlap):
     """overlap[i, lane] = ⟨column index[i], column j⟩ for i < held. written: zeros [m], also on return."""
     w = rows.shape[1]
@@ -55,7 +62,7 @@ def _overlaps(values, rows, j, held, index, lane, written, overlap):
         written[rows[j, t]] = 0
 
 
-@_compiled
+@_inlined
 def _new_rows(inverse, overlap, held, u, row, pivot):
     """row = -uᵀL⁻¹ and pivot = 1 - ‖u‖², u = L⁻¹·overlap, in every lane."""
     for lane in range(LANES):
@@ -76,7 +83,7 @@ def _new_rows(inverse, overlap, held, u, row, pivot):
             pivot[lane] -= u[lane] * u[lane]
 
 
-@_compiled
+@_inlined
 def _new_row(inverse, overlap, held, lane, row, pivot):
     """`_new_rows` in one lane."""
     pivot[lane] = 1
@@ -91,7 +98,7 @@ def _new_row(inverse, overlap, held, lane, row, pivot):
         pivot[lane] -= total * total
 
 
-@_compiled
+@_inlined
 def _subtract(values, rows, held, index, part, lane, panel, written):
     """panel[:, lane] -= Σ_{i < held} part[i, lane] · column index[i]. written: zeros [m], also on return."""
     w, m = rows.shape[1], panel.shape[0]
@@ -110,7 +117,7 @@ def _subtract(values, rows, held, index, part, lane, panel, written):
             written[r] = 0
 
 
-@_compiled
+@_inlined
 def _choose(values, rows, panel, absolute, limit, tried, best, chosen, going):
     """Each going lane's best column that it has not tried, or the lane stops. limit: one of each sample."""
     for lane in range(limit.size):
@@ -123,7 +130,7 @@ def _choose(values, rows, panel, absolute, limit, tried, best, chosen, going):
                 tried[chosen[lane]] |= bit
 
 
-@_compiled
+@_inlined
 def _independent(
     values, rows, panel, absolute, limit, dependence, tried, held, index, lane, best, chosen, going,
     inverse, overlap, row, pivot, written,
@@ -139,12 +146,11 @@ def _independent(
             _new_row(inverse, overlap, held, lane, row, pivot)
 
 
-@_compiled
-def _refit(values, rows, panel, held, chosen, going, inverse, row, pivot, step, coefficient):
-    """Add the chosen columns to the factors and move every coefficient: row becomes what is added."""
+@_inlined
+def _steps(values, rows, panel, chosen, going, pivot, step):
+    """pivot becomes 1/sqrt(pivot) and step its product with the chosen column's score; else zeros."""
     for lane in range(LANES):
         step[lane] = 0
-        row[held, lane] = 1
         if going[lane]:
             j = np.int64(chosen[lane])
             slope = values.dtype.type(0)
@@ -154,11 +160,18 @@ def _refit(values, rows, panel, held, chosen, going, inverse, row, pivot, step, 
             step[lane] = slope * pivot[lane]
         else:
             pivot[lane] = 0
+
+
+@_exact
+def _refit(held, inverse, row, pivot, step, coefficient):
+    """Add the chosen columns to the factors and move every coefficient: row becomes what is added."""
+    for lane in range(LANES):
+        row[held, lane] = 1
+        step[lane] *= pivot[lane]
     for c in range(held + 1):
         for lane in range(LANES):
-            scaled = row[c, lane] * pivot[lane]
-            inverse[held, c, lane] = scaled
-            row[c, lane] = step[lane] * scaled
+            inverse[held, c, lane] = row[c, lane] * pivot[lane]
+            row[c, lane] *= step[lane]
             coefficient[c, lane] += row[c, lane]
 
 
@@ -199,7 +212,8 @@ def omp(values, rows, target, limit, absolute, dependence, index, value, start, 
                     )  # fmt: skip
                 if going[lane]:
                     codes[lane, held] = chosen[lane]
-            _refit(values, rows, panel, held, chosen, going, inverse, row, pivot, step, coefficient)
+            _steps(values, rows, panel, chosen, going, pivot, step)
+            _refit(held, inverse, row, pivot, step, coefficient)
             for lane in range(last - first):
                 if going[lane]:
                     _subtract(values, rows, held + 1, codes[lane], row, lane, panel, written)

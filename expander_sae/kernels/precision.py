@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-_CROSSOVER = {"highest": (1 / 12, 42), "high": (1 / 119, 31), "medium": (1 / 140, 28)}
-"""From what width on a dense product beats gathering on an H100: a share of m, but at least so many entries.
+_CROSSOVER = {"highest": (1 / 12, 42), "high": (1 / 119, 31), "medium": (1 / 128, 28)}
+"""From what width on a dense product beats gathering on a GPU: a share of m, but at least so many entries.
 
-Where the lines through the times of d = 7, 30 and 102 cross, n = 8 m, k = 64, B = 4096. At m = 2048: 167
-at "highest", 17 at "high", 15 at "medium". At m = 512 and 576, where launches are most of a call: 28 to 63
-without an order, so the least of each precision; "highest" was not measured there, and has its share of 512.
+Where the lines through the times of d = 7, 30 and 102 cross, n = 8 m, k = 64, B = 4096. At m = 2048: 188
+at "highest" and 16 at "medium" on an H200, 17 at "high" on an H100. At m = 512 and 576, where launches are
+most of a call: 28 to 63 without an order, so the least of each precision.
 """
 
 PRECISIONS = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}

@@ -89,7 +89,7 @@ def _peaks(ready: Prepared, rows: Tensor, bias: Tensor | None, cut: Plan) -> Ten
         peak_kernel[(grid.parts, groups)](
             values, rows, panels, values if bias is None else bias, maxima,
             cut.n, m, w, batch, cut.blocks, grid.pieces,
-            HAS_BIAS=bias is not None, ACCUMULATOR=accumulator(total), KEYS=keys.kind, LOWEST=keys.lowest,
+            HAS_BIAS=bias is not None, RAGGED=cut.n < cut.block * cut.blocks, ACCUMULATOR=accumulator(total),
             BLOCK=cut.block, FEATURES=grid.tile.features, SAMPLES=grid.tile.samples, WIDTH=unrolled(w),
             num_warps=grid.tile.warps, enable_fp_fusion=True,
         )  # fmt: skip

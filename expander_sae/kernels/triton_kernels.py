@@ -63,14 +63,14 @@ def score_kernel(
 @triton.jit
 def peak_kernel(
     values, rows, panels, bias, maxima, n, m, w, batch, blocks, pieces,
-    HAS_BIAS: tl.constexpr, ACCUMULATOR: tl.constexpr, KEYS: tl.constexpr, LOWEST: tl.constexpr,
-    BLOCK: tl.constexpr, FEATURES: tl.constexpr, SAMPLES: tl.constexpr, WIDTH: tl.constexpr,
+    HAS_BIAS: tl.constexpr, RAGGED: tl.constexpr, ACCUMULATOR: tl.constexpr, BLOCK: tl.constexpr,
+    FEATURES: tl.constexpr, SAMPLES: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """maxima [B, blocks]: the largest key of each block of BLOCK features, bias included.
+    """maxima [B, blocks]: the key of the largest score of each block of BLOCK features, bias included.
 
     values, rows [w, BLOCK · blocks], block after block the first features, then the second ones, and so on:
     a thread has a block for itself, takes its features in turn, and asks no other thread. panels as in
-    `score_kernel`. FEATURES: blocks at a time.
+    `score_kernel`. FEATURES: blocks at a time. RAGGED: the last block lacks features.
     """
     panel = tl.program_id(1).to(tl.int64)
     lane = tl.arange(0, SAMPLES)
@@ -78,19 +78,21 @@ def peak_kernel(
     panels += panel * m * SAMPLES
     for piece in range(pieces):
         block = (tl.program_id(0) * pieces + piece) * FEATURES + tl.arange(0, FEATURES)
-        best = tl.full([FEATURES, SAMPLES], LOWEST, KEYS)
+        present = block < blocks
+        best = tl.full([FEATURES, SAMPLES], float("-inf"), ACCUMULATOR)
         for slot in range(BLOCK):
-            feature = block * BLOCK + slot
-            present = feature < n
             total = _scores(
                 values, rows, panels, slot * blocks + block, present, blocks * BLOCK, lane, w,
                 ACCUMULATOR, SAMPLES, FEATURES, WIDTH,
             )  # fmt: skip
+            feature = block * BLOCK + slot
             if HAS_BIAS:
-                total += tl.load(bias + feature, mask=present, other=0).to(ACCUMULATOR)[:, None]
-            best = tl.maximum(best, tl.where(present[:, None], ordered(total), LOWEST))
-        inside = (block < blocks)[:, None] & (sample < batch)[None, :]
-        tl.store(maxima + sample[None, :] * blocks + block[:, None], best, mask=inside)
+                total += tl.load(bias + feature, mask=feature < n, other=0).to(ACCUMULATOR)[:, None]
+            if RAGGED:
+                total = tl.where((feature < n)[:, None], total, float("-inf"))
+            best = tl.maximum(best, total, propagate_nan=tl.PropagateNan.ALL)
+        inside = present[:, None] & (sample < batch)[None, :]
+        tl.store(maxima + sample[None, :] * blocks + block[:, None], ordered(best), mask=inside)
 
 
 @triton.jit

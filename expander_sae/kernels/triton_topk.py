@@ -71,11 +71,6 @@ class Keys:
     lowest: int
     bits: int
 
-    @property
-    def kind(self) -> tl.dtype:
-        """As Triton names them."""
-        return tl.int64 if self.bits == 64 else tl.int32
-
 
 def keys_of(dtype: torch.dtype) -> Keys:
     """Keys of scores accumulated for inputs of this dtype."""

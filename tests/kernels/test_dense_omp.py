@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -89,25 +84,3 @@ def test_serves_only_what_fits_and_pays() -> None:
     assert not dense_omp.serves(weight, batch=1, k=8)
     assert not dense_omp.serves(weight.half(), batch=32, k=8)
     assert not dense_omp.serves(torch.zeros(1, 1).expand(40_000, 4), batch=10_000, k=64)
-
-
-_PROGRAM = """
-import hashlib, torch
-from expander_sae.kernels import dense_omp
-draw = torch.Generator().manual_seed(0)
-weight = torch.nn.functional.normalize(torch.randn(300, 32, generator=draw))
-target = torch.randn(20, 32, generator=draw)
-index, value = dense_omp.omp(weight, target, torch.zeros(20), 12, False)
-print(hashlib.sha256(index.numpy().tobytes() + value.numpy().tobytes()).hexdigest())
-"""
-
-
-@pytest.mark.slow
-def test_the_process_that_compiles_and_one_that_loads_agree(tmp_path: Path) -> None:
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", _PROGRAM]
-    found = [
-        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    ]
-    assert found[0] == found[1] != ""

@@ -30,8 +30,8 @@ PURSUIT = dict(ABSOLUTE=False, ACCUMULATOR=tl.float32, PLACES=16, LINES=16, CHUN
 WHOLE = dict(first="i32")
 JOBS = [
     (kernels.score_kernel, dict(ACCUMULATOR=tl.float32, FEATURES=256, SAMPLES=32, WIDTH=0), dict(rows=H)),
-    (kernels.peak_kernel, dict(HAS_BIAS=True, ACCUMULATOR=tl.float32, KEYS=tl.int32, LOWEST=-(2**31),
-     BLOCK=16, FEATURES=256, SAMPLES=32, WIDTH=7), dict(rows=H)),
+    (kernels.peak_kernel, dict(HAS_BIAS=True, RAGGED=True, ACCUMULATOR=tl.float32, BLOCK=16,
+     FEATURES=256, SAMPLES=32, WIDTH=7), dict(rows=H)),
     (topk._maxima_kernel, dict(HAS_BIAS=True, LOWEST=-(2**31), BLOCK=16, TILE=64), {}),
     (topk._select_kernel, dict(KEYS, RECOMPUTE=True, HAS_BIAS=True, ACCUMULATOR=tl.float32, BLOCK=8,
      LIST_TILE=512, TILE=256), dict(rows=H)),

@@ -265,8 +265,9 @@ def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
     tokens = {model.label: sum(plan.shard_tokens(model).values()) for model in models}
     yield "token tables", float(5 * sum(tokens.values()))
     rows = [(plan.sizes[model.label].width, len(model.layers) * tokens[model.label]) for model in models]
-    for what, beside in (("shards", _TOKEN_BYTES), ("pools", INDEX_BYTES)):
-        yield what, float(sum((width * FLOAT + beside) * count for width, count in rows))
+    each = FLOAT if study.config["tokens"]["stored"] == "float32" else FLOAT // 2
+    for what, number, beside in (("shards", each, _TOKEN_BYTES), ("pools", FLOAT, INDEX_BYTES)):
+        yield what, float(sum((width * number + beside) * count for width, count in rows))
     yield "weights", sum(map(_weights, study.trained))
     config = study.config
     documents = config["tokens"]["test"] / config["corpus"]["context"]

@@ -163,6 +163,8 @@ class Study:
         """What the extraction job of a shard is told; the layers are those of its outputs."""
         size = self.config["tokens"]["shard"]
         spec = {"model": model, "corpus": self.corpus, "split": split, "shard": shard, "shard_tokens": size}
+        stored = self.config["tokens"]["stored"]
+        spec |= {"stored": stored} if stored != "float32" else {}
         # Its documents are those that follow these splits', and other ones where these are longer.
         after = {"after": {name: self.shards(model)[name] for name in ("test", "ce")}}
         return spec | (after if split == VALIDATION else {})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from expander_sae.figures.answer_rows import Row
-from expander_sae.figures.answer_words import budget_text
+from expander_sae.figures.answer_words import alike_text, budget_text, read_name
 from expander_sae.figures.candidate_costs import microseconds, training_seconds
 from expander_sae.figures.candidate_words import Names, seconds_text, size_text
 from expander_sae.figures.candidates import CE, ERROR, SELECTIVITY, Candidate
@@ -27,6 +27,7 @@ _GAP = 0.035
 _TAKE, _FIRST_VALUE, _UNTRAINED = 2, 4, 7
 _VALUES = (CE, ERROR, SELECTIVITY)
 _DASH = "–"
+_READ = {"encoder": " (by the encoder)", "omp": " (by OMP)"}
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,19 @@ class AnswerTable:
     def _named(self, row: Row) -> str:
         if row.taken is None:
             return "nothing fits"
-        several = len(row.purpose.inferences) > 1
-        read = ", by OMP" if several and row.taken.inference == "omp" else ""
-        return self.names(row.taken) + read + (" †" if row.alike else "")
+        return read_name(row.taken, row.purpose, self.names) + (" †" if row.alike else "")
 
     def notes(self) -> list[str]:
-        """Each smaller dictionary that is not told apart from the one taken."""
+        """The smaller dictionaries that are not told apart from the one taken."""
         found = [
-            f"{budget_text(row.budget)}, {row.purpose.words}: {self.names(row.alike)} "
-            f"({size_text(row.alike.size)})"
+            f"{budget_text(row.budget)}, {row.purpose.words}"
+            f"{_READ[row.taken.inference] if len(row.purpose.inferences) > 1 else ''}: "
+            f"{alike_text(row, self.names)}"
             for row in self.rows
-            if row.alike
+            if row.taken and row.alike
         ]
-        return [f"† Within its interval, a smaller one: {'; '.join(found)}."] if found else []
+        said = "† The intervals do not tell a smaller one, read in the same way, apart from it"
+        return [f"{said}: {'; '.join(found)}."] if found else []
 
     def _untrained(self, row: Row) -> str:
         if row.untrained is None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from expander_sae.figures.answer_rows import Row, answers
-from expander_sae.figures.answer_words import budget_text
+from expander_sae.figures.answer_words import alike_text, budget_text, read_name
 from expander_sae.figures.candidate_costs import machine, microseconds, training_seconds
 from expander_sae.figures.candidate_words import Names, size_text
 from expander_sae.figures.candidates import CE, ERROR, METRICS, SELECTIVITY, Candidate, candidates
+from expander_sae.measurements.choice import UNKNOWN
 from expander_sae.measurements.pareto import front
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
@@ -39,8 +40,9 @@ def choice_table(results: Results) -> Table:
         rows += [{**_where(view), **_row(row, names)} for row in answers(every)]
     caption = (
         "Of the trained dictionaries that fit a budget of bytes the one with the best mean, of equal ones "
-        "the smallest. Beside it the smallest smaller one that is within its 95 % interval, and the best "
-        "that nobody trained, read in the same way within the same budget. Times are estimates for one core "
+        "the smallest. Beside it the smallest smaller one that is read in the same way and not told apart "
+        "from it by the 95 % intervals; where that is of the same kind, the nearest of another kind too. "
+        "Then the best that nobody trained within the same budget. Times are estimates for one core "
         f"of an {machine().device}, to code a token and to train. Each is chosen by the numbers that "
         "are shown, of the test tokens: the best of several looks a little better than it is, and no "
         "interval has that."
@@ -55,11 +57,11 @@ def _row(row: Row, names: Names) -> dict[str, Any]:
         "take": "nothing fits", "verdict": row.verdict if floor and row.taken else None,
     }  # fmt: skip
     if row.alike:
-        found["alike"] = f"{names(row.alike)}, {size_text(row.alike.size)}"
+        found["alike"] = alike_text(row, names)
     elif row.taken and not row.told:
-        found["alike"] = "one seed: not known"
+        found["alike"] = UNKNOWN
     if floor:
-        found |= {"untrained": names(floor), "untrained_size": size_text(floor.size),
+        found |= {"untrained": read_name(floor, row.purpose, names), "untrained_size": size_text(floor.size),
                   "untrained_value": floor.estimates[metric]}  # fmt: skip
     if row.taken:
         found |= _told(row.taken) | {

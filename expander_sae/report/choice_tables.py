@@ -18,6 +18,10 @@ from expander_sae.report.formats import Column, Table
 _WHERE = [Column("model", "model"), Column("layer", "layer"), Column("recipe", "recipe", data=True)]
 _CELL = [Column(name, name, data=True) for name in
          ("support", "encoder", "n", "d", "k", "train_tokens", "steps", "precision")]  # fmt: skip
+_INTERVALS = (
+    "± is half the 95 % interval of the mean, over seeds, and of selectivity over documents too; a number "
+    "without ± has one seed."
+)
 _VALUES = [Column(CE, "CE recovered"), Column(ERROR, "rel. error"), Column(SELECTIVITY, "selectivity")]
 
 
@@ -42,9 +46,9 @@ def choice_table(results: Results) -> Table:
         "Of the trained dictionaries that fit a budget of bytes the one with the best mean, of equal ones "
         "the smallest. Beside it the smallest smaller one that is read in the same way and not told apart "
         "from it by the 95 % intervals; where that is of the same kind, the nearest of another kind too. "
-        "Then the best that nobody trained within the same budget. Times are estimates for one core "
-        f"of an {machine().device}, to code a token and to train. Each is chosen by the numbers that "
-        "are shown, of the test tokens: the best of several looks a little better than it is, and no "
+        f"Then the best that nobody trained within the same budget. {_INTERVALS} Times are estimates for "
+        f"one core of an {machine().device}, to code a token and to train. Each is chosen by the numbers "
+        "that are shown, of the test tokens: the best of several looks a little better than it is, and no "
         "interval has that."
     )
     return Table("choice", "Which dictionary to use", caption, columns, rows)
@@ -94,7 +98,8 @@ def frontier_table(results: Results) -> Table:
         ]  # fmt: skip
     caption = (
         "Every dictionary with its bytes on disk. It is best where none of its group that is read in the "
-        "same way is as good in fewer bytes or better in as many. Frozen ones were trained in part."
+        "same way is as good in fewer bytes or better in as many. Frozen ones were trained in part. "
+        f"{_INTERVALS}"
     )
     if any(row["group"] == "imported" for row in rows):
         caption += " Imported ones have a k and a training of their own, and are on no front."

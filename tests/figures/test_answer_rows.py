@@ -7,6 +7,7 @@ import pytest
 
 from expander_sae.figures.answer_rows import BUDGETS, Row, answers
 from expander_sae.figures.candidates import CE, ERROR, SELECTIVITY, Candidate, candidates
+from expander_sae.measurements.estimate import Estimate
 from tests.figures import choices
 from tests.figures.study import N
 
@@ -19,6 +20,12 @@ def every() -> list[Candidate]:
 def row(rows: list[Row], budget: float, purpose: str) -> Row:
     (found,) = [one for one in rows if one.budget == budget and one.purpose.name == purpose]
     return found
+
+
+def within(one: Candidate, half: float) -> Candidate:
+    """The same with another interval of selectivity."""
+    values = {0: one.mean(SELECTIVITY)}
+    return replace(one, estimates={**one.estimates, SELECTIVITY: Estimate(values, 1, documents=half)})
 
 
 def test_every_budget_has_every_purpose(every: list[Candidate]) -> None:
@@ -64,18 +71,18 @@ def test_a_choice_within_the_interval_of_a_smaller_one_says_so(every: list[Candi
 def test_a_choice_is_told_apart_only_from_what_is_read_in_the_same_way() -> None:
     """A wide interval by OMP makes nothing as good by the encoder."""
     every = [
-        replace(one, halves={SELECTIVITY: 0.5 if one.inference == "omp" else 0.001})
+        within(one, 0.5 if one.inference == "omp" else 0.001)
         for one in candidates(choices.only_view(choices.frame(untrained=False)))
     ]
     found = row(answers(every), math.inf, "features")
     assert found.taken.inference == "encoder" and found.alike == ()
-    by_omp = [replace(one, halves={SELECTIVITY: 0.5}) for one in every if one.inference == "omp"]
+    by_omp = [within(one, 0.5) for one in every if one.inference == "omp"]
     assert {one.inference for one in row(answers(by_omp), math.inf, "features").alike} == {"omp"}
 
 
 def test_the_nearest_of_another_kind_is_named_too() -> None:
     every = [
-        replace(one, halves={SELECTIVITY: 0.15})
+        within(one, 0.15)
         for one in candidates(choices.only_view(choices.frame(untrained=False)))
         if (one.inference == "encoder" and one.cell.n != N) or one.cell.d in (30, 100)
     ]

@@ -50,6 +50,22 @@ def test_it_has_the_rows_of_the_figure(results: Results) -> None:
             assert row[CE].mean == one.taken.mean(CE)
 
 
+def test_the_printed_interval_is_the_one_by_which_values_are_told_apart(results: Results) -> None:
+    """Over documents as well as seeds."""
+    every = candidates(results.views[0])
+    by_table = choice_table(results).rows, frontier_table(results).rows
+    for row, one in zip(by_table[0], answers(every), strict=True):
+        if one.taken:
+            assert row[one.purpose.metric].half == pytest.approx(row["decides_half"], nan_ok=True)
+    for row, one in zip(by_table[1], every, strict=True):
+        assert row["selectivity"].half == pytest.approx(one.half("selectivity"))
+        assert row["selectivity"].half > 0.0199, "the half over documents"
+    table = frontier_table(results)
+    (printed,) = [r["selectivity_half"] for r in read(to_csv(table))
+                  if r["name"] == "PCA 56" and r["inference"] == "encoder"]  # fmt: skip
+    assert float(printed) == pytest.approx(0.02) and "0.200 ± 0.020" in to_markdown(table)
+
+
 def test_people_read_fewer_columns_than_programs(results: Results) -> None:
     table = choice_table(results)
     assert "train_tokens" in to_csv(table)

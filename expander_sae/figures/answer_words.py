@@ -28,6 +28,14 @@ def read_name(one: Candidate, purpose: Purpose, names: Names) -> str:
     return names(one) if said else f"{names(one)}, by OMP"
 
 
+def floor_name(row: Row, names: Names) -> str:
+    """The best that nobody trained; empty where there is none."""
+    if row.untrained is None:
+        return ""
+    needs = ", needs the model" if row.untrained.by_ids else ""
+    return read_name(row.untrained, row.purpose, names) + needs
+
+
 def alike_text(row: Row, names: Names) -> str:
     """The smaller dictionaries that are not told apart from the one taken, each with its size."""
     return " or ".join(f"{read_name(one, row.purpose, names)} ({size_text(one.size)})" for one in row.alike)
@@ -58,7 +66,8 @@ def caption(every: Sequence[Candidate]) -> str:
             "not choose it."
         )
     sentences.append(
-        "The table takes the best trained mean that fits. Bars: 95 % intervals. Times: estimates for one "
+        "The table takes the best trained mean that fits; under it stands the best that nobody trained, read "
+        "in a way that the purpose allows. Bars: 95 % intervals. Times: estimates for one "
         f"core of an {machine().device}, to code a token and to train."
     )
     return " ".join(sentences)

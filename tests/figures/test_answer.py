@@ -1,6 +1,7 @@
 """The page of choices: first where there is something to choose, legible, and the same for the same table."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,8 @@ from matplotlib.text import Text
 from expander_sae.figures.answer import TITLE, sheet_of
 from expander_sae.figures.answer import choices as pages_of_choices
 from expander_sae.figures.answer_panel import AnswerPanel, Scale
+from expander_sae.figures.answer_rows import answers
+from expander_sae.figures.answer_table import HEAD, LINE, AnswerTable
 from expander_sae.figures.candidates import CE, ERROR, METRICS, Candidate
 from expander_sae.figures.catalogue import FRONTIER
 from expander_sae.figures.layout import Sheet, compose
@@ -89,6 +92,26 @@ def test_every_member_of_a_front_is_named_on_its_panel(sheet: Sheet, page: Figur
         supports = [one.cell.support for one in panel.named()]
         assert set(choices.FLOORS) <= set(supports), "each floor is named somewhere"
         assert supports.count("frozen_decoder") == 1
+
+
+def test_under_each_choice_stands_what_nobody_trained_with_all_its_numbers(
+    every: list[Candidate], sheet: Sheet
+) -> None:
+    (table,) = [panel.draw for panel in sheet.panels if isinstance(panel.draw, AnswerTable)]
+    rows = answers(every)
+    told = [table.floor(row) for row in rows]
+    assert all(len(line) == len(HEAD) for line in told)
+    for row, line in zip(rows, told, strict=True):
+        floor = row.untrained
+        assert line[HEAD.index("error")] == f"{floor.mean(ERROR):.3f}"
+        assert line[HEAD.index("CE rec.")] == f"{floor.mean(CE):.3f}"
+        assert line[HEAD.index("per token")] != "–" and line[HEAD.index("to train")] == "none"
+        assert ("needs the model" in line[2]) is floor.by_ids
+        assert (": better" in line[2]) is (row.verdict == "better")
+    assert any(row.untrained.by_ids for row in rows) and any(row.verdict == "better" for row in rows)
+    assert table.height > LINE * 2 * len(rows)
+    without = replace(rows[0], untrained=None)
+    assert table.floor(without) == []
 
 
 def test_panels_share_the_axis_of_bytes_and_hold_every_trained_mark(sheet: Sheet, page: Figure) -> None:

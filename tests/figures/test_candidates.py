@@ -142,6 +142,13 @@ def test_a_pursuit_and_more_values_cost_more_time(every: list[Candidate]) -> Non
     assert training_seconds(find(every, "pca", 112, M, "encoder")) == 0
 
 
+def test_what_nobody_trained_takes_the_time_of_a_dense_dictionary(every: list[Candidate]) -> None:
+    for inference in ("encoder", "omp"):
+        whole = microseconds(find(every, "dense", N, M, inference))
+        assert microseconds(find(every, "exemplars", N, M, inference)) == pytest.approx(whole)
+        assert microseconds(find(every, "random", N, 30, inference)) == pytest.approx(whole)
+
+
 def test_shipped_tables_without_bytes_of_floors_still_have_candidates() -> None:
     (first, *_) = Results(study.study(later=False)).views
     assert {one.precision for one in candidates(first)} == {"float32"}

@@ -19,6 +19,7 @@ from expander_sae.figures.catalogue import FRONTIER
 from expander_sae.figures.layout import Sheet, compose
 from expander_sae.figures.style import SMALL, house_style, looks_for
 from expander_sae.figures.write import draw_frontier
+from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.results import Results
 from tests.figures import choices, study
 
@@ -83,8 +84,7 @@ def test_every_member_of_a_front_is_named_on_its_panel(sheet: Sheet, page: Figur
         low, high = axes.get_ylim()
         for one in panel.named():
             if low <= panel.scale(one.mean(panel.metric)) <= high:
-                name = panel.names.on_mark(one) if one.group == "trained" else panel.names(one)
-                assert name in written, f"{panel.metric}: {name}"
+                assert panel.label(one) in written, f"{panel.metric}: {panel.label(one)}"
         named = {one.key for one in panel.named()}
         for group in ("trained", "untrained"):
             for inference in ("encoder", "omp"):
@@ -112,6 +112,27 @@ def test_under_each_choice_stands_what_nobody_trained_with_all_its_numbers(
     assert table.height > LINE * 2 * len(rows)
     without = replace(rows[0], untrained=None)
     assert table.floor(without) == []
+
+
+def test_what_is_read_by_omp_says_so_and_expanders_off_the_front_have_names(
+    sheet: Sheet, page: Figure
+) -> None:
+    panel = panels(sheet)[0]
+    by_omp = [one for one in panel.named() if one.group == "trained" and one.inference == "omp"]
+    assert by_omp and all(panel.label(one).endswith(" OMP") for one in by_omp)
+    expanders = {one.key for one in panel.shown if one.cell.support == "expander"}
+    assert expanders <= {one.key for one in panel.labelled()}
+
+
+def test_what_no_panel_has_room_for_is_said(every: list[Candidate]) -> None:
+    def worse(one: Candidate) -> Candidate:
+        values = {0: 5.0}
+        return replace(one, estimates={**one.estimates, ERROR: Estimate(values, 1)})
+
+    far = [worse(one) if one.cell.support == "frozen_decoder" else one for one in every]
+    drawn = sheet_of(choices.only_view(choices.frame()), far, looks_for({one.cell.support for one in far}))
+    (note,) = [note for note in drawn.notes if note.startswith("Too far off")]
+    assert "frozen decoder" in note and "relative error 5.000" in note
 
 
 def test_panels_share_the_axis_of_bytes_and_hold_every_trained_mark(sheet: Sheet, page: Figure) -> None:

@@ -43,6 +43,8 @@ RUN = $(BIN)/python workflow/start.py --configfile "$$CONFIG" $(if $(PROFILE),--
 
 # The shell has what was given, and folders, as variables of its own: no quote or blank in them is read as shell.
 export PYTHON TORCH_INDEX CONFIG CORES PROFILE STUDY
+# Container images often set it. Each job would then compile again what it imports: 3 to 5 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: frontier sweep figures test test-wheel test-saelens test-slurm lint docs install audit clean
 

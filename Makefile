@@ -37,6 +37,7 @@ STAMP := .venv/installed-$(HASH)
 TEST_STAMP := .venv/tests-$(HASH)
 # Not compiled at once: that takes longer than the download, and Python compiles what it imports.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+WHEEL_PIP := $(PIP:$(BIN)/%=.venv/wheel/env/bin/%)
 
 # Stops with a clear word where another run works in this folder; followed by the files to make.
 RUN = $(BIN)/python workflow/start.py --configfile "$$CONFIG" $(if $(PROFILE),--profile "$$PROFILE",--cores "$$CORES")
@@ -69,11 +70,11 @@ test-wheel: $(STAMP)
 	@rm -rf .venv/wheel
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir .venv/wheel .
 	@"$$PYTHON" -m venv .venv/wheel/env
-	@.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) $(if $(TORCH_INDEX),--index-url "$$TORCH_INDEX") $(TORCH)
-	@.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) .venv/wheel/*.whl
+	@$(WHEEL_PIP) --constraint $(LOCK) $(if $(TORCH_INDEX),--index-url "$$TORCH_INDEX") $(TORCH)
+	@$(WHEEL_PIP) --constraint $(LOCK) .venv/wheel/*.whl
 	.venv/wheel/env/bin/python -I tests/wheel.py
 	@wheel=$$(ls .venv/wheel/*.whl); \
-	.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(LOCK) "$$wheel[workflow]"
+	$(WHEEL_PIP) --constraint $(LOCK) "$$wheel[workflow]"
 	.venv/wheel/env/bin/python -I tests/wheel.py workflow
 
 test-saelens: .venv/saelens/installed

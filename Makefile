@@ -4,6 +4,7 @@
 # make test       install and run the tests
 # make test-wheel build the wheel, install it, run the quick start and plan a study with it
 # make test-saelens run the tests in SAELens, sparsify and dictionary_learning, which are installed apart
+# make test-suite, test-slurm-here   the two that `make test` runs: on two cores, and on SLURM where there is one
 # make test-slurm run a study on a SLURM of one node: Debian packages slurm-wlm and munge, and root
 # make lint       style, types and the workflow's own checks
 # make docs       build the documentation into site/
@@ -47,7 +48,7 @@ export PYTHON TORCH_INDEX CONFIG CORES PROFILE STUDY
 # Container images often set it. Each job would then compile again what it imports: 3 to 5 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: frontier sweep figures test test-wheel test-saelens test-slurm lint docs install audit clean
+.PHONY: frontier sweep figures test test-suite test-slurm-here test-wheel test-saelens test-slurm lint docs install audit clean
 
 frontier: $(STAMP)
 	@$(RUN) results/frontier.pdf
@@ -58,9 +59,13 @@ sweep: $(STAMP)
 figures: $(STAMP)
 	@$(BIN)/python -m expander_sae.report "$$STUDY"
 
-test: $(TEST_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm and not saelens' --durations=20 --durations-min=5
+test: test-suite test-slurm-here
 	@echo 'make test-saelens runs those in SAELens, sparsify and dictionary_learning'
+
+test-suite: $(TEST_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm and not saelens' --durations=20 --durations-min=5
+
+test-slurm-here: $(TEST_STAMP)
 	@if command -v sbatch >/dev/null && [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-slurm; \
 	else echo 'not run: those on SLURM (make test-slurm), which need sbatch and root'; fi
 

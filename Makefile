@@ -5,6 +5,7 @@
 # make test-wheel build the wheel, install it, run the quick start and plan a study with it
 # make test-saelens run the tests in SAELens, sparsify and dictionary_learning, which are installed apart
 # make test-suite, test-slurm-here   the two that `make test` runs: on two cores, and on SLURM where there is one
+# make saebench   measure autoencoders of the default run's results with SAEBench too (docs/howto/saebench.md)
 # make test-slurm run a study on a SLURM of one node: Debian packages slurm-wlm and munge, and root
 # make lint       style, types and the workflow's own checks
 # make docs       build the documentation into site/
@@ -40,6 +41,10 @@ TEST_STAMP := .venv/tests-$(HASH)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 WHEEL_PIP := $(PIP:$(BIN)/%=.venv/wheel/env/bin/%)
 
+# What `make saebench` compares.
+JUDGED := results/smollm2-135m-instruct
+TRAINED := {expander-tied/n4608_d7,expander-tied/n4608_d30,dense-tied/n240_d576}_k64_int8_seed0
+
 # Stops with a clear word where another run works in this folder; followed by the files to make.
 RUN = $(BIN)/python workflow/start.py --configfile "$$CONFIG" $(if $(PROFILE),--profile "$$PROFILE",--cores "$$CORES")
 
@@ -48,7 +53,8 @@ export PYTHON TORCH_INDEX CONFIG CORES PROFILE STUDY
 # Container images often set it. Each job would then compile again what it imports: 3 to 5 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: frontier sweep figures test test-suite test-slurm-here test-wheel test-saelens test-slurm lint docs install audit clean
+.PHONY: frontier sweep figures test test-suite test-slurm-here test-wheel test-saelens saebench test-slurm
+.PHONY: lint docs install audit clean
 
 frontier: $(STAMP)
 	@$(RUN) results/frontier.pdf
@@ -88,6 +94,18 @@ test-saelens: .venv/saelens/installed
 .venv/saelens/installed: requirements-saelens.lock | $(TEST_STAMP)
 	@rm -rf .venv/saelens
 	@$(PIP) --no-deps --target .venv/saelens --requirement $<
+	@touch $@
+
+saebench: .venv/saebench/installed
+	OMP_NUM_THREADS=1 .venv/saebench/bin/python -m tests.interop.saebench_agreement \
+	$(JUDGED)/model.json $(JUDGED)/docstrings $(JUDGED)/docstrings/layer15/tuned_t122880_s1500/$(TRAINED)
+
+# A whole environment, since SAEBench asks for numpy below 2: PYTHON is 3.11 or 3.12 for it.
+.venv/saebench/installed: requirements-saebench.lock
+	@rm -rf .venv/saebench
+	@"$$PYTHON" -m venv .venv/saebench
+	@.venv/saebench/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $(if $(TORCH_INDEX),--index-url "$$TORCH_INDEX") "$$(grep ^torch== $<)"
+	@.venv/saebench/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --requirement $<
 	@touch $@
 
 # The executor lies apart: where it is installed, every start of snakemake asks SLURM.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from expander_sae.errors import UserError
 from expander_sae.evaluation.reconstruction import measure
+from expander_sae.interop.foreign import load_any
 from expander_sae.machine.device import resolve_device
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, joined
@@ -21,8 +22,9 @@ from expander_sae.pursuit.budget import budgeted
 from expander_sae.pursuit.codes import encoded_rows
 from expander_sae.pursuit.inference import inferences
 from expander_sae.storage.arrays import as_tensor, finite_norms
+from expander_sae.storage.foreign_folders import NATIVE
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS = NATIVE.weights
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -56,18 +58,7 @@ def load(
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"dtype: found {dtype}, expected one of {', '.join(map(str, DTYPES))}")
     place = resolve_device(device, kinds=None)
-    path = Path(path)
-    if path.is_dir() and not (path / WEIGHTS).is_file():
-        from expander_sae.interop.foreign import load_foreign
-
-        loaded = load_foreign(path, backend)
-    elif path.suffix == ".npz":
-        from expander_sae.interop import gemma_scope
-
-        loaded = gemma_scope.load(path, backend)
-    else:
-        loaded = SparseAutoencoder.load(path / WEIGHTS if path.is_dir() else path, "cpu", backend)
-    return loaded.to(place, dtype)
+    return load_any(path, backend).to(place, dtype)
 
 
 def infer(

@@ -11,7 +11,7 @@ import torch
 from expander_sae.activations.batching import batches
 from expander_sae.activations.checked_model import load_checked
 from expander_sae.activations.language_model import LanguageModel
-from expander_sae.activations.shards import Rows, write_shard
+from expander_sae.activations.shards import FLOAT32, Rows, write_shard
 from expander_sae.activations.tokens import TokenRange, TokenTable
 from expander_sae.errors import UserError
 from expander_sae.machine.progress import Progress
@@ -27,6 +27,8 @@ def extract_shard(
     outputs: dict[int, Path],
     device: str = "cpu",
     batch_tokens: int = 2048,
+    *,
+    stored: str = FLOAT32,
 ) -> None:
     """Write tokens [shard · shard_tokens, (shard + 1) · shard_tokens) of a split, one file a layer.
 
@@ -51,7 +53,7 @@ def extract_shard(
             "lineage": lineage("extraction"),
         }
         rows = Rows(tokens.document[kept], tokens.position[kept], tokens.token_id[kept], found[layer])
-        write_shard(Path(path), rows, about)
+        write_shard(Path(path), rows, about, stored)
 
 
 def residuals(

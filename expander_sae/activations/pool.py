@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from expander_sae.activations.shards import Shard
+from expander_sae.activations.shards import Shard, stored_in
 from expander_sae.errors import UserError
 from expander_sae.stages import lineage
 from expander_sae.storage.files import AGAIN, atomic_path, digest, sha256_file
@@ -90,8 +90,10 @@ def _check_shard(shard: Shard, split: str, number: int, earlier: list[dict[str, 
         expected |= {key: earlier[0][key] for key in shared}
         if earlier[-1]["tokens"] < earlier[-1]["shard_tokens"] and shard.tokens:
             raise UserError(f"{shard.path}: found tokens after a shard that was not full; {AGAIN}")
+    about = {**shard.about, "stored": stored_in(shard.about)}
+    expected |= {"stored": stored_in(earlier[0])} if earlier else {}
     for key, value in expected.items():
-        found = shard.about.get(key)
+        found = about.get(key)
         if found != value:
             raise UserError(f"{shard.path}: found {key} {found!r}, expected {value!r}; {AGAIN}")
 

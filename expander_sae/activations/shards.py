@@ -2,6 +2,9 @@
 
 Two checksums stand in a shard: a seal over every byte of the file, and the sha256 of its rows, which
 names its content wherever it is used (`Pool.prefix_digest`).
+
+Activations are lists of float32, or, in half the bytes, strings of the bytes of bfloat16: 8 bits of each
+number, within 2⁻⁹ of it.
 """
 
 from __future__ import annotations
@@ -19,8 +22,12 @@ import pyarrow.parquet as pq
 
 from expander_sae.errors import UserError, first_line
 from expander_sae.machine.piece_sizes import ROW_GROUP
+from expander_sae.storage import bfloat16
 from expander_sae.storage.files import AGAIN
 from expander_sae.storage.parquet_files import open_sealed, rows_of_lists, sealed_writer
+
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+"""What `tokens.stored` may say."""
 
 _KEY = b"expander_sae"
 _ABOUT = {"m": int, "tokens": int, "sha256": str}
@@ -44,30 +51,49 @@ class Rows:
         return self.document, self.position, self.token_id
 
 
-def write_shard(path: Path, rows: Rows, about: dict[str, Any]) -> None:
-    """Write a shard atomically; `about`, a sha256 of the rows and a seal go into its metadata."""
-    m = rows.activation.shape[1]
+def write_shard(path: Path, rows: Rows, about: dict[str, Any], stored: str = FLOAT32) -> None:
+    """Write a shard atomically; `about`, a sha256 of the rows and a seal go into its metadata.
+
+    Args:
+        stored: `FLOAT32`, or `BFLOAT16`, to which activations are rounded before they are hashed.
+    """
+    m, halved = rows.activation.shape[1], stored == BFLOAT16
     pieces = [slice(start, start + ROW_GROUP) for start in range(0, len(rows), ROW_GROUP)]
     parts = [Rows(*(column[piece] for column in (*rows.of_tokens, rows.activation))) for piece in pieces]
     checksum = _Checksum()
     for part in parts:
         _require_finite(part.activation, path)
+        if halved:
+            wide = bfloat16.widened(bfloat16.rounded(part.activation))
+            _require_finite(wide, path)
+            part = Rows(*part.of_tokens, wide)
         checksum.update(part)
     record = {**about, "m": m, "tokens": len(rows), "sha256": checksum.hexdigest()}
+    record |= {"stored": BFLOAT16} if halved else {}
+    kind = pa.binary(2 * m) if halved else pa.list_(pa.float32(), m)
     schema = pa.schema(
         [
             ("document", pa.int32()),
             ("position", pa.int16()),
             ("token_id", pa.int32()),
-            ("activation", pa.list_(pa.float32(), m)),
+            ("activation", kind),
         ]
     ).with_metadata({_KEY: json.dumps(record, sort_keys=True)})
     with sealed_writer(path, schema, compression="none", use_dictionary=False) as writer:
         for part in parts:
-            flat = pa.array(np.ascontiguousarray(part.activation).reshape(-1), pa.float32())
-            activation = pa.FixedSizeListArray.from_arrays(flat, m)
+            activation = _halves(part.activation) if halved else _lists(part.activation)
             table = pa.table([*part.of_tokens, activation], schema=schema)
             writer.write_table(table, row_group_size=ROW_GROUP)
+
+
+def _lists(activation: np.ndarray) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(activation).reshape(-1), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(flat, activation.shape[1])
+
+
+def _halves(activation: np.ndarray) -> pa.Array:
+    data = pa.py_buffer(bfloat16.rounded(activation))
+    return pa.Array.from_buffers(pa.binary(2 * activation.shape[1]), len(activation), [None, data])
 
 
 def _require_finite(activation: np.ndarray, path: Path) -> None:
@@ -86,7 +112,7 @@ class Shard:
         self.path = Path(path)
         try:
             self._file = open_sealed(path) if verify else pq.ParquetFile(path)
-            self.about: dict[str, Any] = json.loads((self._file.schema_arrow.metadata or {})[_KEY])
+            self.about: dict[str, Any] = metadata_of(self._file)
             _check_about(self.about)
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path}: not a whole activation shard ({first_line(error)}); {AGAIN}") from None
@@ -110,14 +136,38 @@ class Shard:
         """Rows [group · ROW_GROUP, (group + 1) · ROW_GROUP), finite ones."""
         try:
             table = self._file.read_row_group(group)
-            lists = table["activation"].combine_chunks()
-            activation = rows_of_lists(lists, f"{self.path}: column 'activation'", self.m)
+            column = table["activation"].combine_chunks()
+            activation = activations_of(column, f"{self.path}: column 'activation'", self.about, self.m)
             columns = [table[name].to_numpy() for name in ("document", "position", "token_id")]
             rows = Rows(*[*columns, activation])
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{self.path}: unreadable ({first_line(error)}); {AGAIN}") from None
         _require_finite(rows.activation, self.path)
         return rows
+
+
+def metadata_of(file: pq.ParquetFile) -> Any:
+    """What a shard says of itself; {} of another library's file."""
+    return json.loads((file.schema_arrow.metadata or {}).get(_KEY, b"{}"))
+
+
+def stored_in(about: Any) -> str:
+    """How a file with this metadata holds activations; another library's file has none of ours."""
+    return about.get("stored", FLOAT32) if isinstance(about, dict) else FLOAT32
+
+
+def activations_of(
+    column: pa.Array, where: str, about: Any, m: int | None = None, first: int = 0
+) -> np.ndarray:
+    """float32 [N, m] of a column of activations in a file with this metadata; see `rows_of_lists`."""
+    if stored_in(about) != BFLOAT16:
+        return rows_of_lists(column, where, m, first)
+    width = column.type.byte_width if pa.types.is_fixed_size_binary(column.type) else 0
+    if width % 2 or not width or (m is not None and width != 2 * m) or column.null_count:
+        expected = "strings of 2 bytes for each number" if m is None else f"whole strings of {2 * m} bytes"
+        raise UserError(f"{where}: holds {column.type} with {column.null_count} nulls, expected {expected}")
+    data = np.frombuffer(column.buffers()[1], "<u2", len(column) * width // 2, column.offset * width)
+    return bfloat16.widened(data).reshape(len(column), width // 2)
 
 
 def about_of(path: str | Path) -> dict[str, Any]:
@@ -128,6 +178,8 @@ def about_of(path: str | Path) -> dict[str, Any]:
 def _check_about(about: Any) -> None:
     if not isinstance(about, dict):
         raise ValueError(f"found {type(about).__name__}, expected a mapping")
+    if stored_in(about) not in (FLOAT32, BFLOAT16):
+        raise ValueError(f"stored: found {about['stored']!r}, expected {FLOAT32} or {BFLOAT16}")
     for key, kind in _ABOUT.items():
         if type(about.get(key)) is not kind:
             raise ValueError(f"{key}: found {about.get(key)!r}, expected {kind.__name__}")

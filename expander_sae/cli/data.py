@@ -256,12 +256,13 @@ def _parquet_parts(file: Path, column: str, m: int | None) -> Iterator[np.ndarra
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from expander_sae.storage.parquet_files import rows_of_lists
+    from expander_sae.activations.shards import activations_of, metadata_of
 
     whole, first = readable(file, "a readable Parquet file", pa.ArrowException), 0
     # Mapped, or a row group's whole column would be read before its first row is decoded.
     with whole, pq.ParquetFile(file, memory_map=True) as stored:
+        about = metadata_of(stored)
         for batch in stored.iter_batches(1024, columns=[column]):
-            part = rows_of_lists(batch.column(0), f"{file}: column {column!r}", m, first)
+            part = activations_of(batch.column(0), f"{file}: column {column!r}", about, m, first)
             m, first = part.shape[1], first + len(part)
             yield part

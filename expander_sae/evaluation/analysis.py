@@ -38,7 +38,7 @@ def pursuit_rows(subject: Subject, rows: Rows) -> None:
     """How well each pursuit decodes the same few tokens; the run's own codes and OMP always stand beside."""
     few = subject.activations[evenly(len(subject.activations), subject.settings.pursuit_tokens)]
     for name in dict.fromkeys([subject.by, "omp", *subject.settings.pursuits]):
-        summary = reconstruct(subject.autoencoder, few, inferences(name))[1].summary()
+        summary = reconstruct(subject.read_by(name), few, inferences(name))[1].summary()
         rows.add(name, "pursuit", {key: summary[key] for key in ("relative_error", "explained_variance")})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from expander_sae.evaluation.trained import is_finite, load_trained
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.pursuit.budget import budgeted
 from expander_sae.pursuit.codes import encoded_rows
-from expander_sae.pursuit.inference import inferences
+from expander_sae.pursuit.inference import ENCODER, inferences
 from expander_sae.study.run import Evaluation, Run
 
 METRICS, DOCUMENTS = "metrics.parquet", "documents.parquet"
@@ -89,11 +90,11 @@ def evaluate_run(
     if settings.train_cross_entropy:
         texts["ce_train"] = _seen_in_training(train_pool, run, settings.ce_sequences)
     reference = _baselines(baseline, list(texts))
-    measured = _Measured(autoencoder, run, settings, is_finite(autoencoder))
+    measured = _Measured(autoencoder, run, settings, is_finite(autoencoder), test)
     measured.storage()
     # The encoder first: what it diverges on is diverged for every other inference too.
     for name in sorted(settings.inference, key=lambda name: name != "encoder"):
-        measured.reconstruction(test, name)
+        measured.reconstruction(name)
     spliced = [("ce", name) for name in settings.cross_entropy]
     spliced += [(split, "encoder") for split in texts if split != "ce"]
     if measured.finite and spliced:
@@ -114,17 +115,35 @@ def _language_model(model_file: Path, layer: int, tokens: int, device: str) -> L
 
 @dataclass
 class _Measured:
-    """A run under evaluation, its rows so far, and the seconds that they took."""
+    """A run under evaluation on a `test` pool, its rows so far, and the seconds that they took."""
 
     autoencoder: SparseAutoencoder
     run: Run
     settings: Evaluation
     finite: bool
+    test: Pool
 
     def __post_init__(self) -> None:
         self.rows = Rows(self.run.columns)
         self.diverged = not self.finite
         self.seconds: dict[str, float] = {}
+
+    @cached_property
+    def encoded(self) -> np.ndarray:
+        """int64: the test tokens that are measured."""
+        tokens, pool = self.settings.test_tokens, self.test
+        return encoded_rows(self.autoencoder, pool.activations[:tokens], pool.path, pool.norms[:tokens])
+
+    @cached_property
+    def pursued(self) -> SparseAutoencoder:
+        """For pursuits everywhere: they take as many features as the encoder does on these tokens."""
+        if not self.autoencoder.counts_vary:
+            return self.autoencoder  # and nothing is read for it
+        return budgeted(self.autoencoder, self.test.activations[self.encoded])
+
+    def read_by(self, name: str) -> SparseAutoencoder:
+        """The autoencoder for an inference."""
+        return self.autoencoder if name == ENCODER else self.pursued
 
     def storage(self) -> None:
         """Bytes and values, which need no tokens."""
@@ -132,16 +151,15 @@ class _Measured:
         uncovered = 0 if mask is None else mask.uncovered_rows()
         self.rows.add("none", "none", {**storage(self.autoencoder), "uncovered_rows": uncovered})
 
-    def reconstruction(self, pool: Pool, name: str) -> None:
+    def reconstruction(self, name: str) -> None:
         """How well codes of this inference rebuild the test tokens, and whether it diverged."""
         began = time.perf_counter()
         if self.finite:
-            tokens, of = self.settings.test_tokens, self.autoencoder
-            encoded = encoded_rows(of, pool.activations[:tokens], pool.path, pool.norms[:tokens])
-            share = encoded.size / tokens
+            pool, encoded = self.test, self.encoded
+            share = encoded.size / self.settings.test_tokens
             if name != "encoder" and self.settings.pursued_tokens:
                 encoded = encoded[evenly(encoded.size, self.settings.pursued_tokens)]
-            _, sums = reconstruct(of, pool.activations[encoded], inferences(name))
+            _, sums = reconstruct(self.read_by(name), pool.activations[encoded], inferences(name))
             summary = sums.summary()
             self.rows.add(name, "test", summary | {"encoded_share": share})
             per_token = {"relative_error": sums.token_relative_error, "squared_error": sums.squared_error}
@@ -161,7 +179,7 @@ class _Measured:
         tokens = int(sequence_edges(pool, sequences)[-1])
         spliced = np.array(pool.activations[:tokens])
         encoded = self.autoencoder.encoded(spliced, pool.norms[:tokens]).numpy()
-        spliced[encoded], _ = reconstruct(self.autoencoder, spliced[encoded], inferences(name))
+        spliced[encoded], _ = reconstruct(self.read_by(name), spliced[encoded], inferences(name))
         replacement = torch.from_numpy(spliced)
         documents, sums, counts = spliced_sums(model, pool, replacement, self.run.layer, sequences)
         entropy = float(sums.sum() / counts.sum())

@@ -19,7 +19,8 @@ from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.model.dictionary import SparseCode, joined
 from expander_sae.model.encoders import codes_of
-from expander_sae.pursuit.inference import inferences
+from expander_sae.pursuit.budget import budgeted
+from expander_sae.pursuit.inference import ENCODER, inferences
 from expander_sae.study.run import Analysis
 
 
@@ -48,9 +49,18 @@ class Subject:
         return codes_of(self.autoencoder.about)
 
     @cached_property
+    def pursued(self) -> SparseAutoencoder:
+        """For pursuits: they take as many features as the encoder does on these tokens."""
+        return budgeted(self.autoencoder, self.activations)
+
+    def read_by(self, inference: str) -> SparseAutoencoder:
+        """The autoencoder for an inference."""
+        return self.autoencoder if inference == ENCODER else self.pursued
+
+    @cached_property
     def code(self) -> SparseCode:
         """The code of every token."""
-        return encoded(self.autoencoder, self.activations, self.by)
+        return encoded(self.read_by(self.by), self.activations, self.by)
 
     @cached_property
     def sets(self) -> FiringSets:
@@ -102,7 +112,7 @@ class Subject:
             self._labelled_codes[inference] = (
                 self.code
                 if inference == self.by and every
-                else encoded(self.autoencoder, self.activations[self.labelled], inference)
+                else encoded(self.read_by(inference), self.activations[self.labelled], inference)
             )
         return self._labelled_codes[inference]
 

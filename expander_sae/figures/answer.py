@@ -13,14 +13,15 @@ from expander_sae.figures.answer_panel import GREY, AnswerPanel
 from expander_sae.figures.answer_rows import BUDGETS, answers
 from expander_sae.figures.answer_table import AnswerTable
 from expander_sae.figures.answer_words import caption
-from expander_sae.figures.candidate_words import Names
+from expander_sae.figures.candidate_words import Names, kind_text
 from expander_sae.figures.candidates import CE, ERROR, METRICS, SELECTIVITY, Candidate, Group, candidates
 from expander_sae.figures.layout import Panel, Sheet
 from expander_sae.figures.plots import mark_key
 from expander_sae.figures.style import MUTED, Looks, looks_for
-from expander_sae.masks.supports import described, support_order
+from expander_sae.masks.supports import support_order
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
+from expander_sae.pursuit.inference import ENCODER
 
 TITLE = "Which dictionary should I use, for the bytes and the time I have?"
 _LABELS = {
@@ -65,7 +66,15 @@ def sheet_of(view: View, every: Sequence[Candidate], looks: Looks) -> Sheet:
                 above=0.0, below=0.02)  # fmt: skip
     table = AnswerTable(answers(every), names, looks)
     chosen = Panel("", table, height=table.height, left=0.12, wide=True, above=0.04, below=0.08)
-    return Sheet(TITLE, str(view), [key, *panels, chosen], notes=[*table.notes(), caption(every)])
+    notes = [*table.notes(), *_lost(view), caption(every)]
+    return Sheet(TITLE, str(view), [key, *panels, chosen], notes=notes)
+
+
+def _lost(view: View) -> list[str]:
+    """What was imported and rebuilds nothing, which no panel has."""
+    cells = [cell for cell in view.imports() if view.index.diverged(cell, ENCODER)]
+    names = ", ".join(kind_text(cell.support) for cell in cells)
+    return [f"Imported and left out, since their encoders' errors exceed 1: {names}."] if names else []
 
 
 _KEYS = 4
@@ -86,9 +95,10 @@ def _limits(sizes: Sequence[float]) -> tuple[float, float]:
 
 def _legend(every: Sequence[Candidate], looks: Looks) -> list[Line2D]:
     found: dict[str, Line2D] = {}
-    for role in sorted({one.role for one in every if one.group == "trained"}, key=support_order):
+    coloured = {one.role for one in every if one.group in ("trained", "imported")}
+    for role in sorted(coloured, key=support_order):
         look = looks(role, "encoder")
-        label = described(role).short.replace("_", " ")
+        label = kind_text(role)
         found[label] = mark_key(label, marker=look.marker, color=look.colour, mec="white", mew=0.5)
     more = [
         mark_key("filled: read by its encoder (one pass)", marker="o", color=MUTED),

@@ -34,6 +34,9 @@ _LINED: dict[Group, tuple[dict[str, str], str]] = {
 }
 """The groups whose fronts are drawn, with the words at their lines."""
 
+_MADE = ("trained", "imported")
+"""The groups that somebody trained whole: each kind has its colour."""
+
 _REACH = 0.6
 """Share of the range of trained values by which a worse floor may stretch it."""
 
@@ -128,10 +131,12 @@ class AnswerPanel:
         return self.scale(one.mean(self.metric))
 
     def _heights(self) -> tuple[float, float]:
-        """The y limits: all that is trained, whatever is better, and of worse floors what is not far off."""
+        """The y limits: all that is trained or imported, whatever is better, and of worse floors what is not
+        far off."""
         bad = self.scale.bad
         every = [bad * self._height(one) for one in self.shown]
-        trained = [bad * self._height(one) for one in self.shown if one.group == "trained"] or every
+        made = [one for one in self.shown if one.group in _MADE]
+        trained = [bad * self._height(one) for one in made] or every
         best, worst = min(every), max(trained)
         reach = worst + _REACH * (worst - best)
         floors = [bad * self._height(one) for one in self.floors()]
@@ -173,7 +178,7 @@ class AnswerPanel:
     def floors(self) -> list[Candidate]:
         """The best of each support that was not trained, or in part only."""
         found = []
-        greys = [one for one in self.shown if one.group != "trained"]
+        greys = [one for one in self.shown if one.group not in _MADE]
         for support in dict.fromkeys(one.cell.support for one in greys):
             mine = {one.key: one for one in greys if one.cell.support == support}
             if best := choose(one.option(self.metric) for one in mine.values()):
@@ -181,8 +186,9 @@ class AnswerPanel:
         return found
 
     def named(self) -> list[Candidate]:
-        """Members of fronts, and the best of each floor."""
+        """Members of fronts, all that is imported, and the best of each floor."""
         found = [one for group in _LINED for way in DASHES for one in self.front(way, group)]
+        found += [one for one in self.shown if one.group == "imported"]
         return list({one.key: one for one in (*found, *self.floors())}.values())
 
     def _mark(self, axes: Axes, one: Candidate, named: bool) -> None:
@@ -195,7 +201,7 @@ class AnswerPanel:
                   mew=1.0 if hollow and named else 0.5, alpha=1.0 if named else 0.55,
                   zorder=4 if named else 2)  # fmt: skip
         middle, half = one.mean(self.metric), one.half(self.metric)
-        if named and one.group == "trained" and math.isfinite(half):
+        if named and one.group in _MADE and math.isfinite(half):
             ends = [self.scale(middle - half), self.scale(middle + half)]
             axes.plot([one.size] * 2, ends, color=look.colour, lw=0.9, zorder=3)
 
@@ -218,9 +224,8 @@ class AnswerPanel:
         for one in self.named():
             spot = panel.at(one.size, self._height(one))
             if 0 <= spot[1] <= panel.height:
-                trained = one.group == "trained"
-                name = self.names.on_mark(one) if trained else self.names(one)
-                colour = self.looks(one.role, "encoder").colour if trained else MUTED
+                name = self.names.on_mark(one) if one.group == "trained" else self.names(one)
+                colour = self.looks(one.role, "encoder").colour if one.group in _MADE else MUTED
                 texts.append(_Text(name, colour, "normal", [spot]))
         marks = [panel.at(one.size, self._height(one)) for one in self.shown]
         obstacles = [*lines, *((x - 0.035, y - 0.035, x + 0.035, y + 0.035) for x, y in marks)]

@@ -31,6 +31,10 @@ def caption(every: Sequence[Candidate]) -> str:
     if floors:
         told = "; ".join(words for name, words in _FLOORS.items() if name in floors)
         sentences.append(f"Grey: what takes no training{f': {told}' if told else ''}.")
+    if any(one.group == "imported" for one in every):
+        sentences.append(
+            "Imported autoencoders have a k and a training of their own: steps and table leave them out."
+        )
     if any(CE in one.estimates for one in every):
         sentences.append(
             "CE recovered is 1 where the model predicts as without the dictionary, 0 as without the layer; "

@@ -20,8 +20,8 @@ class Names:
 
     Args:
         n: features of the place's sparse dictionaries; only another number is said.
-        precise: supports whose stored precision is said: trained ones where several precisions occur, others
-            where they have several of their own.
+        precise: supports whose stored precision is said: trained and imported ones where several precisions
+            occur, others where they have several of their own.
     """
 
     n: int
@@ -34,12 +34,13 @@ class Names:
         for one in candidates:
             found.setdefault(one.cell.support, set()).add(one.precision)
         several = len({one.precision for one in candidates}) > 1
-        trained = {one.cell.support for one in candidates if one.group == "trained" and several}
+        made = ("trained", "imported")
+        trained = {one.cell.support for one in candidates if one.group in made and several}
         return cls(n, frozenset(trained | {support for support, own in found.items() if len(own) > 1}))
 
     def __call__(self, one: Candidate) -> str:
-        """``expander d=30 int8``, ``dense n=240 int8``, ``exemplars as ids``."""
-        kind = _NAMES.get(one.cell.support, described(one.cell.support).short.replace("_", " "))
+        """``expander d=30 int8``, ``dense n=240 int8``, ``exemplars as ids``, ``their-label k=32``."""
+        kind = _NAMES.get(one.cell.support) or kind_text(one.cell.support)
         return f"{kind} {self.on_mark(one)}".strip()
 
     def on_mark(self, one: Candidate) -> str:
@@ -56,11 +57,19 @@ class Names:
             words.append("as ids")
         elif cell.support in self.precise:
             words.append(one.precision.replace("_", " "))
+        if one.group == "imported":
+            return " ".join(["thresholds" if cell.k == cell.n else f"k={cell.k}", *words])
         if cell.codes != ENCODER:
             words.append(f"{cell.codes.replace('_', ' ')} codes")
         if own := _ENCODERS.get(cell.encoder, "own encoder"):
             words.append("+ " + own)
         return " ".join(words)
+
+
+def kind_text(support: str) -> str:
+    """What a kind of decoder is called; an autoencoder from elsewhere as its user calls it."""
+    known = described(support)
+    return known.short if known.imported else known.short.replace("_", " ")
 
 
 def size_text(size: float) -> str:

@@ -18,8 +18,8 @@ from expander_sae.study.run import Cell
 CE, ERROR, SELECTIVITY = "ce_recovered", "relative_error", "selectivity"
 METRICS = (CE, ERROR, SELECTIVITY)
 BYTES, ID_BYTES = "storage_total_bytes", "storage_ids_total_bytes"
-Group = Literal["trained", "untrained", "frozen"]
-GROUPS: tuple[Group, ...] = ("trained", "untrained", "frozen")
+Group = Literal["trained", "imported", "untrained", "frozen"]
+GROUPS: tuple[Group, ...] = ("trained", "imported", "untrained", "frozen")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,12 @@ class Candidate:
 
     @property
     def group(self) -> Group:
-        """Frozen is a floor that was trained in part, such as a random decoder with a trained encoder."""
+        """Frozen is a floor that was trained in part, such as a random decoder with a trained encoder.
+
+        Imported is of a k and a training of its own, so that it stands beside what the study trained.
+        """
+        if described(self.cell.support).imported:
+            return "imported"
         if not described(self.cell.support).floor:
             return "trained"
         return "frozen" if self.cell.steps else "untrained"
@@ -73,7 +78,8 @@ class Candidate:
 def candidates(view: View) -> list[Candidate]:
     """All of a view that have bytes and at least one of `METRICS`, by group: the trained ones first."""
     found: dict[tuple[Any, ...], Candidate] = {}
-    for cell in [*shown_cells(view, one_n=True, precision=None, codes=None), *floor_cells(view)]:
+    cells = shown_cells(view, one_n=True, precision=None, codes=None)
+    for cell in [*cells, *view.imports(), *floor_cells(view)]:
         for one in _read(view, cell):
             found[one.key] = one
     return sorted(found.values(), key=lambda one: (GROUPS.index(one.group), one.key))

@@ -1,1 +1,1 @@
-"""Formats of other libraries. Nothing here is needed for training or for the workflow."""
+"""Formats of other libraries. No training needs them; of a study only runs that are imported."""

@@ -28,8 +28,9 @@ from expander_sae.interop.foreign_keys import (
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.storage.arrays import as_tensor
 from expander_sae.storage.files import atomic_path, write_json
+from expander_sae.storage.foreign_folders import DICTIONARY_LEARNING as DICTIONARY_LEARNING_FILES
 
-CONFIG, WEIGHTS = "config.json", "ae.pt"
+CONFIG, WEIGHTS = DICTIONARY_LEARNING_FILES.config, DICTIONARY_LEARNING_FILES.weights
 CLASS = "AutoEncoderTopK"
 _LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
 _TENSORS: dict[str, tuple[str, ...]] = {

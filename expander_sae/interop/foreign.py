@@ -6,13 +6,30 @@ library it is named after. `gemma_scope` has `load` alone.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from expander_sae.errors import UserError
+from expander_sae.storage.foreign_folders import NATIVE, Format, foreign_format, format_of, weights_of
 
 if TYPE_CHECKING:
     from expander_sae.model.autoencoder import SparseAutoencoder
+
+
+def load_any(path: str | Path, backend: str = "auto") -> SparseAutoencoder:
+    """Load a native file, a run's folder, what `load_foreign` loads, or a `.npz` file of Gemma Scope.
+
+    Raises:
+        UserError: no such file, or none of these formats.
+    """
+    from expander_sae.model.autoencoder import SparseAutoencoder
+
+    path = Path(path)
+    form = format_of(path)
+    if form == NATIVE:
+        return SparseAutoencoder.load(weights_of(path, form), "cpu", backend)
+    return _load(form, path, backend)
 
 
 def load_foreign(folder: str | Path, backend: str = "auto") -> SparseAutoencoder:
@@ -21,21 +38,12 @@ def load_foreign(folder: str | Path, backend: str = "auto") -> SparseAutoencoder
     Raises:
         UserError: no such folder, or one of no known format or of more than one.
     """
-    from expander_sae.interop import dictionary_learning, gemma_scope, saelens, sparsify
-
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    modules: tuple[Any, ...] = (saelens, sparsify, dictionary_learning, gemma_scope)
-    found = [module for module in modules if (folder / module.WEIGHTS).is_file()]
-    if len(found) > 1:
-        names = " and ".join(module.WEIGHTS for module in found)
-        raise UserError(f"{folder}: found {names}, expected one of them: which is meant?")
-    if found:
-        loaded: SparseAutoencoder = found[0].load(folder, backend)
-        return loaded
-    raise UserError(
-        f"{folder}: found none of weights.safetensors, {saelens.WEIGHTS} (SAELens), {sparsify.WEIGHTS} "
-        f"(sparsify), {dictionary_learning.WEIGHTS} (dictionary_learning) and {gemma_scope.WEIGHTS} (Gemma "
-        "Scope), expected one of them"
-    )
+    return _load(foreign_format(folder), folder, backend)
+
+
+def _load(form: Format, path: Path, backend: str) -> SparseAutoencoder:
+    loaded: SparseAutoencoder = import_module(f"expander_sae.interop.{form.name}").load(path, backend)
+    return loaded

@@ -13,8 +13,9 @@ from expander_sae.interop import formulas
 from expander_sae.interop.dense import checked, from_dense
 from expander_sae.interop.foreign_files import whole
 from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.storage.foreign_folders import GEMMA_SCOPE
 
-WEIGHTS = "params.npz"
+WEIGHTS = GEMMA_SCOPE.weights
 _NAMES = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
 
 

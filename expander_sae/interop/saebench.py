@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 
 @dataclass
 class SAEBenchConfig:
-    """What SAEBench reads of an autoencoder's config; it also writes it out with `dataclasses.asdict`."""
+    """What SAEBench reads of an autoencoder's config; SAEBench itself adds `metadata`, of the same values."""
 
     model_name: str
     d_in: int
@@ -41,10 +41,9 @@ class SAEBenchConfig:
     dtype: str = "float32"
     device: str = "cpu"
 
-    @property
-    def metadata(self) -> SAEBenchConfig:
-        """Newer SAELens looks the model's side of the config up here."""
-        return self
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, for the JSON of SAEBench's results."""
+        return asdict(self)
 
 
 class SAEBenchAutoencoder(nn.Module):

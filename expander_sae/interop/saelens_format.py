@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+from expander_sae.storage.foreign_folders import SAELENS
+
+CONFIG, WEIGHTS = SAELENS.config, SAELENS.weights
 COMPACT, COMPACT_JUMPRELU = "expander_topk", "expander_jumprelu"
 """Names under which `expander_sae.interop.saelens_plugin` registers the compact architectures."""
 FACTORS = "finetuning_scaling_factor"

@@ -14,9 +14,10 @@ from expander_sae.interop.foreign_files import read_config, read_tensors, requir
 from expander_sae.interop.foreign_keys import SPARSIFY
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.storage.files import write_json
+from expander_sae.storage.foreign_folders import SPARSIFY as SPARSIFY_FILES
 from expander_sae.storage.safetensors_files import save_tensors
 
-CONFIG, WEIGHTS = "cfg.json", "sae.safetensors"
+CONFIG, WEIGHTS = SPARSIFY_FILES.config, SPARSIFY_FILES.weights
 
 
 def export(

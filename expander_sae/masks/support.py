@@ -43,6 +43,7 @@ class Support:
         encoders: the encoders that make sense; () for all that there are.
         rebuilds: whether codes by the encoder rebuild activations; otherwise only pursuits do.
         parent: the support whose tied run of the same seed this one starts from.
+        imported: of an autoencoder that is read from its files. Such a run has 0 steps.
         in_configs: a configuration may ask for it; otherwise only figures tell it apart.
         order: of figures and tables of controls; by name among equals.
         control: its words in the figure of controls; one with words is missed there where it was not run.
@@ -70,6 +71,7 @@ class Support:
     encoders: tuple[str, ...] = ()
     rebuilds: bool = True
     parent: str | None = None
+    imported: bool = False
     in_configs: bool = True
     order: int = 10
     control: str = ""
@@ -99,7 +101,7 @@ class Support:
     @property
     def trained(self) -> bool:
         """Whether steps of training make it."""
-        return self.fit is None
+        return self.fit is None and not self.imported
 
     @property
     def learns_columns(self) -> bool:
@@ -115,6 +117,11 @@ class Support:
     def written_out(self) -> bool:
         """Whether its columns are computed with as vectors of all m entries."""
         return self.full or not self.trained
+
+    @property
+    def beside(self) -> bool:
+        """Whether it stands beside what a study is about: a floor, or an autoencoder from elsewhere."""
+        return self.floor or self.imported
 
     @property
     def asks_d(self) -> bool:

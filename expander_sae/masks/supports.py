@@ -87,6 +87,12 @@ SUPPORTS: dict[str, Support] = {
 
 BUILT_IN = frozenset(SUPPORTS)
 
+IMPORTED = "imported"
+"""What a configuration calls an autoencoder from elsewhere; each has a support of its own, see `imported`."""
+
+_IMPORTED = re.compile(IMPORTED + r"-(?P<label>[A-Za-z0-9][A-Za-z0-9._-]*)-[0-9a-f]{12}")
+"""Its name has hyphens, which `register` refuses."""
+
 
 def register(new: Support) -> None:
     """Add a support, as a line of `SUPPORTS` does; `UserError`: it is taken, or no path can hold it."""
@@ -98,6 +104,9 @@ def register(new: Support) -> None:
 
 def find(name: str) -> Support | None:
     """The support of this name, ``dose64`` being `dose` with the number 64; None where there is none."""
+    if found := _IMPORTED.fullmatch(name):
+        label = found["label"]
+        return Support(name, decoder="", imported=True, seeded=False, order=20, frontier=(label, label))
     known = SUPPORTS.get(name)
     if known is not None and known.counts:
         return None if known.usual is None else replace(known, number=known.usual)
@@ -108,6 +117,14 @@ def find(name: str) -> Support | None:
     if known is None or not known.counts or not digits or digits[0] == "0" or int(digits) == known.usual:
         return None
     return replace(known, name=name, number=int(digits))
+
+
+def imported(label: str, sha256: str) -> str:
+    """The name of the support of an autoencoder from elsewhere: its label, and a part of its files' checksum.
+
+    Files that hold another autoencoder are then another support, as a run's folder says it.
+    """
+    return f"{IMPORTED}-{label}-{sha256[:12]}"
 
 
 def support_of(name: str) -> Support:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from expander_sae.masks.supports import described
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.tables import completed
 from expander_sae.model.precisions import FLOAT32, RUN_PRECISIONS
@@ -61,15 +62,21 @@ class Index:
         }
 
     @cached_property
+    def _own(self) -> list[Cell]:
+        """The cells that the study made: what it imports comes in a precision that nobody chose for it."""
+        own = [cell for cell in self.trained if not described(cell.support).imported]
+        return own or list(self.trained)
+
+    @cached_property
     def precision(self) -> str:
         """What figures show that tell no precisions apart: float32, where there is any."""
-        found = {cell.precision for cell in self.trained}
+        found = {cell.precision for cell in self._own}
         return FLOAT32 if FLOAT32 in found or not found else min(found, key=RUN_PRECISIONS.index)
 
     @cached_property
     def codes(self) -> str:
         """What figures show that do not tell codes of training apart: the encoder's, where there are any."""
-        found = {cell.codes for cell in self.trained}
+        found = {cell.codes for cell in self._own}
         return ENCODER if ENCODER in found or not found else min(found)
 
     def values(

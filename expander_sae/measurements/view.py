@@ -114,7 +114,19 @@ class View:
         return sorted(
             cell
             for cell in self.index.trained
-            if (_place(cell, 0), cell.train_tokens) == here and not described(cell.support).trained
+            if (_place(cell, 0), cell.train_tokens) == here
+            and not described(cell.support).trained
+            and not described(cell.support).imported
+        )
+
+    def imports(self) -> list[Cell]:
+        """The cells of autoencoders from elsewhere, of the same layer and training tokens, whatever their n
+        and k."""
+        here = self.place._replace(n=0), self.train_tokens
+        return sorted(
+            cell
+            for cell in self.index.trained
+            if (_place(cell, 0), cell.train_tokens) == here and described(cell.support).imported
         )
 
     def supports(self, **where: Any) -> list[str]:
@@ -186,7 +198,7 @@ def _by_place(index: Index) -> dict[Place, list[Cell]]:
         cell
         for cell in index.trained
         if (cell.precision, cell.codes) == (index.precision, index.codes)
-        and not described(cell.support).floor
+        and not described(cell.support).beside
     ]
     features = {cell: cell.n for cell in shown if cell.support != "dense"}
     if not features:

@@ -94,14 +94,17 @@ def frontier_table(results: Results) -> Table:
         "Every dictionary with its bytes on disk. It is best where none of its group that is read in the "
         "same way is as good in fewer bytes or better in as many. Frozen ones were trained in part."
     )
+    if any(row["group"] == "imported" for row in rows):
+        caption += " Imported ones have a k and a training of their own, and are on no front."
     return Table("frontier", "Every dictionary over its bytes", caption, columns, rows)
 
 
 def _members(every: list[Candidate], metric: str) -> set[Any]:
-    """Keys of the members of the fronts: trained and not, by each inference."""
+    """Keys of the members of the fronts: trained and not, by each inference; none of what is imported."""
     groups: dict[tuple[str, str], list[Candidate]] = {}
     for one in every:
-        groups.setdefault((one.group, one.inference), []).append(one)
+        if one.group != "imported":
+            groups.setdefault((one.group, one.inference), []).append(one)
     return {option.name for group in groups.values() for option in front(one.option(metric) for one in group)}
 
 

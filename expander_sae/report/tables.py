@@ -73,7 +73,8 @@ def headline(results: Results) -> Table:
             for cell in view.matching(n=view.place.n, encoder="tied")
             if cell.support not in ("expander", "dense") and not described(cell.support).counts
         ]
-        for cell in [*dictionaries(view), *sorted(others, key=lambda one: (one.support, one.d))]:
+        beside = [*sorted(others, key=lambda one: (one.support, one.d)), *view.imports()]
+        for cell in [*dictionaries(view), *beside]:
             values = cell.d * cell.n
             rows.append({
                 **_fidelity(view, cell), "decoder_values": values,
@@ -84,6 +85,8 @@ def headline(results: Results) -> Table:
                 "dead": view.index.estimate(cell, "dead_fraction").scaled(100),
             })  # fmt: skip
     caption = f"Every dictionary at its place's main k and training budget. {_SEEDS}"
+    if any(view.imports() for view in results.views):
+        caption += " Imported ones have a k and a training of their own."
     return Table("headline", "Headline figures", caption, columns, rows, _same_model_note(results))
 
 

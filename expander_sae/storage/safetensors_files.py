@@ -12,11 +12,9 @@ from torch import Tensor
 
 from expander_sae.errors import UserError
 from expander_sae.storage.files import AGAIN, atomic_path, canonical_json
-from expander_sae.storage.seals import KEY, UNSEALED, check_seal, seal
-
-_KEY = "expander_sae"
-_SEALED_KEY = "expander_sae.sealed"
-"""Files without a seal, written before there were any, have `_KEY` in place of this."""
+from expander_sae.storage.safetensors_header import KEY, SEALED_KEY
+from expander_sae.storage.seals import KEY as SEAL
+from expander_sae.storage.seals import UNSEALED, check_seal, seal
 
 
 def save_tensors(tensors: dict[str, Tensor], path: str | Path, about: dict[str, Any]) -> None:
@@ -26,10 +24,10 @@ def save_tensors(tensors: dict[str, Tensor], path: str | Path, about: dict[str, 
     equal content other bytes at each run. The seal is first in it: nothing that `about` says passes for it.
     """
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    entry = f'{{"{KEY}":"{UNSEALED}","about":{canonical_json(about)}}}'
+    entry = f'{{"{SEAL}":"{UNSEALED}","about":{canonical_json(about)}}}'
     try:
         with atomic_path(path) as temporary:
-            save_file(content, temporary, {_SEALED_KEY: entry})
+            save_file(content, temporary, {SEALED_KEY: entry})
             temporary.chmod(0o644)  # safetensors writes files that only their owner may read
             seal(temporary)
     except safetensors.SafetensorError as error:
@@ -46,7 +44,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: stored.get_tensor(name) for name in names}
     except (OSError, safetensors.SafetensorError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); {AGAIN}") from None
-    key = _SEALED_KEY if sealed else _KEY
+    key = SEALED_KEY if sealed else KEY
     if list(metadata) != [key]:
         raise UserError(
             f"{path}: found metadata {sorted(metadata)}, expected {key!r} of a file that expander-sae wrote"

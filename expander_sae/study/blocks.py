@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from expander_sae.masks.supports import support_of
+from expander_sae.study import imported
 
 Config = dict[str, Any]
 
@@ -23,6 +24,11 @@ def as_list(value: Any) -> list[Any]:
 
 def blocks(config: Config) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """Each block with everything it inherits, and the key path that each value came from."""
+    return (block_of(config, index) for index in range(len(config["runs"])))
+
+
+def block_of(config: Config, index: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """One of `blocks`; where it imports an autoencoder, that has to be there."""
     fallback = {
         "train_tokens": ("tokens.train", config["tokens"]["train"]),
         "steps": ("training.steps", config["training"]["steps"]),
@@ -31,28 +37,31 @@ def blocks(config: Config) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         "layers": ("models", None),
         "match": ("", None),
     }
-    for index, entry in enumerate(config["runs"]):
-        block, origin = {}, {}
-        grid = dict(config["grid"])
-        if "n" in entry or "expansion" in entry:
-            grid.pop("n", None), grid.pop("expansion", None)
-        for key in (*AXES, "n", "expansion", *fallback):
-            if key in grid and key not in entry:
-                block[key], origin[key] = grid[key], f"grid.{key}"
-            elif key in fallback and key not in entry:
-                origin[key], block[key] = fallback[key]
-            else:
-                block[key], origin[key] = entry.get(key), f"runs[{index}].{key}"
-        for key in (*AXES, "n", "expansion", "models", "layers"):
-            if block[key] is not None:
-                block[key] = as_list(block[key])
-        asks_d = any(support_of(name).asks_d for name in block["support"])
-        if not asks_d and block["d"] is None and not block["match"]:
-            block["d"] = [1]  # a full dictionary has no d
-        if "inference" in entry and "cross_entropy" not in entry:
-            # What is inherited is spliced as far as this block infers it.
-            block["cross_entropy"] = [name for name in block["cross_entropy"] if name in block["inference"]]
-        yield block, origin
+    entry = config["runs"][index]
+    if imported.imports(entry):
+        entry = entry | imported.own_keys(entry)
+    block: dict[str, Any] = {"imported": entry.get("imported")}
+    origin: dict[str, str] = {}
+    grid = dict(config["grid"])
+    if "n" in entry or "expansion" in entry:
+        grid.pop("n", None), grid.pop("expansion", None)
+    for key in (*AXES, "n", "expansion", *fallback):
+        if key in grid and key not in entry:
+            block[key], origin[key] = grid[key], f"grid.{key}"
+        elif key in fallback and key not in entry:
+            origin[key], block[key] = fallback[key]
+        else:
+            block[key], origin[key] = entry.get(key), f"runs[{index}].{key}"
+    for key in (*AXES, "n", "expansion", "models", "layers"):
+        if block[key] is not None:
+            block[key] = as_list(block[key])
+    asks_d = any(support_of(name).asks_d for name in block["support"])
+    if not asks_d and block["d"] is None and not block["match"]:
+        block["d"] = [1]  # a full dictionary has no d
+    if "inference" in entry and "cross_entropy" not in entry:
+        # What is inherited is spliced as far as this block infers it.
+        block["cross_entropy"] = [name for name in block["cross_entropy"] if name in block["inference"]]
+    return block, origin
 
 
 def sizes(block: dict[str, Any], m: int) -> list[int]:

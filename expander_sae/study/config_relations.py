@@ -14,8 +14,9 @@ from expander_sae.masks.supports import support_of
 from expander_sae.model.precisions import stored_as
 from expander_sae.pursuit.inference import ENCODER
 from expander_sae.storage.locations import named
-from expander_sae.study import presets
-from expander_sae.study.blocks import Config, as_list, blocks, sizes
+from expander_sae.study import imported, presets
+from expander_sae.study.blocks import Config, as_list, block_of, sizes
+from expander_sae.study.imported import Imported
 from expander_sae.study.sweep import sweep_errors
 
 RESERVED = ("logs", "masks", "sweep", "synthetic")
@@ -44,10 +45,13 @@ def semantic_errors(config: Config) -> Iterator[str]:
         yield from _synthetic_errors(config["synthetic"])
     yield from sweep_errors(config)
     models = {entry["name"]: entry for entry in reversed(config["models"])}
-    for index, (block, origin) in enumerate(blocks(config)):
-        for key, value in config["runs"][index].items():
+    for index, entry in enumerate(config["runs"]):
+        for key, value in entry.items():
             yield from _twice(f"runs[{index}].{key}", value)
-        yield from _block_errors(f"runs[{index}]", block, origin, models, config)
+        if wrong := list(imported.errors(config["runs"], index)):
+            yield from wrong  # without its autoencoder the block says no sizes
+            continue
+        yield from _block_errors(f"runs[{index}]", *block_of(config, index), models, config)
 
 
 def _corpus_errors(corpus: dict[str, Any]) -> Iterator[str]:
@@ -112,9 +116,10 @@ def _block_errors(
     others = [name for name in block["support"] if name != "dense"]
     if block["match"] and others:
         yield f"{here}.match: found {block['match']!r} with support {others[0]}, expected support dense alone"
-    yield from _encoder_errors(here, block, origin)
-    yield from _precision_errors(here, block, origin)
-    yield from _codes_errors(here, block, origin)
+    if block["imported"] is None:
+        yield from _encoder_errors(here, block, origin)
+        yield from _precision_errors(here, block, origin)
+        yield from _codes_errors(here, block, origin)
     for name in block["cross_entropy"]:
         if name not in block["inference"]:
             yield f"{origin['cross_entropy']}: found {name!r}, expected only what {origin['inference']} lists"
@@ -126,8 +131,18 @@ def _block_errors(
             continue
         if block["layers"] is not None:
             yield from _layer_errors(origin["layers"], block["layers"], models[name])
-        if block["d"] is not None and (block["n"] or block["expansion"]):
+        if block["imported"] is not None:
+            yield from _width_errors(here, block["imported"], models[name])
+        elif block["d"] is not None and (block["n"] or block["expansion"]):
             yield from _shape_errors(block, origin, models[name], sized)
+
+
+def _width_errors(here: str, found: Imported, model: dict[str, Any]) -> Iterator[str]:
+    """An autoencoder is of one width."""
+    if found.sizes.m != model["width"]:
+        where = f"{here}.path: found m = {found.sizes.m} in {found.path}"
+        others = f"models that it does not fit are left out where {here}.models names the others"
+        yield f"{where}, expected {model['width']}, the width of model {model['name']}; {others}"
 
 
 def _encoder_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> Iterator[str]:

@@ -69,7 +69,7 @@ def _block_runs(
                 run = Run(
                     label, labels.corpus, layer, labels.recipe, support, encoder, m, features, width, active,
                     tokens, length, seed if known.seeded else 0, labels.recipe_settings, evaluation, analysis,
-                    precision=precision, codes=codes,
+                    precision=precision, codes=codes, imported=block["imported"],
                 )  # fmt: skip
                 yield _as_trained(run, named, reasons)
 

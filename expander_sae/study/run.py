@@ -14,6 +14,7 @@ from typing import Any, Self, get_type_hints
 from expander_sae.masks.supports import support_of
 from expander_sae.model.precisions import FLOAT32, is_trained
 from expander_sae.pursuit.inference import ENCODER
+from expander_sae.study.imported import Imported
 from expander_sae.study.json_objects import LATER, record, stated
 from expander_sae.study.recipes import Recipe
 
@@ -145,13 +146,15 @@ class Cell:
 class Run(Cell):
     """One training, its recipe, and how it is measured.
 
-    Equality, order and hash leave out what follows from the labels and what is measured afterwards.
+    Equality, order and hash leave out what follows from the labels and what is measured afterwards, and where
+    an `imported` autoencoder lies: its support says what its files hold.
     """
 
     seed: int
     recipe_settings: Recipe = field(compare=False, repr=False)
     evaluation: Evaluation = field(default=Evaluation(), compare=False, repr=False)
     analysis: Analysis = field(default=Analysis(), compare=False, repr=False)
+    imported: Imported | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_spec(cls, spec: Any) -> Run:
@@ -200,8 +203,13 @@ class Run(Cell):
 
     @property
     def is_trained(self) -> bool:
-        """Whether steps are made for it; otherwise it only rounds what its parent ended with."""
-        return is_trained(self.precision)
+        """Whether it is what steps or its files made; otherwise it only rounds what its parent ended with."""
+        return is_trained(self.precision) or self.is_imported
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether it is read from files of elsewhere."""
+        return support_of(self.support).imported
 
     @property
     def is_pursued(self) -> bool:
@@ -224,6 +232,8 @@ class Run(Cell):
     @property
     def parent(self) -> Run | None:
         """The run whose weights this one starts from or rounds, if any."""
+        if self.is_imported:
+            return None
         if not self.is_trained:
             return replace(self, precision=FLOAT32).unmeasured
         if self.is_pursued:

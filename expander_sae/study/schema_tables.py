@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from expander_sae.masks import supports
+from expander_sae.masks.support import Support
 from expander_sae.model.encoders import ENCODERS
 from expander_sae.model.precisions import RUN_PRECISIONS
 from expander_sae.pursuit import inference
@@ -53,7 +54,7 @@ def _names(
 
 
 def _supports() -> dict[str, Any]:
-    known = supports.configurable()
+    known = [*supports.configurable(), Support(supports.IMPORTED)]
     usual = [one.name for one in known if one.usual is not None]
     return _names(known, "one of " + ", ".join(one.shown for one in known), "", 10, usual)
 

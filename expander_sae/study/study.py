@@ -10,7 +10,7 @@ from typing import Any
 from expander_sae.activations.splits import VALIDATION, shard_counts
 from expander_sae.errors import UserError
 from expander_sae.machine.piece_sizes import CELLS_ON_GPU, TRAININGS_ON_GPU
-from expander_sae.model.precisions import RUN_PRECISIONS
+from expander_sae.model.precisions import FLOAT32, RUN_PRECISIONS
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
 from expander_sae.study import recipes
@@ -120,9 +120,10 @@ class Study:
             for cell in jobs_of(self.trained).values()
             for start in range(0, len(cell.runs), size)
         ]
-        # What a run starts from has fewer ancestors: it is never of the same job. A job trains or rounds.
+        # What a run starts from has fewer ancestors: it is never of the same job. A job trains, rounds or
+        # imports.
         size = self._cells_of_a_training(max((len(job.runs) for job in found), default=1))
-        alike = attrgetter("recipe", "steps", "is_trained", "codes")
+        alike = attrgetter("recipe", "steps", "is_trained", "is_imported", "codes")
         jobs = together(found, size, lambda run: (*alike(run), len(run.ancestors)))
         return tuple(jobs.values()) if size > 1 else tuple(found)
 
@@ -162,6 +163,8 @@ class Study:
         """What the extraction job of a shard is told; the layers are those of its outputs."""
         size = self.config["tokens"]["shard"]
         spec = {"model": model, "corpus": self.corpus, "split": split, "shard": shard, "shard_tokens": size}
+        stored = self.config["tokens"]["stored"]
+        spec |= {"stored": stored} if stored != "float32" else {}
         # Its documents are those that follow these splits', and other ones where these are longer.
         after = {"after": {name: self.shards(model)[name] for name in ("test", "ce")}}
         return spec | (after if split == VALIDATION else {})
@@ -236,8 +239,9 @@ class Study:
         """The runs that `results/speed.parquet` has rows of, recorded or not: tied expanders, and the tied
         dense runs with as many features."""
         # Every precision computes in float32, whatever was trained: the runs of one of them are enough.
-        widest = min((run.precision for run in self.runs), key=RUN_PRECISIONS.index)
-        wide = [run for run in self.runs if run.precision == widest and not run.is_pursued]
+        own = [run for run in self.runs if not run.is_imported]
+        widest = min((run.precision for run in own), key=RUN_PRECISIONS.index, default=FLOAT32)
+        wide = [run for run in own if run.precision == widest and not run.is_pursued]
         tied = [run for run in wide if run.encoder == "tied" and run.support in ("expander", "dense")]
         sizes = {(run.m, run.n) for run in tied if run.support == "expander"}
         return tuple(run for run in tied if (run.m, run.n) in sizes)

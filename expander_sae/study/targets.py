@@ -42,9 +42,15 @@ def seeds_name(seeds: Sequence[int]) -> str:
 
 
 def training_spec(cell: Job) -> dict[str, dict[str, Any]]:
-    """What a training job is told: run folder → its spec, its mask, the weights that it starts from."""
-    parents = {run.path: weights(run.parent.path) if run.parent else None for run in cell.runs}
-    return {r.path: {"spec": r.spec, "mask": r.mask, "parent": parents[r.path]} for r in cell.runs}
+    """What a training job is told: run folder → its spec, its mask, the weights that it starts from; or of a
+    run that is imported its spec, where its files lie and their checksum."""
+    return {run.path: {"spec": run.spec, **_starts_from(run)} for run in cell.runs}
+
+
+def _starts_from(run: Run) -> dict[str, Any]:
+    if run.imported is not None:
+        return {"imported": run.imported.path, "sha256": run.imported.sha256}
+    return {"mask": run.mask, "parent": weights(run.parent.path) if run.parent else None}
 
 
 def for_training(cell: Job) -> Files:

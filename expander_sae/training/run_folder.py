@@ -115,7 +115,7 @@ def _start(session: Session, pool: Pool, backend: str, files: RunFiles) -> Train
         support, _ = prune(parent.dictionary().columns(torch.arange(parent.n)), run.d, run.seed)
     identity = fingerprint(run, pool, support, origin)
     checkpoint = Checkpoint(folder / CHECKPOINT, identity, temporary=True)
-    if _finished(folder, identity):
+    if finished(folder, identity):
         checkpoint.path.unlink(missing_ok=True)  # of a run that was killed after its last file
         return None
     autoencoder = SparseAutoencoder(run.m, run.n, run.k, support, run.encoder, backend)
@@ -133,7 +133,7 @@ def _round(files: RunFiles) -> bool:
     assert parent is not None and files.parent is not None
     used = {"spec": run.spec, "parent": parent.about["fingerprint"], "lineage": lineage("training")}
     identity = digest(used)
-    if _finished(folder, identity):
+    if finished(folder, identity):
         return False
     rounded = parent.stored(stored_as(run.precision))
     settled = {name: parent.about[name] for name in ("norm_limit", "scale")}
@@ -182,7 +182,8 @@ def _read_support(run: Run, path: Path | None) -> Mask | MaskRecipe:
     return mask
 
 
-def _finished(folder: Path, identity: str) -> bool:
+def finished(folder: Path, identity: str) -> bool:
+    """Whether a run's files are there and its weights carry this fingerprint."""
     if not all((folder / name).exists() for name in (WEIGHTS, LOG, RECORD)):
         return False
     try:
@@ -198,7 +199,7 @@ def _write_results(
 ) -> None:
     settled: dict[str, Any] = {"norm_limit": scaling.norm_limit, "scale": scaling.scale}
     about = {"spec": run.spec, "fingerprint": identity} | settled
-    _write_log(folder, state.log)
+    write_log(folder, state.log)
     mask, backend = state.autoencoder.mask, getattr(state.autoencoder.dictionary(), "backend", None)
     result = {
         "finite": state.finite,
@@ -219,7 +220,8 @@ def _write_results(
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _write_log(folder: Path, rows: Sequence[Sequence[float]]) -> None:
+def write_log(folder: Path, rows: Sequence[Sequence[float]]) -> None:
+    """Write the log of a training, a row of LOG_COLUMNS each."""
     with atomic_path(folder / LOG) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(LOG_COLUMNS)

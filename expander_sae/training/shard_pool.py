@@ -71,7 +71,7 @@ class ShardPool:
         self._files = _files(self.path, split)
         self._about = [about_of(path) for path in self._files]
         for path, about in zip(self._files, self._about, strict=True):
-            for key in ("m", "model_sha256", "layer", "split"):
+            for key in ("m", "model_sha256", "layer", "split", "stored"):
                 if about.get(key) != self._about[0].get(key):
                     found = f"{key} {about.get(key)!r}, expected {self._about[0].get(key)!r}"
                     raise UserError(f"{path}: found {found}, as in {self._files[0].name}")

@@ -2,10 +2,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from expander_sae.activations import shards
 from expander_sae.activations.shards import Rows, Shard, write_shard
+from expander_sae.cli.data import read_activations
 from expander_sae.errors import UserError
+from expander_sae.storage import bfloat16
 
 
 def rows(count=20, m=3):
@@ -88,3 +94,47 @@ def test_a_shard_of_another_program_with_a_row_that_is_null_is_named(path):
     pq.write_table(changed.replace_schema_metadata(metadata), path)
     with pytest.raises(UserError, match=r"train-00000\.parquet: column 'activation': row 13 is null"):
         list(Shard(path).row_groups())
+
+
+def bits_of(values):
+    """What torch rounds to."""
+    return torch.from_numpy(values).bfloat16().float().numpy()
+
+
+@given(hnp.arrays(np.float32, 7, elements=st.floats(-(2.0**127), 2.0**127, width=32)))
+def test_rounding_to_16_bits_is_that_of_torch(values):
+    found = bfloat16.widened(bfloat16.rounded(values))
+    assert found.tobytes() == bits_of(values).tobytes()
+    assert np.array_equal(bfloat16.widened(bfloat16.rounded(found)), found)
+
+
+def test_a_shard_in_16_bits_holds_the_rounded_rows_in_half_the_bytes(tmp_path):
+    half = tmp_path / "half.parquet"
+    write_shard(half, rows(), {"model": "tiny", "layer": 1}, "bfloat16")
+    shard = Shard(half)
+    found = np.concatenate([group.activation for group in shard.row_groups()])
+    assert found.tobytes() == bits_of(rows().activation).tobytes()
+    assert np.abs(found - rows().activation).max() <= 2**-8 * np.abs(rows().activation).max()
+    wide = rows(3000, 64)
+    for name in ("float32", "bfloat16"):
+        write_shard(tmp_path / f"{name}.parquet", wide, {}, name)
+    sizes = [(tmp_path / f"{name}.parquet").stat().st_size for name in ("bfloat16", "float32")]
+    assert sizes[0] < 0.55 * sizes[1]
+    # The same content has the same name, however it is stored.
+    write_shard(tmp_path / "rounded.parquet", Rows(*rows().of_tokens, found), {})
+    assert Shard(tmp_path / "rounded.parquet").about["sha256"] == shard.about["sha256"]
+
+
+def test_commands_read_16_bits(tmp_path):
+    half = tmp_path / "half.parquet"
+    write_shard(half, rows(), {"model": "tiny", "layer": 1}, "bfloat16")
+    assert np.array_equal(read_activations(half, tokens=11), bits_of(rows().activation)[:11])
+
+
+def test_what_16_bits_cannot_hold_is_refused(tmp_path):
+    largest = Rows(*rows(1).of_tokens, np.full((1, 3), np.finfo(np.float32).max))
+    with pytest.raises(UserError, match="not finite"):
+        write_shard(tmp_path / "x.parquet", largest, {}, "bfloat16")
+    write_shard(tmp_path / "y.parquet", rows(), {"stored": "int3"})
+    with pytest.raises(UserError, match="stored: found 'int3', expected float32 or bfloat16"):
+        Shard(tmp_path / "y.parquet")

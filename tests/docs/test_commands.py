@@ -24,6 +24,7 @@ from tests.docs.blocks import ROOT, blocks, commands
 NOT_RUN = {
     r"(python -m )?pip install .*": "needs a package index",
     r"make (install|frontier|test|lint|docs)( TORCH_INDEX=\S+)?": "minutes long; CI has some of them",
+    r"make saebench": "needs the results of the default run, and an environment of its own",
     r"snakemake --cores all results/\S+": "minutes long; tests/workflow runs them on a small study",
     r"make .*PROFILE=\S+.*": "needs a cluster; tests/cluster runs one of a single node",
     r"snakemake --workflow-profile profiles/\S+ .*": "needs a cluster",

@@ -100,23 +100,41 @@ def ours(
     sae: expander_sae.SparseAutoencoder, model: LanguageModel, ids: Tensor, layer: int, special: int
 ) -> dict[str, float]:
     """Our metrics under SAELens's names; positions with the special token are spliced as they are."""
-    hidden = torch.cat([model.residual(part, [layer])[layer].cpu() for part in ids.split(BATCH)])
+    hidden = residual(model, ids, layer)
     kept = ids != special
-    measured = expander_sae.evaluate(sae, hidden[kept], every_token=True)
-    spliced = hidden.clone()
-    spliced[kept] = sae.decode(expander_sae.infer(sae, hidden[kept], "encoder"))
-    entropy = {}
-    for name, states in (("clean", hidden), ("zero", torch.zeros_like(hidden)), ("sae", spliced)):
-        # What the special token at the front predicts is left out: the loss of sequences of two tokens.
-        whole, front = (_sums(model, ids[:, :t], states[:, :t], layer) for t in (ids.shape[1], 2))
-        entropy[name] = (whole[0] - front[0]) / (whole[1] - front[1])
-    return {
-        "ce_loss_score": recovered(entropy["zero"], entropy["sae"], entropy["clean"]),
-        "explained_variance": measured["explained_variance"],
-        "l0": measured["l0"],
-        "cossim": measured["cosine"],
-        "over_norm_limit": int((~sae.encoded(hidden[kept])).sum()),
-    }
+    states = (torch.zeros_like(hidden), spliced(sae, hidden, kept), hidden)
+    # What the special token at the front predicts is left out.
+    zero, rebuilt, clean = (entropy(model, ids, part, layer, skip_front=True) for part in states)
+    found = {"ce_loss_score": recovered(zero, rebuilt, clean)} | of_tokens(sae, hidden[kept])
+    return found | {"over_norm_limit": int((~sae.encoded(hidden[kept])).sum())}
+
+
+def residual(model: LanguageModel, ids: Tensor, layer: int) -> Tensor:
+    """float32 [S, T, m]: the layer's output."""
+    return torch.cat([model.residual(part, [layer])[layer].cpu() for part in ids.split(BATCH)])
+
+
+def of_tokens(sae: expander_sae.SparseAutoencoder, hidden: Tensor) -> dict[str, float]:
+    """Metrics of activations [N, m], all of which are encoded, under SAELens's names."""
+    found = expander_sae.evaluate(sae, hidden, every_token=True)
+    names = {"explained_variance": "explained_variance", "l0": "l0", "cossim": "cosine"}
+    return {theirs: found[mine] for theirs, mine in names.items()}
+
+
+def spliced(sae: expander_sae.SparseAutoencoder, hidden: Tensor, kept: Tensor) -> Tensor:
+    """`hidden` [S, T, m] with the reconstructions of the tokens `kept`, bool [S, T]."""
+    rebuilt = hidden.clone()
+    rebuilt[kept] = sae.decode(expander_sae.infer(sae, hidden[kept], "encoder"))
+    return rebuilt
+
+
+def entropy(model: LanguageModel, ids: Tensor, states: Tensor, layer: int, skip_front: bool) -> float:
+    """Mean loss of next tokens, with or without what each sequence's first token predicts."""
+    total, count = _sums(model, ids, states, layer)
+    if skip_front:  # the losses of sequences of two tokens
+        first, places = _sums(model, ids[:, :2], states[:, :2], layer)
+        total, count = total - first, count - places
+    return total / count
 
 
 def _sums(model: LanguageModel, ids: Tensor, states: Tensor, layer: int) -> tuple[float, int]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from expander_sae.activations import shards
 from expander_sae.activations.pool import Pool, build_pool
-from expander_sae.activations.shards import Rows, write_shard
+from expander_sae.activations.shards import Rows, Shard, write_shard
 from expander_sae.cli.main import main
 from expander_sae.errors import UserError
 from expander_sae.masks.recipe import MaskRecipe
@@ -231,3 +231,25 @@ def test_the_trainer_and_the_command_read_shards(folder: Path, tmp_path: Path) -
     assert torch.equal(SparseAutoencoder.load(out).values, streamed.values)
     with pytest.raises(UserError, match="support: found one that is fitted"):
         Trainer(ShardPool(folder), n=6, k=3, support="exemplars", device="cpu").fit(1)
+
+
+def test_shards_in_16_bits_are_trained_on_as_what_they_hold(folder: Path, tmp_path: Path) -> None:
+    """Bit for bit as shards of float32 that hold the rounded numbers; a folder of both kinds is refused."""
+    ends = {}
+    for stored in ("bfloat16", "float32"):
+        other = tmp_path / stored
+        other.mkdir()
+        for path in sorted(folder.glob("*.parquet")):
+            shard = Shard(path)
+            held = [(*rows.of_tokens, rows.activation) for rows in shard.row_groups()]
+            columns = [np.concatenate([column[i] for column in held]) for i in range(4)]
+            columns[3] = torch.from_numpy(columns[3]).bfloat16().float().numpy()
+            about = {key: value for key, value in shard.about.items() if key not in ("m", "tokens", "sha256")}
+            write_shard(other / path.name, Rows(*columns), about, stored)
+        session, training = start(tokens_of(other))
+        session.train([training])
+        ends[stored] = training.state
+    assert_same(*ends.values())
+    (folder / "train-00001.parquet").write_bytes((tmp_path / "bfloat16/train-00001.parquet").read_bytes())
+    with pytest.raises(UserError, match=r"train-00001\.parquet: found stored 'bfloat16', expected None"):
+        ShardPool(folder)

@@ -6,8 +6,10 @@ import shutil
 import subprocess
 
 import pytest
+import torch
 import yaml
 
+from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, row_files
 from expander_sae.study.study import Study, load_config
 from tests.workflow.planning import (
@@ -105,6 +107,23 @@ def test_a_sweep_is_planned_beside_a_finished_study(finished):
     assert counts["tokens"] == counts["sweep"] == 1 and counts["extract_smollm2_135m_instruct"] == 8
     assert counts["train"] == counts["validate"] == 6, "three cells, two recipes; seeds share a job"
     assert "evaluate" not in counts and "baseline" not in counts
+
+
+def test_an_autoencoder_from_elsewhere_is_one_training_of_no_step_and_one_evaluation(finished, tmp_path):
+    """Its files are no inputs: what they hold is in its folder's name, so that others are another run."""
+    place = tmp_path / "weights.safetensors"
+    sae = SparseAutoencoder(576, 600, 8)
+    sae.save(place)
+    more = {
+        **CONFIG,
+        "runs": [*CONFIG["runs"], {"support": "imported", "path": str(place), "name": "theirs"}],
+    }
+    first = Study(load_config(more)).runs[-1]
+    assert plan(finished, more) == {"train": 1, "evaluate": 1, **COLLECTORS}
+    with torch.no_grad():
+        sae.b_dec[0] = 1.0
+    sae.save(place)
+    assert Study(load_config(more)).runs[-1].path != first.path
 
 
 def test_more_training_tokens_train_nothing_again(finished):

@@ -12,13 +12,13 @@ from expander_sae.storage.seals import read_sealed_json
 
 def is_done(path: Path, expected: dict[str, Any]) -> bool:
     """Whether this very shard is there, whole."""
-    from expander_sae.activations.shards import Shard
+    from expander_sae.activations.shards import Shard, stored_in
 
     try:
         about = Shard(path).about
     except UserError:
         return False
-    return all(about.get(key) == value for key, value in expected.items())
+    return all({**about, "stored": stored_in(about)}.get(key) == value for key, value in expected.items())
 
 
 def main(spec: dict[str, Any], model: Path, tokens: Path, out: list[Path]) -> bool:
@@ -31,12 +31,14 @@ def main(spec: dict[str, Any], model: Path, tokens: Path, out: list[Path]) -> bo
         "model_sha256": read_sealed_json(model, ("sha256",), "model record")["sha256"],
         "tokens_sha256": TokenTable(tokens).read(split, shard * size, (shard + 1) * size).sha256,
         "lineage": lineage("extraction"),
+        "stored": spec.get("stored", "float32"),
     }
     # 15 of results/{model}/{corpus}/layer15/shards/train-00000.parquet.
     layers = {int(path.parent.parent.name.removeprefix("layer")): path for path in out}
     missing = {at: path for at, path in layers.items() if not is_done(path, expected | {"layer": at})}
     if missing:
-        extract_shard(model, tokens, split, shard, size, missing, job.device(), job.batch_tokens())
+        told = split, shard, size, missing, job.device(), job.batch_tokens()
+        extract_shard(model, tokens, *told, stored=expected["stored"])
     return bool(missing)
 
 

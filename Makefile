@@ -4,6 +4,7 @@
 # make test       install and run the tests
 # make test-wheel build the wheel, install it, run the quick start and plan a study with it
 # make test-saelens run the tests in SAELens, sparsify and dictionary_learning, which are installed apart
+# make test-suite, test-slurm-here   the two that `make test` runs: on two cores, and on SLURM where there is one
 # make saebench   measure autoencoders of the default run's results with SAEBench too (docs/howto/saebench.md)
 # make test-slurm run a study on a SLURM of one node: Debian packages slurm-wlm and munge, and root
 # make lint       style, types and the workflow's own checks
@@ -38,6 +39,7 @@ STAMP := .venv/installed-$(HASH)
 TEST_STAMP := .venv/tests-$(HASH)
 # Not compiled at once: that takes longer than the download, and Python compiles what it imports.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+WHEEL_PIP := $(PIP:$(BIN)/%=.venv/wheel/env/bin/%)
 
 # What `make saebench` compares.
 JUDGED := results/smollm2-135m-instruct
@@ -48,8 +50,11 @@ RUN = $(BIN)/python workflow/start.py --configfile "$$CONFIG" $(if $(PROFILE),--
 
 # The shell has what was given, and folders, as variables of its own: no quote or blank in them is read as shell.
 export PYTHON TORCH_INDEX CONFIG CORES PROFILE STUDY
+# Container images often set it. Each job would then compile again what it imports: 3 to 5 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: frontier sweep figures test test-wheel test-saelens saebench test-slurm lint docs install audit clean
+.PHONY: frontier sweep figures test test-suite test-slurm-here test-wheel test-saelens saebench test-slurm
+.PHONY: lint docs install audit clean
 
 frontier: $(STAMP)
 	@$(RUN) results/frontier.pdf
@@ -60,9 +65,13 @@ sweep: $(STAMP)
 figures: $(STAMP)
 	@$(BIN)/python -m expander_sae.report "$$STUDY"
 
-test: $(TEST_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm and not saelens' --durations=20 --durations-min=5
+test: test-suite test-slurm-here
 	@echo 'make test-saelens runs those in SAELens, sparsify and dictionary_learning'
+
+test-suite: $(TEST_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slurm and not saelens' --durations=20 --durations-min=5
+
+test-slurm-here: $(TEST_STAMP)
 	@if command -v sbatch >/dev/null && [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-slurm; \
 	else echo 'not run: those on SLURM (make test-slurm), which need sbatch and root'; fi
 
@@ -72,11 +81,11 @@ test-wheel: $(STAMP)
 	@rm -rf .venv/wheel
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir .venv/wheel .
 	@"$$PYTHON" -m venv .venv/wheel/env
-	@.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) $(if $(TORCH_INDEX),--index-url "$$TORCH_INDEX") $(TORCH)
-	@.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOCK) .venv/wheel/*.whl
+	@$(WHEEL_PIP) --constraint $(LOCK) $(if $(TORCH_INDEX),--index-url "$$TORCH_INDEX") $(TORCH)
+	@$(WHEEL_PIP) --constraint $(LOCK) .venv/wheel/*.whl
 	.venv/wheel/env/bin/python -I tests/wheel.py
 	@wheel=$$(ls .venv/wheel/*.whl); \
-	.venv/wheel/env/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint $(LOCK) "$$wheel[workflow]"
+	$(WHEEL_PIP) --constraint $(LOCK) "$$wheel[workflow]"
 	.venv/wheel/env/bin/python -I tests/wheel.py workflow
 
 test-saelens: .venv/saelens/installed

@@ -12,6 +12,7 @@ import yaml
 import expander_sae
 from expander_sae.cli import init
 from expander_sae.storage.workflow_files import BENCHMARKS, CLAIMS, RESOURCES, SCHEMAS, SNAKEFILE
+from tests.workflow.planning import BEING_WRITTEN
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,7 +45,7 @@ def test_a_wheel_carries_all_that_the_workflow_reads():
 def test_without_a_folder_beside_the_package_the_workflow_is_the_one_within(tmp_path):
     """As a wheel installs it: the same code finds the files in the package."""
     package = tmp_path / "expander_sae"
-    shutil.copytree(ROOT / "expander_sae" / "storage", package / "storage")
+    shutil.copytree(ROOT / "expander_sae" / "storage", package / "storage", ignore=BEING_WRITTEN)
     (package / "__init__.py").touch()
     code = "from expander_sae.storage.workflow_files import ROOT; print(ROOT)"
     for expected in (tmp_path, package / "_workflow"):

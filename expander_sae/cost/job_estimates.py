@@ -11,7 +11,13 @@ from functools import cache
 
 from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine, Shape
-from expander_sae.machine.piece_sizes import EVALUATED_TOKENS, LOGITS, STEPS_TOGETHER
+from expander_sae.machine.piece_sizes import (
+    EVALUATED_TOKENS,
+    LOGITS,
+    LOGITS_ON_GPU,
+    STEPS_TOGETHER,
+    batch_tokens,
+)
 from expander_sae.masks.supports import support_of
 from expander_sae.model.precisions import precision_of, stored_as
 from expander_sae.study.study import Job, Model, Run, Study
@@ -112,7 +118,7 @@ class Plan:
     def extraction(self, model: Model) -> Need:
         """One shard of all layers of a model."""
         shard = self.study.config["tokens"]["shard"]
-        batch = self.study.config["compute"]["batch_tokens"]
+        batch = batch_tokens(self.study.config["compute"]["batch_tokens"], self.gpu)
         size, jobs = self.sizes[model.label], self.machine.jobs
         seconds = (
             self._model_start(size) + shard * size.width * FLOAT * len(model.layers) / jobs["shard_bytes"]
@@ -239,7 +245,7 @@ class Plan:
     def _splice(self, size: ModelSize, layer: int) -> float:
         """The layers above `layer`, head and losses, for all cross-entropy sequences."""
         tokens = self.memory.sequence_tokens
-        batch = max(1, LOGITS // size.vocabulary)
+        batch = max(1, (LOGITS_ON_GPU if self.gpu else LOGITS) // size.vocabulary)
         logits = tokens * size.vocabulary / self.machine.jobs["logits"]
         return (self._forward(size, tokens, batch, size.depth - 1 - layer) + logits) / self.threads
 

@@ -105,7 +105,8 @@ class Memory:
         written = shard * row * len(model.layers)
         # Two documents of full length at once, two alone and half of one, at the last layer too.
         tested = 4.5 * context * row * (len(model.layers) + 1)
-        passing = 16 * max(self._config["compute"]["batch_tokens"], 2 * context) * row
+        batch = piece_sizes.batch_tokens(self._config["compute"]["batch_tokens"], self._gpu > 0)
+        passing = 16 * max(batch, 2 * context) * row
         return _BASE["extraction"] + self._gpu + (size.bytes + max(written, tested) + passing) / _MB
 
     def pool(self, model: Model, tokens: int) -> float:

@@ -14,7 +14,7 @@ from expander_sae.activations.checked_model import load_checked
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
-from expander_sae.machine.piece_sizes import LOGITS
+from expander_sae.machine.piece_sizes import LOGITS, LOGITS_ON_GPU
 from expander_sae.machine.progress import Progress
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
@@ -67,7 +67,8 @@ def _losses(
     """Loss float64[N] of what follows each token."""
     losses = np.zeros(len(ids), np.float64)
     with Progress(label, len(ids), "token") as progress:
-        for batch in batches(document, ids, max(1, LOGITS // model.vocabulary)):
+        held = LOGITS_ON_GPU if model.device.type == "cuda" else LOGITS
+        for batch in batches(document, ids, max(1, held // model.vocabulary)):
             hidden = torch.zeros(batch.ids.numel(), replacement.shape[1], dtype=replacement.dtype)
             place = torch.from_numpy(batch.place)
             hidden[place] = replacement[torch.from_numpy(batch.rows)].to(hidden.device)

@@ -18,8 +18,18 @@ TRAININGS_ON_GPU = 3 * STEPS_TOGETHER
 CELLS_ON_GPU = 16
 """Settings that one job measures on a GPU, where starting Python takes longer than a measurement."""
 
-LOGITS = 1 << 26
-"""Logits held at once, in float32 256 MB."""
+LOGITS, LOGITS_ON_GPU = 1 << 26, 1 << 29
+"""Logits held at once, in float32 256 MB, and 2 GB of a GPU."""
+
+_BATCH_TOKENS, _BATCH_TOKENS_ON_GPU = 2048, 16384
+
+
+def batch_tokens(asked: int | str, gpu: bool) -> int:
+    """Tokens of one forward pass of the language model, where `compute.batch_tokens` says this or auto."""
+    if isinstance(asked, int):
+        return asked
+    return _BATCH_TOKENS_ON_GPU if gpu else _BATCH_TOKENS
+
 
 ROW_GROUP = 4096
 """Tokens that are read, written and joined at a time in shards and pools."""

@@ -152,5 +152,12 @@ def _benchmarks(paths: Iterable[str | Path]) -> pd.DataFrame:
             raise UserError(f"{path}: not readable as JSON ({error})") from None
         for row in found if isinstance(found, list) else []:
             if isinstance(row, dict) and {"task", "variant", "ms_median"} <= row.keys():
-                rows.append({"file": path.stem, **{name: row.get(name) for name in _SPEED}})
+                rows.append({"file": path.stem, **{name: row.get(name) for name in _SPEED}, **_together(row)})
     return pd.DataFrame(rows, columns=["file", *_SPEED])
+
+
+def _together(row: dict[str, Any]) -> dict[str, Any]:
+    """The variant of a row that times several autoencoders at once, and their widths, as words."""
+    several = {"variant": f"{row['variant']} × {row['together']}"} if row.get("together", 1) > 1 else {}
+    widths = row.get("d")
+    return several | ({"d": ", ".join(map(str, widths))} if isinstance(widths, list) else {})

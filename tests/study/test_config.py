@@ -35,7 +35,7 @@ def test_defaults_are_filled_in():
         "cells_per_job": "auto",
         "trainings_per_job": "auto",
         "products": "bfloat16",
-        "batch_tokens": 2048,
+        "batch_tokens": "auto",
     }
 
 

@@ -195,10 +195,11 @@ def test_a_row_is_named_for_where_it_comes_from():
     assert not comes_from(f"synthetic_m5-{NEW}", f"results/synthetic/m5-{OLD}")
 
 
-def test_recording_a_run_again_takes_away_its_older_rows(tmp_path):
+@pytest.mark.parametrize("trained_on", [("device", "backend"), ()])  # what is rounded is trained on none
+def test_recording_a_run_again_takes_away_its_older_rows(tmp_path, trained_on):
     folder, spec = tmp_path / "results" / "r_seed0", run(0)
     folder.mkdir(parents=True)
-    about = dict.fromkeys(("fingerprint", "mask_sha256", "finite", "torch", "device", "backend"))
+    about = dict.fromkeys(("fingerprint", "mask_sha256", "finite", "torch", *trained_on))
     (folder / "run.json").write_text(json.dumps({"spec": spec, **about}))
     tables.write_metrics(metrics(0), folder / "metrics.parquet")
     tables.write_documents(documents(0), folder / "documents.parquet")

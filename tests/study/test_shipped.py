@@ -1,8 +1,12 @@
 """The shipped configurations hold what is compared."""
 
 import csv
+import re
+from dataclasses import replace
 
-from expander_sae.study.run import RUN_COLUMNS
+from expander_sae.model.precisions import RUN_PRECISIONS
+from expander_sae.pursuit.inference import ENCODER
+from expander_sae.study.run import CELL_PATTERN, RUN_COLUMNS
 from expander_sae.study.study import Study, load_config
 from tests.study.configs import ROOT
 
@@ -66,3 +70,18 @@ def test_the_shipped_study_holds_what_its_claims_compare():
     told = {path: spec for task in study.analyses.values() for path, spec in task.spec.items()}
     assert compared and all(told[run.path]["reference"] for run in compared)
     assert study.rows == "studies/smollm2-135m/rows" and len(study.synthetic) == 5
+
+
+def test_rules_find_the_folders_of_all_cells():
+    """Of every shipped configuration, and of every pursuit beside every precision."""
+    names = [
+        run.cell.name
+        for file in [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
+        for run in Study(load_config(file)).trained
+    ]
+    codes = [ENCODER, "omp", "block_omp_4", "cosamp"]
+    one = Study(load_config(ROOT / "configs/smollm2-tuned.yaml")).runs[0]
+    names += [replace(one, codes=c, precision=p).cell.name for c in codes for p in RUN_PRECISIONS]
+    assert len(set(names)) > 400
+    assert [name for name in names if not re.fullmatch(CELL_PATTERN, name)] == []
+    assert not re.fullmatch(CELL_PATTERN, f"{names[0]}_seed0")

@@ -19,10 +19,16 @@ PARTS = ("benchmarks", "config.yaml", "configs", "expander_sae", "Makefile", "pr
 PARTS += ("requirements.lock", "resources", "Snakefile", "workflow")
 """What of a checkout the workflow and `make frontier` read."""
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
+COMPILED = "expander_sae/kernels/__pycache__"
+BEING_WRITTEN = shutil.ignore_patterns("*.pyc.*", "*.tmp.*")
+"""Names under which another process writes what it has compiled: gone before they are copied."""
 
 
 def checkout(folder):
-    """Copy what the workflow reads into `folder`, with an interpreter where `make` has it: this one."""
+    """Copy what the workflow reads into `folder`, with an interpreter where `make` has it: this one.
+
+    Compiled kernels are those of this checkout: numba takes half a minute, and knows a file by time and size.
+    """
     for name in PARTS:
         source, skipped = ROOT / name, shutil.ignore_patterns("__pycache__")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -30,6 +36,8 @@ def checkout(folder):
             shutil.copytree(source, folder / name, ignore=skipped)
         else:
             shutil.copy(source, folder / name)
+    (ROOT / COMPILED).mkdir(exist_ok=True)
+    (folder / COMPILED).symlink_to(ROOT / COMPILED)
     python = folder / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')

@@ -16,6 +16,7 @@ from expander_sae.masks.recipe import write_mask
 from expander_sae.measurements import tables
 from expander_sae.storage.files import canonical_json
 from expander_sae.study import targets
+from expander_sae.study.kept_tables import RUN_TABLES
 from expander_sae.study.study import Study, load_config
 from expander_sae.training.run_folder import RunFiles, train_runs
 from tests.evaluation.test_runs import LAYER, SEQUENCES, world
@@ -42,7 +43,9 @@ def study(world: Path, *blocks: dict[str, Any]) -> Study:
 def script(folder: Path, name: str, **options: Any) -> None:
     """Run a job's script as its rule does."""
     given = {"log": "results/logs/job.log", **options}
-    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    words = []
+    for key, value in given.items():
+        words += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "EXPANDER_SAE_BACKEND": "torch"}
     command = [sys.executable, str(ROOT / "workflow" / "scripts" / f"{name}.py"), *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
@@ -76,3 +79,8 @@ def test_both_end_in_one_table_with_the_same_numbers(world: Path, tmp_path: Path
     assert found[0] == pytest.approx(found[1], rel=1e-6, abs=1e-6)
     assert {"encoder", "omp", "none"} == {inference for inference, _, _ in found[0]}
     assert ("omp", "ce", "ce_recovered") in found[0] and ("none", "none", "storage_total_bytes") in found[0]
+    for run in (own, imported):  # one trained on a device, one on none
+        rows = [f"rows/{run.seed}-{run.support}.{name}.parquet" for name in RUN_TABLES]
+        inputs = {"metrics": f"{run.path}/metrics.parquet", "documents": f"{run.path}/documents.parquet"}
+        script(tmp_path, "record", run=run.path, history=f"{run.path}/training.csv", out=rows, **inputs)
+        assert set(tables.read_metrics(tmp_path / rows[0])["support"]) == {run.support}

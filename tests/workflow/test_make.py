@@ -1,4 +1,6 @@
-"""What `make` does with names that a shell would read otherwise."""
+"""What `make` hands on: names that a shell would read otherwise, and no setting that makes every job slow."""
+
+import shutil
 
 import pytest
 
@@ -23,3 +25,12 @@ def test_what_is_given_to_make_reaches_the_command_as_it_is(folder, name):
     done = make(folder, "install", STAMP=".venv/none", PYTHON=f"/nowhere/{name}")
     assert f"make: found no /nowhere/{name}; install Python 3.11 or newer" in done.stderr
     assert not (folder / "canary").exists()
+
+
+def test_what_python_compiles_is_kept_also_where_the_environment_says_otherwise(folder, monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    kept = folder / "expander_sae" / "__pycache__"
+    shutil.rmtree(kept, ignore_errors=True)
+    make(folder, "frontier", CONFIG="none.yaml")
+    assert any(kept.glob("errors.*.pyc"))

@@ -6,11 +6,12 @@
 import re
 import shutil
 import subprocess
+from functools import partial
 
 import pytest
 import yaml
 
-from tests.workflow.planning import ROOT, SNAKEMAKE, plan
+from tests.workflow.planning import BEING_WRITTEN, ROOT, SNAKEMAKE, plan
 from tests.workflow.test_plan import COLLECTORS, CONFIG, KEPT, keep_rows
 
 PREFIX = "sparse/it's"
@@ -116,7 +117,8 @@ def test_what_snakedeploy_writes_plans_the_default_study(tmp_path):
     for name in ("Snakefile", "workflow/Snakefile", "workflow/rules", "workflow/report"):
         source, target = ROOT / name, tmp_path / "fetched" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+        copy = partial(shutil.copytree, ignore=BEING_WRITTEN) if source.is_dir() else shutil.copy
+        copy(source, target)
     shutil.copytree(ROOT / "config", tmp_path / "config")
     (tmp_path / "Snakefile").write_text(DEPLOYED.replace("SOURCE", str(tmp_path / "fetched")))
     done = snakemake(tmp_path, "--dry-run", "--quiet", "all", "--printshellcmds")

@@ -12,7 +12,16 @@ import yaml
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.study.kept_tables import OTHER_TABLES, RUN_TABLES, row_files
 from expander_sae.study.study import Study, load_config
-from tests.workflow.planning import COLLECTED, ROOT, SNAKEMAKE, plan, pretend_finished, snakemake, touch
+from tests.workflow.planning import (
+    BEING_WRITTEN,
+    COLLECTED,
+    ROOT,
+    SNAKEMAKE,
+    plan,
+    pretend_finished,
+    snakemake,
+    touch,
+)
 
 pytestmark = pytest.mark.xdist_group("plan")
 
@@ -35,7 +44,7 @@ CONFIG = {
 def copy_of_the_project(folder):
     """What a plan needs of the project, to be edited."""
     for name in ("workflow", "expander_sae", "resources", "profiles"):
-        shutil.copytree(ROOT / name, folder / "copy" / name)
+        shutil.copytree(ROOT / name, folder / "copy" / name, ignore=BEING_WRITTEN)
     shutil.copy(ROOT / "Snakefile", folder / "copy")
     return folder / "copy"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_origin
 
 from expander_sae.errors import explained
-from expander_sae.machine import available_memory
+from expander_sae.machine import available_memory, piece_sizes
 from expander_sae.machine.device import resolve_device, set_threads
 from expander_sae.storage.files import write_json
 
@@ -54,7 +54,8 @@ def products() -> str:
 
 def batch_tokens() -> int:
     """Tokens of one forward pass."""
-    return int(os.environ.get("EXPANDER_SAE_BATCH_TOKENS", "2048"))
+    asked = os.environ.get("EXPANDER_SAE_BATCH_TOKENS", "auto")
+    return piece_sizes.batch_tokens(int(asked) if asked.isdigit() else asked, device() != "cpu")
 
 
 def threads() -> int:

@@ -25,8 +25,10 @@ def main(
     if run is not None:
         record = read_json(job.place(str(run)) / "run.json")
         columns = {name: {**LEFT_OUT, **record["spec"]}[name] for name in RUN_COLUMNS}
+        # A run that was rounded or imported was trained on no device of its own.
         kept = ("fingerprint", "mask_sha256", "finite", "torch", "device", "backend")
-        about = {"stages": STAGE_VERSIONS, "run": str(run), **{key: record[key] for key in kept}}
+        found = {key: record[key] for key in kept if key in record}
+        about = {"stages": STAGE_VERSIONS, "run": str(run), **found}
     text = canonical_json(about)
     tables.record(metrics, "metrics", columns, text, out[0])
     tables.record(documents, "documents", columns, text, out[1])

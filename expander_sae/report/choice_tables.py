@@ -34,7 +34,8 @@ def choice_table(results: Results) -> Table:
     columns = [
         *_WHERE, Column("asked", "if you have, and want", kind="prose"),
         Column("budget", "if you have", kind="data"), Column("purpose", "and want", kind="data"),
-        Column("take", "take"), Column("size", "on disk"), Column("inference", "read by"), *_VALUES,
+        Column("take", "take"), Column("size", "on disk"), Column("inference", "read by", kind="data"),
+        *_VALUES,
         Column("microseconds", "μs a token", 0), Column("training_seconds", "training, s", 0),
         Column("alike", "not told apart from it, smaller"),
         Column("floor", "nobody trained", kind="prose"), Column("verdict", "which is"),
@@ -80,7 +81,7 @@ def _row(row: Row, names: Names) -> dict[str, Any]:
         }  # fmt: skip
     if row.taken:
         found |= _told(row.taken) | {
-            "take": names(row.taken), "size": size_text(row.taken.size),
+            "take": read_name(row.taken, row.purpose, names), "size": size_text(row.taken.size),
             "decides_half": row.taken.half(metric),
             "microseconds": microseconds(row.taken), "training_seconds": training_seconds(row.taken),
         }  # fmt: skip

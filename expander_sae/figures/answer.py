@@ -66,8 +66,20 @@ def sheet_of(view: View, every: Sequence[Candidate], looks: Looks) -> Sheet:
                 above=0.0, below=0.02)  # fmt: skip
     table = AnswerTable(answers(every), names, looks)
     chosen = Panel("", table, height=table.height, left=0.12, wide=True, above=0.04, below=0.08)
-    notes = [*table.notes(), *_lost(view), caption(every)]
+    drawn = [panel.draw for panel in panels if isinstance(panel.draw, AnswerPanel)]
+    notes = [*table.notes(), *_outside(drawn, names), *_lost(view), caption(every)]
     return Sheet(TITLE, str(view), [key, *panels, chosen], notes=notes)
+
+
+def _outside(panels: Sequence[AnswerPanel], names: Names) -> list[str]:
+    """What is so much worse than the rest that a panel leaves it out."""
+    found = [
+        f"{names(one)}{' by OMP' if one.inference == 'omp' else ''}, {_LABELS[panel.metric].split('  ')[0]} "
+        f"{one.mean(panel.metric):.3f}".replace("-", "−")
+        for panel in panels
+        for one in panel.outside()
+    ]
+    return [f"Too far off for the panels: {'; '.join(found)}."] if found else []
 
 
 def _lost(view: View) -> list[str]:
@@ -89,8 +101,9 @@ def _key(entries: Sequence[Line2D], axes: Axes) -> None:
 
 def _limits(sizes: Sequence[float]) -> tuple[float, float]:
     low, high = min(sizes), max(sizes)
+    """Of bytes, with room on the right for the names of the largest."""
     room = 0.07 * math.log(high / low) or 1.0
-    return low * math.exp(-room), high * math.exp(room)
+    return low * math.exp(-room), high * math.exp(2 * room)
 
 
 def _legend(every: Sequence[Candidate], looks: Looks) -> list[Line2D]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
+from expander_sae.figures.answer_labels import Frame, Label, along, covered
 from expander_sae.figures.candidate_words import Names, size_text
 from expander_sae.figures.candidates import CE, ERROR, Candidate, Group
-from expander_sae.figures.label_places import Box, Placed, Wanted, place
+from expander_sae.figures.label_places import Box, place
 from expander_sae.figures.plots import height_of, width_of
-from expander_sae.figures.style import INK, MUTED, SMALL, Look, Looks, text_width
+from expander_sae.figures.style import INK, MUTED, SMALL, Look, Looks
 from expander_sae.measurements.choice import choose
 from expander_sae.measurements.pareto import front
 
@@ -39,9 +39,6 @@ _MADE = ("trained", "imported")
 
 _REACH = 0.6
 """Share of the range of trained values by which a worse floor may stretch it."""
-
-_LINE = 0.1
-"""Height of a line of the smallest text in inches."""
 
 _CE_TICKS = (-1.0, 0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
 
@@ -191,6 +188,24 @@ class AnswerPanel:
         found += [one for one in self.shown if one.group == "imported"]
         return list({one.key: one for one in (*found, *self.floors())}.values())
 
+    def labelled(self) -> list[Candidate]:
+        """What is named, and every other expander where there is room for its name."""
+        found = self.named()
+        named = {one.key for one in found}
+        expanders = [one for one in self.shown if one.cell.support == "expander"]
+        return [*found, *(one for one in expanders if one.key not in named)]
+
+    def label(self, one: Candidate) -> str:
+        """The words at a mark."""
+        if one.group != "trained":
+            return self.names(one)
+        return self.names.on_mark(one) + (" OMP" if one.inference == "omp" else "")
+
+    def outside(self) -> list[Candidate]:
+        """What has a name but no place within the limits of the y axis."""
+        low, high = self._heights()
+        return [one for one in self.named() if not low <= self._height(one) <= high]
+
     def _mark(self, axes: Axes, one: Candidate, named: bool) -> None:
         """Large where it is named, otherwise small and pale; filled by the encoder, hollow by OMP."""
         look = GREY.get(one.group) or self.looks(one.role, "encoder")
@@ -207,92 +222,29 @@ class AnswerPanel:
 
     def _labels(self, axes: Axes) -> None:
         """What the fronts are, then the names of the marks."""
-        panel = _Panel(self.limits, axes.get_ylim(), width_of(axes), height_of(axes))
-        texts: list[_Text] = []
+        panel = Frame(self.limits, axes.get_ylim(), width_of(axes), height_of(axes))
+        texts: list[Label] = []
         lines: list[Box] = []
         for group, (words, colour) in _LINED.items():
             for inference in DASHES:
                 steps = [panel.at(*pair) for pair in zip(*self._steps(inference, group), strict=True)]
                 if steps:
-                    lines += _covered(steps)
+                    lines += covered(steps)
                     bad = self.scale.bad
                     spots, sides = (
-                        _along(steps, words[inference]),
+                        along(steps, words[inference]),
                         (-bad, bad) if group == "trained" else (bad,),
                     )
-                    texts.append(_Text(words[inference], colour, "bold", spots, sides))
-        for one in self.named():
+                    texts.append(Label(words[inference], colour, "bold", spots, sides))
+        named = {one.key for one in self.named()}
+        for one in self.labelled():
             spot = panel.at(one.size, self._height(one))
             if 0 <= spot[1] <= panel.height:
-                name = self.names.on_mark(one) if one.group == "trained" else self.names(one)
                 colour = self.looks(one.role, "encoder").colour if one.group in _MADE else MUTED
-                texts.append(_Text(name, colour, "normal", [spot]))
+                texts.append(Label(self.label(one), colour, "normal", [spot], spare=one.key not in named))
         marks = [panel.at(one.size, self._height(one)) for one in self.shown]
         obstacles = [*lines, *((x - 0.035, y - 0.035, x + 0.035, y + 0.035) for x, y in marks)]
         room = (0.02, 0.02, panel.width - 0.02, panel.height - 0.02)
         for text, placed in zip(texts, place([text.wanted for text in texts], obstacles, room), strict=True):
-            if placed:
+            if placed and (placed.free or not text.spare):
                 text.write(axes, placed, panel)
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """Where data lie in a panel, in inches from its lower left."""
-
-    sizes: tuple[float, float]
-    heights: tuple[float, float]
-    width: float
-    height: float
-
-    def at(self, size: float, height: float) -> tuple[float, float]:
-        across = math.log(size / self.sizes[0]) / math.log(self.sizes[1] / self.sizes[0])
-        up = (height - self.heights[0]) / (self.heights[1] - self.heights[0])
-        return across * self.width, up * self.height
-
-
-@dataclass(frozen=True)
-class _Text:
-    """A label: of a mark, which has one anchor, or of a line."""
-
-    text: str
-    colour: str
-    weight: str
-    anchors: Sequence[tuple[float, float]]
-    sides: tuple[int, ...] = ()
-
-    @property
-    def wanted(self) -> Wanted:
-        return Wanted(text_width(self.text, SMALL, self.weight), _LINE, self.anchors, self.sides)
-
-    def write(self, axes: Axes, placed: Placed, panel: _Panel) -> None:
-        """The text, and a thin line to its mark where that is not right beside it."""
-        left, bottom, right, top = placed.box
-        middle = (left + right) / 2 / panel.width, (bottom + top) / 2 / panel.height
-        axes.text(*middle, self.text, transform=axes.transAxes, ha="center", va="center", fontsize=SMALL,
-                  color=self.colour, weight=self.weight, zorder=6)  # fmt: skip
-        if not self.sides and placed.reach > 0.15:
-            x, y = self.anchors[0]
-            end = min(max(x, left), right) / panel.width, min(max(y, bottom), top) / panel.height
-            axes.plot([x / panel.width, end[0]], [y / panel.height, end[1]], color=self.colour, lw=0.5,
-                      transform=axes.transAxes, zorder=3)  # fmt: skip
-
-
-def _covered(steps: Sequence[tuple[float, float]]) -> list[Box]:
-    """The boxes of a line of steps."""
-    found = []
-    for (left, y), (right, after) in pairwise(steps):
-        found.append((left, y - 0.008, right, y + 0.008))
-        found.append((right - 0.008, min(y, after), right + 0.008, max(y, after)))
-    return found
-
-
-def _along(steps: Sequence[tuple[float, float]], words: str) -> list[tuple[float, float]]:
-    """Middles of a text on a line of steps, from the right to the left, where it stands on one step."""
-    wide = text_width(words, SMALL, "bold")
-    found = []
-    for (left, y), (right, _) in reversed(list(pairwise(steps))):
-        x = right - wide / 2 - 0.03
-        while x - wide / 2 >= left:
-            found.append((x, y))
-            x -= 0.1
-    return found

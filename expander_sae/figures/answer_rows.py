@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from expander_sae.figures.candidates import CE, ERROR, SELECTIVITY, Candidate
 from expander_sae.measurements.choice import choose, compared
+from expander_sae.measurements.pareto import Option
 
 BUDGETS = (40e3, 150e3, 500e3, math.inf)
 """Bytes on disk; a kB has 1,000."""
@@ -33,7 +34,8 @@ class Row:
 
     Args:
         taken: None where no trained dictionary fits.
-        alike: a smaller one that is not told apart from it.
+        alike: of the smaller ones that are read in the same way and not told apart from it the smallest, and
+            where that is of its own kind the nearest in value of another kind too.
         told: whether any interval is known by which it could be.
         untrained: the best that nobody trained; `verdict` says what it is beside `taken`.
     """
@@ -41,7 +43,7 @@ class Row:
     budget: float
     purpose: Purpose
     taken: Candidate | None
-    alike: Candidate | None
+    alike: tuple[Candidate, ...]
     told: bool
     untrained: Candidate | None
     verdict: str
@@ -74,19 +76,37 @@ def answers(candidates: Sequence[Candidate], budgets: Sequence[float] = BUDGETS)
 def _answer(candidates: Sequence[Candidate], budget: float, purpose: Purpose) -> Row:
     allowed = [one for one in candidates if one.inference in purpose.inferences]
     by_key = {one.key: one for one in allowed}
+
+    def read_alike(first: Option, second: Option) -> bool:
+        return by_key[first.name].inference == by_key[second.name].inference
+
     trained, untrained = (
-        choose((one.option(purpose.metric) for one in allowed if one.group == group), budget)
+        choose((one.option(purpose.metric) for one in allowed if one.group == group), budget, read_alike)
         for group in ("trained", "untrained")
     )
     floor = by_key[untrained.taken.name] if untrained else None
     if trained is None:
-        return Row(budget, purpose, None, None, False, floor, "none")
+        return Row(budget, purpose, None, (), False, floor, "none")
+    taken = by_key[trained.taken.name]
     return Row(
         budget,
         purpose,
-        by_key[trained.taken.name],
-        by_key[trained.alike.name] if trained.alike else None,
+        taken,
+        _named(taken, [by_key[option.name] for option in trained.alike], purpose.metric),
         trained.told,
         floor,
         compared(trained.taken, untrained.taken if untrained else None),
     )
+
+
+def _named(taken: Candidate, alike: Sequence[Candidate], metric: str) -> tuple[Candidate, ...]:
+    """The smallest, and the nearest of another kind where the smallest is of the kind that was taken.
+
+    Args:
+        alike: the smallest first.
+    """
+    others = [one for one in alike if one.cell.support != taken.cell.support]
+    if not others or alike[0] in others:
+        return tuple(alike[:1])
+    nearest = min(others, key=lambda one: abs(one.mean(metric) - taken.mean(metric)))
+    return alike[0], nearest

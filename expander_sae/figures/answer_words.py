@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from expander_sae.figures.answer_rows import Purpose, Row
 from expander_sae.figures.candidate_costs import machine
-from expander_sae.figures.candidate_words import size_text
+from expander_sae.figures.candidate_words import Names, size_text
 from expander_sae.figures.candidates import CE, SELECTIVITY, Candidate
 
 _FLOORS = {
@@ -19,6 +20,25 @@ _FLOORS = {
 def budget_text(budget: float) -> str:
     """≤ 40 kB, or any size."""
     return "any size" if math.isinf(budget) else f"≤ {size_text(budget)}"
+
+
+def read_name(one: Candidate, purpose: Purpose, names: Names) -> str:
+    """What a dictionary is called; with OMP where it is read so and the purpose does not say it."""
+    said = len(purpose.inferences) == 1 or one.inference != "omp"
+    return names(one) if said else f"{names(one)}, by OMP"
+
+
+def floor_name(row: Row, names: Names) -> str:
+    """The best that nobody trained; empty where there is none."""
+    if row.untrained is None:
+        return ""
+    needs = ", needs the model" if row.untrained.by_ids else ""
+    return read_name(row.untrained, row.purpose, names) + needs
+
+
+def alike_text(row: Row, names: Names) -> str:
+    """The smaller dictionaries that are not told apart from the one taken, each with its size."""
+    return " or ".join(f"{read_name(one, row.purpose, names)} ({size_text(one.size)})" for one in row.alike)
 
 
 def caption(every: Sequence[Candidate]) -> str:
@@ -46,7 +66,8 @@ def caption(every: Sequence[Candidate]) -> str:
             "not choose it."
         )
     sentences.append(
-        "The table takes the best trained mean that fits. Bars: 95 % intervals. Times: estimates for one "
+        "The table takes the best trained mean that fits; under it stands the best that nobody trained, read "
+        "in a way that the purpose allows. Bars: 95 % intervals. Times: estimates for one "
         f"core of an {machine().device}, to code a token and to train."
     )
     return " ".join(sentences)

@@ -52,11 +52,12 @@ def training_seconds(one: Candidate) -> float | None:
 
 def _shape(one: Candidate) -> Shape:
     cell = one.cell
-    return Shape(cell.m, cell.n, cell.d, cell.k, BATCH)
+    return Shape(cell.m, cell.n, cell.m if one.group == "untrained" else cell.d, cell.k, BATCH)
 
 
 def _backend(one: Candidate) -> str | None:
     decoder = supports.described(one.cell.support).decoder
-    if decoder == supports.DENSE:
+    # What nobody trained is computed with as dense columns, however it is stored.
+    if decoder == supports.DENSE or one.group == "untrained":
         return DENSE
     return machine().backend("auto") if decoder == SPARSE else None

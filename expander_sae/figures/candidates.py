@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from expander_sae.figures.frontier_series import role_of, shown_cells
@@ -31,8 +31,7 @@ class Candidate:
         size: bytes on disk, mean over seeds.
         by_ids: `size` is that of the token ids that its columns can be made from again, where the language
             model is at hand.
-        estimates: metric → its values over seeds.
-        halves: metric → half the 95 % interval of its mean; NaN where it is not known.
+        estimates: metric → its values over seeds; of a metric with an interval over documents with that.
     """
 
     cell: Cell
@@ -42,7 +41,6 @@ class Candidate:
     size: float
     by_ids: bool = False
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
-    halves: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def group(self) -> Group:
@@ -66,8 +64,8 @@ class Candidate:
         return self.estimates.get(metric, Estimate()).mean
 
     def half(self, metric: str) -> float:
-        """Half its interval."""
-        return self.halves.get(metric, math.nan)
+        """Half its 95 % interval; NaN where it is not known."""
+        return self.estimates.get(metric, Estimate()).half
 
     def option(self, metric: str) -> Option:
         """As something to be chosen by a metric; of an error less is more."""
@@ -108,18 +106,16 @@ def _read(view: View, cell: Cell) -> Iterator[Candidate]:
         if not size > 0:
             continue
         for inference in INFERENCES:
-            estimates = {name: view.index.estimate(cell, name, inference) for name in METRICS}
+            estimates = {name: _estimate(view, cell, name, inference) for name in METRICS}
             measured = {name: estimate for name, estimate in estimates.items() if estimate}
             if measured:
-                halves = {name: _half(view, cell, name, inference) for name in measured}
-                how = role_of(cell, view), cell.precision, inference
-                yield Candidate(cell, *how, size, by_ids, measured, halves)
+                yield Candidate(cell, role_of(cell, view), cell.precision, inference, size, by_ids, measured)
 
 
-def _half(view: View, cell: Cell, metric: str, inference: str) -> float:
-    """Over seeds; of a metric with `_low` and `_high`, which are over documents, over both."""
-    low, high = (view.index.estimate(cell, f"{metric}_{end}", inference) for end in ("low", "high"))
+def _estimate(view: View, cell: Cell, metric: str, inference: str) -> Estimate:
+    """With the interval over documents of a metric that has `_low` and `_high`."""
+    found, low, high = (
+        view.index.estimate(cell, f"{metric}{end}", inference) for end in ("", "_low", "_high")
+    )
     documents = (high.mean - low.mean) / 2
-    known = [half for half in (view.index.estimate(cell, metric, inference).half, documents)
-             if math.isfinite(half)]  # fmt: skip
-    return math.hypot(*known) if known else math.nan
+    return replace(found, documents=documents) if found and math.isfinite(documents) else found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pandas as pd
@@ -19,7 +19,7 @@ from expander_sae.measurements.view import View
 from expander_sae.study.run import Cell
 
 PARTS = {
-    "storage_values_bytes": ("decoder values, float32", BLUE, "o"),
+    "storage_values_bytes": ("decoder values", BLUE, "o"),
     "storage_values_rows_bytes": ("values and explicit row indices", VERMILLION, "^"),
     "storage_encoder_bytes": ("encoder and biases", GREEN, "s"),
     "storage_mask_recipe_bytes": ("recipe that regenerates the rows", ORANGE, "D"),
@@ -45,10 +45,11 @@ def dictionary_name(cell: Cell) -> str:
 def storage(view: View) -> Sheet:
     """Bytes of each part of a dictionary."""
     title = "Storage: what each part of a dictionary takes"
-    names, found = [], []
+    names, found, precisions = [], [], set()
     for cell in dictionaries(view):
         values = {part: view.index.estimate(cell, part, "none", "none").mean for part in PARTS}
         if not math.isnan(values["storage_values_bytes"]):
+            precisions.add(cell.precision)
             names.append(dictionary_name(cell))
             found.append(values)
     if not names:
@@ -71,7 +72,12 @@ def storage(view: View) -> Sheet:
     panel = Panel("", draw, "bytes (log)", height=0.22 * len(names) + 0.4, left=label_room(names))
     legend = [mark_key(label, marker=marker, color=colour, mec=colour)
               for label, colour, marker in PARTS.values()]  # fmt: skip
-    return Sheet(title, str(view), [panel], legend)
+    return Sheet(title, str(view), [panel], legend, [f"Values are {precision_text(precisions)}."])
+
+
+def precision_text(precisions: Iterable[str]) -> str:
+    """``int8``, or all that occur."""
+    return " or ".join(sorted(one.replace("_", " ") for one in precisions))
 
 
 def _bytes(value: float) -> str:
@@ -107,7 +113,7 @@ def _speed(title: str, rows: pd.DataFrame) -> Sheet:
             for shape in shapes.itertuples(index=False, name=None)
         }  # fmt: skip
         panels.append(Panel(str(task), _speed_rows(part, list(shapes.columns), labels, looks),
-                            "milliseconds: median and quartiles", height=0.17 * len(labels) + 0.35,
+                            height=0.17 * len(labels) + 0.35,
                             left=label_room(labels.values())))  # fmt: skip
     legend = [mark_key(str(name), marker=marker, color=colour, mec=colour)
               for name, (colour, marker) in looks.items()]  # fmt: skip
@@ -129,6 +135,8 @@ def _speed_rows(
 ) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         category_axis(axes, list(labels.values()))
+        # From the right edge to the left: long names of shapes leave a panel narrower than these words.
+        axes.set_xlabel("milliseconds: median and quartiles", loc="right")
         wide = part["ms_median"].max() > 3 * part["ms_median"].min()
         if wide:
             axes.set_xscale("log")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from expander_sae.figures.candidate_words import kind_text
 from expander_sae.figures.layout import Panel, Sheet
 from expander_sae.figures.place_sheets import DENSE, OVER_D, by_place, lines_sheet
 from expander_sae.figures.plots import Line, Plot, level_key, mark_key
@@ -48,7 +49,7 @@ def _by_support(view: View, metric: str, **measured: str) -> list[Line]:
     """A metric over d, one line a support. measured: its inference and split."""
     looks = looks_for(view.index.supports)
     return [
-        Line(name.replace("_", " "), replace(looks(name, "encoder"), line="-"),
+        Line(kind_text(name), replace(looks(name, "encoder"), line="-"),
              {float(d): view.estimate(metric, name, d, **measured) for d in view.ds(name)})
         for name in _MAIN if name in view.supports()
     ]  # fmt: skip

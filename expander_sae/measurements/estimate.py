@@ -33,11 +33,13 @@ class Estimate:
     Args:
         asked: seeds that were run.
         diverged: how many of them diverged and are in no mean.
+        documents: half the 95 % interval over documents; NaN where it is not known.
     """
 
     values: Mapping[int, float] = field(default_factory=dict)
     asked: int = 0
     diverged: int = 0
+    documents: float = math.nan
 
     def __bool__(self) -> bool:
         return bool(self.values)
@@ -54,8 +56,10 @@ class Estimate:
 
     @property
     def half(self) -> float:
-        """Half the 95 % interval of the mean over seeds."""
-        return half_interval(self.values.values())
+        """Half the 95 % interval of the mean: over seeds, over documents, or both."""
+        halves = (half_interval(self.values.values()), self.documents)
+        known = [half for half in halves if math.isfinite(half)]
+        return math.hypot(*known) if known else math.nan
 
     def paired(self, other: Estimate, combine: Callable[[float, float], float]) -> Estimate:
         """`combine` of both, seed by seed, on the seeds that both have."""
@@ -70,4 +74,5 @@ class Estimate:
 
     def scaled(self, factor: float) -> Estimate:
         """Every value times a number."""
-        return Estimate({s: factor * v for s, v in self.values.items()}, self.asked, self.diverged)
+        values = {s: factor * v for s, v in self.values.items()}
+        return Estimate(values, self.asked, self.diverged, abs(factor) * self.documents)

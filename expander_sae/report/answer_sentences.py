@@ -26,6 +26,25 @@ _BEARING = {
 }
 """Claims whose verdicts stand beside a purpose's sentence."""
 
+SHORT = {
+    "matched-budget": "expander recovers more",
+    "matched-budget-omp": "expander recovers more",
+    "iso-bytes": "recovers more than 4-bit",
+    "iso-bytes-omp": "less error than 4-bit",
+    "omp-gain": "OMP gains 15–25 %",
+    "equal-bytes-selectivity": "expander is more selective",
+    "iso-bytes-selectivity": "more selective than 4-bit",
+    "selectivity-floor": "more selective than random",
+    "pca-floor": "smallest d beats PCA",
+    "pca-floor-middle": "middle d beats PCA",
+    "untrained-floor": "smallest d beats random",
+    "untrained-floor-omp": "middle d beats random",
+    "retention": "expander keeps 84 %",
+    "frontier-ends": "more values recover more",
+    "diversity-clustered": "many supports beat few",
+}
+"""What each of these claims says, in words short enough to stand with its verdict behind a sentence."""
+
 _FLOORS = ("pca-floor", "pca-floor-middle", "untrained-floor", "untrained-floor-omp")
 _PAPER = ("retention", "frontier-ends", "diversity-clustered")
 
@@ -99,7 +118,7 @@ def _counts(claims: Sequence[dict[str, Any]], setting: str) -> str:
     """How the claims of a setting came out."""
     counts = {name: sum(record["verdict"] == name for record in claims) for name in VERDICTS}
     told = _listed([f"{count} {_VERBS[name][count != 1]}" for name, count in counts.items() if count])
-    return f"Of {len(claims)} claims asked of {setting}, {told}."
+    return f"Of {len(claims)} claims asked in this run's setting, {setting}, {told}."
 
 
 _VERBS = {

@@ -5,32 +5,45 @@ from __future__ import annotations
 from typing import Any
 
 from expander_sae.figures.answer_rows import Row, answers
-from expander_sae.figures.answer_words import budget_text
+from expander_sae.figures.answer_words import alike_text, budget_text, floor_name, read_name
 from expander_sae.figures.candidate_costs import machine, microseconds, training_seconds
-from expander_sae.figures.candidate_words import Names, size_text
+from expander_sae.figures.candidate_words import Names, seconds_text, size_text
 from expander_sae.figures.candidates import CE, ERROR, METRICS, SELECTIVITY, Candidate, candidates
+from expander_sae.measurements.choice import UNKNOWN
 from expander_sae.measurements.pareto import front
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
-from expander_sae.report.formats import Column, Table
+from expander_sae.report.formats import Column, Table, shown
 
-_WHERE = [Column("model", "model"), Column("layer", "layer"), Column("recipe", "recipe", data=True)]
-_CELL = [Column(name, name, data=True) for name in
+_WHERE = [
+    Column("model", "model", kind="place"),
+    Column("layer", "layer", kind="place"),
+    Column("recipe", "recipe", kind="data"),
+]
+_CELL = [Column(name, name, kind="data") for name in
          ("support", "encoder", "n", "d", "k", "train_tokens", "steps", "precision")]  # fmt: skip
+_INTERVALS = (
+    "± is half the 95 % interval of the mean, over seeds, and of selectivity over documents too; a number "
+    "without ± has one seed."
+)
 _VALUES = [Column(CE, "CE recovered"), Column(ERROR, "rel. error"), Column(SELECTIVITY, "selectivity")]
 
 
 def choice_table(results: Results) -> Table:
     """For each budget of bytes and each purpose the dictionary to take, and what no training gives."""
     columns = [
-        *_WHERE, Column("budget", "if you have"), Column("purpose", "and want"), Column("take", "take"),
-        Column("size", "on disk"), Column("inference", "read by"), *_VALUES,
-        Column("alike", "not told apart from it, smaller"), Column("untrained", "nobody trained"),
-        Column("untrained_size", "its size"), Column("untrained_value", "gives"), 
-        Column("verdict", "which is"), Column("microseconds", "μs a token", 0),
-        Column("training_seconds", "training, s", 0),
-        Column("decides", "decides", data=True), Column("decides_half", "half its interval", data=True),
-        Column("bytes", "bytes", data=True), *_CELL,
+        *_WHERE, Column("asked", "if you have, and want", kind="prose"),
+        Column("budget", "if you have", kind="data"), Column("purpose", "and want", kind="data"),
+        Column("take", "take"), Column("size", "on disk"), Column("inference", "read by", kind="data"),
+        *_VALUES,
+        Column("microseconds", "μs a token", 0), Column("training_seconds", "training, s", 0),
+        Column("alike", "not told apart from it, smaller"),
+        Column("floor", "nobody trained", kind="prose"), Column("verdict", "which is"),
+        Column("untrained", "nobody trained", kind="data"), Column("untrained_size", "its size", kind="data"),
+        Column("untrained_value", "gives", kind="data"), Column("untrained_error", "its error", kind="data"),
+        Column("untrained_microseconds", "its μs a token", kind="data"),
+        Column("decides", "decides", kind="data"), Column("decides_half", "half its interval", kind="data"),
+        Column("bytes", "bytes", kind="data"), *_CELL,
     ]  # fmt: skip
     rows = []
     for view in results.views:
@@ -39,10 +52,11 @@ def choice_table(results: Results) -> Table:
         rows += [{**_where(view), **_row(row, names)} for row in answers(every)]
     caption = (
         "Of the trained dictionaries that fit a budget of bytes the one with the best mean, of equal ones "
-        "the smallest. Beside it the smallest smaller one that is within its 95 % interval, and the best "
-        "that nobody trained, read in the same way within the same budget. Times are estimates for one core "
-        f"of an {machine().device}, to code a token and to train. Each is chosen by the numbers that "
-        "are shown, of the test tokens: the best of several looks a little better than it is, and no "
+        "the smallest. Beside it the smallest smaller one that is read in the same way and not told apart "
+        "from it by the 95 % intervals; where that is of the same kind, the nearest of another kind too. "
+        f"Then the best that nobody trained within the same budget. {_INTERVALS} Times are estimates for "
+        f"one core of an {machine().device}, to code a token and to train. Each is chosen by the numbers "
+        "that are shown, of the test tokens: the best of several looks a little better than it is, and no "
         "interval has that."
     )
     return Table("choice", "Which dictionary to use", caption, columns, rows)
@@ -52,22 +66,38 @@ def _row(row: Row, names: Names) -> dict[str, Any]:
     metric, floor = row.purpose.metric, row.untrained
     found: dict[str, Any] = {
         "budget": budget_text(row.budget), "purpose": row.purpose.words, "decides": metric,
+        "asked": f"{budget_text(row.budget)}, {row.purpose.words}",
         "take": "nothing fits", "verdict": row.verdict if floor and row.taken else None,
     }  # fmt: skip
     if row.alike:
-        found["alike"] = f"{names(row.alike)}, {size_text(row.alike.size)}"
+        found["alike"] = alike_text(row, names)
     elif row.taken and not row.told:
-        found["alike"] = "one seed: not known"
+        found["alike"] = UNKNOWN
     if floor:
-        found |= {"untrained": names(floor), "untrained_size": size_text(floor.size),
-                  "untrained_value": floor.estimates[metric]}  # fmt: skip
+        found |= {
+            "untrained": read_name(floor, row.purpose, names), "untrained_size": size_text(floor.size),
+            "untrained_value": floor.estimates[metric], "untrained_error": floor.estimates.get(ERROR),
+            "untrained_microseconds": microseconds(floor), "floor": _floor_text(row, names),
+        }  # fmt: skip
     if row.taken:
         found |= _told(row.taken) | {
-            "take": names(row.taken), "size": size_text(row.taken.size),
+            "take": read_name(row.taken, row.purpose, names), "size": size_text(row.taken.size),
             "decides_half": row.taken.half(metric),
             "microseconds": microseconds(row.taken), "training_seconds": training_seconds(row.taken),
         }  # fmt: skip
     return found
+
+
+def _floor_text(row: Row, names: Names) -> str:
+    """Which it is, with all that a choice has beside it."""
+    floor = row.untrained
+    if floor is None:
+        return ""
+    values = [f"{column.label} {shown(floor.estimates[column.name], column.digits)}"
+              for column in _VALUES if column.name in floor.estimates]  # fmt: skip
+    time = microseconds(floor)
+    work = "" if time is None else f"; {seconds_text(time / 1e6)} a token"
+    return f"{floor_name(row, names)} ({size_text(floor.size)}): {', '.join(values)}{work}"
 
 
 def frontier_table(results: Results) -> Table:
@@ -92,7 +122,8 @@ def frontier_table(results: Results) -> Table:
         ]  # fmt: skip
     caption = (
         "Every dictionary with its bytes on disk. It is best where none of its group that is read in the "
-        "same way is as good in fewer bytes or better in as many. Frozen ones were trained in part."
+        "same way is as good in fewer bytes or better in as many. Frozen ones were trained in part. "
+        f"{_INTERVALS}"
     )
     if any(row["group"] == "imported" for row in rows):
         caption += " Imported ones have a k and a training of their own, and are on no front."

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.storage.files import atomic_path
@@ -24,13 +24,14 @@ class Column:
         name: in the CSV.
         label: in what people read.
         digits: after the point, for numbers and estimates.
-        data: in the CSV only, for programs.
+        kind: ``data`` is in the CSV only, for programs; ``prose`` is not in the CSV, which has its parts; a
+            ``place`` is said once above the table where all rows agree.
     """
 
     name: str
     label: str
     digits: int = 3
-    data: bool = False
+    kind: Literal["value", "data", "prose", "place"] = "value"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,25 @@ class Table:
     @property
     def read(self) -> list[Column]:
         """The columns that people read."""
-        return [column for column in self.columns if not column.data]
+        return [
+            column for column in self.columns
+            if column.kind != "data" and column.name not in self._shared
+        ]  # fmt: skip
+
+    @property
+    def about(self) -> str:
+        """The caption, after what all rows share."""
+        shared = ", ".join(
+            f"{column.label} {shown(self.rows[0].get(column.name))}"
+            for column in self.columns if column.name in self._shared
+        )  # fmt: skip
+        return f"All rows: {shared}. {self.caption}" if shared else self.caption
+
+    @property
+    def _shared(self) -> set[str]:
+        """Places that are the same in every row."""
+        places = [column.name for column in self.columns if column.kind == "place"]
+        return {name for name in places if len({row.get(name) for row in self.rows}) == 1}
 
 
 def shown(value: Any, digits: int = 3) -> str:
@@ -89,7 +108,8 @@ def to_csv(table: Table) -> str:
         if any(isinstance(row.get(column.name), Estimate) for row in table.rows)
     }
     header: list[str] = []
-    for column in table.columns:
+    columns = [column for column in table.columns if column.kind != "prose"]
+    for column in columns:
         header.append(column.name)
         header += [f"{column.name}_half", f"{column.name}_seeds"] if column.name in estimated else []
     stream = io.StringIO()
@@ -97,7 +117,7 @@ def to_csv(table: Table) -> str:
     writer.writerow(header)
     for row in table.rows:
         line: list[str] = []
-        for column in table.columns:
+        for column in columns:
             value = row.get(column.name)
             if column.name in estimated:
                 estimate = value if isinstance(value, Estimate) else Estimate()
@@ -116,7 +136,7 @@ def _full(value: float) -> str:
 
 def to_markdown(table: Table) -> str:
     """A heading, the caption, a pipe table and the notes."""
-    lines = [f"# {table.title}", "", table.caption, ""]
+    lines = [f"# {table.title}", "", table.about, ""]
     if table.rows:
         lines.append("| " + " | ".join(_cell(column.label) for column in table.read) + " |")
         lines.append("|" + "---|" * len(table.read))
@@ -153,7 +173,7 @@ def latex_text(text: str) -> str:
 def to_latex(table: Table) -> str:
     """A `table` with `tabular` and \\hline: needs no package."""
     spec = "l" * len(table.read)
-    caption = latex_text(f"{table.title}. {table.caption}")
+    caption = latex_text(f"{table.title}. {table.about}")
     head = " & ".join(latex_text(column.label) for column in table.read) + r" \\"
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
     lines += [rf"\begin{{tabular}}{{{spec}}}", r"\hline", head, r"\hline"]

@@ -18,7 +18,7 @@ from expander_sae.figures.catalogue import FIGURES, FRONTIER, Figure
 from expander_sae.figures.verdicts import VERDICTS, by_setting, decided, estimate_text, one_claim
 from expander_sae.figures.write import png_of
 from expander_sae.measurements.results import Results
-from expander_sae.report.answer_sentences import sentences
+from expander_sae.report.answer_sentences import SHORT, sentences
 from expander_sae.report.formats import shown
 from expander_sae.report.tables import all_tables
 from expander_sae.storage.files import atomic_path
@@ -27,6 +27,9 @@ TEMPLATE = "report.html.j2"
 
 _SHOWN = tuple(name for name in VERDICTS if name != "not run")
 """Verdicts that the list of claims can be narrowed to."""
+
+_FULL_WIDTH = 120
+"""Dots to the inch at which a page's width is that of the report's text."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def write_report(
     text = environment.get_template(TEMPLATE).render(
         places=[str(view.place) for view in results.views],
         settings=settings,
-        counts=Counter(_first_verdicts(settings).values()),
+        counts=Counter(claim["verdict"] for claim in settings[0]["claims"]) if settings else {},
+        short=SHORT,
         verdicts=list(VERDICTS),
         # What is hidden where all of these verdicts are: claims, and topics that have no others.
         together=[several for size in range(1, len(_SHOWN) + 1) for several in combinations(_SHOWN, size)],
@@ -130,11 +134,6 @@ def _topics(claims: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _first_verdicts(settings: list[dict[str, Any]]) -> dict[str, str]:
-    """Claim → its verdict, each counted once: in the first setting that judges it."""
-    return {claim["id"]: claim["verdict"] for one in reversed(settings) for claim in one["claims"]}
-
-
 def _claim(record: dict[str, Any]) -> dict[str, Any]:
     picture = image(png_of(one_claim(record))) if record["estimate"] is not None else None
     return {"topic": "", **record, "shown": estimate_text(record), "image": picture}
@@ -143,7 +142,9 @@ def _claim(record: dict[str, Any]) -> dict[str, Any]:
 def _figures(results: Results, folder: Path, frontier: str | Path | None) -> list[dict[str, Any]]:
     found = []
     if frontier is not None:
-        found.append(_figure(FRONTIER, page=_read(Path(frontier))))
+        found.append(
+            _figure(FRONTIER, page=_read(Path(frontier), _FULL_WIDTH), beside=f"{FRONTIER.name}.pdf")
+        )
     for entry in FIGURES:
         sheets = entry.sheets(results)
         if sheets[0].panels:
@@ -156,17 +157,17 @@ def _figures(results: Results, folder: Path, frontier: str | Path | None) -> lis
 
 def _figure(entry: Figure, **shown: Any) -> dict[str, Any]:
     about = {"name": entry.name, "title": entry.title, "caption": entry.caption}
-    return {**about, "remarks": [], "pages": 1, "page": None, "column": None, **shown}
+    return {**about, "remarks": [], "pages": 1, "page": None, "column": None, "beside": "", **shown}
 
 
-def _read(path: Path) -> Image:
+def _read(path: Path, dots_per_inch: int = 160) -> Image:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such figure, expected it to be drawn before the report") from None
     if content[:8] != b"\x89PNG\r\n\x1a\n":
         raise UserError(f"{path}: not a PNG; remove it to have it drawn again")
-    return image(content)
+    return image(content, dots_per_inch)
 
 
 def _config(provenance: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from expander_sae.figures.cost import PARTS, dictionaries, dictionary_name
+from expander_sae.figures.cost import PARTS, dictionaries, dictionary_name, precision_text
 from expander_sae.figures.decoding import METHODS, block_sizes, pursuit_cell
 from expander_sae.figures.fidelity import budget_cell, gain
 from expander_sae.figures.place_sheets import CE, ERROR
@@ -24,7 +24,7 @@ _SEEDS = (
     "Means over seeds ± half the 95 % interval over seeds, these documents given; a number without ± has one "
     "seed."
 )
-_WHERE = [Column("model", "model"), Column("layer", "layer")]
+_WHERE = [Column("model", "model", kind="place"), Column("layer", "layer", kind="place")]
 _DICTIONARY = [
     Column("support", "support"),
     Column("encoder", "encoder"),
@@ -226,13 +226,15 @@ def storage(results: Results) -> Table:
     """Bytes of the parts of each dictionary."""
     columns = [*_WHERE, Column("dictionary", "dictionary"),
                *(Column(part, label, 0) for part, (label, _, _) in PARTS.items())]  # fmt: skip
-    rows = []
+    rows, precisions = [], set()
     for view in results.views:
         for cell in dictionaries(view):
             parts = {part: view.index.estimate(cell, part, "none", "none").mean for part in PARTS}
             if any(math.isfinite(value) for value in parts.values()):
+                precisions.add(cell.precision)
                 rows.append({**_where(view), "dictionary": dictionary_name(cell), **parts})
-    return Table("storage", "Storage", "Bytes; values are float32.", columns, rows)
+    caption = f"Bytes; values are {precision_text(precisions)}." if rows else "Bytes."
+    return Table("storage", "Storage", caption, columns, rows)
 
 
 def claims(results: Results) -> Table:

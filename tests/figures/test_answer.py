@@ -1,6 +1,7 @@
 """The page of choices: first where there is something to choose, legible, and the same for the same table."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +12,14 @@ from matplotlib.text import Text
 from expander_sae.figures.answer import TITLE, sheet_of
 from expander_sae.figures.answer import choices as pages_of_choices
 from expander_sae.figures.answer_panel import AnswerPanel, Scale
+from expander_sae.figures.answer_rows import answers
+from expander_sae.figures.answer_table import HEAD, LINE, AnswerTable
 from expander_sae.figures.candidates import CE, ERROR, METRICS, Candidate
 from expander_sae.figures.catalogue import FRONTIER
 from expander_sae.figures.layout import Sheet, compose
 from expander_sae.figures.style import SMALL, house_style, looks_for
 from expander_sae.figures.write import draw_frontier
+from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.results import Results
 from tests.figures import choices, study
 
@@ -80,8 +84,7 @@ def test_every_member_of_a_front_is_named_on_its_panel(sheet: Sheet, page: Figur
         low, high = axes.get_ylim()
         for one in panel.named():
             if low <= panel.scale(one.mean(panel.metric)) <= high:
-                name = panel.names.on_mark(one) if one.group == "trained" else panel.names(one)
-                assert name in written, f"{panel.metric}: {name}"
+                assert panel.label(one) in written, f"{panel.metric}: {panel.label(one)}"
         named = {one.key for one in panel.named()}
         for group in ("trained", "untrained"):
             for inference in ("encoder", "omp"):
@@ -89,6 +92,47 @@ def test_every_member_of_a_front_is_named_on_its_panel(sheet: Sheet, page: Figur
         supports = [one.cell.support for one in panel.named()]
         assert set(choices.FLOORS) <= set(supports), "each floor is named somewhere"
         assert supports.count("frozen_decoder") == 1
+
+
+def test_under_each_choice_stands_what_nobody_trained_with_all_its_numbers(
+    every: list[Candidate], sheet: Sheet
+) -> None:
+    (table,) = [panel.draw for panel in sheet.panels if isinstance(panel.draw, AnswerTable)]
+    rows = answers(every)
+    told = [table.floor(row) for row in rows]
+    assert all(len(line) == len(HEAD) for line in told)
+    for row, line in zip(rows, told, strict=True):
+        floor = row.untrained
+        assert line[HEAD.index("error")] == f"{floor.mean(ERROR):.3f}"
+        assert line[HEAD.index("CE rec.")] == f"{floor.mean(CE):.3f}"
+        assert line[HEAD.index("per token")] != "–" and line[HEAD.index("to train")] == "none"
+        assert ("needs the model" in line[2]) is floor.by_ids
+        assert (": better" in line[2]) is (row.verdict == "better")
+    assert any(row.untrained.by_ids for row in rows) and any(row.verdict == "better" for row in rows)
+    assert table.height > LINE * 2 * len(rows)
+    without = replace(rows[0], untrained=None)
+    assert table.floor(without) == []
+
+
+def test_what_is_read_by_omp_says_so_and_expanders_off_the_front_have_names(
+    sheet: Sheet, page: Figure
+) -> None:
+    panel = panels(sheet)[0]
+    by_omp = [one for one in panel.named() if one.group == "trained" and one.inference == "omp"]
+    assert by_omp and all(panel.label(one).endswith(" OMP") for one in by_omp)
+    expanders = {one.key for one in panel.shown if one.cell.support == "expander"}
+    assert expanders <= {one.key for one in panel.labelled()}
+
+
+def test_what_no_panel_has_room_for_is_said(every: list[Candidate]) -> None:
+    def worse(one: Candidate) -> Candidate:
+        values = {0: 5.0}
+        return replace(one, estimates={**one.estimates, ERROR: Estimate(values, 1)})
+
+    far = [worse(one) if one.cell.support == "frozen_decoder" else one for one in every]
+    drawn = sheet_of(choices.only_view(choices.frame()), far, looks_for({one.cell.support for one in far}))
+    (note,) = [note for note in drawn.notes if note.startswith("Too far off")]
+    assert "frozen decoder" in note and "relative error 5.000" in note
 
 
 def test_panels_share_the_axis_of_bytes_and_hold_every_trained_mark(sheet: Sheet, page: Figure) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from expander_sae.figures.answer_rows import BUDGETS, Row, answers
 from expander_sae.figures.candidates import CE, ERROR, SELECTIVITY, Candidate, candidates
+from expander_sae.measurements.estimate import Estimate
 from tests.figures import choices
 from tests.figures.study import N
 
@@ -19,6 +20,12 @@ def every() -> list[Candidate]:
 def row(rows: list[Row], budget: float, purpose: str) -> Row:
     (found,) = [one for one in rows if one.budget == budget and one.purpose.name == purpose]
     return found
+
+
+def within(one: Candidate, half: float) -> Candidate:
+    """The same with another interval of selectivity."""
+    values = {0: one.mean(SELECTIVITY)}
+    return replace(one, estimates={**one.estimates, SELECTIVITY: Estimate(values, 1, documents=half)})
 
 
 def test_every_budget_has_every_purpose(every: list[Candidate]) -> None:
@@ -54,9 +61,35 @@ def test_the_best_that_nobody_trained_stands_beside(every: list[Candidate]) -> N
 def test_a_choice_within_the_interval_of_a_smaller_one_says_so(every: list[Candidate]) -> None:
     found = row(answers(every), math.inf, "features")
     assert (found.taken.cell.support, found.taken.cell.n) == ("dense", N)
-    assert found.alike.size < found.taken.size
-    apart = found.taken.mean(SELECTIVITY) - found.alike.mean(SELECTIVITY)
-    assert 0 <= apart <= math.hypot(found.taken.half(SELECTIVITY), found.alike.half(SELECTIVITY))
+    assert found.alike
+    for one in found.alike:
+        assert one.size < found.taken.size
+        apart = found.taken.mean(SELECTIVITY) - one.mean(SELECTIVITY)
+        assert 0 <= apart <= math.hypot(found.taken.half(SELECTIVITY), one.half(SELECTIVITY))
+
+
+def test_a_choice_is_told_apart_only_from_what_is_read_in_the_same_way() -> None:
+    """A wide interval by OMP makes nothing as good by the encoder."""
+    every = [
+        within(one, 0.5 if one.inference == "omp" else 0.001)
+        for one in candidates(choices.only_view(choices.frame(untrained=False)))
+    ]
+    found = row(answers(every), math.inf, "features")
+    assert found.taken.inference == "encoder" and found.alike == ()
+    by_omp = [within(one, 0.5) for one in every if one.inference == "omp"]
+    assert {one.inference for one in row(answers(by_omp), math.inf, "features").alike} == {"omp"}
+
+
+def test_the_nearest_of_another_kind_is_named_too() -> None:
+    every = [
+        within(one, 0.15)
+        for one in candidates(choices.only_view(choices.frame(untrained=False)))
+        if (one.inference == "encoder" and one.cell.n != N) or one.cell.d in (30, 100)
+    ]
+    found = row(answers(every), math.inf, "features")
+    assert (found.taken.cell.support, found.taken.cell.d) == ("expander", 100)
+    # Within 0.212 of 0.78 are 0.68 (expander, the smallest), 0.66 (Bernoulli) and 0.73 (dense, the nearest).
+    assert [(one.cell.support, one.cell.n) for one in found.alike] == [("expander", N), ("dense", 800)]
 
 
 def test_where_nothing_trained_fits_the_row_says_so(every: list[Candidate]) -> None:
@@ -86,7 +119,7 @@ def test_without_selectivity_or_omp_their_rows_are_left_out() -> None:
 def test_one_seed_tells_nothing_apart() -> None:
     table = choices.frame(untrained=False, seeds=(0,))
     found = row(answers(candidates(choices.only_view(table))), math.inf, "fidelity_encoder")
-    assert not found.told and found.alike is None
+    assert not found.told and found.alike == ()
     assert row(answers(candidates(choices.only_view(table))), math.inf, "features").told
 
 

@@ -9,6 +9,7 @@ import pytest
 from expander_sae.figures.candidate_costs import microseconds, training_seconds
 from expander_sae.figures.candidate_words import Names, seconds_text, size_text
 from expander_sae.figures.candidates import CE, ERROR, SELECTIVITY, Candidate, candidates
+from expander_sae.measurements.estimate import half_interval
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.tables import completed
 from tests.figures import choices, study
@@ -42,7 +43,7 @@ def test_its_numbers_are_those_of_the_table(every: list[Candidate]) -> None:
     assert one.group == "trained"
     assert one.option(ERROR).value == pytest.approx(-0.338), "of an error less is more"
     assert one.half(CE) == pytest.approx(one.estimates[CE].half)
-    documents, seeds = 0.02, one.estimates[SELECTIVITY].half
+    documents, seeds = 0.02, half_interval(one.estimates[SELECTIVITY].values.values())
     assert one.half(SELECTIVITY) == pytest.approx(math.hypot(documents, seeds))
 
 
@@ -139,6 +140,13 @@ def test_a_pursuit_and_more_values_cost_more_time(every: list[Candidate]) -> Non
     whole = find(every, "dense", N, M, "encoder")
     assert training_seconds(pruned) == pytest.approx(training_seconds(small) + training_seconds(whole))
     assert training_seconds(find(every, "pca", 112, M, "encoder")) == 0
+
+
+def test_what_nobody_trained_takes_the_time_of_a_dense_dictionary(every: list[Candidate]) -> None:
+    for inference in ("encoder", "omp"):
+        whole = microseconds(find(every, "dense", N, M, inference))
+        assert microseconds(find(every, "exemplars", N, M, inference)) == pytest.approx(whole)
+        assert microseconds(find(every, "random", N, 30, inference)) == pytest.approx(whole)
 
 
 def test_shipped_tables_without_bytes_of_floors_still_have_candidates() -> None:

@@ -45,3 +45,28 @@ def test_the_nearest_free_place_is_taken() -> None:
 
 def test_a_label_without_any_room_has_no_place() -> None:
     assert place([Wanted(7.0, 0.1, [(3.0, 1.0)])], [], ROOM) == [None]
+
+
+def test_a_line_to_a_mark_goes_around_other_labels_and_marks() -> None:
+    """All places near the mark are taken but two: one lies behind an obstacle, as seen from the mark."""
+    mark = (2.0, 2.0)
+    ring = [(1.0, 1.5, 1.9, 2.5), (2.1, 1.5, 3.0, 2.5), (1.9, 2.1, 2.1, 2.2)]
+    (found,) = place([Wanted(0.3, 0.1, [mark])], ring, (0.0, 0.0, 4.0, 4.0))
+    assert found is not None and found.free and found.box[3] < 2.0, "below, where nothing is in the way"
+
+
+def test_a_label_without_a_free_place_covers_a_line_before_a_text() -> None:
+    text = Wanted(0.3, 0.1, [(1.0, 1.0)], sides=(1,))
+    room = (0.7, 1.0, 1.3, 1.3)
+    first, second = place([text, Wanted(0.3, 0.1, [(1.0, 1.0)])], [(0.7, 1.2, 1.3, 1.3)], room)
+    assert first is not None and second is not None and not second.free
+    box, other = second.box, first.box
+    assert box[0] >= other[2] or box[2] <= other[0] or box[1] >= other[3] or box[3] <= other[1]
+
+
+def test_labels_beside_each_other_are_not_read_as_one() -> None:
+    line = Wanted(1.0, 0.1, [(1.0, 1.0)], sides=(1,))
+    beside = Wanted(1.0, 0.1, [(2.05, 1.0), (2.6, 1.0)], sides=(1,))
+    first, second = place([line, beside], [], (0.0, 0.0, 4.0, 4.0))
+    assert first is not None and second is not None
+    assert second.box[0] - first.box[2] >= 0.2 or second.box[1] >= first.box[3]

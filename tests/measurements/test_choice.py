@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expander_sae.measurements.choice import apart, choose, compared
+from expander_sae.measurements.choice import UNKNOWN, apart, choose, compared
 from expander_sae.measurements.pareto import Option, front
 
 sizes = st.sampled_from([1.0, 2.0, 3.0, 5.0, 8.0, math.nan])
@@ -59,27 +59,30 @@ def test_what_is_named_beside_the_choice_is_smaller_and_not_told_apart(
         and taken.value - one.value <= math.hypot(*(h for h in (one.half, taken.half) if math.isfinite(h)))
     ]
     # Of equal value and no interval: also alike, but then the smaller one is taken.
-    if choice.alike is None:
-        assert within == []
-    else:
-        assert choice.alike in within
-        assert choice.alike.size == min(one.size for one in within)
+    assert sorted(one.name for one in choice.alike) == sorted(one.name for one in within)
+    assert [one.size for one in choice.alike] == sorted(one.size for one in within)
 
 
 def test_of_equal_values_the_smallest_then_the_first_name_is_taken() -> None:
     rows = [Option(2.0, 1.0, name="c"), Option(1.0, 1.0, name="b"), Option(1.0, 1.0, name="a")]
     choice = choose(rows)
     assert choice and choice.taken.name == "a"
-    assert choice.alike is None
+    assert choice.alike == ()
     assert not choice.told
 
 
 def test_a_choice_within_the_interval_of_a_smaller_one_names_it() -> None:
     small, middle, large = Option(1.0, 0.90, 0.03), Option(2.0, 0.91), Option(3.0, 0.93, 0.04)
     choice = choose([large, middle, small])
-    assert choice and (choice.taken, choice.alike, choice.told) == (large, small, True)
+    assert choice and (choice.taken, choice.alike, choice.told) == (large, (small, middle), True)
     sharp = choose([Option(3.0, 0.93, 0.001), Option(1.0, 0.90, 0.001)])
-    assert sharp and sharp.alike is None and sharp.told
+    assert sharp and sharp.alike == () and sharp.told
+
+
+def test_only_what_is_comparable_stands_beside_a_choice() -> None:
+    small, large = Option(1.0, 0.90, 0.4, name="omp"), Option(3.0, 0.93, 0.04, name="encoder")
+    choice = choose([large, small], comparable=lambda taken, one: one.name == taken.name)
+    assert choice and (choice.taken, choice.alike, choice.told) == (large, (), True)
 
 
 def test_a_value_that_was_not_measured_is_never_taken() -> None:
@@ -104,7 +107,8 @@ def test_told_apart() -> None:
         (Option(1, 0.9, 0.01), Option(1, 0.8), "worse"),
         (Option(1, 0.9, 0.01), Option(1, 0.905), "as good"),
         (Option(1, 0.9, 0.01), Option(1, 0.95), "better"),
-        (Option(1, 0.9), Option(1, 0.901), "better"),
+        (Option(1, 0.9), Option(1, 0.901), UNKNOWN),
+        (Option(1, 0.9), Option(1, 0.899), UNKNOWN),
         (Option(1, 0.9), Option(1, 0.9), "as good"),
     ],
 )

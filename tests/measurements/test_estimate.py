@@ -31,3 +31,10 @@ def test_a_multiple_keeps_what_is_known_of_the_seeds():
     percent = Estimate({0: 0.25, 2: 0.5}, 4, 1).scaled(100)
     assert dict(percent.values) == {0: 25.0, 2: 50.0}
     assert (percent.asked, percent.diverged, percent.missing) == (4, 1, 1)
+
+
+def test_an_interval_over_documents_adds_to_that_over_seeds():
+    assert Estimate({0: 1.0}, 1, documents=0.3).half == pytest.approx(0.3)
+    both = Estimate({0: 1.0, 1: 2.0, 2: 4.0}, 3, documents=0.3)
+    assert both.half == pytest.approx(math.hypot(0.3, Estimate(both.values, 3).half))
+    assert both.scaled(-10).half == pytest.approx(10 * both.half)

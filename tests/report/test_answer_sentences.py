@@ -30,7 +30,7 @@ def test_verdicts_stand_beside_what_they_bear_on_and_are_counted(results: Result
     told = sentences(results)
     last = told[-1]
     first = {record["id"]: record for record in results.claims if record["setting"] == "smollm2"}
-    found = re.fullmatch(r"Of (\d+) claims asked of smollm2, (.*)\.", last.text)
+    found = re.fullmatch(r"Of (\d+) claims asked in this run's setting, smollm2, (.*)\.", last.text)
     assert found is not None and int(found[1]) == len(first)
     counted = sum(int(number) for number in re.findall(r"\d+", found[2]))
     assert counted == len(first)

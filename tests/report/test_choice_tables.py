@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -48,6 +49,42 @@ def test_it_has_the_rows_of_the_figure(results: Results) -> None:
         else:
             assert (row["bytes"], row["inference"]) == (one.taken.size, one.taken.inference)
             assert row[CE].mean == one.taken.mean(CE)
+
+
+def test_the_printed_interval_is_the_one_by_which_values_are_told_apart(results: Results) -> None:
+    """Over documents as well as seeds."""
+    every = candidates(results.views[0])
+    by_table = choice_table(results).rows, frontier_table(results).rows
+    for row, one in zip(by_table[0], answers(every), strict=True):
+        if one.taken:
+            assert row[one.purpose.metric].half == pytest.approx(row["decides_half"], nan_ok=True)
+    for row, one in zip(by_table[1], every, strict=True):
+        assert row["selectivity"].half == pytest.approx(one.half("selectivity"))
+        assert row["selectivity"].half > 0.0199, "the half over documents"
+    table = frontier_table(results)
+    (printed,) = [r["selectivity_half"] for r in read(to_csv(table))
+                  if r["name"] == "PCA 56" and r["inference"] == "encoder"]  # fmt: skip
+    assert float(printed) == pytest.approx(0.02) and "0.200 ± 0.020" in to_markdown(table)
+
+
+def test_the_floor_beside_a_choice_has_its_error_and_its_time(results: Results) -> None:
+    table = choice_table(results)
+    rows = {(row["budget"], row["purpose"]): row for row in table.rows}
+    by_omp = rows["any size", "features"]["floor"], rows["≤ 40 kB", "fidelity (OMP)"]["floor"]
+    assert all("rel. error 0." in text and " a token" in text for text in by_omp)
+    assert by_omp[1].startswith("exemplars as ids, needs the model (9.4 kB)")
+    (row,) = [r for r in read(to_csv(table)) if (r["budget"], r["purpose"]) == ("any size", "features")]
+    assert float(row["untrained_error"]) > 0 and float(row["untrained_microseconds"]) > 0
+    assert "floor" not in row and "nobody trained" in to_markdown(table)
+
+
+def test_what_all_rows_share_is_said_once_for_people_only(results: Results) -> None:
+    table = choice_table(results)
+    head = to_markdown(table).splitlines()
+    assert head[2].startswith("All rows: model smollm2-135m-instruct, layer 15. ")
+    assert "layer" not in head[4] and "layer" in to_csv(table).splitlines()[0]
+    two = replace(table, rows=[table.rows[0], {**table.rows[1], "layer": 22}])
+    assert "layer" in to_markdown(two).splitlines()[4] and "All rows: model" in to_latex(two)
 
 
 def test_people_read_fewer_columns_than_programs(results: Results) -> None:

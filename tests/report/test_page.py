@@ -8,6 +8,7 @@ import pytest
 
 from expander_sae.errors import UserError
 from expander_sae.figures.catalogue import FIGURES
+from expander_sae.report.answer_sentences import SHORT
 from expander_sae.report.page import image, write_report
 from tests.report.conftest import HOSTILE, PROVENANCE
 
@@ -56,7 +57,7 @@ def test_it_is_well_formed_with_what_to_take_first_and_then_the_verdicts(read):
 
 
 def test_the_table_of_choices_stands_there_once(text):
-    assert text.count("<td>fidelity (encoder)</td>") == 4, "one a budget"
+    assert text.count(", fidelity (encoder)</td>") == 4, "one a budget"
     assert 'id="table-choice"' not in text and 'id="table-headline" open' in text
 
 
@@ -79,8 +80,36 @@ def test_claims_stand_under_their_topics_and_can_be_narrowed(text):
     assert 'id="smollm2-frontier-ends"' in topic[: topic.index("</section>")]
 
 
+def test_the_first_figure_is_as_wide_as_the_text(text):
+    figure = text[text.index('<figure id="figure-frontier">') :]
+    width = re.search(r'<img src="[^"]+" width="(\d+)"', figure)
+    assert width is not None and int(width[1]) == round(7.2 * 200 * 96 / 120) == 1152
+
+
+def test_a_badge_says_its_claim_and_the_counts_are_those_of_one_setting(text, results):
+    begin = text.index('<section id="answer"')
+    answer = text[begin : text.index("</section>", begin)]
+    badges = re.findall(r'class="tag [a-z-]+" href="#smollm2-([^"]+)">([^<]+): [a-z ]+<', answer)
+    assert badges and all(SHORT[name] == said for name, said in badges)
+    assert all(2 <= len(words.split()) <= 5 for words in SHORT.values())
+    first = [record["verdict"] for record in results.claims if record["setting"] == "smollm2"]
+    for verdict in ("holds", "fails", "not run"):
+        (count,) = re.findall(rf'<b>(\d+)</b><span class="verdict [a-z-]+">{verdict}<', text)
+        assert int(count) == first.count(verdict)
+    assert "of this run&#39;s setting, smollm2" in text or "of this run's setting, smollm2" in text
+
+
+def test_a_table_says_once_what_its_rows_share_and_names_its_rows(text):
+    table = text[text.index('<h2 id="choice">') :]
+    table = table[: table.index("</table>")]
+    assert "All rows: model " in table and "<th>model</th>" not in table
+    assert '<table class="named"><thead><tr><th>if you have, and want</th>' in table
+
+
 def test_nothing_outside_the_file_is_asked_for(read, text):
-    assert all(address.startswith(("data:", "#")) for address in read.addresses)
+    outside = [address for address in read.addresses if not address.startswith(("data:", "#"))]
+    assert outside == ["frontier.pdf"], "a link to the file beside it, which nothing loads"
+    assert '<a href="frontier.pdf">' in text
     assert "<script" not in text
     assert not re.search(r"url\(|@import|https?://", text)
 

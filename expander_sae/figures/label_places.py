@@ -66,7 +66,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Placed:
-    """Where a label stands, and how far from its anchor; `free`: it covers nothing."""
+    """Where a label stands, and how far from its anchor; `free`: neither it nor its line covers anything."""
 
     box: Box
     reach: float

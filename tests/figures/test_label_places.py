@@ -30,7 +30,8 @@ def test_free_labels_cover_nothing_that_was_there_and_all_stay_inside(labels, ma
         left, bottom, right, top = placed.box
         assert ROOM[0] <= left and ROOM[1] <= bottom and right <= ROOM[2] and top <= ROOM[3]
         assert abs(right - left - label.width) < 1e-9
-        assert placed.free is all(apart(placed.box, other) for other in before)
+        # One that is not free may also have a line that crosses something, or stand too near to a text.
+        assert not placed.free or all(apart(placed.box, other) for other in before)
         before.append(placed.box)
 
 

@@ -11,6 +11,15 @@ from expander_sae.kernels.triton_topk import ordered
 
 
 @triton.jit
+def _entry(value_at, row_at, panels, present, lane, ACCUMULATOR: tl.constexpr, SAMPLES: tl.constexpr):
+    """What one entry of each column adds to its scores on a panel, [FEATURES, SAMPLES]."""
+    row = tl.load(row_at, mask=present, other=0).to(tl.int32)
+    weight = tl.load(value_at, mask=present, other=0).to(ACCUMULATOR)
+    fetched = tl.load(panels + row[:, None] * SAMPLES + lane[None, :])
+    return weight[:, None] * fetched.to(ACCUMULATOR)
+
+
+@triton.jit
 def _scores(
     values, rows, panels, at, present, stride, lane, w,
     ACCUMULATOR: tl.constexpr, SAMPLES: tl.constexpr, FEATURES: tl.constexpr, WIDTH: tl.constexpr,
@@ -22,18 +31,12 @@ def _scores(
     if WIDTH > 0:
         # Without a loop: all loads of rows are under way before the first is waited for.
         for _ in tl.static_range(WIDTH):
-            row = tl.load(row_at, mask=present, other=0).to(tl.int32)
-            weight = tl.load(value_at, mask=present, other=0).to(ACCUMULATOR)
-            fetched = tl.load(panels + row[:, None] * SAMPLES + lane[None, :])
-            total += weight[:, None] * fetched.to(ACCUMULATOR)
+            total += _entry(value_at, row_at, panels, present, lane, ACCUMULATOR, SAMPLES)
             value_at += stride
             row_at += stride
     else:
         for _ in range(w):
-            row = tl.load(row_at, mask=present, other=0).to(tl.int32)
-            weight = tl.load(value_at, mask=present, other=0).to(ACCUMULATOR)
-            fetched = tl.load(panels + row[:, None] * SAMPLES + lane[None, :])
-            total += weight[:, None] * fetched.to(ACCUMULATOR)
+            total += _entry(value_at, row_at, panels, present, lane, ACCUMULATOR, SAMPLES)
             value_at += stride
             row_at += stride
     return total

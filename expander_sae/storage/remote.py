@@ -4,8 +4,8 @@ A file is written here and sent whole, and fetched whole into a folder of this p
 a transfer that ends early leaves nothing under the name: a store shows an object when all of it has arrived.
 What arrived is told from what was sent by the seal inside it (`storage.seals`).
 
-Each protocol has a package of its own (s3fs, gcsfs), which reads the credentials and endpoints of its service.
-fsspec takes other settings from ``FSSPEC_S3_…`` variables.
+Each protocol has a package of its own (s3fs, gcsfs), which finds the credentials and the endpoint of its
+service. fsspec takes other settings from variables such as ``FSSPEC_S3_ANON``.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def names_in(folder: Place) -> list[str]:
         path = Path(folder)
         return sorted(each.name for each in path.iterdir()) if path.is_dir() else []
     with as_user_error(f"{folder}: cannot be listed"):
-        store, path = _store(folder)
+        store, inside = _store(folder)
         try:
-            found = store.ls(path, detail=True)
+            found = store.ls(inside, detail=True)
         except FileNotFoundError:
             return []
     return sorted(each["name"].rsplit("/", 1)[-1] for each in found if each["type"] == "file")
@@ -74,25 +74,39 @@ def sent(address: str) -> Iterator[Path]:
             store.put_file(str(temporary), path)
 
 
-class Fetched:
-    """A copy of a remote file in a temporary folder, which goes when nobody holds this any more."""
+@contextmanager
+def fetched(found: Place) -> Iterator[Path]:
+    """A remote file as one of this machine, any other as it is.
 
-    def __init__(self, address: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="expander-sae-")
-        self.path = Path(self._folder.name, _name(address))
-        with as_user_error(f"{address}: cannot be read"):
-            store, path = _store(address)
-            store.get_file(path, str(self.path))
+    The copy has no name any more when the block ends. Who has opened it can go on reading, and its room is
+    free when they close it, however they end.
+    """
+    if not is_remote(found):
+        yield Path(found)
+        return
+    # Windows does not remove what is open.
+    with tempfile.TemporaryDirectory(prefix="expander-sae-", ignore_cleanup_errors=True) as folder:
+        copy = Path(folder, _name(str(found)))
+        with _reading(found):
+            store, path = _store(found)
+            store.get_file(path, str(copy))
+        yield copy
+
+
+def opened(address: str) -> Any:
+    """A remote file as a stream, of which only what is read is fetched; nothing of it is checked."""
+    with _reading(address):
+        store, path = _store(address)
+        return store.open(path, "rb")
 
 
 @contextmanager
-def opened(address: str) -> Iterator[Any]:
-    """A remote file as a stream, of which only what is read is fetched; nothing of it is checked."""
+def _reading(address: Place) -> Iterator[None]:
     with as_user_error(f"{address}: cannot be read"):
-        store, path = _store(address)
-        stream = store.open(path, "rb")
-    with stream:
-        yield stream
+        try:
+            yield
+        except FileNotFoundError:
+            raise UserError(f"{address}: no such file") from None
 
 
 def _name(address: str) -> str:

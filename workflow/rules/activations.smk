@@ -43,6 +43,7 @@ rule tokens:
 
 # One forward pass serves all layers of a model, so each model has a rule with its own outputs.
 # The tokens are ancient: more of them mean further shards and leave these as they are.
+# Of shards in object storage the outputs are receipts.
 for MODEL in STUDY.models.values():
 
     rule:
@@ -54,8 +55,9 @@ for MODEL in STUDY.models.values():
         output:
             update(
                 expand(
-                    "results/{{model}}/{{corpus}}/layer{layer}/shards/{{split}}-{{shard}}.parquet",
+                    "results/{{model}}/{{corpus}}/layer{layer}/shards/{name}",
                     layer=MODEL.layers,
+                    name=STUDY.shard_name("{split}", "{shard}"),
                 )
             ),
         log:
@@ -80,7 +82,7 @@ for MODEL in STUDY.models.values():
 rule pool:
     input:
         shards=lambda w: [
-            f"results/{w.model}/{w.corpus}/layer{w.layer}/shards/{w.split}-{shard:05d}.parquet"
+            f"results/{w.model}/{w.corpus}/layer{w.layer}/shards/{STUDY.shard_name(w.split, shard)}"
             for shard in range(STUDY.shards(w.model)[w.split])
         ],
         corpus="results/{model}/{corpus}/corpus.json",

@@ -7,10 +7,11 @@ import job
 
 from expander_sae.errors import UserError
 from expander_sae.stages import lineage
+from expander_sae.storage.remote import Place
 from expander_sae.storage.seals import read_sealed_json
 
 
-def is_done(path: Path, expected: dict[str, Any]) -> bool:
+def is_done(path: Place, expected: dict[str, Any]) -> bool:
     """Whether this very shard is there, whole."""
     from expander_sae.activations.shards import Shard, stored_in
 
@@ -21,8 +22,17 @@ def is_done(path: Path, expected: dict[str, Any]) -> bool:
     return all({**about, "stored": stored_in(about)}.get(key) == value for key, value in expected.items())
 
 
+def destination(path: Path, address: str | None) -> Place:
+    """Where the shard of an output lies: there, or below an address at the same place as below results/."""
+    if address is None:
+        return path
+    return "/".join([address, *path.with_suffix(".parquet").parts[-5:]])
+
+
 def main(spec: dict[str, Any], model: Path, tokens: Path, out: list[Path]) -> bool:
     from expander_sae.activations.extraction import extract_shard
+    from expander_sae.activations.receipts import write_receipt
+    from expander_sae.activations.shards import about_of
     from expander_sae.activations.tokens import TokenTable
 
     split, shard, size = spec["split"], spec["shard"], spec["shard_tokens"]
@@ -35,10 +45,14 @@ def main(spec: dict[str, Any], model: Path, tokens: Path, out: list[Path]) -> bo
     }
     # 15 of results/{model}/{corpus}/layer15/shards/train-00000.parquet.
     layers = {int(path.parent.parent.name.removeprefix("layer")): path for path in out}
-    missing = {at: path for at, path in layers.items() if not is_done(path, expected | {"layer": at})}
+    places = {at: destination(path, spec.get("address")) for at, path in layers.items()}
+    missing = {at: place for at, place in places.items() if not is_done(place, expected | {"layer": at})}
     if missing:
         told = split, shard, size, missing, job.device(), job.batch_tokens()
         extract_shard(model, tokens, *told, stored=expected["stored"])
+    for at, place in places.items():
+        if isinstance(place, str):
+            write_receipt(layers[at], place, about_of(place))
     return bool(missing)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import torch
 from expander_sae.activations.batching import batches
 from expander_sae.activations.checked_model import load_checked
 from expander_sae.activations.language_model import LanguageModel
-from expander_sae.activations.shards import FLOAT32, Rows, write_shard
+from expander_sae.activations.shards import FLOAT32, Rows, shard_writer, write_shard
 from expander_sae.activations.tokens import TokenRange, TokenTable
 from expander_sae.errors import UserError
+from expander_sae.machine.piece_sizes import EXTRACTED_TOKENS
 from expander_sae.machine.progress import Progress
 from expander_sae.stages import lineage
 
@@ -33,27 +36,54 @@ def extract_shard(
     """Write tokens [shard · shard_tokens, (shard + 1) · shard_tokens) of a split, one file a layer.
 
     Fewer where the split ends, none where it ended before. Documents are run from their beginning, in batches
-    of at most `batch_tokens` padded tokens. The metadata tell model, layer, split, place and tokens. A model
+    of at most `batch_tokens` padded tokens; no more is held than the activations of `EXTRACTED_TOKENS`. The
+    metadata tell model, layer, split, place and tokens. A model
     that is used for the first time is tested before (`load_checked`).
     """
     table = TokenTable(tokens_parquet)
-    tokens = table.read(split, shard * shard_tokens, (shard + 1) * shard_tokens)
     model = load_checked(model_json, sorted(outputs), table.longest, device)
-    found = residuals(model, tokens, sorted(outputs), batch_tokens, f"{model.label} {split}-{shard:05d}")
-    kept = slice(tokens.context, None)
-    for layer, path in outputs.items():
-        about: dict[str, Any] = {
-            "model": model.label,
-            "model_sha256": model.sha256,
-            "layer": layer,
-            "split": split,
-            "shard": shard,
-            "shard_tokens": shard_tokens,
-            "tokens_sha256": tokens.sha256,
-            "lineage": lineage("extraction"),
+    start, stop = shard * shard_tokens, min((shard + 1) * shard_tokens, table.tokens(split))
+    about: dict[str, Any] = {
+        "model": model.label,
+        "model_sha256": model.sha256,
+        "split": split,
+        "shard": shard,
+        "shard_tokens": shard_tokens,
+        "tokens_sha256": table.sha256(split, start, stop),
+        "lineage": lineage("extraction"),
+    }
+    label = f"{model.label} {split}-{shard:05d}"
+    if stop - start <= EXTRACTED_TOKENS:
+        for layer, rows in _extracted(
+            model, table.read(split, start, stop), list(outputs), batch_tokens, label
+        ):
+            write_shard(Path(outputs[layer]), rows, {**about, "layer": layer}, stored)
+        return
+    with ExitStack() as stack:
+        writers = {
+            layer: stack.enter_context(
+                shard_writer(Path(path), model.width, {**about, "layer": layer}, stored)
+            )
+            for layer, path in outputs.items()
         }
-        rows = Rows(tokens.document[kept], tokens.position[kept], tokens.token_id[kept], found[layer])
-        write_shard(Path(path), rows, about, stored)
+        for first in range(start, stop, EXTRACTED_TOKENS):
+            tokens = table.read(split, first, min(first + EXTRACTED_TOKENS, stop))
+            part = f"{label}, tokens {first - start:,} of {stop - start:,} on"
+            for layer, rows in _extracted(model, tokens, list(outputs), batch_tokens, part):
+                writers[layer](rows)
+
+
+def _extracted(
+    model: LanguageModel, tokens: TokenRange, layers: list[int], batch_tokens: int, label: str
+) -> Iterator[tuple[int, Rows]]:
+    """(layer, the rows of a range) of each layer; the activations of one that was taken are let go of."""
+    found = residuals(model, tokens, sorted(layers), batch_tokens, label)
+    kept = slice(tokens.context, None)
+    for layer in layers:
+        yield (
+            layer,
+            Rows(tokens.document[kept], tokens.position[kept], tokens.token_id[kept], found.pop(layer)),
+        )
 
 
 def residuals(

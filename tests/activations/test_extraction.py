@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from expander_sae.activations import extraction, shards
 from expander_sae.activations.extraction import extract_shard
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.shards import Shard
@@ -96,6 +97,29 @@ def test_batch_size_changes_rounding_only(model_json, tokens_parquet, tmp_path):
     small = columns(extract(model_json, tokens_parquet, tmp_path / "a", 0, batch_tokens=1).values())
     large = columns(extract(model_json, tokens_parquet, tmp_path / "b", 0, batch_tokens=4096).values())
     np.testing.assert_allclose(small["activation"], large["activation"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_long_shard_is_extracted_in_parts(model_json, documents, tokens_parquet, tmp_path, monkeypatch):
+    """Of whole row groups, through documents: the same rows but for rounding, and never more of them held."""
+    expected = columns([extract(model_json, tokens_parquet, tmp_path / "a", 0)[2]])
+    held = []
+    whole = extraction.residuals
+
+    def counted(model, tokens, *others):
+        held.append(len(tokens.document) - tokens.context)
+        return whole(model, tokens, *others)
+
+    monkeypatch.setattr(extraction, "residuals", counted)
+    monkeypatch.setattr(extraction, "EXTRACTED_TOKENS", 16)
+    monkeypatch.setattr(shards, "ROW_GROUP", 8)
+    paths = extract(model_json, tokens_parquet, tmp_path / "b", 0)
+    assert held == [16, 16, 8]
+    shard = Shard(paths[2])
+    assert shard.about["tokens_sha256"] == TokenTable(tokens_parquet).read("train", 0, SHARD).sha256
+    found = columns([paths[2]])
+    assert [len(group) for group in shard.row_groups()] == [8] * 5
+    np.testing.assert_allclose(found.pop("activation"), expected.pop("activation"), rtol=1e-4, atol=1e-5)
+    assert all(np.array_equal(found[name], expected[name]) for name in found)
 
 
 def test_shard_beyond_the_split_has_no_tokens(model_json, tokens_parquet, tmp_path):

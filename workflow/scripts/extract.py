@@ -29,7 +29,7 @@ def main(spec: dict[str, Any], model: Path, tokens: Path, out: list[Path]) -> bo
     expected = {key: spec[key] for key in ("model", "split", "shard", "shard_tokens")}
     expected |= {
         "model_sha256": read_sealed_json(model, ("sha256",), "model record")["sha256"],
-        "tokens_sha256": TokenTable(tokens).read(split, shard * size, (shard + 1) * size).sha256,
+        "tokens_sha256": TokenTable(tokens).sha256(split, shard * size, (shard + 1) * size),
         "lineage": lineage("extraction"),
         "stored": spec.get("stored", "float32"),
     }

@@ -127,8 +127,10 @@ class Plan:
         return Need(seconds, self.memory.extraction(model))
 
     def pool(self, model: Model, split: str) -> Need:
-        """Joining the shards of one split of one layer."""
+        """Joining the shards of one split of one layer, or listing those that are streamed."""
         tokens = self.shard_tokens(model)[split]
+        if split == "train" and self.recipe.stream:
+            return Need(0.5 + 0.01 * self.study.shards(model.label)[split], self.memory.pool(model, 0))
         row = self.sizes[model.label].width * FLOAT
         return Need(0.5 + tokens * row / self.other.jobs["pool_bytes"], self.memory.pool(model, tokens))
 
@@ -272,8 +274,11 @@ def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
     yield "token tables", float(5 * sum(tokens.values()))
     rows = [(plan.sizes[model.label].width, len(model.layers) * tokens[model.label]) for model in models]
     each = FLOAT if study.config["tokens"]["stored"] == "float32" else FLOAT // 2
-    for what, number, beside in (("shards", each, _TOKEN_BYTES), ("pools", FLOAT, INDEX_BYTES)):
-        yield what, float(sum((width * number + beside) * count for width, count in rows))
+    yield "shards", float(sum((width * each + _TOKEN_BYTES) * count for width, count in rows))
+    if study.recipe_settings.stream:
+        kept = {model.label: tokens[model.label] - plan.shard_tokens(model)["train"] for model in models}
+        rows = [(plan.sizes[model.label].width, len(model.layers) * kept[model.label]) for model in models]
+    yield "pools", float(sum((width * FLOAT + INDEX_BYTES) * count for width, count in rows))
     yield "weights", sum(map(_weights, study.trained))
     config = study.config
     documents = config["tokens"]["test"] / config["corpus"]["context"]

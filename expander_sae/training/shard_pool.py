@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from expander_sae.activations.shard_list import read_shard_list
 from expander_sae.activations.shards import Rows, Shard, about_of
 from expander_sae.errors import UserError
 from expander_sae.machine.piece_sizes import ROW_GROUP
@@ -89,6 +90,18 @@ class ShardPool:
         self.first = min(self.tokens, FIRST)
         starts = range(0, self.first, ROW_GROUP)
         self.norms = np.concatenate([norms_of(self[a : min(a + ROW_GROUP, self.first)]) for a in starts])
+
+    @classmethod
+    def listed(cls, path: Path, tokens: int, buffer: int) -> ShardPool:
+        """The first tokens of the shards of a list (`shard_list`), which have to be these still."""
+        folder, split, hashes = read_shard_list(path)
+        pool = cls(folder, split, tokens, buffer)
+        for number in range(pool.groups[-1].shard + 1):
+            expected = hashes[number] if number < len(hashes) else "none"
+            if (found := pool._about[number]["sha256"]) != expected:
+                where = f"{pool._files[number]}: found rows of sha256 {found}"
+                raise UserError(f"{where}, expected {expected}, as {path} says; remove that list")
+        return pool
 
     def digest(self) -> str:
         """Hash of the shards that hold the tokens, of their number and of the buffer."""

@@ -77,12 +77,16 @@ for MODEL in STUDY.models.values():
             )
 
 
+def shards_of_split(wildcards):
+    """Every shard of a split, in order."""
+    folder = "results/{0.model}/{0.corpus}/layer{0.layer}/shards".format(wildcards)
+    count = STUDY.shards(wildcards.model)[wildcards.split]
+    return [f"{folder}/{wildcards.split}-{shard:05d}.parquet" for shard in range(count)]
+
+
 rule pool:
     input:
-        shards=lambda w: [
-            f"results/{w.model}/{w.corpus}/layer{w.layer}/shards/{w.split}-{shard:05d}.parquet"
-            for shard in range(STUDY.shards(w.model)[w.split])
-        ],
+        shards=shards_of_split,
         corpus="results/{model}/{corpus}/corpus.json",
     output:
         data="results/{model}/{corpus}/layer{layer}/pool/{split}.f32",
@@ -101,4 +105,26 @@ rule pool:
             "pool.py --log {log:q} --memory {resources.peak_mb}"
             " --spec {params.spec:q} --shards {params.shards:q}"
             " --data {output.data:q} --out {output.record:q}"
+        )
+
+
+# Training that streams reads the shards themselves: this lists them and copies nothing.
+rule shard_list:
+    input:
+        shards=shards_of_split,
+        corpus="results/{model}/{corpus}/corpus.json",
+    output:
+        "results/{model}/{corpus}/layer{layer}/pool/{split}.shards.json",
+    log:
+        "results/logs/{model}/{corpus}/layer{layer}/shard_list_{split}.log",
+    resources:
+        **asks(lambda w: PLAN.pool(STUDY.models[w.model], w.split)),
+    params:
+        spec=lambda w: canonical_json(STUDY.pool_spec(w.model, int(w.layer), w.split)),
+        shards=lambda w, input: str(Path(input.shards[0]).parent),
+        lineage=lineage("pool"),
+    shell:
+        called(
+            "shard_list.py --log {log:q} --memory {resources.peak_mb}"
+            " --spec {params.spec:q} --shards {params.shards:q} --out {output:q}"
         )

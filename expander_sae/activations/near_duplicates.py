@@ -78,16 +78,20 @@ class NearDuplicateFilter:
     def __init__(self, max_overlap: float) -> None:
         self.max_overlap = max_overlap
         self._sizes: list[int] = []
-        self._documents_with: dict[int, list[int]] = {}
+        self._documents_with: dict[int, int | list[int]] = {}  # most are of one document: no list for these
 
     def admit(self, grams: frozenset[int]) -> bool:
         """Whether no earlier document is a near-duplicate; remembers `grams` either way."""
         shared: Counter[int] = Counter()
+        sizes, number = self._sizes, len(self._sizes)
         for gram in grams:
-            shared.update(self._documents_with.get(gram, ()))
-        sizes = self._sizes
-        for gram in grams:
-            self._documents_with.setdefault(gram, []).append(len(sizes))
+            known = self._documents_with.setdefault(gram, number)
+            if isinstance(known, list):
+                shared.update(known)
+                known.append(number)
+            elif known != number:
+                shared[known] += 1
+                self._documents_with[gram] = [known, number]
         sizes.append(len(grams))
         smaller = ((common, min(len(grams), sizes[other])) for other, common in shared.items())
         return all(common <= self.max_overlap * size for common, size in smaller)
@@ -96,7 +100,7 @@ class NearDuplicateFilter:
         """The grams of every document, in the order of arrival."""
         found: list[list[int]] = [[] for _ in self._sizes]
         for gram, documents in self._documents_with.items():
-            for document in documents:
+            for document in documents if isinstance(documents, list) else (documents,):
                 found[document].append(gram)
         return found
 

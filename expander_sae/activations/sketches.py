@@ -47,9 +47,10 @@ class Sketches:
 
     def sketch(self, elements: Collection[int]) -> np.ndarray:
         """uint32 [ORDERS] of a set of 64-bit numbers that are hashes; their upper halves are read."""
-        found = _empty().copy()
-        found.update_batch([element >> 32 for element in elements])
-        return found.hashvalues
+        minhash = _minhash()
+        minhash.clear()
+        minhash.update_batch([element >> 32 for element in elements])
+        return minhash.hashvalues
 
     def shares(self, sketch: np.ndarray, size: int) -> np.ndarray:
         """Estimates of |A ∩ B| / min(|A|, |B|), from 0 to 1, with those earlier documents that were found."""
@@ -110,8 +111,8 @@ class Sketches:
 
 
 @lru_cache(maxsize=1)
-def _empty() -> MinHash:
-    """The sketch of nothing; the package is only imported for a corpus that needs it."""
+def _minhash() -> MinHash:
+    """Its random orders take longer to make than a sketch. A corpus that needs none imports no datasketch."""
     from datasketch import MinHash
 
     return MinHash(ORDERS, seed=1, hashfunc=int, scheme="affine32")

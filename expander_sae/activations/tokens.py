@@ -143,7 +143,8 @@ class TokenTable:
     def read(self, split: str, start: int, stop: int) -> TokenRange:
         """Tokens [start, min(stop, available)) of a split; empty where the split ends before."""
         start, stop, context = self._range(split, start, stop)
-        return TokenRange(*self._rows(start, stop), context)
+        document, position, token_id = self._rows(start, stop)
+        return TokenRange(document, position, token_id, context)
 
     def sha256(self, split: str, start: int, stop: int) -> str:
         """`TokenRange.sha256` of what `read` returns, of which no more is held than a row group."""

@@ -4,8 +4,8 @@
 
 A synthetic corpus of 128 words a document, a tenth of them near-copies, and a random model of width 64.
 `corpus`: from texts to the token table. `extraction`: shards of 524,288 tokens, one after the other.
-`training`: n = 512, d = 7, k = 8, on these shards as they are read, each token once. Rows of other tasks
-in the file are kept.
+`training`: n = 512, d = 7, k = 8, batches of 1,024, on these shards as they are read, each token once. Rows
+of other tasks in the file are kept.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any
 from benchmarks.scale import Row, peak_mb
 
 SIZES = (1_000_000, 10_000_000)
-WIDTH, DEPTH, LAYER, VOCABULARY, CONTEXT = 64, 2, 1, 8192, 128
-SHARD, BUFFER, BATCH = 1 << 19, 1 << 17, 256
+WIDTH, DEPTH, LAYER, VOCABULARY, CONTEXT = 64, 1, 0, 8192, 128
+SHARD, BUFFER, BATCH = 1 << 19, 1 << 17, 1024
 _NEEDED_SHARD = 1 << 16
 
 

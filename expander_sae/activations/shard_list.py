@@ -50,5 +50,5 @@ def read_shard_list(path: Path) -> tuple[Path, str, list[str]]:
     if record["lineage"] != lineage("pool"):
         found = record["lineage"]
         raise UserError(f"{path}: found lineage {found!r}, expected {lineage('pool')!r}; {AGAIN}")
-    hashes = [shard.get("sha256") if isinstance(shard, dict) else None for shard in record["shards"]]
+    hashes = [str(shard.get("sha256")) if isinstance(shard, dict) else "" for shard in record["shards"]]
     return Path(path).parent / record["folder"], record["split"], hashes

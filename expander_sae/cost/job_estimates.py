@@ -80,7 +80,7 @@ class Plan:
         found = [
             _stage("model", map(self.model, models)),
             _stage("corpus", map(self.corpus, models)),
-            _stage("extraction", (self.extraction(m) for m in models for _ in self._shards(m)), self.gpu),
+            _stage("extraction", (self.extraction(m, n) for m in models for n in self._shards(m)), self.gpu),
             _stage(
                 "pool",
                 (self.pool(m, split) for m in models for split in self.shard_tokens(m) for _ in m.layers),
@@ -99,8 +99,9 @@ class Plan:
         size = self.study.config["tokens"]["shard"]
         return {split: count * size for split, count in self.study.shards(model.label).items()}
 
-    def _shards(self, model: Model) -> range:
-        return range(sum(self.study.shards(model.label).values()))
+    def _shards(self, model: Model) -> list[int]:
+        """Shards of each job of extraction."""
+        return [len(shards) for _, shards in self.study.extractions(model.label)]
 
     def model(self, model: Model) -> Need:
         """Putting a model's weights where later jobs load them."""
@@ -115,9 +116,9 @@ class Plan:
         seconds = self.other.jobs["corpus"] + self.other.jobs["corpus_token"] * tokens
         return Need(seconds, self.memory.corpus(tokens))
 
-    def extraction(self, model: Model) -> Need:
-        """One shard of all layers of a model."""
-        shard = self.study.config["tokens"]["shard"]
+    def extraction(self, model: Model, shards: int = 1) -> Need:
+        """Some shards of all layers of a model."""
+        shard = shards * self.study.config["tokens"]["shard"]
         batch = batch_tokens(self.study.config["compute"]["batch_tokens"], self.gpu)
         size, jobs = self.sizes[model.label], self.machine.jobs
         seconds = (

@@ -159,6 +159,15 @@ class Study:
         """How many shards each split of a model's corpus has."""
         return shard_counts(self.needs(model), self.config["corpus"]["context"])
 
+    def extractions(self, model: str) -> list[tuple[str, range]]:
+        """(split, shards) of each job of extraction: at most `compute.shards_per_job` shards."""
+        size = self.config["compute"]["shards_per_job"]
+        return [
+            (split, range(first, min(first + size, count)))
+            for split, count in self.shards(model).items()
+            for first in range(0, count, size)
+        ]
+
     def shard_spec(self, model: str, split: str, shard: int) -> dict[str, Any]:
         """What the extraction job of a shard is told; the layers are those of its outputs."""
         size = self.config["tokens"]["shard"]

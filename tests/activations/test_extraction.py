@@ -99,6 +99,23 @@ def test_batch_size_changes_rounding_only(model_json, tokens_parquet, tmp_path):
     np.testing.assert_allclose(small["activation"], large["activation"], rtol=1e-4, atol=1e-5)
 
 
+def test_many_shards_by_one_model_are_those_of_one_each(model_json, tokens_parquet, tmp_path, monkeypatch):
+    alone = {shard: extract(model_json, tokens_parquet, tmp_path / "alone", shard) for shard in (0, 1, 5)}
+    loads = []
+    genuine = extraction.load_checked
+    monkeypatch.setattr(extraction, "load_checked", lambda *told: loads.append(told) or genuine(*told))
+    outputs = {
+        shard: {layer: tmp_path / f"{layer}-{shard}.parquet" for layer in files}
+        for shard, files in alone.items()
+    }
+    del outputs[1][0]  # of a layer that is there
+    extraction.extract_shards(model_json, tokens_parquet, "train", outputs, SHARD, "cpu", 48)
+    assert len(loads) == 1
+    for shard, files in outputs.items():
+        for layer, path in files.items():
+            assert path.read_bytes() == alone[shard][layer].read_bytes()
+
+
 def test_a_long_shard_is_extracted_in_parts(model_json, documents, tokens_parquet, tmp_path, monkeypatch):
     """Of whole row groups, through documents: the same rows but for rounding, and never more of them held."""
     expected = columns([extract(model_json, tokens_parquet, tmp_path / "a", 0)[2]])

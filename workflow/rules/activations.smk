@@ -41,9 +41,16 @@ rule tokens:
         )
 
 
-# One forward pass serves all layers of a model, so each model has a rule with its own outputs.
+# One forward pass serves all layers of a model, so each model has a rule with its own outputs; where a job
+# extracts several shards, which no wildcard can name together, each such job has one.
 # The tokens are ancient: more of them mean further shards and leave these as they are.
-for MODEL in STUDY.models.values():
+SHARD = "results/{{model}}/{{corpus}}/layer{layer}/shards/"
+EXTRACT = called(
+    "extract.py --log {log:q} --memory {resources.peak_mb}"
+    " --spec {params.spec:q} --model {input.model:q}"
+    " --tokens {input.tokens:q} --out {output:q}"
+)
+for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] == 1 else ():
 
     rule:
         name:
@@ -52,12 +59,7 @@ for MODEL in STUDY.models.values():
             model="results/{model}/model.json",
             tokens=ancient("results/{model}/{corpus}/tokens.parquet"),
         output:
-            update(
-                expand(
-                    "results/{{model}}/{{corpus}}/layer{layer}/shards/{{split}}-{{shard}}.parquet",
-                    layer=MODEL.layers,
-                )
-            ),
+            update(expand(f"{SHARD}{{{{split}}}}-{{{{shard}}}}.parquet", layer=MODEL.layers)),
         log:
             "results/logs/{model}/{corpus}/extract_{split}-{shard}.log",
         wildcard_constraints:
@@ -70,11 +72,41 @@ for MODEL in STUDY.models.values():
             spec=lambda w: canonical_json(STUDY.shard_spec(w.model, w.split, int(w.shard))),
             lineage=lineage("extraction"),
         shell:
-            called(
-                "extract.py --log {log:q} --memory {resources.peak_mb}"
-                " --spec {params.spec:q} --model {input.model:q}"
-                " --tokens {input.tokens:q} --out {output:q}"
-            )
+            EXTRACT
+
+
+for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] > 1 else ():
+    for SPLIT, SHARDS in STUDY.extractions(MODEL.label):
+
+        rule:
+            name:
+                f"extract_{re.sub('[^A-Za-z0-9_]', '_', MODEL.label)}_{SPLIT}_{SHARDS[0]}"
+            input:
+                model="results/{model}/model.json",
+                tokens=ancient("results/{model}/{corpus}/tokens.parquet"),
+            output:
+                update(
+                    expand(
+                        f"{SHARD}{SPLIT}-{{shard:05d}}.parquet",
+                        layer=MODEL.layers,
+                        shard=SHARDS,
+                    )
+                ),
+            log:
+                f"results/logs/{{model}}/{{corpus}}/extract_{SPLIT}-{SHARDS[0]:05d}to{SHARDS[-1]:05d}.log",
+            wildcard_constraints:
+                model=re.escape(MODEL.label),
+            threads: THREADS
+            resources:
+                **asks(lambda w, shards=len(SHARDS): PLAN.extraction(STUDY.models[w.model], shards)),
+                gpu=GPUS,
+            params:
+                spec=lambda w, split=SPLIT, shards=SHARDS: canonical_json(
+                    STUDY.shard_spec(w.model, split, shards[0])
+                ),
+                lineage=lineage("extraction"),
+            shell:
+                EXTRACT
 
 
 def shards_of_split(wildcards):

@@ -1,5 +1,6 @@
-"""Extract one shard for those layers of a model that do not have it yet."""
+"""Extract shards for those layers of a model that do not have them yet."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,29 @@ def is_done(path: Path, expected: dict[str, Any]) -> bool:
 
 
 def main(spec: dict[str, Any], model: Path, tokens: Path, out: list[Path]) -> bool:
-    from expander_sae.activations.extraction import extract_shard
+    from expander_sae.activations.extraction import extract_shards
     from expander_sae.activations.tokens import TokenTable
 
-    split, shard, size = spec["split"], spec["shard"], spec["shard_tokens"]
-    expected = {key: spec[key] for key in ("model", "split", "shard", "shard_tokens")}
+    split, size, table = spec["split"], spec["shard_tokens"], TokenTable(tokens)
+    expected = {key: spec[key] for key in ("model", "split", "shard_tokens")}
     expected |= {
         "model_sha256": read_sealed_json(model, ("sha256",), "model record")["sha256"],
-        "tokens_sha256": TokenTable(tokens).sha256(split, shard * size, (shard + 1) * size),
         "lineage": lineage("extraction"),
         "stored": spec.get("stored", "float32"),
     }
-    # 15 of results/{model}/{corpus}/layer15/shards/train-00000.parquet.
-    layers = {int(path.parent.parent.name.removeprefix("layer")): path for path in out}
-    missing = {at: path for at, path in layers.items() if not is_done(path, expected | {"layer": at})}
+    missing: defaultdict[int, dict[int, Path]] = defaultdict(dict)
+    hashes: dict[int, str] = {}
+    for path in out:
+        # 15 and 3 of results/{model}/{corpus}/layer15/shards/train-00003.parquet.
+        layer = int(path.parent.parent.name.removeprefix("layer"))
+        shard = int(path.stem.rpartition("-")[2])
+        if shard not in hashes:
+            hashes[shard] = table.sha256(split, shard * size, (shard + 1) * size)
+        if not is_done(path, expected | {"shard": shard, "layer": layer, "tokens_sha256": hashes[shard]}):
+            missing[shard][layer] = path
     if missing:
-        told = split, shard, size, missing, job.device(), job.batch_tokens()
-        extract_shard(model, tokens, *told, stored=expected["stored"])
+        told = dict(missing), size, job.device(), job.batch_tokens()
+        extract_shards(model, tokens, split, *told, stored=expected["stored"])
     return bool(missing)
 
 

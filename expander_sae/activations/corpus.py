@@ -3,7 +3,8 @@
 Documents come in the source's fixed order. One document of every group of near-duplicates is kept
 and falls to train, test or ce by a hash of its text; reading stops when every split has its shards
 full. Each decision depends on earlier documents only, so each split is prefix-stable: asking for
-more tokens appends documents and changes none.
+more tokens appends documents and changes none. Memory does not grow with them but by the sketches of
+near-duplicates: kept documents wait on disk until the table is written.
 
 A validation split takes the documents that fall to test or ce when these are full. It never takes one of
 train, and no other split changes by it. More tokens of test or ce take the first of its documents away.
@@ -14,25 +15,25 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from expander_sae.activations.language_model import tokenizer_of
-from expander_sae.activations.near_duplicates import GRAM, NearDuplicateFilter, share_contained, word_grams
-from expander_sae.activations.origins import ORIGINS, Origins
+from expander_sae.activations.near_duplicates import GRAM, GrowingFilter, word_grams
+from expander_sae.activations.origins import ORIGINS, OriginsWriter
 from expander_sae.activations.positions import check_context
+from expander_sae.activations.sketches import ORDERS, Sample
 from expander_sae.activations.sources import Text, open_source
-from expander_sae.activations.splits import VALIDATION, shard_counts, split_of
+from expander_sae.activations.splits import EXACT_TOKENS, VALIDATION, shard_counts, split_of
+from expander_sae.activations.token_spool import TokenSpool
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
 from expander_sae.activations.weights import read_model, verify_weights, vocabulary_of
 from expander_sae.errors import UserError
 from expander_sae.machine.progress import Progress
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
-from expander_sae.storage.remote import Place
 from expander_sae.storage.seals import write_sealed_json
 
 _BATCH = 64
@@ -43,23 +44,36 @@ _COMPARED_CHARACTERS = 700 / 128
 
 
 class Splits:
-    """The documents of each split while a corpus is read, and how many tokens each still wants."""
+    """The documents of each split while a corpus is read, and how many tokens each still wants.
 
-    def __init__(self, spec: dict[str, Any], needs: dict[str, int]) -> None:
+    They lie in `folder` until `stack` is closed.
+    """
+
+    def __init__(self, spec: dict[str, Any], needs: dict[str, int], folder: Path, stack: ExitStack) -> None:
         self._spec = spec
         self._needs = needs
         shards = shard_counts(needs, spec["context"])
         self.wanted = {split: count * needs["shard"] for split, count in shards.items()}
-        self.documents: dict[str, list[TokenizedDocument]] = {split: [] for split in shards}
-        self.grams: dict[str, set[int]] = {split: set() for split in shards}
-        self.tokens: Counter[str] = Counter()
+        self.documents = {split: stack.enter_context(TokenSpool(folder)) for split in shards}
+        self.grams = {split: Sample() for split in shards}
         self.dropped: Counter[str] = Counter(too_short=0, near_duplicate=0, not_needed=0)
-        self._filter = NearDuplicateFilter(spec["max_overlap"])
+        self._filter = GrowingFilter(spec["max_overlap"], spec.get("exact_tokens", EXACT_TOKENS))
 
     @property
     def filled(self) -> int:
         """Tokens found of those wanted."""
-        return sum(min(self.tokens[split], wanted) for split, wanted in self.wanted.items())
+        return sum(min(self.documents[split].tokens, wanted) for split, wanted in self.wanted.items())
+
+    @property
+    def context(self) -> int:
+        """Tokens to which a document is cut."""
+        return int(self._spec["context"])
+
+    @property
+    def compared(self) -> dict[str, Any]:
+        """How near-duplicates were found, for the record; nothing where all were compared exactly."""
+        exact = self._filter.exact_documents
+        return {} if exact is None else {"documents_compared_exactly": exact, "sketch_orders": ORDERS}
 
     def add(self, number: int, text: str, token_ids: list[int]) -> bool:
         """Judge one document and keep it where it is wanted; returns whether it is kept."""
@@ -68,7 +82,7 @@ class Splits:
             self.dropped["too_short"] += 1
             return False
         grams = word_grams(text, round(_COMPARED_CHARACTERS * spec["context"]))
-        if not self._filter.admit(grams):
+        if not self._filter.admit(grams, len(token_ids)):
             self.dropped["near_duplicate"] += 1
             return False
         split = split_of(text, spec["data_seed"])
@@ -77,24 +91,24 @@ class Splits:
         if self._full(split):
             self.dropped["not_needed"] += 1
             return False
-        self.documents[split].append(TokenizedDocument(number, token_ids))
-        self.grams[split] |= grams
-        self.tokens[split] += len(token_ids)
+        self.documents[split].add(TokenizedDocument(number, token_ids))
+        self.grams[split].update(grams)
         return True
 
     def _full(self, split: str) -> bool:
-        return self.tokens[split] >= self.wanted.get(split, 0)
+        return split not in self.wanted or self.documents[split].tokens >= self.wanted[split]
 
     def check(self) -> None:
         """Raise `UserError` where the corpus ended before the asked amounts."""
         name, least = f"corpus {self._spec['name']!r}", self._spec["min_tokens"]
-        if not any(self.tokens.values()):
+        tokens = Counter({split: documents.tokens for split, documents in self.documents.items()})
+        if not any(tokens.values()):
             raise UserError(f"{name}: found no document of {least} tokens or more, expected some")
         for split, key, unit, found in (
-            ("train", "train", "tokens", self.tokens["train"]),
-            ("test", "test", "tokens", self.tokens["test"]),
-            ("ce", "ce_sequences", "documents", len(self.documents["ce"])),
-            (VALIDATION, VALIDATION, "tokens", self.tokens[VALIDATION]),
+            ("train", "train", "tokens", tokens["train"]),
+            ("test", "test", "tokens", tokens["test"]),
+            ("ce", "ce_sequences", "documents", self.documents["ce"].documents),
+            (VALIDATION, VALIDATION, "tokens", tokens[VALIDATION]),
         ):
             if found < self._needs.get(split, 0):
                 where = f"found {found} {unit} in the {split} split, expected {self._needs[split]}"
@@ -102,7 +116,7 @@ class Splits:
 
 
 def write_tokens(
-    spec: dict[str, Any], needs: dict[str, int], model_json: Path, out_parquet: Place, out_json: Path
+    spec: dict[str, Any], needs: dict[str, int], model_json: Path, out_parquet: Path, out_json: Path
 ) -> None:
     """Write the token table (split, document, position, token_id) and its record, with the origins beside it.
 
@@ -112,14 +126,41 @@ def write_tokens(
     model = read_model(model_json)
     verify_weights(model, model_json)
     check_context(spec["context"], model)
-    tokenizer = tokenizer_of(model)
-    vocabulary = vocabulary_of(model)
-    source = open_source(spec)
-    splits, origins = Splits(spec, needs), Origins()
+    out_parquet, out_json = Path(out_parquet), Path(out_json)
+    out_parquet.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        source, splits = open_source(spec), Splits(spec, needs, out_parquet.parent, stack)
+        origins = stack.enter_context(OriginsWriter.to(out_json.with_name(ORIGINS)))
+        documents, sha256 = _read(source.documents, splits, origins, model)
+        splits.check()
+        write_token_table(out_parquet, splits.documents)
+    described = {split: spool.describe() for split, spool in splits.documents.items()}
+    record: dict[str, Any] = {
+        "label": spec["label"],
+        "settings": {key: value for key, value in spec.items() if key not in ("name", "label")},
+        "needs": needs,
+        "source": {**source.description, "sha256_of_documents_read": sha256},
+        "documents_read": documents,
+        "documents_dropped": dict(splits.dropped),
+        "special_tokens": "those the tokenizer adds by itself",
+        "splits": described,
+        "overlap": _overlap(splits.grams),
+        "lineage": lineage("corpus"),
+    }
+    record |= splits.compared
+    record["sha256"] = digest({split: about["sha256"] for split, about in described.items()})
+    write_sealed_json(out_json, record)
+
+
+def _read(
+    documents: Iterable[Text], splits: Splits, origins: OriginsWriter, model: dict[str, Any]
+) -> tuple[int, str]:
+    """Read documents until no split wants more: (how many there were, sha256 of their texts)."""
+    tokenizer, vocabulary = tokenizer_of(model), vocabulary_of(model)
     checksum = hashlib.sha256()
     read, wanted = 0, sum(splits.wanted.values())
     with Progress("corpus", wanted, "token") as progress:
-        for number, (text, origin), token_ids in _tokenized(source.documents, tokenizer, spec["context"]):
+        for number, (text, origin), token_ids in _tokenized(documents, tokenizer, splits.context):
             if max(token_ids, default=0) >= vocabulary:
                 raise UserError(f"models[{model['name']}]: {_unknown(token_ids, number, vocabulary)}")
             if splits.add(number, text, token_ids):
@@ -130,23 +171,7 @@ def write_tokens(
             progress.to(splits.filled)
             if splits.filled == wanted:
                 break
-    splits.check()
-    write_token_table(out_parquet, splits.documents)
-    origins.write(Path(out_json).with_name(ORIGINS))
-    record: dict[str, Any] = {
-        "label": spec["label"],
-        "settings": {key: value for key, value in spec.items() if key not in ("name", "label")},
-        "needs": needs,
-        "source": {**source.description, "sha256_of_documents_read": checksum.hexdigest()},
-        "documents_read": read,
-        "documents_dropped": dict(splits.dropped),
-        "special_tokens": "those the tokenizer adds by itself",
-        "splits": {split: _describe(splits, split) for split in splits.documents},
-        "overlap": _overlap(splits),
-        "lineage": lineage("corpus"),
-    }
-    record["sha256"] = digest({split: record["splits"][split]["sha256"] for split in splits.documents})
-    write_sealed_json(out_json, record)
+    return read, checksum.hexdigest()
 
 
 def _unknown(token_ids: list[int], number: int, vocabulary: int) -> str:
@@ -171,22 +196,16 @@ def _tokenized(
             yield number, document, token_ids
 
 
-def _describe(splits: Splits, split: str) -> dict[str, Any]:
-    documents = splits.documents[split]
-    checksum = hashlib.sha256()
-    for document in documents:
-        checksum.update(np.array([document.number, len(document.token_ids)], "<i8").tobytes())
-        checksum.update(np.array(document.token_ids, "<i4").tobytes())
-    return {"documents": len(documents), "tokens": splits.tokens[split], "sha256": checksum.hexdigest()}
+def _overlap(samples: dict[str, Sample]) -> dict[str, Any]:
+    """How much of the held-out text stands in the training text, word 8-gram by word 8-gram.
 
-
-def _overlap(splits: Splits) -> dict[str, Any]:
-    """How much of the held-out text stands in the training text, word 8-gram by word 8-gram."""
+    Where a split has many, this is estimated from those whose hashes are smallest.
+    """
     unit = f"share of the distinct word {GRAM}-grams that also stand in train"
-    train = splits.grams["train"]
+    train = samples["train"]
     found: dict[str, Any] = {"unit": unit, "train_grams": len(train)}
-    for split, grams in splits.grams.items():
-        if split == "train":
-            continue
-        found[split] = {"grams": len(grams), "share_in_train": share_contained(grams, train)}
-    return found
+    for split, grams in samples.items():
+        if split != "train":
+            found[split] = {"grams": len(grams), "share_in_train": grams.share_in(train)}
+    sampled = {split: sample.kept for split, sample in samples.items() if sample.kept < 1}
+    return found | ({"share_of_grams_sampled": sampled} if sampled else {})

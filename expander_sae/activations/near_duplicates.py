@@ -1,4 +1,4 @@
-"""Near-duplicates, so that what is tested was not trained on.
+"""Near-duplicates, so that what is tested was not trained on; exactly, or in a large corpus by sketches.
 
 Two texts are near-duplicates when the containment of their sets of word 8-grams,
 |A ∩ B| / min(|A|, |B|), exceeds a limit. Where words are not set apart by blanks, each character counts as
@@ -15,6 +15,9 @@ from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
+
+from expander_sae.activations.sketches import Sketches
+from expander_sae.activations.splits import EXACT_TOKENS
 
 GRAM = 8
 _WORD = re.compile(r"\w+")
@@ -33,7 +36,7 @@ _NO_WORD = re.compile(r"\w{65,}")
 _MULTIPLIER = 0x9E3779B97F4A7C15 | 1
 
 
-@lru_cache(maxsize=1 << 18)
+@lru_cache(maxsize=1 << 16)
 def _word_hash(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(errors="replace"), digest_size=8).digest(), "little")
 
@@ -75,21 +78,59 @@ class NearDuplicateFilter:
     def __init__(self, max_overlap: float) -> None:
         self.max_overlap = max_overlap
         self._sizes: list[int] = []
-        self._documents_with: dict[int, list[int]] = {}
+        self._documents_with: dict[int, int | list[int]] = {}  # most are of one document: no list for these
 
     def admit(self, grams: frozenset[int]) -> bool:
         """Whether no earlier document is a near-duplicate; remembers `grams` either way."""
         shared: Counter[int] = Counter()
+        sizes, number = self._sizes, len(self._sizes)
         for gram in grams:
-            shared.update(self._documents_with.get(gram, ()))
-        sizes = self._sizes
-        for gram in grams:
-            self._documents_with.setdefault(gram, []).append(len(sizes))
+            known = self._documents_with.setdefault(gram, number)
+            if isinstance(known, list):
+                shared.update(known)
+                known.append(number)
+            elif known != number:
+                shared[known] += 1
+                self._documents_with[gram] = [known, number]
         sizes.append(len(grams))
         smaller = ((common, min(len(grams), sizes[other])) for other, common in shared.items())
         return all(common <= self.max_overlap * size for common, size in smaller)
 
+    def documents(self) -> list[list[int]]:
+        """The grams of every document, in the order of arrival."""
+        found: list[list[int]] = [[] for _ in self._sizes]
+        for gram, documents in self._documents_with.items():
+            for document in documents if isinstance(documents, list) else (documents,):
+                found[document].append(gram)
+        return found
 
-def share_contained(grams: set[int], others: set[int]) -> float:
-    """Share of the distinct `grams` that also stand in `others`; 0 for no grams."""
-    return len(grams & others) / len(grams) if grams else 0.0
+
+class GrowingFilter:
+    """A filter for a corpus of any size: exact at first, and by sketches from some document on.
+
+    Documents are compared as `NearDuplicateFilter` does until those before have `exact_tokens` tokens. Later
+    ones are compared by estimates, with all earlier ones: memory is then that of their sketches. Where that
+    changes follows from earlier documents alone, as each decision does.
+    """
+
+    def __init__(self, max_overlap: float, exact_tokens: int = EXACT_TOKENS) -> None:
+        self.max_overlap, self._left = max_overlap, exact_tokens
+        self._exact: NearDuplicateFilter | None = NearDuplicateFilter(max_overlap)
+        self._sketches = Sketches()
+        self.exact_documents: int | None = None
+        """How many documents were compared exactly; None as long as all were."""
+
+    def admit(self, grams: frozenset[int], tokens: int) -> bool:
+        """Whether no earlier document is a near-duplicate of this one, which has so many tokens."""
+        if self._left > 0 and self._exact is not None:
+            self._left -= tokens
+            return self._exact.admit(grams)
+        if self._exact is not None:
+            documents, self._exact = self._exact.documents(), None
+            self.exact_documents = len(documents)
+            for earlier in documents:
+                self._sketches.add(self._sketches.sketch(earlier), len(earlier))
+        sketch = self._sketches.sketch(grams)
+        shares = self._sketches.shares(sketch, len(grams))
+        self._sketches.add(sketch, len(grams))
+        return not bool((shares > self.max_overlap).any())

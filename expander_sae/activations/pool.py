@@ -72,7 +72,7 @@ def _join(
     with open(out, "wb") as raw:
         for number, path in enumerate(shards):
             shard = Shard(path)
-            _check_shard(shard, split, number, parts)
+            check_shard(shard, split, number, parts)
             for rows in shard.row_groups():
                 data = np.ascontiguousarray(rows.activation, dtype="<f4").data
                 raw.write(data)
@@ -84,7 +84,7 @@ def _join(
     return checksum.hexdigest(), columns, parts
 
 
-def _check_shard(shard: Shard, split: str, number: int, earlier: list[dict[str, Any]]) -> None:
+def check_shard(shard: Shard, split: str, number: int, earlier: list[dict[str, Any]]) -> None:
     expected: dict[str, Any] = {"split": split, "shard": number, "lineage": lineage("extraction")}
     if earlier:
         shared = ("m", "model", "model_sha256", "layer", "shard_tokens")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,8 @@ from expander_sae.storage.remote import Place, is_remote, opened, place
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 """What `tokens.stored` may say."""
 
-_KEY = b"expander_sae"
+_KEY = "expander_sae"
+_OPTIONS: dict[str, Any] = {"compression": "none", "use_dictionary": False}
 _ABOUT = {"m": int, "tokens": int, "sha256": str}
 
 
@@ -59,33 +60,73 @@ def write_shard(path: Place, rows: Rows, about: dict[str, Any], stored: str = FL
     Args:
         stored: `FLOAT32`, or `BFLOAT16`, to which activations are rounded before they are hashed.
     """
-    m, halved = rows.activation.shape[1], stored == BFLOAT16
-    pieces = [slice(start, start + ROW_GROUP) for start in range(0, len(rows), ROW_GROUP)]
-    parts = [Rows(*(column[piece] for column in (*rows.of_tokens, rows.activation))) for piece in pieces]
-    checksum = _Checksum()
+    m, checksum = rows.activation.shape[1], _Checksum()
+    parts = [_as_stored(part, stored, path) for part in _parts(rows)]
     for part in parts:
-        _require_finite(part.activation, path)
-        if halved:
-            wide = bfloat16.widened(bfloat16.rounded(part.activation))
-            _require_finite(wide, path)
-            part = Rows(*part.of_tokens, wide)
         checksum.update(part)
-    record = {**about, "m": m, "tokens": len(rows), "sha256": checksum.hexdigest()}
-    record |= {"stored": BFLOAT16} if halved else {}
-    kind = pa.binary(2 * m) if halved else pa.list_(pa.float32(), m)
-    schema = pa.schema(
-        [
-            ("document", pa.int32()),
-            ("position", pa.int16()),
-            ("token_id", pa.int32()),
-            ("activation", kind),
-        ]
-    ).with_metadata({_KEY: json.dumps(record, sort_keys=True)})
-    with sealed_writer(path, schema, compression="none", use_dictionary=False) as writer:
+    record = _record(about, m, len(rows), stored, checksum)
+    schema = _schema(m, stored).with_metadata(record)
+    with sealed_writer(path, schema, **_OPTIONS) as writer:
         for part in parts:
-            activation = _halves(part.activation) if halved else _lists(part.activation)
-            table = pa.table([*part.of_tokens, activation], schema=schema)
-            writer.write_table(table, row_group_size=ROW_GROUP)
+            writer.write_table(_table(part, schema, stored), row_group_size=ROW_GROUP)
+
+
+@contextmanager
+def shard_writer(
+    path: Place, m: int, about: dict[str, Any], stored: str = FLOAT32
+) -> Iterator[Callable[[Rows], None]]:
+    """Writes a shard of any length, atomically: the block gives its rows in parts of whole row groups.
+
+    It holds what `write_shard` writes; its metadata, not known before the end, stand in the footer alone.
+    """
+    schema, checksum, tokens, record = _schema(m, stored), _Checksum(), 0, dict[str, str]()
+    with sealed_writer(path, schema, record, **_OPTIONS) as writer:
+
+        def write(rows: Rows) -> None:
+            nonlocal tokens
+            if tokens % ROW_GROUP:
+                raise ValueError(f"{path}: found rows after a row group that is not full, expected none")
+            tokens += len(rows)
+            for part in _parts(rows):
+                part = _as_stored(part, stored, path)
+                checksum.update(part)
+                writer.write_table(_table(part, schema, stored), row_group_size=ROW_GROUP)
+
+        yield write
+        record |= _record(about, m, tokens, stored, checksum)
+
+
+def _parts(rows: Rows) -> Iterator[Rows]:
+    """The rows a row group at a time."""
+    for start in range(0, len(rows), ROW_GROUP):
+        yield Rows(*(column[start : start + ROW_GROUP] for column in (*rows.of_tokens, rows.activation)))
+
+
+def _as_stored(rows: Rows, stored: str, path: Place) -> Rows:
+    """The rows with activations rounded to what the file holds, and finite."""
+    _require_finite(rows.activation, path)
+    if stored != BFLOAT16:
+        return rows
+    wide = bfloat16.widened(bfloat16.rounded(rows.activation))
+    _require_finite(wide, path)
+    return Rows(*rows.of_tokens, wide)
+
+
+def _record(about: dict[str, Any], m: int, tokens: int, stored: str, checksum: _Checksum) -> dict[str, str]:
+    record = {**about, "m": m, "tokens": tokens, "sha256": checksum.hexdigest()}
+    record |= {"stored": BFLOAT16} if stored == BFLOAT16 else {}
+    return {_KEY: json.dumps(record, sort_keys=True)}
+
+
+def _schema(m: int, stored: str) -> pa.Schema:
+    kind = pa.binary(2 * m) if stored == BFLOAT16 else pa.list_(pa.float32(), m)
+    columns = {"document": pa.int32(), "position": pa.int16(), "token_id": pa.int32(), "activation": kind}
+    return pa.schema(columns)
+
+
+def _table(rows: Rows, schema: pa.Schema, stored: str) -> pa.Table:
+    activation = _halves(rows.activation) if stored == BFLOAT16 else _lists(rows.activation)
+    return pa.table([*rows.of_tokens, activation], schema=schema)
 
 
 def _lists(activation: np.ndarray) -> pa.Array:
@@ -108,14 +149,15 @@ class Shard:
     group by group.
 
     Every byte is checked against the seal before anything is parsed (about 20 ms for 40 MB), but where
-    `verify` says that this has been done. A remote shard is fetched for that, whole, and always checked.
+    `verify` says that this has been done, or that its metadata are enough. For the check a remote shard is
+    fetched, whole.
     """
 
     def __init__(self, path: Place, verify: bool = True) -> None:
         path, received = read_receipt(path) if is_receipt(path) else (place(path), None)
         self.path = path
         with _whole(path):
-            self._file = open_sealed(path) if verify or is_remote(path) else pq.ParquetFile(path)
+            self._file = open_sealed(path) if verify else pq.ParquetFile(_unchecked(path))
             self.about: dict[str, Any] = metadata_of(self._file)
             _check_about(self.about)
         self.tokens: int = self.about["tokens"]
@@ -152,7 +194,7 @@ class Shard:
 
 def metadata_of(file: pq.ParquetFile) -> Any:
     """What a shard says of itself; {} of another library's file."""
-    return json.loads((file.schema_arrow.metadata or {}).get(_KEY, b"{}"))
+    return json.loads((file.metadata.metadata or {}).get(_KEY.encode(), b"{}"))
 
 
 def stored_in(about: Any) -> str:
@@ -176,14 +218,11 @@ def activations_of(
 
 def about_of(path: Place) -> dict[str, Any]:
     """The metadata of a shard, of which nothing else is read or checked yet; what a receipt says of it."""
-    if is_receipt(path):
-        return read_receipt(path)[1]
-    if not is_remote(path):
-        return Shard(path, verify=False).about
-    with _whole(path), opened(str(path)) as stream:
-        about = metadata_of(pq.ParquetFile(stream))
-        _check_about(about)
-    return about
+    return read_receipt(path)[1] if is_receipt(path) else Shard(path, verify=False).about
+
+
+def _unchecked(path: Place) -> Any:
+    return opened(str(path)) if is_remote(path) else path
 
 
 @contextmanager

@@ -10,6 +10,10 @@ VALIDATION = "validation"
 """A split that only studies have that choose something on it: documents held out from training that neither
 test nor ce needs."""
 
+EXACT_TOKENS = 1 << 20
+"""Tokens of documents that are compared exactly for near-duplicates, where `corpus.exact_tokens` does not say
+otherwise; their word sequences take about 100 MB."""
+
 _SHARES = {"train": 0.80, "test": 0.12, "ce": 0.08}
 
 

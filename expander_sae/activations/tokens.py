@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -30,21 +30,27 @@ class TokenizedDocument:
     """Token ids of one document; `number` is its place in the source, unique over all splits."""
 
     number: int
-    token_ids: list[int]
+    token_ids: Sequence[int] | np.ndarray
 
 
-def write_token_table(path: Place, documents: dict[str, list[TokenizedDocument]]) -> None:
+def write_token_table(path: Place, documents: Mapping[str, Iterable[TokenizedDocument]]) -> None:
     """Write the splits one after the other, each in document order, atomically.
+
+    Each split is gone through twice, and no more of it held than a row group.
 
     Raises:
         UserError: a document of more tokens than positions have numbers.
     """
     splits = tuple(documents)
-    longest = max((len(document.token_ids) for split in splits for document in documents[split]), default=0)
+    counts, longest = dict.fromkeys(splits, 0), 0
+    for split in splits:
+        for document in documents[split]:
+            counts[split] += len(document.token_ids)
+            longest = max(longest, len(document.token_ids))
     if longest > MOST_POSITIONS:
         raise UserError(f"{path}: found a document of {longest} tokens, expected at most {MOST_POSITIONS}")
-    counts = [sum(len(document.token_ids) for document in documents[split]) for split in splits]
-    starts = dict(zip(splits, zip(accumulate(counts, initial=0), counts, strict=False), strict=True))
+    firsts = accumulate(counts.values(), initial=0)
+    starts = dict(zip(splits, zip(firsts, counts.values(), strict=False), strict=True))
     schema = _SCHEMA.with_metadata({"splits": json.dumps(starts)})
     with sealed_writer(path, schema, compression="zstd") as writer:
         for split in splits:
@@ -52,16 +58,18 @@ def write_token_table(path: Place, documents: dict[str, list[TokenizedDocument]]
                 writer.write_table(_table(split, splits, chunk, schema), row_group_size=_ROW_GROUP)
 
 
-def _chunks(documents: Sequence[TokenizedDocument]) -> list[list[TokenizedDocument]]:
-    chunks: list[list[TokenizedDocument]] = []
-    filled = _ROW_GROUP
+def _chunks(documents: Iterable[TokenizedDocument]) -> Iterator[list[TokenizedDocument]]:
+    """Documents of a row group or a little more."""
+    chunk: list[TokenizedDocument] = []
+    filled = 0
     for document in documents:
-        if filled >= _ROW_GROUP:
-            chunks.append([])
-            filled = 0
-        chunks[-1].append(document)
+        chunk.append(document)
         filled += len(document.token_ids)
-    return chunks
+        if filled >= _ROW_GROUP:
+            yield chunk
+            chunk, filled = [], 0
+    if chunk:
+        yield chunk
 
 
 def _table(
@@ -134,26 +142,43 @@ class TokenTable:
 
     def read(self, split: str, start: int, stop: int) -> TokenRange:
         """Tokens [start, min(stop, available)) of a split; empty where the split ends before."""
+        start, stop, context = self._range(split, start, stop)
+        document, position, token_id = self._rows(start, stop)
+        return TokenRange(document, position, token_id, context)
+
+    def sha256(self, split: str, start: int, stop: int) -> str:
+        """`TokenRange.sha256` of what `read` returns, of which no more is held than a row group."""
+        start, stop, context = self._range(split, start, stop)
+        checksum = hashlib.sha256(str(context).encode())
+        for column in _COLUMNS:
+            for first in range(start, stop, _ROW_GROUP):
+                (values,) = self._rows(first, min(first + _ROW_GROUP, stop), [column])
+                checksum.update(np.ascontiguousarray(values).data)
+        return checksum.hexdigest()
+
+    def _range(self, split: str, start: int, stop: int) -> tuple[int, int, int]:
+        """Tokens [start, stop), as far as they are there: (first row, end, how many are context)."""
         first, count = self._splits[split]
         start, stop = min(start, count), min(stop, count)
-        if start == stop:
-            return TokenRange(*self._rows(0, 0), 0)
+        if start >= stop:
+            return 0, 0, 0
         context = int(self._rows(first + start, first + start + 1)[1][0])
-        return TokenRange(*self._rows(first + start - context, first + stop), context)
+        return first + start - context, first + stop, context
 
-    def _rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _rows(
+        self, start: int, stop: int, columns: Sequence[str] = tuple(_COLUMNS)
+    ) -> tuple[np.ndarray, ...]:
         """Columns of rows [start, stop), reading only the row groups that hold them."""
         low = int(np.searchsorted(self._group_starts, start, side="right")) - 1
         high = int(np.searchsorted(self._group_starts, stop, side="left"))
         groups = list(range(low, max(high, low))) if stop > start else []
         try:
-            table = self._file.read_row_groups(groups, columns=list(_COLUMNS))
+            table = self._file.read_row_groups(groups, columns=list(columns))
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{self.path}: unreadable ({error}); {AGAIN}") from None
         offset = start - int(self._group_starts[low]) if groups else 0
         table = table.slice(offset, stop - start)
-        document, position, token_id = (table[name].to_numpy() for name in _COLUMNS)
-        return document, position, token_id
+        return tuple(table[name].to_numpy() for name in columns)
 
 
 def _checked_splits(splits: Any, rows: int) -> dict[str, tuple[int, int]]:

@@ -80,7 +80,7 @@ class Plan:
         found = [
             _stage("model", map(self.model, models)),
             _stage("corpus", map(self.corpus, models)),
-            _stage("extraction", (self.extraction(m) for m in models for _ in self._shards(m)), self.gpu),
+            _stage("extraction", (self.extraction(m, n) for m in models for n in self._shards(m)), self.gpu),
             _stage(
                 "pool",
                 (self.pool(m, split) for m in models for split in self.shard_tokens(m) for _ in m.layers),
@@ -99,8 +99,9 @@ class Plan:
         size = self.study.config["tokens"]["shard"]
         return {split: count * size for split, count in self.study.shards(model.label).items()}
 
-    def _shards(self, model: Model) -> range:
-        return range(sum(self.study.shards(model.label).values()))
+    def _shards(self, model: Model) -> list[int]:
+        """Shards of each job of extraction."""
+        return [len(shards) for _, shards in self.study.extractions(model.label)]
 
     def model(self, model: Model) -> Need:
         """Putting a model's weights where later jobs load them."""
@@ -115,9 +116,9 @@ class Plan:
         seconds = self.other.jobs["corpus"] + self.other.jobs["corpus_token"] * tokens
         return Need(seconds, self.memory.corpus(tokens))
 
-    def extraction(self, model: Model) -> Need:
-        """One shard of all layers of a model."""
-        shard = self.study.config["tokens"]["shard"]
+    def extraction(self, model: Model, shards: int = 1) -> Need:
+        """Some shards of all layers of a model."""
+        shard = shards * self.study.config["tokens"]["shard"]
         batch = batch_tokens(self.study.config["compute"]["batch_tokens"], self.gpu)
         size, jobs = self.sizes[model.label], self.machine.jobs
         seconds = (
@@ -127,8 +128,10 @@ class Plan:
         return Need(seconds, self.memory.extraction(model))
 
     def pool(self, model: Model, split: str) -> Need:
-        """Joining the shards of one split of one layer."""
+        """Joining the shards of one split of one layer, or listing those that are streamed."""
         tokens = self.shard_tokens(model)[split]
+        if split == "train" and self.recipe.stream:
+            return Need(0.5 + 0.01 * self.study.shards(model.label)[split], self.memory.pool(model, 0))
         row = self.sizes[model.label].width * FLOAT
         return Need(0.5 + tokens * row / self.other.jobs["pool_bytes"], self.memory.pool(model, tokens))
 
@@ -272,8 +275,11 @@ def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
     yield "token tables", float(5 * sum(tokens.values()))
     rows = [(plan.sizes[model.label].width, len(model.layers) * tokens[model.label]) for model in models]
     each = FLOAT if study.config["tokens"]["stored"] == "float32" else FLOAT // 2
-    for what, number, beside in (("shards", each, _TOKEN_BYTES), ("pools", FLOAT, INDEX_BYTES)):
-        yield what, float(sum((width * number + beside) * count for width, count in rows))
+    yield "shards", float(sum((width * each + _TOKEN_BYTES) * count for width, count in rows))
+    if study.recipe_settings.stream:
+        kept = {model.label: tokens[model.label] - plan.shard_tokens(model)["train"] for model in models}
+        rows = [(plan.sizes[model.label].width, len(model.layers) * kept[model.label]) for model in models]
+    yield "pools", float(sum((width * FLOAT + INDEX_BYTES) * count for width, count in rows))
     yield "weights", sum(map(_weights, study.trained))
     config = study.config
     documents = config["tokens"]["test"] / config["corpus"]["context"]

@@ -95,14 +95,16 @@ class Memory:
         return _BASE["model"] + 2 * self.sizes[model.label].parameters * FLOAT / _MB
 
     def corpus(self, tokens: int) -> float:
-        """Token ids as Python lists and the documents of every word 8-gram: about 1.2 kB a token."""
-        return _BASE["model"] + 1200 * tokens / _MB
+        """The documents of every word 8-gram, as far as all are compared; then sketches of the documents."""
+        corpus = self._config["corpus"]
+        documents = tokens / corpus["context"]
+        return _BASE["model"] + (1200 * min(tokens, corpus["exact_tokens"]) + 1500 * documents) / _MB
 
     def extraction(self, model: Model) -> float:
-        """A shard of all layers, or what the model's test compares, and a batch on its way."""
+        """A part of a shard of all layers, or what the model's test compares, and a batch on its way."""
         size, shard = self.sizes[model.label], self._config["tokens"]["shard"]
         row, context = size.width * FLOAT, self._config["corpus"]["context"]
-        written = shard * row * len(model.layers)
+        written = min(shard, piece_sizes.EXTRACTED_TOKENS) * row * len(model.layers)
         # Two documents of full length at once, two alone and half of one, at the last layer too.
         tested = 4.5 * context * row * (len(model.layers) + 1)
         batch = piece_sizes.batch_tokens(self._config["compute"]["batch_tokens"], self._gpu > 0)
@@ -123,6 +125,10 @@ class Memory:
         scores = self._batch_size * (run.n if _scored_at_once(run) else piece_sizes.SCORED_FEATURES) * FLOAT
         aimed = 3 * piece_sizes.AIMED_ENTRIES * FLOAT  # directions of silent features, and their places
         pool = self.train_tokens[run.model] * (run.m * FLOAT + 2 * INDEX_BYTES)
+        if (
+            stream := run.recipe_settings.stream
+        ):  # a filling, row groups on their way, norms of the first ones
+            pool = (min(stream, run.train_tokens) + 4 * piece_sizes.ROW_GROUP) * run.m * FLOAT + (1 << 25)
         known, needed = support_of(run.support), state + scores + min(aimed, state)
         if known.fitted:  # tokens and covariances in float64
             fitted = 2 * (2 * piece_sizes.FITTED_TOKENS * run.m + 4 * run.m**2) * FLOAT

@@ -19,7 +19,7 @@ from expander_sae.machine.progress import Progress
 from expander_sae.measurements import tables
 from expander_sae.measurements.new_rows import Rows
 from expander_sae.study.run import Run
-from expander_sae.training.normalisation import normalisation
+from expander_sae.training.training_pool import TrainingPool
 
 TRAIN_BASELINES = ("ce_clean", "ce_zero")
 """What is known of the model itself on documents of the training pool."""
@@ -168,15 +168,18 @@ def write_baseline(
     training tokens under its recipe. With `train_cross_entropy` also `ce_clean` and `ce_zero` of as many
     documents of the training pool, on split ``ce_train``.
     """
-    seen = Pool.open(train_pool)
-    training = normalisation(seen, run.train_tokens, run.recipe_settings)
+    training = TrainingPool.read(train_pool, run)
     rows = Rows(run.columns)
-    splits = {"ce": Pool.open(ce_pool)} | ({"ce_train": seen} if train_cross_entropy else {})
+    splits = {"ce": Pool.open(ce_pool)}
+    if train_cross_entropy and isinstance(training.pool, Pool):
+        splits["ce_train"] = training.pool
     model = load_checked(model_file, [run.layer], longest_document(splits.values(), sequences), device)
     for split, pool in splits.items():
         count = int(sequence_edges(pool, sequences)[-1])
         activations = torch.from_numpy(np.array(pool.activations[:count]))
-        replacements = baseline_replacements(activations, pool.norms[:count], training.mean, training.limit)
+        replacements = baseline_replacements(
+            activations, pool.norms[:count], training.scaling.mean, training.scaling.limit
+        )
         wanted = replacements if split == "ce" else {name: replacements[name] for name in TRAIN_BASELINES}
         for metric, replacement in wanted.items():
             documents, sums, counts = spliced_sums(model, pool, replacement, run.layer, sequences, metric)

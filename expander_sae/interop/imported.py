@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
 from expander_sae.interop.foreign import load_any
 from expander_sae.model.autoencoder import SparseAutoencoder
@@ -18,8 +17,9 @@ from expander_sae.storage.locations import named
 from expander_sae.storage.seals import write_sealed_json
 from expander_sae.study.imported import checksum
 from expander_sae.study.run import Run
-from expander_sae.training.normalisation import Normalisation, normalisation
+from expander_sae.training.normalisation import Normalisation
 from expander_sae.training.run_folder import LOG, RECORD, WEIGHTS, finished, write_log
+from expander_sae.training.training_pool import TrainingPool
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,16 @@ def import_runs(runs: Sequence[ImportedFiles], train_pool: Path) -> bool:
         UserError: the files changed since the study was planned, or hold no autoencoder of these sizes; a
             pool of another width or with too few tokens.
     """
-    pool = Pool.open(train_pool)
-    return any([_import(files, pool) for files in runs])
+    pools: dict[tuple[int, int], TrainingPool] = {}
+    for run in (files.run for files in runs):
+        if (run.m, run.train_tokens) not in pools:
+            pools[run.m, run.train_tokens] = TrainingPool.read(train_pool, run)
+    return any([_import(files, pools[files.run.m, files.run.train_tokens]) for files in runs])
 
 
-def _import(files: ImportedFiles, pool: Pool) -> bool:
+def _import(files: ImportedFiles, training: TrainingPool) -> bool:
     run = files.run
-    if pool.m != run.m:
-        raise UserError(f"{pool.path}: activations of width {pool.m}, expected m = {run.m}")
-    used = {"spec": run.spec, "imported": files.sha256, "pool": pool.prefix_digest(run.train_tokens)}
+    used = {"spec": run.spec, "imported": files.sha256, "pool": training.digest}
     identity = digest(used | {"lineage": lineage("training")})
     if finished(files.folder, identity):
         return False
@@ -60,8 +61,7 @@ def _import(files: ImportedFiles, pool: Pool) -> bool:
         raise UserError(f"{files.location}: changed since the study was planned, expected it as it was then")
     autoencoder = load_any(path)
     _compare(autoencoder, run, files.location)
-    scaling = normalisation(pool, run.train_tokens, run.recipe_settings)
-    _write(autoencoder, files, identity, scaling)
+    _write(autoencoder, files, identity, training.scaling)
     return True
 
 

@@ -34,6 +34,10 @@ def batch_tokens(asked: int | str, gpu: bool) -> int:
 ROW_GROUP = 4096
 """Tokens that are read, written and joined at a time in shards and pools."""
 
+EXTRACTED_TOKENS = 8 * ROW_GROUP
+"""Tokens whose activations extraction holds at a time; more of them pad less. Documents are batched by length
+among these, so that another number changes the last bits of shards that are longer."""
+
 GRAM_BYTES = 1 << 30
 """Products of all columns of a dense dictionary that a pursuit holds at most."""
 

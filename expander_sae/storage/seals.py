@@ -30,6 +30,7 @@ from expander_sae.storage.remote import Place
 _PREFIX = b"expander-sae-sha256:"
 _DIGITS = 64
 _HEAD = 1 << 16
+_PIECE = 1 << 24
 _ZEROS = b"0" * _DIGITS
 _JSON_FIELD = b'\n  "seal": "' + _PREFIX
 """The field of `write_sealed_json`: two spaces deep, where nothing but the outermost object's keys are."""
@@ -103,11 +104,20 @@ def _place(content: mmap.mmap) -> int:
 def _digest(content: mmap.mmap, start: int) -> bytes:
     found = hashlib.sha256()
     with memoryview(content) as view:
-        for part in (view[:start], _ZEROS, view[start + _DIGITS :]):
-            found.update(part)
-            if isinstance(part, memoryview):
-                part.release()
+        _update(found, content, view, 0, start)
+        found.update(_ZEROS)
+        _update(found, content, view, start + _DIGITS, len(content))
     return found.hexdigest().encode()
+
+
+def _update(found: Any, content: mmap.mmap, view: memoryview, start: int, stop: int) -> None:
+    """Hash bytes [start, stop); what was read does not stay in the process's memory."""
+    for first in range(start, stop, _PIECE):
+        end = min(first + _PIECE, stop)
+        with view[first:end] as part:
+            found.update(part)
+        if pages := end - end % mmap.PAGESIZE:
+            content.madvise(mmap.MADV_DONTNEED, 0, pages)
 
 
 def write_sealed_json(path: str | Path, value: dict[str, Any]) -> None:

@@ -44,6 +44,7 @@ def semantic_errors(config: Config) -> Iterator[str]:
     if "synthetic" in config:
         yield from _synthetic_errors(config["synthetic"])
     yield from sweep_errors(config)
+    streamed = config["training"].get("stream", 0) > 0
     models = {entry["name"]: entry for entry in reversed(config["models"])}
     for index, entry in enumerate(config["runs"]):
         for key, value in entry.items():
@@ -51,7 +52,10 @@ def semantic_errors(config: Config) -> Iterator[str]:
         if wrong := list(imported.errors(config["runs"], index)):
             yield from wrong  # without its autoencoder the block says no sizes
             continue
-        yield from _block_errors(f"runs[{index}]", *block_of(config, index), models, config)
+        block, origin = block_of(config, index)
+        yield from _block_errors(f"runs[{index}]", block, origin, models, config)
+        if streamed:
+            yield from _stream_errors(f"runs[{index}]", block, origin)
 
 
 def _corpus_errors(corpus: dict[str, Any]) -> Iterator[str]:
@@ -183,6 +187,17 @@ def _codes_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> I
     if pursued and fixed:
         where = f"{origin['codes']}: found {pursued[0]!r} with support {fixed[0]} ({here})"
         yield f"{where}, expected {ENCODER} (no training moves its columns)"
+
+
+def _stream_errors(here: str, block: dict[str, Any], origin: dict[str, str]) -> Iterator[str]:
+    """What needs a pool of the training tokens."""
+    fitted = [name for name in block["support"] if support_of(name).fitted]
+    if fitted:
+        found = f"found above 0 with support {fitted[0]} ({here})"
+        yield f"training.stream: {found}, which is fitted to all tokens; expected 0"
+    if block["train_cross_entropy"]:
+        found = f"found true with training.stream above 0 ({here})"
+        yield f"{origin['train_cross_entropy']}: {found}, expected false: no pool holds training documents"
 
 
 def _shape_errors(

@@ -11,6 +11,7 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from expander_sae.activations.splits import EXACT_TOKENS
 from expander_sae.stages import lineage
 from expander_sae.storage.content import contents
 from expander_sae.storage.files import digest
@@ -20,7 +21,7 @@ from expander_sae.study import presets
 RELEASED = {"model": "model1", "corpus": "corpus1-extraction1-model1-pool1"}
 """Stage versions whose results carry plain names. Do not change: raise the stage's version."""
 
-_READING = "texts2"
+_READING = "texts3"
 """How files and the Hub's data sets are read as texts. Raise it where other texts or groups come of the same
 ones. Those of the docstrings are the same since the release, as a test asserts."""
 
@@ -34,6 +35,8 @@ def label_model(entry: dict[str, Any]) -> dict[str, Any]:
 def label_corpus(entry: dict[str, Any]) -> dict[str, Any]:
     """The entry `corpus` with its label. Its text files, or the versions of the packages whose
     docstrings are read, are part of what it is."""
+    # Left out where it is the default, as in specs from before there was such a key.
+    entry = {key: value for key, value in entry.items() if (key, value) != ("exact_tokens", EXACT_TOKENS)}
     content: Any = None
     # Of a Hub's id that is also a folder here, the Hub's library reads the folder.
     if entry["source"] == "files" or (entry["source"] == "hub" and os.path.exists(entry["location"])):

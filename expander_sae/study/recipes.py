@@ -40,6 +40,8 @@ class Recipe:
         lazy: clip and Adam visit the columns of a step's codes only; see `training.lazy`.
         pursuit_steps: steps with codes by a pursuit, of a run that asks for them; they follow the others.
         pursuit_rate: Adam's rate of a column at the first of these steps; it falls to 0 along a cosine.
+        stream: tokens that are mixed at a time where batches are dealt out from shards as they are read, each
+            token once an epoch; 0: batches are drawn with replacement from a pool of all tokens.
     """
 
     norm_limit: float | None = 10.0
@@ -63,6 +65,7 @@ class Recipe:
     pursuit_steps: int = field(default=1000, metadata=LATER)
     pursuit_rate: float = field(default=0.1, metadata=LATER)
     lazy: bool = field(default=False, metadata=LATER)
+    stream: int = field(default=0, metadata=LATER)
 
     @property
     def pursuing(self) -> Recipe:
@@ -91,6 +94,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "grow_share": (0, 1),
     "grow_until": (0, 1),
     "pursuit_steps": (1, math.inf),
+    "stream": (0, math.inf),
 }
 """Smallest and largest value; that of other numbers is above 0."""
 

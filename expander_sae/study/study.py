@@ -164,10 +164,19 @@ class Study:
         """Whether shards lie in object storage, each with a receipt in its place."""
         return self.config["tokens"]["address"] is not None
 
-    def shard_name(self, split: str, shard: int | str) -> str:
-        """The file of a shard, or of its receipt."""
-        number = shard if isinstance(shard, str) else f"{shard:05d}"
-        return f"{split}-{number}.{'json' if self.remote else 'parquet'}"
+    @property
+    def shard_suffix(self) -> str:
+        """Of the file that stands for a shard."""
+        return "json" if self.remote else "parquet"
+
+    def extractions(self, model: str) -> list[tuple[str, range]]:
+        """(split, shards) of each job of extraction: at most `compute.shards_per_job` shards."""
+        size = self.config["compute"]["shards_per_job"]
+        return [
+            (split, range(first, min(first + size, count)))
+            for split, count in self.shards(model).items()
+            for first in range(0, count, size)
+        ]
 
     def shard_spec(self, model: str, split: str, shard: int) -> dict[str, Any]:
         """What the extraction job of a shard is told; the layers are those of its outputs."""

@@ -13,6 +13,7 @@ from expander_sae.activations.splits import VALIDATION
 from expander_sae.storage.files import digest
 from expander_sae.study.jobs import Job
 from expander_sae.study.kept_tables import OTHER_TABLES
+from expander_sae.study.recipes import Recipe
 from expander_sae.study.run import RESULTS, Run
 from expander_sae.study.study import Study
 
@@ -56,7 +57,7 @@ def _starts_from(run: Run) -> dict[str, Any]:
 def for_training(cell: Job) -> Files:
     """What the training of a cell's runs reads."""
     return {
-        "pool": _pool(cell.runs[0], "train"),
+        "pool": _pool(cell.runs[0], training_pool(cell.runs[0].recipe_settings)),
         "masks": [run.mask for run in cell.runs if run.mask],
         "parents": [weights(run.parent.path) for run in cell.runs if run.parent],
     }
@@ -105,14 +106,14 @@ def for_run_row(study: Study, run: Run) -> Files:
         "metrics": [f"{measured}/metrics.parquet", *analysed],
         "documents": f"{measured}/documents.parquet",
         "history": f"{run.path}/training.csv",
-        "pools": [_pool(run, split) for split in study.shards(run.model)],
+        "pools": [_pool(run, name) for name in _pools(study, run.model)],
     }
 
 
 def for_other_row(study: Study, folder: str) -> Files:
     """What rows are taken from that belong to no run: tables of a baseline or of synthetic trials."""
-    layer, splits = PurePosixPath(folder).parents[1], () if folder in study.synthetic else ("train", "ce")
-    pools = [f"{layer}/pool/{split}.json" for split in splits]
+    layer, names = PurePosixPath(folder).parents[1], (training_pool(study.recipe_settings), "ce")
+    pools = [f"{layer}/pool/{name}.json" for name in names if folder not in study.synthetic]
     return {**{name: f"{folder}/{name}.parquet" for name in OTHER_TABLES}, "pools": pools}
 
 
@@ -160,10 +161,10 @@ def curves(study: Study) -> list[str]:
 def pools(study: Study) -> list[str]:
     """The manifest of every pool; none where the study keeps rows, which need no activations."""
     return [
-        f"{RESULTS}/{model.label}/{study.corpus}/layer{layer}/pool/{split}.json"
+        f"{RESULTS}/{model.label}/{study.corpus}/layer{layer}/pool/{name}.json"
         for model in study.models.values()
         for layer in model.layers
-        for split in study.shards(model.label)
+        for name in _pools(study, model.label)
         if not study.rows
     ]
 
@@ -173,8 +174,19 @@ def weights(folder: str) -> str:
     return f"{folder}/weights.safetensors"
 
 
-def _pool(run: Run, split: str) -> str:
-    return f"{RESULTS}/{run.model}/{run.corpus}/layer{run.layer}/pool/{split}.json"
+def training_pool(recipe: Recipe) -> str:
+    """What stands for the pool that is trained on: a list of shards where they are streamed."""
+    return "train.shards" if recipe.stream else "train"
+
+
+def _pools(study: Study, model: str) -> list[str]:
+    """The names of a model's pools, one for each split."""
+    train = training_pool(study.recipe_settings)
+    return [train if split == "train" else split for split in study.shards(model)]
+
+
+def _pool(run: Run, name: str) -> str:
+    return f"{RESULTS}/{run.model}/{run.corpus}/layer{run.layer}/pool/{name}.json"
 
 
 def _kept(study: Study, names: Iterable[str], table: str) -> list[str]:

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from warnings import catch_warnings
 
 import torch
 
-from expander_sae.activations.pool import Pool
 from expander_sae.errors import UserError
 from expander_sae.kernels.precision import products
 from expander_sae.masks.learned import prune
@@ -31,9 +29,10 @@ from expander_sae.storage.files import atomic_path, digest, sha256_file
 from expander_sae.storage.seals import check_recorded, write_sealed_json
 from expander_sae.study.run import Run
 from expander_sae.training.checkpoint import Checkpoint
-from expander_sae.training.normalisation import KeptTokens, Normalisation, normalisation
+from expander_sae.training.normalisation import Normalisation
 from expander_sae.training.session import Cadence, Session, Training
 from expander_sae.training.step import LOG_COLUMNS, TrainingState
+from expander_sae.training.training_pool import TrainingPool
 
 WEIGHTS, LOG, RECORD, CHECKPOINT = "weights.safetensors", "training.csv", "run.json", "checkpoint.safetensors"
 
@@ -51,10 +50,10 @@ class RunFiles:
     parent: Path | None = None
 
 
-def fingerprint(run: Run, pool: Pool, support: Mask | MaskRecipe, parent: str | None = None) -> str:
-    """What the weights depend on: settings, the activations used, the mask, the stage versions; and the
-    fingerprint of the run that they start from, if any."""
-    used = {"spec": run.spec, "pool": pool.prefix_digest(run.train_tokens), "mask": support.sha256}
+def fingerprint(run: Run, pool: str, support: Mask | MaskRecipe, parent: str | None = None) -> str:
+    """What the weights depend on: settings, the activations used (`TrainingPool.digest`), the mask, the stage
+    versions; and the fingerprint of the run that they start from, if any."""
+    used = {"spec": run.spec, "pool": pool, "mask": support.sha256}
     used |= {"lineage": lineage("training")} | ({} if parent is None else {"parent": parent})
     return digest(used)
 
@@ -69,11 +68,11 @@ def train_runs(
 ) -> bool:
     """Train or round those of the runs whose weights are not there yet; returns False where all were.
 
-    The runs share a pool, its tokens, a recipe, a number of steps and the codes of training; `side_by_side`
-    of them are trained at once, and None is one on a CPU and what finds room on a GPU
-    (`training.session.Session`). A saved autoencoder works on activations in the model's own units: the
-    recipe's scaling is folded into the biases. `about` in the weights holds the spec, the fingerprint and the
-    norm above which tokens are passed through.
+    The runs share a pool, or a list of shards where their recipe streams, its tokens, a recipe, a number of
+    steps and the codes of training; `side_by_side` of them are trained at once, and None is one on a CPU and
+    what finds room on a GPU (`training.session.Session`). A saved autoencoder works on activations in the
+    model's own units: the recipe's scaling is folded into the biases. `about` in the weights holds the spec,
+    the fingerprint and the norm above which tokens are passed through.
 
     Raises:
         UserError: a pool of another width or with too few tokens, a mask or a parent that does not fit.
@@ -83,25 +82,21 @@ def train_runs(
         raise ValueError("runs to train beside runs to round, expected one kind")
     if not runs[0].run.is_trained:
         return any([_round(files) for files in runs])
-    pool = Pool.open(train_pool)
-    for run in (files.run for files in runs):
-        if pool.m != run.m:
-            raise UserError(f"{train_pool}: activations of width {pool.m}, expected m = {run.m}")
     shared = {(run.train_tokens, run.steps, run.recipe_settings, run.codes) for run in (f.run for f in runs)}
     if len(shared) != 1:
         raise ValueError(f"runs of {len(shared)} sessions, expected one: {shared}")
-    ((count, steps, recipe, codes),) = shared
+    ((_, steps, recipe, codes),) = shared
+    training = TrainingPool.read(train_pool, runs[0].run)
+    if wrong := next((files.run.m for files in runs if files.run.m != training.pool.m), None):
+        raise UserError(f"{train_pool}: activations of width {training.pool.m}, expected m = {wrong}")
     if codes != ENCODER:
         steps, recipe = recipe.pursuit_steps, recipe.pursuing
-    with catch_warnings(action="ignore"):  # that the file must not be written to: nobody does
-        activations = torch.from_numpy(pool.activations)
-    scaling = normalisation(pool, count, recipe)
-    tokens = KeptTokens(activations, scaling, device, token_id=pool.token_id, document=pool.document)
-    session = Session(tokens, recipe, steps, Cadence(checkpoint_every=checkpoint_every), side_by_side, codes)
-    return session.train(filter(None, map(partial(_start, session, pool, backend), runs))) > 0
+    cadence = Cadence(checkpoint_every=checkpoint_every)
+    session = Session(training.tokens(device), recipe, steps, cadence, side_by_side, codes)
+    return session.train(filter(None, map(partial(_start, session, training.digest, backend), runs))) > 0
 
 
-def _start(session: Session, pool: Pool, backend: str, files: RunFiles) -> Training | None:
+def _start(session: Session, pool: str, backend: str, files: RunFiles) -> Training | None:
     """The training of a run; None where it is finished."""
     run, folder = files.run, files.folder
     parent = _read_parent(run, files.parent)

@@ -16,19 +16,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from expander_sae.activations.shard_list import read_shard_list
 from expander_sae.activations.shards import Rows, Shard, about_of
 from expander_sae.errors import UserError
 from expander_sae.machine.piece_sizes import ROW_GROUP
 from expander_sae.rng import Integers
 from expander_sae.storage.arrays import norms_of
 from expander_sae.storage.files import digest
-from expander_sae.storage.remote import Place, below, names_in, place
+from expander_sae.storage.remote import Place, below, is_remote, names_in, place
 from expander_sae.training.normalisation import Normalisation
 
 BUFFER = 1 << 17
@@ -91,6 +93,18 @@ class ShardPool:
         starts = range(0, self.first, ROW_GROUP)
         self.norms = np.concatenate([norms_of(self[a : min(a + ROW_GROUP, self.first)]) for a in starts])
 
+    @classmethod
+    def listed(cls, path: Path, tokens: int, buffer: int) -> ShardPool:
+        """The first tokens of the shards of a list (`shard_list`), which have to be these still."""
+        folder, split, hashes = read_shard_list(path)
+        pool = cls(folder, split, tokens, buffer)
+        for number in range(pool.groups[-1].shard + 1):
+            expected = hashes[number] if number < len(hashes) else "none"
+            if (found := pool._about[number]["sha256"]) != expected:
+                where = f"{pool._files[number]}: found rows of sha256 {found}"
+                raise UserError(f"{where}, expected {expected}, as {path} says; remove that list")
+        return pool
+
     def digest(self) -> str:
         """Hash of the shards that hold the tokens, of their number and of the buffer."""
         used = self._about[: self.groups[-1].shard + 1]
@@ -116,7 +130,8 @@ class ShardPool:
             shard = Shard(path, verify=group.shard not in self._checked)
             if shard.about != self._about[group.shard]:
                 raise UserError(f"{path}: changed while it was read, expected the shard of the beginning")
-            self._checked.add(group.shard)
+            if not is_remote(shard.path):  # what is fetched anew is checked anew
+                self._checked.add(group.shard)
             self._open = group.shard, shard
         rows = self._open[1].row_group(group.number)
         start = group.number * ROW_GROUP

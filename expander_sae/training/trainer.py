@@ -115,6 +115,11 @@ class Trainer:
         self.pool: TensorPool | ShardPool
         self.pool = activations if isinstance(activations, ShardPool) else TensorPool(activations)
         self.recipe_name, self.recipe = resolve(recipe, overrides)
+        if self.recipe.stream:
+            raise UserError(
+                f"stream: found {self.recipe.stream}, expected a ShardPool with this buffer as activations "
+                "(on the command line --stream)"
+            )
         self.n, self.k, self.encoder, self.seed = n, k, encoder, seed
         self.precision, self.codes = precision_of(precision).name, inferences(codes).name
         self.processes, device = joined(device) if data_parallel else (ALONE, device)

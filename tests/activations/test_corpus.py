@@ -5,6 +5,7 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
+from expander_sae.activations import sketches
 from expander_sae.activations.corpus import write_tokens
 from expander_sae.activations.splits import split_of
 from expander_sae.activations.weights import materialise
@@ -108,6 +109,43 @@ def test_more_tokens_of_it_or_of_train_only_append_to_validation(folder, model_j
     for split in ("train", "test", "ce", "validation"):
         before = few[few.split == split].reset_index(drop=True)
         assert many[many.split == split].reset_index(drop=True)[: len(before)].equals(before)
+
+
+def without_splits(table):
+    return table.astype({"split": str}).reset_index(drop=True)
+
+
+@pytest.mark.parametrize("exact_tokens", [0, 300])
+def test_sketches_give_the_splits_that_exact_comparison_gives(folder, model_json, tmp_path, exact_tokens):
+    """Of texts that are near-copies or have nothing in common."""
+    expected, exact = written(folder, model_json, tmp_path)
+    table, record = written(folder, model_json, tmp_path, exact_tokens=exact_tokens)
+    assert without_splits(table).equals(without_splits(expected))
+    assert record["overlap"] == exact["overlap"] and record["sha256"] == exact["sha256"]
+    assert "documents_compared_exactly" not in exact
+    assert (record["documents_compared_exactly"] > 0) == (exact_tokens > 0)
+    assert record["documents_compared_exactly"] < record["documents_read"]
+    few, _ = written(folder, model_json, tmp_path, {**NEEDS, "train": 130}, exact_tokens=exact_tokens)
+    for split in ("train", "test", "ce"):
+        before = without_splits(few[few.split == split])
+        assert without_splits(table[table.split == split])[: len(before)].equals(before)
+
+
+def test_overlap_is_estimated_where_a_split_has_many_sequences(folder, model_json, tmp_path, monkeypatch):
+    monkeypatch.setattr(sketches.Sample.__init__, "__defaults__", (50,))
+    _, found = written(folder, model_json, tmp_path)
+    assert found["overlap"]["share_of_grams_sampled"] == {"train": 0.5}
+    assert 50 < found["overlap"]["train_grams"] <= 100
+    assert found["overlap"]["test"]["share_in_train"] == 0
+
+
+def test_nothing_but_the_outputs_is_left_in_the_folder(folder, model_json, tmp_path):
+    written(folder, model_json, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"tokens.parquet", "corpus.json", "origins.parquet"}
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match="too small"):
+        written(folder, model_json, tmp_path, {**NEEDS, "train": 10**6})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_data_seed_moves_documents_between_splits(folder, model_json, tmp_path):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from expander_sae.activations import extraction, shards
 from expander_sae.activations.extraction import extract_shard
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.shards import Shard
@@ -96,6 +97,46 @@ def test_batch_size_changes_rounding_only(model_json, tokens_parquet, tmp_path):
     small = columns(extract(model_json, tokens_parquet, tmp_path / "a", 0, batch_tokens=1).values())
     large = columns(extract(model_json, tokens_parquet, tmp_path / "b", 0, batch_tokens=4096).values())
     np.testing.assert_allclose(small["activation"], large["activation"], rtol=1e-4, atol=1e-5)
+
+
+def test_many_shards_by_one_model_are_those_of_one_each(model_json, tokens_parquet, tmp_path, monkeypatch):
+    alone = {shard: extract(model_json, tokens_parquet, tmp_path / "alone", shard) for shard in (0, 1, 5)}
+    loads = []
+    genuine = extraction.load_checked
+    monkeypatch.setattr(extraction, "load_checked", lambda *told: loads.append(told) or genuine(*told))
+    outputs = {
+        shard: {layer: tmp_path / f"{layer}-{shard}.parquet" for layer in files}
+        for shard, files in alone.items()
+    }
+    del outputs[1][0]  # of a layer that is there
+    extraction.extract_shards(model_json, tokens_parquet, "train", outputs, SHARD, "cpu", 48)
+    assert len(loads) == 1
+    for shard, files in outputs.items():
+        for layer, path in files.items():
+            assert path.read_bytes() == alone[shard][layer].read_bytes()
+
+
+def test_a_long_shard_is_extracted_in_parts(model_json, documents, tokens_parquet, tmp_path, monkeypatch):
+    """Of whole row groups, through documents: the same rows but for rounding, and never more of them held."""
+    expected = columns([extract(model_json, tokens_parquet, tmp_path / "a", 0)[2]])
+    held = []
+    whole = extraction.residuals
+
+    def counted(model, tokens, *others):
+        held.append(len(tokens.document) - tokens.context)
+        return whole(model, tokens, *others)
+
+    monkeypatch.setattr(extraction, "residuals", counted)
+    monkeypatch.setattr(extraction, "EXTRACTED_TOKENS", 16)
+    monkeypatch.setattr(shards, "ROW_GROUP", 8)
+    paths = extract(model_json, tokens_parquet, tmp_path / "b", 0)
+    assert held == [16, 16, 8]
+    shard = Shard(paths[2])
+    assert shard.about["tokens_sha256"] == TokenTable(tokens_parquet).read("train", 0, SHARD).sha256
+    found = columns([paths[2]])
+    assert [len(group) for group in shard.row_groups()] == [8] * 5
+    np.testing.assert_allclose(found.pop("activation"), expected.pop("activation"), rtol=1e-4, atol=1e-5)
+    assert all(np.array_equal(found[name], expected[name]) for name in found)
 
 
 def test_shard_beyond_the_split_has_no_tokens(model_json, tokens_parquet, tmp_path):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from expander_sae.activations.docstrings import read_docstrings
-from expander_sae.activations.near_duplicates import NearDuplicateFilter, share_contained, word_grams
+from expander_sae.activations.near_duplicates import GrowingFilter, NearDuplicateFilter, word_grams
 from expander_sae.rng import Integers
 
 
@@ -69,9 +69,65 @@ def test_order_of_earlier_documents_is_all_that_decides():
     assert [short.admit(word_grams(text, 700)) for text in texts[:30]] == kept[:30]
 
 
-def test_share_contained():
-    assert share_contained({1, 2, 3, 4}, {3, 4, 5}) == 0.5
-    assert share_contained(set(), {1}) == 0.0
+def near_and_far(count):
+    """Texts of 100 words of which every third has 30 to 90 words of an earlier one, and the others none."""
+    draw = random.Random(1)
+    texts = []
+    for number in range(count):
+        words = [f"w{draw.randrange(10**9)}" for _ in range(100)]
+        if number % 3 == 2:
+            length = draw.randrange(30, 90)
+            words[:length] = draw.choice(texts).split()[:length]
+        texts.append(" ".join(words))
+    return texts
+
+
+def admitted(texts, filter_):
+    return [filter_.admit(word_grams(text, 1200), len(text.split())) for text in texts]
+
+
+def test_sketches_find_the_groups_that_are_found_exactly():
+    """Where texts share a quarter and more of their runs, or none."""
+    texts = near_and_far(600)
+    exact, sketched = GrowingFilter(0.1, 10**9), GrowingFilter(0.1, 0)
+    found = admitted(texts, sketched)
+    assert found == admitted(texts, exact)
+    assert found == [number % 3 != 2 for number in range(600)]
+    assert (exact.exact_documents, sketched.exact_documents) == (None, 0)
+
+
+@pytest.mark.parametrize("max_overlap", [0.0, 1.0])
+def test_sketches_keep_to_the_ends_of_the_range(max_overlap):
+    """At 1 nothing is a near-duplicate, and at 0 whatever shares something that was found."""
+    texts = near_and_far(90)
+    assert admitted(texts, GrowingFilter(max_overlap, 0)) == [
+        max_overlap == 1 or number % 3 != 2 for number in range(90)
+    ]
+
+
+def test_what_is_exact_and_what_is_sketched_follows_from_earlier_documents():
+    """So no decision changes where a corpus is read on, or where it has been read exactly until later."""
+    texts = near_and_far(300)
+    whole = GrowingFilter(0.1, 12_000)
+    found = admitted(texts, whole)
+    assert whole.exact_documents == 120 and found == [number % 3 != 2 for number in range(300)]
+    for count in (100, 121, 200):
+        assert admitted(texts[:count], GrowingFilter(0.1, 12_000)) == found[:count]
+    assert whole._exact is None, "no 8-word sequence is held any longer"
+
+
+@pytest.fixture(scope="module")
+def pandas_texts():
+    return read_docstrings(["pandas"]).texts
+
+
+def test_on_built_in_texts_nearly_all_decisions_agree(pandas_texts):
+    """With many that share a little less or more than a fifth."""
+    exact, sketched = GrowingFilter(0.2, 10**9), GrowingFilter(0.2, 0)
+    grams = [word_grams(text, 700) for text in pandas_texts[:1000]]
+    pairs = [(exact.admit(each, 1), sketched.admit(each, 1)) for each in grams]
+    assert 200 < sum(one for one, _ in pairs) < 800
+    assert sum(one != other for one, other in pairs) < 0.03 * len(pairs)
 
 
 CHINESE = (
@@ -126,9 +182,9 @@ def test_english_that_quotes_chinese_is_compared_by_its_words():
     assert len(word_grams(quoting, 700)) == len(plain_grams(quoting, 700))
 
 
-def test_groups_of_the_built_in_corpus_are_those_of_words_alone():
+def test_groups_of_the_built_in_corpus_are_those_of_words_alone(pandas_texts):
     """No docstring has a share of Chinese or a word so long that it would be taken apart."""
-    for text in read_docstrings(["pandas"]).texts:
+    for text in pandas_texts:
         words = re.findall(r"\w+", text[:700].lower())
         assert len(word_grams(text, 700)) == max(
             1, len({tuple(words[i : i + 8]) for i in range(len(words) - 7)})

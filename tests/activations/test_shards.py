@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from expander_sae.activations import shards
-from expander_sae.activations.shards import Rows, Shard, write_shard
+from expander_sae.activations.shards import Rows, Shard, shard_writer, write_shard
 from expander_sae.cli.data import read_activations
 from expander_sae.errors import UserError
+from expander_sae.machine.piece_sizes import ROW_GROUP
 from expander_sae.storage import bfloat16
 
 
@@ -138,3 +139,34 @@ def test_what_16_bits_cannot_hold_is_refused(tmp_path):
     write_shard(tmp_path / "y.parquet", rows(), {"stored": "int3"})
     with pytest.raises(UserError, match="stored: found 'int3', expected float32 or bfloat16"):
         Shard(tmp_path / "y.parquet")
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_rows_written_in_parts_are_those_written_at_once(tmp_path, stored):
+    """Of whole row groups and a rest; only where the metadata stand differs."""
+    whole, parts = tmp_path / "whole.parquet", tmp_path / "parts.parquet"
+    count, about = 2 * ROW_GROUP + 100, {"model": "tiny", "layer": 1}
+    many = rows(count)
+    write_shard(whole, many, about, stored)
+    with shard_writer(parts, many.activation.shape[1], about, stored) as write:
+        for start in range(0, count, ROW_GROUP):
+            write(Rows(*(column[start : start + ROW_GROUP] for column in (*many.of_tokens, many.activation))))
+    assert Shard(parts).about == Shard(whole).about
+    for one, other in zip(Shard(parts).row_groups(), Shard(whole).row_groups(), strict=True):
+        assert all(np.array_equal(*pair) for pair in zip(one.of_tokens, other.of_tokens, strict=True))
+        assert np.array_equal(one.activation, other.activation)
+    content = bytearray(parts.read_bytes())
+    content[len(content) // 3] ^= 1
+    parts.write_bytes(content)
+    with pytest.raises(UserError, match="altered"):
+        Shard(parts)
+
+
+def test_a_part_that_ends_within_a_row_group_is_the_last(tmp_path):
+    with (
+        pytest.raises(ValueError, match="after a row group that is not full"),
+        shard_writer(tmp_path / "x.parquet", rows().activation.shape[1], {}) as write,
+    ):
+        write(rows())
+        write(rows())
+    assert not (tmp_path / "x.parquet").exists()

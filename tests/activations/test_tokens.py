@@ -69,3 +69,12 @@ def test_positions_are_right_or_the_document_is_refused(tmp_path, tokens, fits):
         ):
             write_token_table(path, splits)
         assert not path.exists()
+
+
+def test_the_hash_of_a_range_is_that_of_what_is_read(tmp_path, monkeypatch):
+    splits = {"train": [TokenizedDocument(n, [n, 5, 7] * (n + 1)) for n in range(9)], "test": [], "ce": []}
+    write_token_table(tmp_path / "tokens.parquet", splits)
+    table = TokenTable(tmp_path / "tokens.parquet")
+    monkeypatch.setattr(tokens_module, "_ROW_GROUP", 10)
+    for start, stop in ((0, 40), (40, 80), (13, 14), (120, 999), (200, 300), (50, 50)):
+        assert table.sha256("train", start, stop) == table.read("train", start, stop).sha256

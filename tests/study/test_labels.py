@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 
+from expander_sae.activations.splits import EXACT_TOKENS
 from expander_sae.study import labels, presets
 from expander_sae.study.labels import label_corpus, label_model
-from tests.study.configs import study_of
+from expander_sae.study.study import load_config
+from tests.study.configs import config, study_of
 
 
 def test_labels_tell_settings_apart():
@@ -25,6 +27,15 @@ def test_labels_tell_settings_apart():
     spelled_out = {"name": "smollm2-135m-instruct", **presets.MODELS["smollm2-135m-instruct"], "layers": [15]}
     assert labels(models=[spelled_out]) == plain
     assert labels(training={"batch_size": 256.0}) == plain, "a number equal to the default is the default"
+
+
+def test_a_default_of_later_keys_is_no_change():
+    """And the schema has the value that a spec without the key stands for."""
+    corpus = load_config(config())["corpus"]
+    assert corpus["exact_tokens"] == EXACT_TOKENS
+    assert "exact_tokens" not in label_corpus(corpus) and label_corpus(corpus)["label"] == "docstrings"
+    other = label_corpus(corpus | {"exact_tokens": 0})
+    assert other["exact_tokens"] == 0 and other["label"].startswith("docstrings-")
 
 
 def corpus_label(location, source="files"):

@@ -26,9 +26,10 @@ from tests.workflow.planning import ROOT
 __all__ = ["world"]
 
 
-def study(world: Path, *blocks: dict[str, Any]) -> Study:
+def config_of(world: Path, *blocks: dict[str, Any]) -> dict[str, Any]:
+    """Of a study on the tiny model of `world`."""
     model = {"name": "tiny", "source": "folder", "location": str(world / "weights"), "width": WIDTH}
-    config = {
+    return {
         "models": [{**model, "depth": DEPTH, "layers": [LAYER]}],
         "tokens": {"train": 40, "test": 30, "ce_sequences": SEQUENCES, "shard": 64},
         "recipe": "standard",
@@ -37,7 +38,10 @@ def study(world: Path, *blocks: dict[str, Any]) -> Study:
         "runs": [{"support": "expander", "precision": "float32"}, *blocks],
         "compute": {"device": "cpu", "backend": "torch", "cells_per_job": 4},
     }
-    return Study(load_config(config))
+
+
+def study(world: Path, *blocks: dict[str, Any]) -> Study:
+    return Study(load_config(config_of(world, *blocks)))
 
 
 def script(folder: Path, name: str, **options: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from expander_sae.activations.pool import Pool
 from expander_sae.activations.shards import Shard
 from expander_sae.activations.tokens import TokenizedDocument, write_token_table
+from expander_sae.training.shard_pool import ShardPool
 from tests.tiny_models import VOCABULARY, tiny_model_json
 from tests.workflow.planning import ROOT, plan
 from tests.workflow.test_plan import changed
@@ -23,14 +24,14 @@ SHARD, SHARDS = 40, 3
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> list[ModuleType]:
     monkeypatch.syspath_prepend(str(ROOT / "workflow" / "scripts"))
-    names = ("extract", "pool")
+    names = ("extract", "pool", "shard_list")
     for name in (*names, "job"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return [importlib.import_module(name) for name in names]
 
 
 def test_the_jobs_of_a_study_extract_there_once(scripts: list[ModuleType], tmp_path: Path) -> None:
-    extract, pool = scripts
+    extract, pool, shard_list = scripts
     model, tokens = tiny_model_json(tmp_path / "model"), tmp_path / "tokens.parquet"
     draw = np.random.default_rng(0)
     documents = [TokenizedDocument(n, draw.integers(0, VOCABULARY, 12).tolist()) for n in range(8)]
@@ -54,6 +55,10 @@ def test_the_jobs_of_a_study_extract_there_once(scripts: list[ModuleType], tmp_p
         assert {path.suffix for path in shards.iterdir()} == {".json" if place else ".parquet"}
     assert joined[None].sha256 == joined[address].sha256 and joined[None].tokens == 96
     assert joined[None].record["shards"] == joined[address].record["shards"]
+    listed = data.with_name("train.shards.json")
+    shard_list.main(told, shards, listed)
+    streamed = ShardPool.listed(listed, 96, 64)
+    assert np.array_equal(streamed[0:96], joined[None].activations)
     there = tmp_path / "store" / "tiny" / "corpus" / "layer1" / "shards" / "train-00001.parquet"
     assert Shard(there).about == Shard(shards / "train-00001.json").about
 

@@ -41,10 +41,17 @@ rule tokens:
         )
 
 
-# One forward pass serves all layers of a model, so each model has a rule with its own outputs.
+# One forward pass serves all layers of a model, so each model has a rule with its own outputs; where a job
+# extracts several shards, which no wildcard can name together, each such job has one.
 # The tokens are ancient: more of them mean further shards and leave these as they are.
 # Of shards in object storage the outputs are receipts.
-for MODEL in STUDY.models.values():
+SHARD = "results/{{model}}/{{corpus}}/layer{layer}/shards/"
+EXTRACT = called(
+    "extract.py --log {log:q} --memory {resources.peak_mb}"
+    " --spec {params.spec:q} --model {input.model:q}"
+    " --tokens {input.tokens:q} --out {output:q}"
+)
+for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] == 1 else ():
 
     rule:
         name:
@@ -55,9 +62,7 @@ for MODEL in STUDY.models.values():
         output:
             update(
                 expand(
-                    "results/{{model}}/{{corpus}}/layer{layer}/shards/{name}",
-                    layer=MODEL.layers,
-                    name=STUDY.shard_name("{split}", "{shard}"),
+                    f"{SHARD}{{{{split}}}}-{{{{shard}}}}.{STUDY.shard_suffix}", layer=MODEL.layers
                 )
             ),
         log:
@@ -72,19 +77,55 @@ for MODEL in STUDY.models.values():
             spec=lambda w: canonical_json(STUDY.shard_spec(w.model, w.split, int(w.shard))),
             lineage=lineage("extraction"),
         shell:
-            called(
-                "extract.py --log {log:q} --memory {resources.peak_mb}"
-                " --spec {params.spec:q} --model {input.model:q}"
-                " --tokens {input.tokens:q} --out {output:q}"
-            )
+            EXTRACT
+
+
+for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] > 1 else ():
+    for SPLIT, SHARDS in STUDY.extractions(MODEL.label):
+
+        rule:
+            name:
+                f"extract_{re.sub('[^A-Za-z0-9_]', '_', MODEL.label)}_{SPLIT}_{SHARDS[0]}"
+            input:
+                model="results/{model}/model.json",
+                tokens=ancient("results/{model}/{corpus}/tokens.parquet"),
+            output:
+                update(
+                    expand(
+                        f"{SHARD}{SPLIT}-{{shard:05d}}.{STUDY.shard_suffix}",
+                        layer=MODEL.layers,
+                        shard=SHARDS,
+                    )
+                ),
+            log:
+                f"results/logs/{{model}}/{{corpus}}/extract_{SPLIT}-{SHARDS[0]:05d}to{SHARDS[-1]:05d}.log",
+            wildcard_constraints:
+                model=re.escape(MODEL.label),
+            threads: THREADS
+            resources:
+                **asks(lambda w, shards=len(SHARDS): PLAN.extraction(STUDY.models[w.model], shards)),
+                gpu=GPUS,
+            params:
+                spec=lambda w, split=SPLIT, shards=SHARDS: canonical_json(
+                    STUDY.shard_spec(w.model, split, shards[0])
+                ),
+                lineage=lineage("extraction"),
+            shell:
+                EXTRACT
+
+
+def shards_of_split(wildcards):
+    """Every shard of a split, in order."""
+    folder = "results/{0.model}/{0.corpus}/layer{0.layer}/shards".format(wildcards)
+    count = STUDY.shards(wildcards.model)[wildcards.split]
+    return [
+        f"{folder}/{wildcards.split}-{shard:05d}.{STUDY.shard_suffix}" for shard in range(count)
+    ]
 
 
 rule pool:
     input:
-        shards=lambda w: [
-            f"results/{w.model}/{w.corpus}/layer{w.layer}/shards/{STUDY.shard_name(w.split, shard)}"
-            for shard in range(STUDY.shards(w.model)[w.split])
-        ],
+        shards=shards_of_split,
         corpus="results/{model}/{corpus}/corpus.json",
     output:
         data="results/{model}/{corpus}/layer{layer}/pool/{split}.f32",
@@ -103,4 +144,26 @@ rule pool:
             "pool.py --log {log:q} --memory {resources.peak_mb}"
             " --spec {params.spec:q} --shards {params.shards:q}"
             " --data {output.data:q} --out {output.record:q}"
+        )
+
+
+# Training that streams reads the shards themselves: this lists them and copies nothing.
+rule shard_list:
+    input:
+        shards=shards_of_split,
+        corpus="results/{model}/{corpus}/corpus.json",
+    output:
+        "results/{model}/{corpus}/layer{layer}/pool/{split}.shards.json",
+    log:
+        "results/logs/{model}/{corpus}/layer{layer}/shard_list_{split}.log",
+    resources:
+        **asks(lambda w: PLAN.pool(STUDY.models[w.model], w.split)),
+    params:
+        spec=lambda w: canonical_json(STUDY.pool_spec(w.model, int(w.layer), w.split)),
+        shards=lambda w, input: str(Path(input.shards[0]).parent),
+        lineage=lineage("pool"),
+    shell:
+        called(
+            "shard_list.py --log {log:q} --memory {resources.peak_mb}"
+            " --spec {params.spec:q} --shards {params.shards:q} --out {output:q}"
         )

@@ -5,7 +5,9 @@ rule baseline:
     input:
         model="results/{model}/model.json",
         ce=ancient("results/{model}/{corpus}/layer{layer}/pool/ce.json"),
-        train=ancient("results/{model}/{corpus}/layer{layer}/pool/train.json"),
+        train=ancient(
+            f"results/{{model}}/{{corpus}}/layer{{layer}}/pool/{targets.training_pool(STUDY.recipe_settings)}.json"
+        ),
     output:
         metrics="results/{model}/{corpus}/layer{layer}/baseline/{recipe}_t{tokens}-{asked}/metrics.parquet",
         documents="results/{model}/{corpus}/layer{layer}/baseline/{recipe}_t{tokens}-{asked}/documents.parquet",

@@ -1,5 +1,6 @@
-"""Extract one shard for those layers of a model that do not have it yet."""
+"""Extract shards for those layers of a model that do not have them yet."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +31,35 @@ def destination(path: Path, address: str | None) -> Place:
 
 
 def main(spec: dict[str, Any], model: Path, tokens: Path, out: list[Path]) -> bool:
-    from expander_sae.activations.extraction import extract_shard
+    from expander_sae.activations.extraction import extract_shards
     from expander_sae.activations.receipts import write_receipt
     from expander_sae.activations.shards import about_of
     from expander_sae.activations.tokens import TokenTable
 
-    split, shard, size = spec["split"], spec["shard"], spec["shard_tokens"]
-    expected = {key: spec[key] for key in ("model", "split", "shard", "shard_tokens")}
+    split, size, table = spec["split"], spec["shard_tokens"], TokenTable(tokens)
+    expected = {key: spec[key] for key in ("model", "split", "shard_tokens")}
     expected |= {
         "model_sha256": read_sealed_json(model, ("sha256",), "model record")["sha256"],
-        "tokens_sha256": TokenTable(tokens).read(split, shard * size, (shard + 1) * size).sha256,
         "lineage": lineage("extraction"),
         "stored": spec.get("stored", "float32"),
     }
-    # 15 of results/{model}/{corpus}/layer15/shards/train-00000.parquet.
-    layers = {int(path.parent.parent.name.removeprefix("layer")): path for path in out}
-    places = {at: destination(path, spec.get("address")) for at, path in layers.items()}
-    missing = {at: place for at, place in places.items() if not is_done(place, expected | {"layer": at})}
+    missing: defaultdict[int, dict[int, Place]] = defaultdict(dict)
+    hashes: dict[int, str] = {}
+    places = {path: destination(path, spec.get("address")) for path in out}
+    for path, place in places.items():
+        # 15 and 3 of results/{model}/{corpus}/layer15/shards/train-00003.parquet.
+        layer = int(path.parent.parent.name.removeprefix("layer"))
+        shard = int(path.stem.rpartition("-")[2])
+        if shard not in hashes:
+            hashes[shard] = table.sha256(split, shard * size, (shard + 1) * size)
+        if not is_done(place, expected | {"shard": shard, "layer": layer, "tokens_sha256": hashes[shard]}):
+            missing[shard][layer] = place
     if missing:
-        told = split, shard, size, missing, job.device(), job.batch_tokens()
-        extract_shard(model, tokens, *told, stored=expected["stored"])
-    for at, place in places.items():
+        told = dict(missing), size, job.device(), job.batch_tokens()
+        extract_shards(model, tokens, split, *told, stored=expected["stored"])
+    for path, place in places.items():
         if isinstance(place, str):
-            write_receipt(layers[at], place, about_of(place))
+            write_receipt(path, place, about_of(place))
     return bool(missing)
 
 

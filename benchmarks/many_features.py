@@ -44,6 +44,7 @@ def row(pools: Path, n: int, d: int, seed: int) -> dict[str, Any]:
         seed=seed,
         precision="int8",
         checkpoint=kept.with_suffix(".checkpoint"),
+        checkpoint_every=100,
         device="cpu",
         **RECIPE,
     )

@@ -2,9 +2,9 @@
 
     python -m benchmarks.scale --json benchmarks/results/scale.json
 
-`step`: three training steps of 256 samples, the last one timed. `lazy_step`: the same in a recipe whose clip and
-Adam visit touched columns only. `omp`: orthogonal matching pursuit of 64
-tokens. `load`: reading weights; how often a mask was made on the way is counted.
+`step`: three training steps of 256 samples, the last one timed. `lazy_step`: the same in a recipe whose clip
+and Adam visit touched columns only. `omp`: orthogonal matching pursuit of 64 tokens. `load`: reading
+weights; how often a mask was made on the way is counted.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from expander_sae.errors import UserError
 from expander_sae.machine.progress import Progress
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
+from expander_sae.storage.remote import Place
 from expander_sae.storage.seals import write_sealed_json
 
 _BATCH = 64
@@ -116,7 +117,7 @@ class Splits:
 
 
 def write_tokens(
-    spec: dict[str, Any], needs: dict[str, int], model_json: Path, out_parquet: Path, out_json: Path
+    spec: dict[str, Any], needs: dict[str, int], model_json: Path, out_parquet: Place, out_json: Path
 ) -> None:
     """Write the token table (split, document, position, token_id) and its record, with the origins beside it.
 
@@ -126,11 +127,11 @@ def write_tokens(
     model = read_model(model_json)
     verify_weights(model, model_json)
     check_context(spec["context"], model)
-    out_parquet, out_json = Path(out_parquet), Path(out_json)
-    out_parquet.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(out_json).parent
+    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        source, splits = open_source(spec), Splits(spec, needs, out_parquet.parent, stack)
-        origins = stack.enter_context(OriginsWriter.to(out_json.with_name(ORIGINS)))
+        source, splits = open_source(spec), Splits(spec, needs, folder, stack)
+        origins = stack.enter_context(OriginsWriter.to(folder / ORIGINS))
         documents, sha256 = _read(source.documents, splits, origins, model)
         splits.check()
         write_token_table(out_parquet, splits.documents)

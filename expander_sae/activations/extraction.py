@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -20,15 +20,16 @@ from expander_sae.errors import UserError
 from expander_sae.machine.piece_sizes import EXTRACTED_TOKENS
 from expander_sae.machine.progress import Progress
 from expander_sae.stages import lineage
+from expander_sae.storage.remote import Place
 
 
 def extract_shard(
     model_json: Path,
-    tokens_parquet: Path,
+    tokens_parquet: Place,
     split: str,
     shard: int,
     shard_tokens: int,
-    outputs: dict[int, Path],
+    outputs: Mapping[int, Place],
     device: str = "cpu",
     batch_tokens: int = 2048,
     *,
@@ -41,9 +42,9 @@ def extract_shard(
 
 def extract_shards(
     model_json: Path,
-    tokens_parquet: Path,
+    tokens_parquet: Place,
     split: str,
-    outputs: dict[int, dict[int, Path]],
+    outputs: Mapping[int, Mapping[int, Place]],
     shard_tokens: int,
     device: str = "cpu",
     batch_tokens: int = 2048,
@@ -74,14 +75,14 @@ def extract_shards(
         parts = _parts(model, table, about, sorted(files), batch_tokens)
         if stop - start <= EXTRACTED_TOKENS:
             for layer, rows in next(parts):
-                write_shard(Path(files[layer]), rows, {**about, "layer": layer}, stored)
+                write_shard(files[layer], rows, {**about, "layer": layer}, stored)
         else:
             _write_long(parts, files, model.width, about, stored)
 
 
 def _write_long(
     parts: Iterator[Iterator[tuple[int, Rows]]],
-    files: dict[int, Path],
+    files: Mapping[int, Place],
     m: int,
     about: dict[str, Any],
     stored: str,
@@ -90,7 +91,7 @@ def _write_long(
     with ExitStack() as stack:
         writers = {}
         for layer, path in files.items():
-            writer = shard_writer(Path(path), m, {**about, "layer": layer}, stored)
+            writer = shard_writer(path, m, {**about, "layer": layer}, stored)
             writers[layer] = stack.enter_context(writer)
         for layer, rows in chain.from_iterable(parts):
             writers[layer](rows)

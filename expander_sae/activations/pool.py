@@ -16,6 +16,7 @@ from expander_sae.activations.shards import Shard, stored_in
 from expander_sae.errors import UserError
 from expander_sae.stages import lineage
 from expander_sae.storage.files import AGAIN, atomic_path, digest, sha256_file
+from expander_sae.storage.remote import Place
 from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
 _TEXTS = ("split", "file", "index", "sha256", "index_sha256", "model", "lineage")
@@ -27,7 +28,7 @@ _MANIFEST: dict[str, type] = {
 
 
 def build_pool(
-    shards: Sequence[Path], split: str, out_f32: Path, out_json: Path, spec: dict[str, Any] | None = None
+    shards: Sequence[Place], split: str, out_f32: Path, out_json: Path, spec: dict[str, Any] | None = None
 ) -> None:
     """Join shards 0, 1, 2, … of a split into raw float32 [N, m] and write the manifest.
 
@@ -62,7 +63,7 @@ def build_pool(
 
 
 def _join(
-    shards: Sequence[Path], split: str, out: Path
+    shards: Sequence[Place], split: str, out: Path
 ) -> tuple[str, dict[str, list[np.ndarray]], list[dict[str, Any]]]:
     """Write the raw file: (its sha256, parts of each column of its tokens, `about` of each shard)."""
     columns: dict[str, list[np.ndarray]] = {"document": [], "position": [], "token_id": [], "norm": []}
@@ -71,7 +72,7 @@ def _join(
     with open(out, "wb") as raw:
         for number, path in enumerate(shards):
             shard = Shard(path)
-            check_shard(shard, split, number, parts)
+            check_shard(path, shard.about, split, number, parts)
             for rows in shard.row_groups():
                 data = np.ascontiguousarray(rows.activation, dtype="<f4").data
                 raw.write(data)
@@ -83,19 +84,22 @@ def _join(
     return checksum.hexdigest(), columns, parts
 
 
-def check_shard(shard: Shard, split: str, number: int, earlier: list[dict[str, Any]]) -> None:
+def check_shard(
+    path: Place, about: dict[str, Any], split: str, number: int, earlier: list[dict[str, Any]]
+) -> None:
+    """Raise `UserError` where a shard is by its metadata not the one that follows earlier ones of a split."""
     expected: dict[str, Any] = {"split": split, "shard": number, "lineage": lineage("extraction")}
     if earlier:
         shared = ("m", "model", "model_sha256", "layer", "shard_tokens")
         expected |= {key: earlier[0][key] for key in shared}
-        if earlier[-1]["tokens"] < earlier[-1]["shard_tokens"] and shard.tokens:
-            raise UserError(f"{shard.path}: found tokens after a shard that was not full; {AGAIN}")
-    about = {**shard.about, "stored": stored_in(shard.about)}
+        if earlier[-1]["tokens"] < earlier[-1]["shard_tokens"] and about["tokens"]:
+            raise UserError(f"{path}: found tokens after a shard that was not full; {AGAIN}")
+    about = {**about, "stored": stored_in(about)}
     expected |= {"stored": stored_in(earlier[0])} if earlier else {}
     for key, value in expected.items():
         found = about.get(key)
         if found != value:
-            raise UserError(f"{shard.path}: found {key} {found!r}, expected {value!r}; {AGAIN}")
+            raise UserError(f"{path}: found {key} {found!r}, expected {value!r}; {AGAIN}")
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Features as JSON batches in the format of SAEDashboard, which Neuronpedia takes.
 
-What the keys mean is read from sae-dashboard 0.8.0 (`neuronpedia_dashboard.py`, `neuronpedia_converter.py`).
+What the keys mean is read from sae-dashboard 0.8.0, its modules neuronpedia_dashboard and
+neuronpedia_converter.
 """
 
 from __future__ import annotations

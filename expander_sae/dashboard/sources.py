@@ -24,7 +24,15 @@ from expander_sae.training.run_folder import WEIGHTS
 
 @dataclass(frozen=True)
 class Sources:
-    """model: path of `model.json`, or None; words: the record of what has the tokenizer, or None."""
+    """An autoencoder with activations that it is looked at on.
+
+    Args:
+        folder: where its weights lie.
+        autoencoder: in float32 or float64.
+        pool: activations of its width.
+        model: path of `model.json`, or None where no language model is known.
+        words: the record of the folder that has the tokenizer, or None.
+    """
 
     folder: Path
     autoencoder: SparseAutoencoder
@@ -51,7 +59,7 @@ class Sources:
 
     @torch.no_grad()
     def logit_effects(self, features: np.ndarray, at_once: int) -> Iterator[Tensor]:
-        """[at_once, vocabulary] float32: the direct path W_U w_j, less its mean over the vocabulary.
+        """The direct path W_U w_j, less its mean over the vocabulary: float32 [at_once, V] of each part.
 
         It skips the layers above and the final norm, whose scale depends on the token.
         """

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from expander_sae.errors import UserError
-from expander_sae.machine.piece_sizes import GEMM_COMBINES, GEMM_CORRELATES, LANES
+from expander_sae.machine.piece_sizes import GEMM_KEPT, LANES
 from expander_sae.storage.files import read_json
 
 TASKS = ("encode_topk", "train_step", "omp")
@@ -63,8 +63,7 @@ def terms(
     if passes_given is not None:
         passes, gathers = passes_given, 0.0
     elif d == m and task == "train_step":
-        whole = (n <= GEMM_CORRELATES * k) + 3 * (n <= GEMM_COMBINES * k)
-        passes, gathers = 1.0 + whole, gathers * (4 - whole)
+        passes, gathers = (5.0, 0.0) if n <= GEMM_KEPT * k else (1.0, 4 * gathers)
     elif d == m and task == "omp":
         gathers, values = float(n) * batch * k * k, float(n) * m * (n + batch)
     places, samples, spread = rounds * batch * k, rounds * batch * m, 0.0 if d == m else scored * d * m

@@ -7,6 +7,9 @@ operations touch the k kept columns of each sample. On CUDA most are whole produ
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,9 +17,7 @@ from torch import Tensor
 from expander_sae.kernels import dense_products
 from expander_sae.kernels.exact_topk import topk_of_pieces
 from expander_sae.kernels.reference import BATCH_TILE, FEATURE_TILE, by_feature, summed_by_feature, tiles
-from expander_sae.machine.piece_sizes import GEMM_COMBINES, GEMM_CORRELATES
-
-_ELEMENTS = 1 << 23
+from expander_sae.machine.piece_sizes import GEMM_KEPT
 
 
 def by_products(tensor: Tensor) -> bool:
@@ -61,15 +62,38 @@ def correlate_at(weight: Tensor, residual: Tensor, index: Tensor) -> Tensor:
     if _few_by_products(residual):
         return dense_products.correlate_at(weight, residual, index)
     batch, k = index.shape
-    out = residual.new_empty(batch, k)
-    if weight.shape[0] <= GEMM_CORRELATES * k:
+    if 0 in (batch, k):
+        return residual.new_zeros(batch, k)
+    kept = index.clamp(min=0)
+    if weight.shape[0] <= GEMM_KEPT * k or weight.dtype not in (torch.float32, torch.float64):
+        out = residual.new_empty(batch, k)
         for tile in tiles(batch, BATCH_TILE):
-            out[tile] = correlate(weight, residual[tile]).gather(1, index[tile].clamp(min=0))
-        return out.masked_fill_(index < 0, 0)
-    for tile in tiles(batch, _ELEMENTS // max(k * weight.shape[1], 1)):
-        picked = weight[index[tile].clamp(min=0)]
-        out[tile] = torch.bmm(picked, residual[tile][:, :, None])[:, :, 0]
+            out[tile] = correlate(weight, residual[tile]).gather(1, kept[tile])
+    else:
+        out = _sampled_product(weight, residual, kept)
     return out.masked_fill_(index < 0, 0)
+
+
+@cache
+def _first_sparse_tensor() -> None:
+    """Make one, since torch says of the first in a process that its support is in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor([0, 1], [0], [0.0], size=(1, 1), check_invariants=False)
+
+
+def _sampled_product(weight: Tensor, residual: Tensor, index: Tensor) -> Tensor:
+    """⟨w_j, residual[b]⟩ [B, k] by k·m multiply-adds a sample, and not n·m; index [B, k] from 0."""
+    _first_sparse_tensor()
+    batch, k = index.shape
+    places = torch.sparse_csr_tensor(
+        torch.arange(0, batch * k + 1, k, device=index.device),
+        index.flatten(),
+        residual.new_zeros(batch * k),
+        size=(batch, weight.shape[0]),
+        check_invariants=False,  # columns need not be in order, nor distinct
+    )
+    return torch.sparse.sampled_addmm(places, residual, weight.t(), beta=0.0).values().view(batch, k)
 
 
 def _written_out(n: int, index: Tensor, coefficient: Tensor) -> Tensor:
@@ -85,7 +109,7 @@ def synthesize(weight: Tensor, index: Tensor, value: Tensor) -> Tensor:
     if _few_by_products(value):
         return dense_products.synthesize(weight, index, value)
     coefficient = value.masked_fill(index < 0, 0)
-    if weight.shape[0] <= GEMM_COMBINES * index.shape[1]:
+    if weight.shape[0] <= GEMM_KEPT * index.shape[1]:
         return _written_out(weight.shape[0], index, coefficient) @ weight
     return F.embedding_bag(index.clamp(min=0), weight, per_sample_weights=coefficient, mode="sum")
 
@@ -96,7 +120,7 @@ def scatter_outer(n: int, index: Tensor, coefficient: Tensor, residual: Tensor) 
         return residual.new_zeros(n, residual.shape[1])
     if by_products(residual):
         return dense_products.scatter_outer(n, index, coefficient, residual)
-    if n <= GEMM_COMBINES * index.shape[1]:
+    if n <= GEMM_KEPT * index.shape[1]:
         return _written_out(n, index, coefficient.masked_fill(index < 0, 0)).t() @ residual
     order, starts = by_feature(index, n)
     sample = torch.div(order, index.shape[1], rounding_mode="floor")

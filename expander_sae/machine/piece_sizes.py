@@ -49,7 +49,7 @@ STORED_SCORES = 1 << 23
 AIMED_ENTRIES = 1 << 22
 """Entries of columns that are turned to samples at a time: 16 MB of directions, and their places."""
 
-GEMM_CORRELATES, GEMM_COMBINES = 96, 16
-"""Up to this many features per kept one, a matrix product over all features of a dense dictionary beats
-gathering the kept columns, which moves B·k·m numbers through memory (measured at m = 576, k = 64 on one
-core): when scores are taken again, and when columns are added up."""
+GEMM_KEPT = 5
+"""Up to this many features per kept one, a matrix product over all features of a dense dictionary beats work
+on the kept columns alone, which moves B·k·m numbers through the caches (measured at m = 576 and 2,048,
+k = 16 and 64 on one core): to score kept columns, to add them up, and for both of their gradients."""

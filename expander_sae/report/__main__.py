@@ -7,12 +7,19 @@ A study gets its verdicts and main tables beside its rows, to be committed with 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from expander_sae.errors import reported_to_user
 from expander_sae.storage.workflow_files import BENCHMARKS, CLAIMS, RESOURCES
+
+if TYPE_CHECKING:
+    from expander_sae.measurements.results import Results
+    from expander_sae.report.gather import Inputs
 
 _TABLES = ("choice", "headline", "controls", "budgets", "encoders", "grid")
 KEPT = {
@@ -40,33 +47,22 @@ def default_out(folder: Path) -> Path:
 def rebuild(folder: Path, out: Path) -> None:
     """Write frontier, figures/, tables/, claims.json and report.html below `out`, and `KEPT` in a study."""
     from expander_sae.claims.judge import write_claims
-    from expander_sae.figures.write import draw_all
-    from expander_sae.measurements.results import read_results
+    from expander_sae.figures.catalogue import FIGURES, FRONTIER
     from expander_sae.report.gather import gather
     from expander_sae.report.page import template_engine, write_report
     from expander_sae.report.tables import write_tables
     from expander_sae.storage.files import read_json
 
-    published, synthetic = RESOURCES / "paper_figures.csv", RESOURCES / "paper_synthetic_omp.csv"
     template_engine()  # before minutes of drawing, not after
     found = gather(folder, out)
     write_claims(found.metrics, found.documents, CLAIMS, out / "claims.json", found.speed)
-    # Beside the others, since a study's frontier takes a third of all the time.
-    with ProcessPoolExecutor(max_workers=1) as beside:
-        pages = out / "frontier.pdf", out / "frontier.png"
-        frontier = beside.submit(_draw_frontier, found.metrics, published, *pages)
-        results = read_results(
-            found.metrics,
-            published,
-            synthetic,
-            found.curves,
-            out / "claims.json",
-            BENCHMARKS.glob("*.json"),
-            found.documents,
-        )
-        draw_all(results, out / "figures")
+    names = [FRONTIER.name, *(figure.name for figure in FIGURES)]
+    with ProcessPoolExecutor(max_workers=min(os.cpu_count() or 1, len(names))) as pool:
+        drawn = [pool.submit(_draw, name, found, out) for name in names]
+        results = _results(found, out)
         write_tables(results, out / "tables")
-        frontier.result()
+        for figure in drawn:
+            figure.result()
     provenance = read_json(found.provenance) if found.provenance.exists() else {}
     write_report(results, out / "figures", out / "frontier.png", provenance, out / "report.html")
     if (folder / "rows").is_dir():
@@ -75,11 +71,26 @@ def rebuild(folder: Path, out: Path) -> None:
             shutil.copyfile(out / made, folder / kept)
 
 
-def _draw_frontier(metrics: Path, published: Path, out_pdf: Path, out_png: Path) -> None:
-    from expander_sae.figures.write import draw_frontier
+@cache
+def _results(found: Inputs, out: Path) -> Results:
+    """What is drawn, read once a process."""
     from expander_sae.measurements.results import read_results
 
-    draw_frontier(read_results(metrics, published), out_pdf, out_png)
+    published, synthetic = RESOURCES / "paper_figures.csv", RESOURCES / "paper_synthetic_omp.csv"
+    benchmarks, claims = BENCHMARKS.glob("*.json"), out / "claims.json"
+    return read_results(
+        found.metrics, published, synthetic, found.curves, claims, benchmarks, found.documents
+    )
+
+
+def _draw(name: str, found: Inputs, out: Path) -> None:
+    from expander_sae.figures.catalogue import FRONTIER
+    from expander_sae.figures.write import draw_all, draw_frontier
+
+    if name == FRONTIER.name:
+        draw_frontier(_results(found, out), out / "frontier.pdf", out / "frontier.png")
+    else:
+        draw_all(_results(found, out), out / "figures", [name])
 
 
 if __name__ == "__main__":

@@ -46,11 +46,13 @@ class Recording(TorchDispatchMode):
             for func, args, keywords, made in self.calls:
                 again = [each for each in tree_leaves(func(*args, **keywords)) if isinstance(each, Tensor)]
                 for held, value in zip(made, again, strict=bool(made)):
-                    held.copy_(value.reshape(held.shape))  # which may have been squeezed in place
+                    strided = held.layout is torch.strided
+                    held.copy_(value.reshape(held.shape) if strided else value)  # it may have been squeezed
 
 
 def _place(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    held = tensor if tensor.layout is torch.strided else tensor.values()
+    return held.untyped_storage().data_ptr()
 
 
 def _by_mask(indices: Sequence[Tensor | None]) -> bool:

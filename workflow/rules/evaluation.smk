@@ -39,6 +39,7 @@ rule evaluate:
         documents="results/{job}/{asked}/documents.parquet",
     log:
         "results/logs/{job}/evaluate-{asked}.log",
+    priority: 1  # before analyses, which are shorter
     threads: THREADS
     resources:
         **asks(of(STUDY.measured, "job", PLAN.evaluation)),

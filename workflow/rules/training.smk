@@ -53,6 +53,8 @@ for NAME, TASK in TOGETHER.items():
             history=update([f"{run.path}/training.csv" for run in TASK.runs]),
         log:
             f"results/logs/{TASK.name}/train.log",
+        # The longest first, so that no core waits for one that began late.
+        priority: round(PLAN.trainings(TASK.runs).seconds)
         threads: THREADS
         resources:
             **asks(lambda w, task=TASK: PLAN.trainings(task.runs)),

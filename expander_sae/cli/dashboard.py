@@ -109,7 +109,7 @@ def _names(options: argparse.Namespace, sources: Sources) -> Names:
     from expander_sae.errors import UserError
 
     sae, spec = sources.autoencoder, sources.spec
-    found = {
+    found: dict[str, Any] = {
         "model_id": options.model_id or spec.get("model"),
         "layer": spec.get("layer") if options.layer is None else options.layer,
     }

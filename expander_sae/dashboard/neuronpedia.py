@@ -7,7 +7,7 @@ neuronpedia_converter.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, repeat
 from pathlib import Path
@@ -89,7 +89,7 @@ def write_batches(
     for number, (start, effect) in enumerate(zip(starts, effects, strict=False)):
         part = features[start : start + AT_ONCE]
         batch = {"model_id": names.model, "layer": names.layer, "sae_set": names.set, "sae_id_suffix": None}
-        shared = {"n_prompts_total": texts.documents, "n_tokens_in_prompt": texts.longest}
+        shared: dict[str, Any] = {"n_prompts_total": texts.documents, "n_tokens_in_prompt": texts.longest}
         shared |= {"dataset": names.dataset, "decoder_weights_dist": [], "vector": []}
         parts = (_aligned(sources, part), _correlated(activity, part), _effects(sources, effect, len(part)))
         records = [
@@ -115,7 +115,7 @@ def _merged(*parts: dict[str, Any]) -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _short(values: np.ndarray) -> list[float]:
+def _short(values: Iterable[float]) -> list[float]:
     """Four digits of each: SAEDashboard's three decimals would lose small activations."""
     return [float(f"{value:.4g}") for value in values]
 

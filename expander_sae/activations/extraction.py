@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ from expander_sae.activations.tokens import TokenRange, TokenTable
 from expander_sae.errors import UserError
 from expander_sae.machine.progress import Progress
 from expander_sae.stages import lineage
+from expander_sae.storage.remote import Place
 
 
 def extract_shard(
     model_json: Path,
-    tokens_parquet: Path,
+    tokens_parquet: Place,
     split: str,
     shard: int,
     shard_tokens: int,
-    outputs: dict[int, Path],
+    outputs: Mapping[int, Place],
     device: str = "cpu",
     batch_tokens: int = 2048,
     *,
@@ -53,7 +55,7 @@ def extract_shard(
             "lineage": lineage("extraction"),
         }
         rows = Rows(tokens.document[kept], tokens.position[kept], tokens.token_id[kept], found[layer])
-        write_shard(Path(path), rows, about, stored)
+        write_shard(path, rows, about, stored)
 
 
 def residuals(

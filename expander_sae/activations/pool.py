@@ -16,6 +16,7 @@ from expander_sae.activations.shards import Shard, stored_in
 from expander_sae.errors import UserError
 from expander_sae.stages import lineage
 from expander_sae.storage.files import AGAIN, atomic_path, digest, sha256_file
+from expander_sae.storage.remote import Place
 from expander_sae.storage.seals import read_sealed_json, write_sealed_json
 
 _TEXTS = ("split", "file", "index", "sha256", "index_sha256", "model", "lineage")
@@ -27,7 +28,7 @@ _MANIFEST: dict[str, type] = {
 
 
 def build_pool(
-    shards: Sequence[Path], split: str, out_f32: Path, out_json: Path, spec: dict[str, Any] | None = None
+    shards: Sequence[Place], split: str, out_f32: Path, out_json: Path, spec: dict[str, Any] | None = None
 ) -> None:
     """Join shards 0, 1, 2, … of a split into raw float32 [N, m] and write the manifest.
 
@@ -62,7 +63,7 @@ def build_pool(
 
 
 def _join(
-    shards: Sequence[Path], split: str, out: Path
+    shards: Sequence[Place], split: str, out: Path
 ) -> tuple[str, dict[str, list[np.ndarray]], list[dict[str, Any]]]:
     """Write the raw file: (its sha256, parts of each column of its tokens, `about` of each shard)."""
     columns: dict[str, list[np.ndarray]] = {"document": [], "position": [], "token_id": [], "norm": []}

@@ -12,19 +12,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from expander_sae.activations.receipts import is_receipt, read_receipt
 from expander_sae.errors import UserError, first_line
 from expander_sae.machine.piece_sizes import ROW_GROUP
 from expander_sae.storage import bfloat16
 from expander_sae.storage.files import AGAIN
 from expander_sae.storage.parquet_files import open_sealed, rows_of_lists, sealed_writer
+from expander_sae.storage.remote import Place, is_remote, opened, place
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 """What `tokens.stored` may say."""
@@ -51,7 +53,7 @@ class Rows:
         return self.document, self.position, self.token_id
 
 
-def write_shard(path: Path, rows: Rows, about: dict[str, Any], stored: str = FLOAT32) -> None:
+def write_shard(path: Place, rows: Rows, about: dict[str, Any], stored: str = FLOAT32) -> None:
     """Write a shard atomically; `about`, a sha256 of the rows and a seal go into its metadata.
 
     Args:
@@ -96,28 +98,30 @@ def _halves(activation: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(2 * activation.shape[1]), len(activation), [None, data])
 
 
-def _require_finite(activation: np.ndarray, path: Path) -> None:
+def _require_finite(activation: np.ndarray, path: Place) -> None:
     if not np.isfinite(activation).all():
         raise UserError(f"{path}: found activations that are not finite (NaN or infinity), expected numbers")
 
 
 class Shard:
-    """A shard on disk. `about` is its metadata; the rows are read group by group.
+    """A shard, at a path, at an address, or where a receipt says. `about` is its metadata; the rows are read
+    group by group.
 
     Every byte is checked against the seal before anything is parsed (about 20 ms for 40 MB), but where
-    `verify` says that this has been done.
+    `verify` says that this has been done. A remote shard is fetched for that, whole, and always checked.
     """
 
-    def __init__(self, path: str | Path, verify: bool = True) -> None:
-        self.path = Path(path)
-        try:
-            self._file = open_sealed(path) if verify else pq.ParquetFile(path)
+    def __init__(self, path: Place, verify: bool = True) -> None:
+        path, received = read_receipt(path) if is_receipt(path) else (place(path), None)
+        self.path = path
+        with _whole(path):
+            self._file = open_sealed(path) if verify or is_remote(path) else pq.ParquetFile(path)
             self.about: dict[str, Any] = metadata_of(self._file)
             _check_about(self.about)
-        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{path}: not a whole activation shard ({first_line(error)}); {AGAIN}") from None
         self.tokens: int = self.about["tokens"]
         self.m: int = self.about["m"]
+        if received is not None and self.about != received:
+            raise UserError(f"{path}: found another shard than its receipt tells of; {AGAIN}")
         found = self._file.metadata.num_rows
         if found != self.tokens:
             raise UserError(f"{path}: found {found} tokens, expected {self.tokens}; {AGAIN}")
@@ -170,9 +174,24 @@ def activations_of(
     return bfloat16.widened(data).reshape(len(column), width // 2)
 
 
-def about_of(path: str | Path) -> dict[str, Any]:
-    """The metadata of a shard, of which nothing else is read or checked yet."""
-    return Shard(path, verify=False).about
+def about_of(path: Place) -> dict[str, Any]:
+    """The metadata of a shard, of which nothing else is read or checked yet; what a receipt says of it."""
+    if is_receipt(path):
+        return read_receipt(path)[1]
+    if not is_remote(path):
+        return Shard(path, verify=False).about
+    with _whole(path), opened(str(path)) as stream:
+        about = metadata_of(pq.ParquetFile(stream))
+        _check_about(about)
+    return about
+
+
+@contextmanager
+def _whole(path: Place) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not a whole activation shard ({first_line(error)}); {AGAIN}") from None
 
 
 def _check_about(about: Any) -> None:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from expander_sae.activations.splits import SPLITS
 from expander_sae.errors import UserError
 from expander_sae.storage.files import AGAIN
 from expander_sae.storage.parquet_files import open_sealed, sealed_writer
+from expander_sae.storage.remote import Place, place
 
 _COLUMNS = {"document": pa.int32(), "position": pa.int16(), "token_id": pa.int32()}
 _SCHEMA = pa.schema({"split": pa.dictionary(pa.int8(), pa.string()), **_COLUMNS})
@@ -33,7 +33,7 @@ class TokenizedDocument:
     token_ids: list[int]
 
 
-def write_token_table(path: Path, documents: dict[str, list[TokenizedDocument]]) -> None:
+def write_token_table(path: Place, documents: dict[str, list[TokenizedDocument]]) -> None:
     """Write the splits one after the other, each in document order, atomically.
 
     Raises:
@@ -105,8 +105,8 @@ class TokenRange:
 class TokenTable:
     """Reads token ranges of one split from `tokens.parquet`."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Place) -> None:
+        self.path = place(path)
         try:
             self._file = open_sealed(path)
             about = self._file.metadata

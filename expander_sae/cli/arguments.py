@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from expander_sae.storage.remote import is_remote, place
+
 LARGEST = 10**12
 """Sizes above it are no sizes, and their products would not fit into 64 bits."""
 
@@ -24,6 +26,13 @@ def positive(text: str) -> int:
     return value
 
 
+def local(text: str) -> Path:
+    """A path; what lies in object storage is refused."""
+    if is_remote(text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a path of this machine")
+    return Path(text)
+
+
 def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "weights", type=Path, help="weights file (.safetensors) or the run folder that has it"
@@ -31,12 +40,15 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def add_activations(
-    parser: argparse.ArgumentParser, name: str = "activations", with_tokens: bool = True
+    parser: argparse.ArgumentParser, name: str = "activations", with_tokens: bool = True, remote: bool = False
 ) -> None:
-    """The tensor and what picks it out of its file; with_tokens: and how many rows of it."""
+    """The tensor and what picks it out of its file; with_tokens: and how many rows of it.
+
+    With `remote`, shards may lie in object storage.
+    """
     add = parser.add_argument
     what = "tensor [N, m]: .npy, .safetensors, .pt, a folder of Parquet shards, or a pool's manifest (.json)"
-    add(name, type=Path, help=what)
+    add(name, type=place if remote else local, help=what)
     add("--tensor", help="name of the tensor in a .safetensors or .pt file that has several")
     add("--column", default="activation", help="column of Parquet files (default: %(default)s)")
     add("--split", default="train", help="of shards named SPLIT-00000.parquet, which (default: %(default)s)")

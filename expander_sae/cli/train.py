@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from expander_sae.cli.arguments import add_activations, add_compute, positive
 from expander_sae.cli.terminal import Terminal, number, pairs
 from expander_sae.pursuit.inference import ENCODER
+from expander_sae.storage.remote import is_remote
 from expander_sae.study.recipes import DEFAULT
 
 if TYPE_CHECKING:
@@ -23,19 +24,21 @@ EXAMPLES = (
     "expander-sae train activations.npy --n 4608 --d 30 --k 64 --steps 1500 --out weights.safetensors",
     "expander-sae train shards/ --n 4608 --d 7 --k 64 --held-out 8192 --csv training.csv --out w.safetensors",
     "expander-sae train a.npy --n 99 --d 7 --k 9 --held-out 999 --held-out-to kept.npy --out w.safetensors",
+    "expander-sae train s3://bucket/shards --stream 131072 --n 4608 --d 7 --k 64 --out w.safetensors",
     "expander-sae train acts.pt --support dense --n 1024 --k 32 --set learning_rate=0.05 --out w.safetensors",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add_activations(parser)
+    add_activations(parser, remote=True)
     add("--out", type=Path, required=True, help=".safetensors file to write")
     add("--n", type=positive, required=True, help="features")
     add("--k", type=positive, required=True, help="active features a token")
     add("--d", type=positive, help="nonzeros a decoder column (needed unless all are stored)")
     streamed = (
-        "read a folder of shards while training, TOKENS mixed at a time (131072 say), never all at once"
+        "read a folder of shards, here or in object storage (s3://bucket/folder), while training, "
+        "TOKENS mixed at a time (131072 say), never all at once"
     )
     add("--stream", type=positive, metavar="TOKENS", help=streamed)
     add("--steps", type=positive, default=1500, help="(default: %(default)s)")
@@ -140,9 +143,12 @@ def _check_outputs(options: argparse.Namespace) -> None:
     if options.held_out_to is not None and options.held_out is None:
         raise UserError("--held-out-to: found no --held-out, expected the number of rows to keep back")
     names = ("out", "held-out-to", "checkpoint", "csv")
+    given = options.activations
+    if is_remote(given) and options.stream is None:
+        raise UserError(f"{given}: found an address without --stream, expected a path, or --stream TOKENS")
     files = {name: getattr(options, name.replace("-", "_")) for name in names}
     suffixes = {"out": (".safetensors",), "held-out-to": (".npy",)}
-    check_files(files, {ACTIVATIONS: options.activations}, suffixes, streams=("csv",))
+    check_files(files, {ACTIVATIONS: None if is_remote(given) else given}, suffixes, streams=("csv",))
 
 
 def _overrides(given: list[str]) -> dict[str, Any]:

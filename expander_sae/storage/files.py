@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from expander_sae.errors import UserError
+from expander_sae.storage.remote import Place, is_remote, place, sent
 
 AGAIN = "if the workflow made it, remove it to have it made again"
 _ABANDONED_SECONDS = 86400
@@ -22,13 +23,17 @@ _HOST = re.sub(r"\W", "", platform.node())[:32] or "host"
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: Place) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that replaces it when the block ends without error.
 
     The sibling keeps the suffix, since several writers choose the format by it. A full or failing disk is a
-    `UserError` that names `path`.
+    `UserError` that names `path`. Of an address in object storage it lies here, and is sent in the end.
     """
-    path = Path(path)
+    if is_remote(path):
+        with sent(str(path)) as temporary:
+            yield temporary
+        return
+    path = Path(place(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,12 +14,13 @@ import pyarrow.parquet as pq
 
 from expander_sae.errors import UserError
 from expander_sae.storage.files import atomic_path
+from expander_sae.storage.remote import Place, fetched
 from expander_sae.storage.seals import KEY, UNSEALED, agree, check_seal, seal
 
 
 @contextmanager
 def sealed_writer(
-    path: str | Path, schema: pa.Schema, about: Mapping[str, str] = MappingProxyType({}), **options: Any
+    path: Place, schema: pa.Schema, about: Mapping[str, str] = MappingProxyType({}), **options: Any
 ) -> Iterator[pq.ParquetWriter]:
     """A writer whose file gets its seal and its name when the block ends without error.
 
@@ -34,7 +34,7 @@ def sealed_writer(
         seal(temporary)
 
 
-def open_sealed(path: str | Path, **options: Any) -> pq.ParquetFile:
+def open_sealed(path: Place, **options: Any) -> pq.ParquetFile:
     """A Parquet file, every byte of it checked against its seal where it has one.
 
     It is one file: names of folders above it are no columns of it, as they are where pyarrow reads tables.
@@ -42,8 +42,9 @@ def open_sealed(path: str | Path, **options: Any) -> pq.ParquetFile:
     Raises:
         OSError, pyarrow.ArrowException: no Parquet file, or one whose seal is damaged.
     """
-    sealed = check_seal(path)
-    file = pq.ParquetFile(path, **options)
+    with fetched(path) as copy:
+        sealed = check_seal(copy, path)
+        file = pq.ParquetFile(copy, **options)
     if not agree(sealed, file.metadata.metadata or {}):
         file.close()
         raise OSError("its seal is damaged")

@@ -25,6 +25,7 @@ from typing import Any
 
 from expander_sae.errors import UserError
 from expander_sae.storage.files import AGAIN, atomic_path, read_json, sha256_file
+from expander_sae.storage.remote import Place
 
 _PREFIX = b"expander-sae-sha256:"
 _DIGITS = 64
@@ -52,8 +53,12 @@ def seal(path: str | Path) -> None:
         content[start : start + _DIGITS] = _digest(content, start)
 
 
-def check_seal(path: str | Path) -> bool:
-    """Whether the file is sealed; `UserError` where its bytes are not those that were, or it is no file."""
+def check_seal(path: str | Path, named: Place | None = None) -> bool:
+    """Whether the file is sealed; `UserError` where its bytes are not those that were, or it is no file.
+
+    It names `named`, where the file is a copy of that.
+    """
+    named = path if named is None else named
     try:
         with open(path, "rb") as stream:
             if not stream.read(1):
@@ -66,10 +71,10 @@ def check_seal(path: str | Path) -> bool:
                 if content[start : start + _DIGITS] == _digest(content, start):
                     return True
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{named}: no such file") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: a folder, expected a file") from None
-    raise UserError(f"{path}: altered or cut short (not the bytes that were written); {AGAIN}")
+        raise UserError(f"{named}: a folder, expected a file") from None
+    raise UserError(f"{named}: altered or cut short (not the bytes that were written); {AGAIN}")
 
 
 def _place(content: mmap.mmap) -> int:

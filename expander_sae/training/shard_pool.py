@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from expander_sae.machine.piece_sizes import ROW_GROUP
 from expander_sae.rng import Integers
 from expander_sae.storage.arrays import norms_of
 from expander_sae.storage.files import digest
+from expander_sae.storage.remote import Place, below, names_in, place
 from expander_sae.training.normalisation import Normalisation
 
 BUFFER = 1 << 17
@@ -37,7 +37,7 @@ BUFFER = 1 << 17
 FIRST = 1 << 20
 """Norm limit, scale and mean are those of the first tokens, of at most so many."""
 
-_NAME = re.compile(r"(.+)-(\d{5,})\.parquet")
+_NAME = re.compile(r"(.+)-(\d{5,})\.(?:json|parquet)")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class ShardPool:
     """Shards 0, 1, 2, … of a split, in the order of their names, of which `tokens` are used (None: all).
 
     Args:
-        folder: of files SPLIT-00000.parquet, as extraction writes them.
+        folder: of files SPLIT-00000.parquet, as extraction writes them, or of their receipts; a path, or an
+            address in object storage, from which a shard is fetched whole when it is its turn.
         buffer: tokens that are mixed at a time; memory grows with them.
 
     Attributes:
@@ -65,16 +66,16 @@ class ShardPool:
     """
 
     def __init__(
-        self, folder: str | Path, split: str = "train", tokens: int | None = None, buffer: int = BUFFER
+        self, folder: Place, split: str = "train", tokens: int | None = None, buffer: int = BUFFER
     ) -> None:
-        self.path = Path(folder)
+        self.path = place(folder)
         self._files = _files(self.path, split)
         self._about = [about_of(path) for path in self._files]
         for path, about in zip(self._files, self._about, strict=True):
             for key in ("m", "model_sha256", "layer", "split", "stored"):
                 if about.get(key) != self._about[0].get(key):
                     found = f"{key} {about.get(key)!r}, expected {self._about[0].get(key)!r}"
-                    raise UserError(f"{path}: found {found}, as in {self._files[0].name}")
+                    raise UserError(f"{path}: found {found}, as in {self._files[0]}")
         self.m: int = self._about[0]["m"]
         held = sum(about["tokens"] for about in self._about)
         self.tokens = held if tokens is None else tokens
@@ -217,12 +218,12 @@ class ShardTokens:
         return self._filling[3]
 
 
-def _files(folder: Path, split: str) -> list[Path]:
-    numbered: dict[int, Path] = {}
-    for path in folder.glob("*.parquet") if folder.is_dir() else ():
-        named = _NAME.fullmatch(path.name)
+def _files(folder: Place, split: str) -> list[Place]:
+    numbered: dict[int, Place] = {}
+    for name in names_in(folder):
+        named = _NAME.fullmatch(name)
         if named and named[1] == split:
-            numbered[int(named[2])] = path
+            numbered[int(named[2])] = below(folder, name)
     if sorted(numbered) != list(range(len(numbered))) or not numbered:
         found = f"shards {sorted(numbered)[:9]}" if numbered else "no shard"
         raise UserError(f"{folder}: found {found}, expected {split}-00000.parquet and all that follow it")

@@ -40,7 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", type=Path, help="model.json (default: that above the run; none with --activations)")
     first = "tokens to encode, the first ones (default: %(default)s)"
     add("--tokens", type=positive, default=8192, help=first)
-    add("--omp-tokens", type=positive, default=2048, help="those pursued by OMP too (default: %(default)s)")
+    add(
+        "--omp-tokens",
+        type=positive,
+        default=2048,
+        help="page: those pursued by OMP too (default: %(default)s)",
+    )
     kept = "of more features than this, as many evenly spaced ones are kept (default: %(default)s)"
     add("--features", type=positive, default=16384, help=kept)
     add("--no-logits", dest="logits", action="store_false", help="leave the language model alone")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from expander_sae.dashboard.sources import Sources
+from expander_sae.errors import UserError
 from expander_sae.model.dictionary import joined
 from expander_sae.pursuit.codes import codes_of, encoded_rows
 from expander_sae.pursuit.inference import INFERENCES
@@ -39,6 +41,9 @@ class Activity:
 
     fired: float64 [n, encoded], each row a feature, its tokens ascending; rows: int64 [encoded], where they
     stand among the activations. Values that are not positive are left out, as SAEDashboard does.
+
+    Raises:
+        UserError: no token to encode, or codes that are not finite.
     """
 
     def __init__(self, sources: Sources, tokens: int) -> None:
@@ -47,12 +52,14 @@ class Activity:
         self.rows = encoded_rows(sae, pool.activations[:tokens], pool.path, pool.norms[:tokens])
         h = pool.activations[self.rows]
         code = joined(codes_of(sae, h, INFERENCES["encoder"], "encoder"))
+        if not torch.isfinite(code.value).all():
+            raise UserError(f"{sources.folder}: found codes that are not finite, expected numbers")
         token, slot = np.nonzero((code.value > 0).numpy())
         value = code.value.numpy()[token, slot].astype(np.float64)
         shape = (sae.n, len(self.rows))
         self.fired = sparse.csr_array((value, (code.index.numpy()[token, slot], token)), shape)
         self.fired.sort_indices()
-        self._features = Sums(self.fired.sum(axis=1), (self.fired**2).sum(axis=1))
+        self._features = Sums(self.fired.sum(axis=1), self.fired.power(2).sum(axis=1))
         self._h = h.astype(np.float64)
         self._neurons = Sums(self._h.sum(axis=0), (self._h**2).sum(axis=0))
 

@@ -91,7 +91,7 @@ def write_batches(
         batch = {"model_id": names.model, "layer": names.layer, "sae_set": names.set, "sae_id_suffix": None}
         shared: dict[str, Any] = {"n_prompts_total": texts.documents, "n_tokens_in_prompt": texts.longest}
         shared |= {"dataset": names.dataset, "decoder_weights_dist": [], "vector": []}
-        parts = (_aligned(sources, part), _correlated(activity, part), _effects(sources, effect, len(part)))
+        parts = (_aligned(sources, part), _correlated(activity, part), _effects(sources, effect, part))
         records = [
             {"feature_index": int(feature), **tables, **_activations(int(feature), activity, texts), **shared}
             for feature, tables in zip(part, map(_merged, *parts), strict=True)
@@ -101,14 +101,18 @@ def write_batches(
 
 
 def _write(path: Path, batch: dict[str, Any]) -> None:
-    try:
-        text = json.dumps(batch, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        first, last = (batch["features"][end]["feature_index"] for end in (0, -1))
-        found = f"found a number that is not finite in features {first} to {last}"
-        raise UserError(f"{path}: {found}; JSON has none, so export an autoencoder without them") from None
+    text = json.dumps(batch, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _finite(sources: Sources, what: str, values: Tensor, features: np.ndarray) -> Tensor:
+    """`values` [features, …] if all are numbers: JSON has no others."""
+    wrong = (~torch.isfinite(values)).any(dim=1).nonzero().flatten()
+    if len(wrong):
+        found = f"found {what} of feature {features[int(wrong[0])]} that are not finite"
+        raise UserError(f"{sources.folder}: {found}, expected numbers")
+    return values
 
 
 def _merged(*parts: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +127,7 @@ def _short(values: Iterable[float]) -> list[float]:
 def _aligned(sources: Sources, features: np.ndarray) -> list[dict[str, Any]]:
     """The largest entries of each column, and their shares of its sum of sizes."""
     columns = sources.autoencoder.dictionary().columns(torch.from_numpy(features)).detach().double()
+    columns = _finite(sources, "values", columns, features)
     top = columns.topk(min(ROWS, columns.shape[1]), dim=1)
     shares = top.values.abs() / columns.abs().sum(dim=1, keepdim=True)
     return [
@@ -156,11 +161,12 @@ def _histogram(name: str, values: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def _effects(sources: Sources, effect: Tensor | None, count: int) -> list[dict[str, Any]]:
+def _effects(sources: Sources, effect: Tensor | None, features: np.ndarray) -> list[dict[str, Any]]:
     """What each feature makes less and more likely, from the end, and the histogram of all effects."""
     if effect is None:
         nothing: dict[str, Any] = {"neg_str": [], "neg_values": [], "pos_str": [], "pos_values": []}
-        return [nothing | _histogram("logits", np.empty(0))] * count
+        return [nothing | _histogram("logits", np.empty(0))] * len(features)
+    effect = _finite(sources, "logit effects", effect, features)
     most = min(LOGITS, effect.shape[1])
     ends = {name: effect.topk(most, dim=1, largest=name == "pos") for name in ("neg", "pos")}
     unique, place = np.unique(np.stack([end.indices.numpy() for end in ends.values()]), return_inverse=True)

@@ -12,8 +12,11 @@ from expander_sae.activations.pool import Pool
 from expander_sae.cli.main import main
 from expander_sae.dashboard import neuronpedia
 from expander_sae.dashboard.sources import find_sources
+from expander_sae.model.autoencoder import SparseAutoencoder
+from expander_sae.rng import torch_generator
 from expander_sae.training.run_folder import WEIGHTS
 from tests.dashboard.conftest import DEAD, DOCUMENT, MASSIVE, TOKENS, K, N
+from tests.tiny_models import WIDTH
 
 pytestmark = pytest.mark.xdist_group("dashboard")
 
@@ -239,15 +242,19 @@ def test_names_are_the_options_and_no_model_means_no_logit_effects(files, monkey
     )
 
 
-def test_numbers_that_are_not_finite_are_refused(files, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("part", "said"), [("values", "values of feature 3 that are not finite"), ("b_enc", "codes that are not")]
+)
+def test_numbers_that_are_not_finite_are_refused(files, run, monkeypatch, capsys, part, said):
+    """Also where the model is known, and a histogram of its effects would have no range."""
     monkeypatch.chdir(files)
-    sae = load("bare.safetensors")
+    # With an encoder of its own, so that a column says nothing of codes.
+    sae = SparseAutoencoder(WIDTH, N, K, load("bare.safetensors").mask, "independent", "torch")
+    sae.initialise(torch_generator(0, "initialisation"))
     with torch.no_grad():
-        sae.values[3, 0] = float("nan")
+        getattr(sae, part)[3] = float("nan")
     sae.save("broken.safetensors")
-    options = ("--model-id", "x", "--layer", "1")
-    assert (
-        main(["dashboard", "broken.safetensors", "--format", "neuronpedia", "--out", "new", *IDS, *options])
-        == 1
-    )
-    assert "found a number that is not finite in features 0 to 39" in capsys.readouterr().err
+    options = ("--model-id", "x", "--layer", "1", "--model", str(run.parents[4] / "model.json"))
+    broken = ("broken.safetensors", "--format", "neuronpedia", "--out", "new", *IDS, *options)
+    assert main(["dashboard", *broken]) == 1
+    assert f"broken.safetensors: found {said}" in capsys.readouterr().err

@@ -126,11 +126,11 @@ def write_tokens(
     model = read_model(model_json)
     verify_weights(model, model_json)
     check_context(spec["context"], model)
-    out_parquet, out_json = Path(out_parquet), Path(out_json)
-    out_parquet.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(out_json).parent
+    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        source, splits = open_source(spec), Splits(spec, needs, out_parquet.parent, stack)
-        origins = stack.enter_context(OriginsWriter.to(out_json.with_name(ORIGINS)))
+        source, splits = open_source(spec), Splits(spec, needs, folder, stack)
+        origins = stack.enter_context(OriginsWriter.to(folder / ORIGINS))
         documents, sha256 = _read(source.documents, splits, origins, model)
         splits.check()
         write_token_table(out_parquet, splits.documents)

@@ -72,7 +72,7 @@ def _join(
     with open(out, "wb") as raw:
         for number, path in enumerate(shards):
             shard = Shard(path)
-            check_shard(shard, split, number, parts)
+            check_shard(path, shard.about, split, number, parts)
             for rows in shard.row_groups():
                 data = np.ascontiguousarray(rows.activation, dtype="<f4").data
                 raw.write(data)
@@ -84,19 +84,22 @@ def _join(
     return checksum.hexdigest(), columns, parts
 
 
-def check_shard(shard: Shard, split: str, number: int, earlier: list[dict[str, Any]]) -> None:
+def check_shard(
+    path: Place, about: dict[str, Any], split: str, number: int, earlier: list[dict[str, Any]]
+) -> None:
+    """Raise `UserError` where a shard is by its metadata not the one that follows earlier ones of a split."""
     expected: dict[str, Any] = {"split": split, "shard": number, "lineage": lineage("extraction")}
     if earlier:
         shared = ("m", "model", "model_sha256", "layer", "shard_tokens")
         expected |= {key: earlier[0][key] for key in shared}
-        if earlier[-1]["tokens"] < earlier[-1]["shard_tokens"] and shard.tokens:
-            raise UserError(f"{shard.path}: found tokens after a shard that was not full; {AGAIN}")
-    about = {**shard.about, "stored": stored_in(shard.about)}
+        if earlier[-1]["tokens"] < earlier[-1]["shard_tokens"] and about["tokens"]:
+            raise UserError(f"{path}: found tokens after a shard that was not full; {AGAIN}")
+    about = {**about, "stored": stored_in(about)}
     expected |= {"stored": stored_in(earlier[0])} if earlier else {}
     for key, value in expected.items():
         found = about.get(key)
         if found != value:
-            raise UserError(f"{shard.path}: found {key} {found!r}, expected {value!r}; {AGAIN}")
+            raise UserError(f"{path}: found {key} {found!r}, expected {value!r}; {AGAIN}")
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:

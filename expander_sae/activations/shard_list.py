@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from expander_sae.activations.pool import check_shard
-from expander_sae.activations.shards import Shard
+from expander_sae.activations.shards import about_of
 from expander_sae.errors import UserError
 from expander_sae.stages import lineage
 from expander_sae.storage.files import AGAIN
@@ -24,9 +24,9 @@ def list_shards(shards: Sequence[Path], split: str, out_json: Path, spec: dict[s
     """
     parts: list[dict[str, Any]] = []
     for number, path in enumerate(shards):
-        shard = Shard(path, verify=False)
-        check_shard(shard, split, number, parts)
-        parts.append(shard.about)
+        about = about_of(path)
+        check_shard(path, about, split, number, parts)
+        parts.append(about)
     tokens = sum(part["tokens"] for part in parts)
     if not tokens:
         raise UserError(f"{out_json}: found no token in the {split} split, expected one or more")

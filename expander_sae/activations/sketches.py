@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from expander_sae.errors import UserError
+
 if TYPE_CHECKING:
     from datasketch import MinHash
 
@@ -113,8 +115,11 @@ class Sketches:
 @lru_cache(maxsize=1)
 def _minhash() -> MinHash:
     """Its random orders take longer to make than a sketch. A corpus that needs none imports no datasketch."""
-    from datasketch import MinHash
-
+    try:
+        from datasketch import MinHash
+    except ImportError:
+        found = "found no package datasketch, by which later documents are compared"
+        raise UserError(f"corpus.exact_tokens: {found}; pip install 'expander-sae[workflow]'") from None
     return MinHash(ORDERS, seed=1, hashfunc=int, scheme="affine32")
 
 

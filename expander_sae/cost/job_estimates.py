@@ -140,7 +140,7 @@ class Plan:
 
     def trainings(self, runs: Sequence[Run]) -> Need:
         """Runs in one process: one after the other, and on a GPU as rounds of many."""
-        if self.gpu and runs[0].is_trained and not runs[0].is_pursued:
+        if self.gpu and runs[0].is_trained and not runs[0].is_pursued and not self.recipe.stream:
             return self._rounds(runs)
         needs = [self.training(run) for run in runs]
         again = (len(runs) - 1) * self.machine.jobs["start"]

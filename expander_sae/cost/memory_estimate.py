@@ -98,7 +98,7 @@ class Memory:
         """The documents of every word 8-gram, as far as all are compared; then sketches of the documents."""
         corpus = self._config["corpus"]
         documents = tokens / corpus["context"]
-        return _BASE["model"] + (1200 * min(tokens, corpus["exact_tokens"]) + 1500 * documents) / _MB
+        return _BASE["model"] + (600 * min(tokens, corpus["exact_tokens"]) + 1500 * documents) / _MB
 
     def extraction(self, model: Model) -> float:
         """A part of a shard of all layers, or what the model's test compares, and a batch on its way."""

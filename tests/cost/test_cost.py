@@ -163,6 +163,14 @@ def test_disk():
     assert found["weights"] == 4 * sum(4608 * d + 4608 + 576 for d in (7, 7, 30, 30))
 
 
+def test_disk_where_training_streams():
+    given = study(training={"stream": 4096})
+    plan = Plan(given, machine())
+    assert dict(disk(given, plan))["pools"] == (1024 + 1024) * (576 * 4 + 18), "of test and ce alone"
+    (model,) = given.models.values()
+    assert plan.pool(model, "train").peak_mb < plan.pool(model, "test").peak_mb, "it is listed"
+
+
 @pytest.mark.parametrize(
     ("seconds", "places", "expected"),
     [((), 3, 0), ((5, 1, 1), 1, 7), ((5, 1, 1), 2, 5), ((3, 3, 2, 2, 2), 2, 7), ((1, 2), 9, 2)],

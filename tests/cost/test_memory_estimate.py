@@ -121,3 +121,23 @@ def test_decoders_of_several_matrices_take_the_memory_of_all_of_them():
     assert asked["expander"] < asked["spectral"], "its principal components take tokens in float64"
     read = {run.support: memory.evaluation(run) for run in study.runs}
     assert read["grown"] == read["expander"] < read["hybrid"] < read["spectral"] < read["dense"]
+
+
+def test_many_tokens_take_no_more_memory_where_they_are_streamed():
+    def of(tokens, **training):
+        config = {
+            "models": [{"name": "smollm2-135m-instruct", "layers": [15]}],
+            "tokens": {"train": tokens, "shard": 1 << 20, "test": 1 << 10},
+            "training": training,
+            "grid": {"n": 4608, "d": [30], "k": [64], "seeds": [0]},
+            "runs": [{"support": "expander"}],
+        }
+        study = Study(load_config(config))
+        (model,), (run,) = study.models.values(), study.runs
+        memory = Memory(study)
+        return memory.training(run), memory.extraction(model), memory.corpus(tokens)
+
+    few, many = of(10**7, stream=1 << 17), of(10**9, stream=1 << 17)
+    assert many[:2] == few[:2] and few[0] < 2000 and few[1] < 2000
+    assert many[2] - few[2] == pytest.approx(1500 * (10**9 - 10**7) / 128 / 1e6)
+    assert of(10**7)[0] > few[0] + 20_000, "a pool is mapped whole"

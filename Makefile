@@ -3,7 +3,7 @@
 # make figures    draw every figure and table, the verdicts and the report again from STUDY's tables
 # make test       install and run the tests
 # make test-wheel build the wheel, install it, run the quick start and plan a study with it
-# make test-saelens run the tests in SAELens, sparsify and dictionary_learning, which are installed apart
+# make test-saelens run the tests in SAELens, SAEDashboard, sparsify and dictionary_learning, installed apart
 # make test-suite, test-slurm-here   the two that `make test` runs: on two cores, and on SLURM where there is one
 # make saebench   measure autoencoders of the default run's results with SAEBench too (docs/howto/saebench.md)
 # make test-slurm run a study on a SLURM of one node: Debian packages slurm-wlm and munge, and root

@@ -2,8 +2,9 @@
 
     python -m benchmarks.scale --json benchmarks/results/scale.json
 
-`step`: three training steps of 256 samples, the last one timed. `omp`: orthogonal matching pursuit of 64
-tokens. `load`: reading weights; how often a mask was made on the way is counted.
+`step`: three training steps of 256 samples, the last one timed. `lazy_step`: the same in a recipe whose clip
+and Adam visit touched columns only. `omp`: orthogonal matching pursuit of 64 tokens. `load`: reading
+weights; how often a mask was made on the way is counted.
 """
 
 from __future__ import annotations
@@ -53,14 +54,18 @@ def _tokens(count: int) -> Any:
     return torch.randn(count, M, generator=torch_generator(0, "tokens"))
 
 
-def step(backend: str) -> Row:
+def step(backend: str, **changes: Any) -> Row:
     from expander_sae.study.recipes import resolve
     from expander_sae.training.step import TrainingState, train_step
 
-    _, recipe = resolve("tuned", {})
+    _, recipe = resolve("tuned", changes)
     state, tokens = TrainingState.start(_made(backend), recipe, 0), _tokens(BATCH)
     seconds = [_timed(lambda: train_step(state, tokens, recipe))[0] for _ in range(3)]
     return {"seconds": seconds[-1]}
+
+
+def lazy_step(backend: str) -> Row:
+    return step(backend, lazy=True)
 
 
 def omp(backend: str) -> Row:
@@ -115,7 +120,7 @@ def read(backend: str, path: str) -> Row:
     return {"seconds": seconds, "masks_made": len(made), "peak_mb": peak_mb()}
 
 
-TASKS = {"step": step, "omp": omp, "load": load}
+TASKS = {"step": step, "lazy_step": lazy_step, "omp": omp, "load": load}
 
 
 def main() -> None:

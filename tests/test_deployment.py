@@ -1,13 +1,15 @@
 """What starts the project elsewhere: GitHub, a container, a cluster's profile, the workflow catalog."""
 
 import re
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.workflow.planning import PARTS
+from tests.workflow.planning import PARTS, snakemake
 
 ROOT = Path(__file__).resolve().parents[1]
 RULES = "\n".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
@@ -39,6 +41,10 @@ def test_the_container_has_a_pinned_base_and_the_locked_versions():
     found = sections()
     (base,) = (line.removeprefix("From: ") for line in found["header"] if line.startswith("From: "))
     assert re.fullmatch(r"python:\d+\.\d+\.\d+-\w+", base), "not a tag that moves"
+    assert dict(line.split() for line in found["labels"]) == {
+        "org.opencontainers.image.title": "expander-sae",
+        "org.opencontainers.image.licenses": "Apache-2.0",
+    }
     (install,) = found["post"]
     assert install.startswith("make -C /opt/expander-sae install "), (
         "which takes exact versions from the lock"
@@ -61,6 +67,39 @@ def test_jobs_take_from_the_container_what_they_are_called_by():
     assert called == set(exported) == {"EXPANDER_SAE_PYTHON", "EXPANDER_SAE_SCRIPTS"}
     assert Path(exported["EXPANDER_SAE_SCRIPTS"]).relative_to("/opt/expander-sae") == Path("workflow/scripts")
     assert re.findall(r'^container: "(.*)"', (ROOT / "Snakefile").read_text(), re.M) == ["expander-sae.sif"]
+
+
+APPTAINER = """#!/bin/sh
+[ "$1" = --version ] && {{ echo apptainer version 1.3.0; exit; }}
+for given; do shift; [ "$given" = -c ] && break; image=$shell; shell=$given; done
+echo "$image" >> {log}
+EXPANDER_SAE_PYTHON={python} EXPANDER_SAE_SCRIPTS={scripts} exec "$shell" -c "$1"
+"""
+"""What Apptainer does with a job but for its walls: the image's variables, then the command in its shell."""
+
+
+@pytest.mark.slow
+def test_a_job_runs_in_the_container_with_the_programs_of_the_image(tmp_path, monkeypatch):
+    """The scripts that it finds there lie elsewhere than those of the machine outside."""
+    (tmp_path / "bin").mkdir()
+    shutil.copytree(ROOT / "workflow" / "scripts", tmp_path / "image")
+    python, log = tmp_path / "image" / "python", tmp_path / "started"
+    python.write_text(f'#!/bin/sh\necho "$1" >> {log}\nexec {shlex.quote(sys.executable)} "$@"\n')
+    program = tmp_path / "bin" / "apptainer"
+    program.write_text(APPTAINER.format(log=log, python=python, scripts=tmp_path / "image"))
+    for made in (python, program):
+        made.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "expander-sae.sif").touch()
+    mask = "results/masks/expander_m16_n32_d3_seed0.json"
+    config = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text())
+    done = snakemake(study, config, "--software-deployment-method", "apptainer", "--", mask)
+    assert done.returncode == 0, done.stderr
+    image, script = log.read_text().splitlines()
+    assert (study / image).resolve() == study / "expander-sae.sif"
+    assert script == str(tmp_path / "image" / "mask.py") and (study / mask).stat().st_size
 
 
 @pytest.mark.parametrize("name", ["slurm", "slurm-ci"])

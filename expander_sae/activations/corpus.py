@@ -34,7 +34,6 @@ from expander_sae.errors import UserError
 from expander_sae.machine.progress import Progress
 from expander_sae.stages import lineage
 from expander_sae.storage.files import digest
-from expander_sae.storage.remote import Place
 from expander_sae.storage.seals import write_sealed_json
 
 _BATCH = 64
@@ -118,7 +117,7 @@ class Splits:
 
 
 def write_tokens(
-    spec: dict[str, Any], needs: dict[str, int], model_json: Path, out_parquet: Place, out_json: Path
+    spec: dict[str, Any], needs: dict[str, int], model_json: Path, out_parquet: Path, out_json: Path
 ) -> None:
     """Write the token table (split, document, position, token_id) and its record, with the origins beside it.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from expander_sae.cli.arguments import local
 from expander_sae.cli.terminal import Terminal
+from expander_sae.storage.remote import place
 
 SUMMARY = "print a completion script for bash, zsh or fish"
 EXAMPLES = (
@@ -31,10 +33,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> None:
 
 
 def _mark_files(parser: argparse.ArgumentParser, mark: object) -> None:
-    """Tell shtab which arguments are files: those of the type Path."""
+    """Tell shtab which arguments are files: those whose type makes a path of them."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _mark_files(command, mark)
-        elif action.type is Path:
+        elif action.type in (Path, local, place):
             action.complete = mark  # type: ignore[attr-defined]

@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from expander_sae.activations.language_model import LanguageModel, tokenizer_of
 from expander_sae.activations.pool import Pool
-from expander_sae.activations.weights import read_model
-from expander_sae.api import load
 from expander_sae.dashboard.arrays import compact, packed, quantised
 from expander_sae.dashboard.rows import TokenRows
-from expander_sae.errors import UserError
+from expander_sae.dashboard.sources import Sources
 from expander_sae.measurements.index import Index
 from expander_sae.measurements.tables import read_metrics
 from expander_sae.model.autoencoder import SparseAutoencoder
@@ -24,9 +20,7 @@ from expander_sae.model.dictionary import SparseDictionary, entries_of, joined
 from expander_sae.pursuit.budget import budgeted
 from expander_sae.pursuit.codes import codes_of, encoded_rows
 from expander_sae.pursuit.inference import INFERENCES
-from expander_sae.storage.arrays import HALF
 from expander_sae.theory.certificates import flatness
-from expander_sae.training.run_folder import WEIGHTS
 
 WIDTH = 64
 """Most entries of a column that are shown, the largest in size."""
@@ -43,55 +37,28 @@ class Limits:
     features: int = 16384
 
 
-def find_above(folder: Path, name: str) -> Path | None:
-    """The file `name` in the nearest folder above `folder`."""
-    return next((above / name for above in folder.resolve().parents if (above / name).is_file()), None)
+def collect(sources: Sources, limits: Limits, logits: bool = True) -> dict[str, Any]:
+    """Everything that the page shows, as JSON.
 
-
-def collect(
-    folder: Path,
-    pool_path: Path | None,
-    model_path: Path | None,
-    limits: Limits,
-    logits: bool = True,
-    given: TokenRows | None = None,
-    tokenizer: Path | None = None,
-) -> dict[str, Any]:
-    """Everything that the page of `folder`, or of what else `expander_sae.load` reads, shows, as JSON.
-
-    The test pool's manifest (`pool/test.json`) and `model.json` are looked for in the folders above where
-    they are None; the model not for `given` activations, which stand in place of a pool. Without a model the
-    tokens are shown as numbers and there are no logit effects; of `given` rows without token ids their places
-    are shown. `tokenizer` is a folder, in place of the model's.
+    Without a model the tokens are shown as numbers and there are no logit effects; of given rows without
+    token ids their places are shown.
 
     Raises:
-        UserError: no weights, no activations, or activations or a model of another width.
+        UserError: a model of another width.
     """
-    autoencoder = load(folder)
-    if autoencoder.b_dec.dtype in HALF:
-        autoencoder = autoencoder.float()
-    pool = given or _pool(folder, pool_path)
-    if pool.m != autoencoder.m:
-        raise UserError(f"{pool.path}: activations of width {pool.m}, expected m = {autoencoder.m}")
-    if given is None:  # activations of their own need not be of a model that lies nearby
-        model_path = model_path or find_above(folder / WEIGHTS, "model.json")
-    record = words = None if model_path is None else read_model(model_path)
-    if tokenizer is not None:
-        words = {"name": str(tokenizer), "path": str(tokenizer), "trust_remote_code": False}
-    evenly = np.linspace(0, autoencoder.n - 1, min(limits.features, autoencoder.n))
-    features = np.unique(evenly.round().astype(int))
-    spec = autoencoder.about.get("spec") or {}
+    autoencoder, pool, spec = sources.autoencoder, sources.pool, sources.spec
+    features = sources.features(limits.features)
     return {
         "title": _title(spec, autoencoder),
         "spec": {key: value for key, value in spec.items() if not isinstance(value, dict)},
         "shape": {name: getattr(autoencoder, name) for name in ("m", "n", "d", "k")},
-        "metrics": _metrics(folder),
+        "metrics": _metrics(sources.folder),
         "features": packed(features),
         **_firings(autoencoder, pool, limits, features),
-        **_contexts(pool, limits.tokens, words),
+        **_contexts(sources, limits.tokens),
         "columns": _columns(autoencoder, features),
         "flatness": packed(_flatness(autoencoder)[features].astype("<f4")),
-        "logits": _logits(autoencoder, model_path, record, features) if logits and model_path else None,
+        "logits": _logits(sources, features) if logits and sources.model else None,
     }
 
 
@@ -111,25 +78,16 @@ def _firings(
     }
 
 
-def _contexts(pool: Pool | TokenRows, most: int, words: dict[str, Any] | None) -> dict[str, Any]:
+def _contexts(sources: Sources, most: int) -> dict[str, Any]:
     """The tokens: how many, each distinct text once and which one stands where, and their documents."""
+    pool = sources.pool
     tokens = min(most, pool.tokens)
     if pool.token_id is None:  # nothing is known of the rows but their places
         text = {"unique": [f"row {row}" for row in range(tokens)], "place": packed(np.arange(tokens))}
     else:
         unique, place = np.unique(pool.token_id[:tokens], return_inverse=True)
-        text = {"unique": _words(unique, words), "place": packed(place)}
+        text = {"unique": sources.text(unique), "place": packed(place)}
     return {"tokens": tokens, "text": text, "document": packed(pool.document[:tokens].astype(np.int64))}
-
-
-def _pool(folder: Path, pool_path: Path | None) -> Pool:
-    found = pool_path or find_above(folder / WEIGHTS, "pool/test.json")
-    if found is None:
-        raise UserError(
-            f"{folder}: found no pool/test.json in the folders above it, expected --activations FILE (or "
-            "--pool, the manifest of a pool that the workflow made)"
-        )
-    return Pool.open(found)
 
 
 def _title(spec: dict[str, Any], autoencoder: SparseAutoencoder) -> str:
@@ -151,13 +109,6 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
         for cell, inference, split, metric in index
         for value in index.values(cell, metric, inference, split).values()
     ]
-
-
-def _words(ids: np.ndarray, record: dict[str, Any] | None) -> list[str]:
-    if record is None:
-        return [f"[{token}]" for token in ids]
-    tokenizer = tokenizer_of(record)
-    return [tokenizer.decode([int(token)], clean_up_tokenization_spaces=False) for token in ids]
 
 
 def _code(
@@ -196,25 +147,11 @@ def _flatness(autoencoder: SparseAutoencoder) -> np.ndarray:
     return flatness(entries_of(autoencoder.dictionary()), degrees).numpy()
 
 
-@torch.no_grad()
-def _logits(
-    autoencoder: SparseAutoencoder, model_path: Path, record: dict[str, Any] | None, features: np.ndarray
-) -> dict[str, Any]:
-    """The direct path: W_U w_j less its mean over the vocabulary, largest and smallest entries.
-
-    It skips the layers above and the final norm, whose scale depends on the token.
-    """
-    unembedding = LanguageModel.load(model_path).unembedding.float()
-    if unembedding.shape[1] != autoencoder.m:
-        raise UserError(
-            f"{model_path}: a model of width {unembedding.shape[1]}, expected m = {autoencoder.m}"
-        )
-    count = min(LOGITS, unembedding.shape[0] // 2)
+def _logits(sources: Sources, features: np.ndarray) -> dict[str, Any]:
+    """The largest and the smallest entries of each feature's logit effects."""
     index, value = [], []
-    for start in range(0, len(features), 256):
-        written = autoencoder.dictionary().columns(torch.from_numpy(features[start : start + 256])).detach()
-        effect: Tensor = written @ unembedding.T
-        effect -= effect.mean(dim=1, keepdim=True)
+    for effect in sources.logit_effects(features, 256):
+        count = min(LOGITS, effect.shape[1] // 2)
         for largest in (True, False):
             top = effect.topk(count, dim=1, largest=largest)
             index.append(top.indices.numpy())
@@ -225,4 +162,4 @@ def _logits(
     )
     unique, place = np.unique(places, return_inverse=True)
     stored = {"place": packed(place.ravel()), "value": packed(values.ravel().astype("<f4"))}
-    return {"count": count, "unique": _words(unique, record), **stored}
+    return {"count": count, "unique": sources.text(unique), **stored}

@@ -117,4 +117,6 @@ def _store(address: Place) -> tuple[Any, str]:
     """(its file system, the path there); what other processes have written since is seen."""
     from fsspec.core import url_to_fs
 
-    return url_to_fs(str(address), use_listings_cache=False)
+    # Folders are made where a store has some: on a disk that is named by an address.
+    disk = {"auto_mkdir": True} if str(address).startswith(("file:", "local:")) else {}
+    return url_to_fs(str(address), use_listings_cache=False, **disk)

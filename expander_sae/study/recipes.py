@@ -37,6 +37,7 @@ class Recipe:
         grow_every: steps between exchanges of rows, where a support learns its rows.
         grow_share: of the values of a column, those exchanged at the first time; later fewer.
         grow_until: share of the steps after which no row is exchanged.
+        lazy: clip and Adam visit the columns of a step's codes only; see `training.lazy`.
         pursuit_steps: steps with codes by a pursuit, of a run that asks for them; they follow the others.
         pursuit_rate: Adam's rate of a column at the first of these steps; it falls to 0 along a cosine.
         stream: tokens that are mixed at a time where batches are dealt out from shards as they are read, each
@@ -63,6 +64,7 @@ class Recipe:
     grow_until: float = field(default=0.75, metadata=LATER)
     pursuit_steps: int = field(default=1000, metadata=LATER)
     pursuit_rate: float = field(default=0.1, metadata=LATER)
+    lazy: bool = field(default=False, metadata=LATER)
     stream: int = field(default=0, metadata=LATER)
 
     @property

@@ -159,6 +159,16 @@ class Study:
         """How many shards each split of a model's corpus has."""
         return shard_counts(self.needs(model), self.config["corpus"]["context"])
 
+    @property
+    def remote(self) -> bool:
+        """Whether shards lie in object storage, each with a receipt in its place."""
+        return self.config["tokens"]["address"] is not None
+
+    @property
+    def shard_suffix(self) -> str:
+        """Of the file that stands for a shard."""
+        return "json" if self.remote else "parquet"
+
     def extractions(self, model: str) -> list[tuple[str, range]]:
         """(split, shards) of each job of extraction: at most `compute.shards_per_job` shards."""
         size = self.config["compute"]["shards_per_job"]
@@ -174,6 +184,7 @@ class Study:
         spec = {"model": model, "corpus": self.corpus, "split": split, "shard": shard, "shard_tokens": size}
         stored = self.config["tokens"]["stored"]
         spec |= {"stored": stored} if stored != "float32" else {}
+        spec |= {"address": self.config["tokens"]["address"]} if self.remote else {}
         # Its documents are those that follow these splits', and other ones where these are longer.
         after = {"after": {name: self.shards(model)[name] for name in ("test", "ce")}}
         return spec | (after if split == VALIDATION else {})
@@ -181,7 +192,8 @@ class Study:
     def pool_spec(self, model: str, layer: int, split: str) -> dict[str, Any]:
         """What the job is told that joins the shards of a split."""
         count = self.shards(model)[split]
-        return {"model": model, "corpus": self.corpus, "layer": layer, "split": split, "shards": count}
+        spec = {"model": model, "corpus": self.corpus, "layer": layer, "split": split, "shards": count}
+        return spec | ({"receipts": True} if self.remote else {})
 
     @cached_property
     def evaluations(self) -> dict[str, Task]:

@@ -156,7 +156,8 @@ class Session:
         return self.tokens.brought_near(free_bytes(device) // 2)
 
     def _recorder(self, states: Sequence[TrainingState]) -> Recorder | None:
-        if self._plain or self.codes != ENCODER:  # a pursuit asks its device when it is done
+        # A pursuit asks its device when it is done, and a lazy update how many columns it has.
+        if self._plain or self.codes != ENCODER or self.recipe.lazy:
             return None
         return self.record or recorder_for([state.autoencoder for state in states])
 

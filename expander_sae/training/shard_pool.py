@@ -30,7 +30,7 @@ from expander_sae.machine.piece_sizes import ROW_GROUP
 from expander_sae.rng import Integers
 from expander_sae.storage.arrays import norms_of
 from expander_sae.storage.files import digest
-from expander_sae.storage.remote import Place, below, names_in, place
+from expander_sae.storage.remote import Place, below, is_remote, names_in, place
 from expander_sae.training.normalisation import Normalisation
 
 BUFFER = 1 << 17
@@ -130,7 +130,8 @@ class ShardPool:
             shard = Shard(path, verify=group.shard not in self._checked)
             if shard.about != self._about[group.shard]:
                 raise UserError(f"{path}: changed while it was read, expected the shard of the beginning")
-            self._checked.add(group.shard)
+            if not is_remote(shard.path):  # what is fetched anew is checked anew
+                self._checked.add(group.shard)
             self._open = group.shard, shard
         rows = self._open[1].row_group(group.number)
         start = group.number * ROW_GROUP

@@ -17,7 +17,7 @@ from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.inference import ENCODER, INFERENCES, Method, inferences
 from expander_sae.rng import torch_generator
 from expander_sae.study.recipes import Recipe
-from expander_sae.training import pursued
+from expander_sae.training import lazy, pursued
 from expander_sae.training.data_parallel import ALONE, Processes
 
 FIRING_THRESHOLD = 1e-6
@@ -63,6 +63,8 @@ class TrainingState:
             _groups(autoencoder, recipe), lr=rate, capturable=device.type == "cuda", **settings
         )
         _begin(optimiser)
+        if recipe.lazy:
+            lazy.begin(optimiser, autoencoder)
         batches, resampling = (torch_generator(seed, purpose) for purpose in ("batches", "resampling"))
         fired = torch.zeros(autoencoder.n, dtype=torch.int64, device=device)
         method = inferences(codes)
@@ -173,8 +175,11 @@ def train_step(state: TrainingState, batch: Tensor, recipe: Recipe) -> Tensor:
             code = state.codes(autoencoder, batch)
             reconstruction = pursued.set_gradients(autoencoder, batch, code)
         state.processes.average_gradients(autoencoder.parameters())
-        torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), recipe.clip_norm)
-        state.optimiser.step()
+        if recipe.lazy:
+            lazy.update(autoencoder, state.optimiser, code.index, recipe.clip_norm, state.processes)
+        else:
+            torch.nn.utils.clip_grad_norm_(autoencoder.parameters(), recipe.clip_norm)
+            state.optimiser.step()
         autoencoder.decoder.constrain()
         if recipe.count_after_update:
             code = autoencoder.encode(batch)

@@ -9,6 +9,7 @@ import torch
 from expander_sae.activations.pool import build_pool
 from expander_sae.activations.shards import Rows, write_shard
 from expander_sae.dashboard.collect import Limits, collect
+from expander_sae.dashboard.sources import find_sources
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
@@ -53,4 +54,4 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data(run):
-    return collect(run, None, None, Limits(TOKENS, TOKENS // 2))
+    return collect(find_sources(run, None, None), Limits(TOKENS, TOKENS // 2))

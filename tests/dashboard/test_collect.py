@@ -13,6 +13,7 @@ from expander_sae.activations.pool import Pool
 from expander_sae.activations.weights import read_model
 from expander_sae.cli.main import main
 from expander_sae.dashboard.collect import LOGITS, Limits, collect
+from expander_sae.dashboard.sources import find_sources
 from expander_sae.errors import UserError
 from expander_sae.interop import saelens
 from expander_sae.model.autoencoder import SparseAutoencoder
@@ -97,7 +98,7 @@ def test_logit_effects_are_the_centred_direct_path(data, loaded):
 
 
 def test_of_too_many_features_evenly_spaced_ones_are_kept(run, data):
-    fewer = collect(run, None, None, Limits(TOKENS, 8, features=10), logits=False)
+    fewer = collect(find_sources(run, None, None), Limits(TOKENS, 8, features=10), logits=False)
     kept = unpacked(fewer["features"])
     assert len(kept) == 10 and (kept[0], kept[-1]) == (0, N - 1) and fewer["logits"] is None
     np.testing.assert_allclose(
@@ -109,13 +110,13 @@ def test_without_a_model_tokens_are_numbers(run, loaded, tmp_path):
     _, pool, _ = loaded
     alone = tmp_path / WEIGHTS
     alone.write_bytes((run / WEIGHTS).read_bytes())
-    found = collect(alone, pool.path, None, Limits(TOKENS, 8))
+    found = collect(find_sources(alone, pool.path, None), Limits(TOKENS, 8))
     assert found["logits"] is None
     assert found["text"]["unique"] == [f"[{token}]" for token in np.unique(pool.token_id)]
     with pytest.raises(
         UserError, match=r"no pool/test.json in the folders above it, expected --activations FILE"
     ):
-        collect(alone, None, None, Limits())
+        find_sources(alone, None, None)
 
 
 @pytest.fixture
@@ -227,7 +228,7 @@ def test_a_dictionary_without_a_mask_has_a_page(support, loaded, tmp_path):
     shape = {"pca": {"n": 20}, "exemplars": {"n": 40}}.get(support, {"n": 40, "d": 4})
     sae = Trainer(np.array(pool.activations), support=support, k=4, device="cpu", **shape).fit(1)
     sae.save(tmp_path / WEIGHTS)
-    page = collect(tmp_path, pool.path, None, Limits(TOKENS, TOKENS // 2))
+    page = collect(find_sources(tmp_path, pool.path, None), Limits(TOKENS, TOKENS // 2))
     assert support in page["title"] and page["columns"]["shown"] == sae.m
     rows = unpacked(page["columns"]["rows"]).reshape(sae.n, sae.m).astype(int)
     values = unpacked(page["columns"]["values"]).reshape(sae.n, sae.m) * page["columns"]["scale"]

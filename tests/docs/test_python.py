@@ -1,6 +1,7 @@
 """The Python of the documentation, run as it stands: pages, the notebook, the quick start."""
 
 import builtins
+import contextlib
 import json
 import re
 
@@ -9,12 +10,14 @@ import pytest
 import torch
 
 from expander_sae import load
+from expander_sae.cli.main import main
 from expander_sae.masks.supports import SUPPORTS
 from expander_sae.pursuit.inference import INFERENCES
 from tests.cli.conftest import make_weights
 from tests.docs.blocks import ROOT, blocks
 
-ELSEWHERE = ("sae_lens", "sparsify", "dictionary_learning", "wandb")
+DASHBOARD = "sae_dashboard.neuronpedia.neuronpedia_dashboard"
+ELSEWHERE = ("sae_lens", DASHBOARD, "sparsify", "dictionary_learning", "wandb")
 """Libraries that some blocks use and that `make test-saelens` installs apart."""
 COMPILED = ("expander_sae.interop.hub", "expander_sae.interop.saelens_training", "sae_bench")
 """What blocks need that no test can have: the Hub (tests/interop/test_hub.py has a stand-in for it, and
@@ -41,6 +44,19 @@ def furnished(folder):
     np.save(folder / "activations.npy", array)
     torch.save(torch.from_numpy(array), folder / "activations.pt")
     make_weights(folder / "sae.safetensors")
+    np.save(folder / "ids.npy", np.arange(300) % 9)
+    what = (
+        "sae.safetensors",
+        "--activations",
+        "activations.npy",
+        "--token-ids",
+        "ids.npy",
+        "--out",
+        "features",
+    )
+    names = ("--format", "neuronpedia", "--model-id", "tiny", "--layer", "1")
+    with contextlib.chdir(folder):
+        assert main(["dashboard", *what, *names]) == 0
     return folder
 
 

@@ -50,6 +50,21 @@ def test_it_opens_offline_and_fits(browser, page, width, height, scheme):
     context.close()
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)], ids=["desktop", "phone"])
+def test_the_first_screen_is_an_answer(browser, page, width, height):
+    opened = browser.new_page(viewport={"width": width, "height": height})
+    opened.goto(page.as_uri())
+    # Of the length that those of the default run have; a made-up study's are shorter.
+    long = "one.firstChild.textContent = 'For fidelity, take one of this size and another. '.repeat(6)"
+    opened.evaluate(f"document.querySelectorAll('.answer li').forEach(one => {{ {long} }})")
+    bottoms = "[...document.querySelectorAll('.answer li')].map(one => one.getBoundingClientRect().bottom)"
+    ends = opened.evaluate(bottoms)
+    assert len(ends) == 3 and ends[-1] <= height
+    top = "document.querySelector('#answer figure').getBoundingClientRect().top"
+    assert width < 1000 or opened.evaluate(top) < height
+    opened.close()
+
+
 def test_claims_are_narrowed_to_a_verdict(browser, page):
     opened = browser.new_page()
     opened.goto(page.as_uri())

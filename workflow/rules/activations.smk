@@ -44,6 +44,7 @@ rule tokens:
 # One forward pass serves all layers of a model, so each model has a rule with its own outputs; where a job
 # extracts several shards, which no wildcard can name together, each such job has one.
 # The tokens are ancient: more of them mean further shards and leave these as they are.
+# Of shards in object storage the outputs are receipts.
 SHARD = "results/{{model}}/{{corpus}}/layer{layer}/shards/"
 EXTRACT = called(
     "extract.py --log {log:q} --memory {resources.peak_mb}"
@@ -59,7 +60,11 @@ for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] == 1 else ():
             model="results/{model}/model.json",
             tokens=ancient("results/{model}/{corpus}/tokens.parquet"),
         output:
-            update(expand(f"{SHARD}{{{{split}}}}-{{{{shard}}}}.parquet", layer=MODEL.layers)),
+            update(
+                expand(
+                    f"{SHARD}{{{{split}}}}-{{{{shard}}}}.{STUDY.shard_suffix}", layer=MODEL.layers
+                )
+            ),
         log:
             "results/logs/{model}/{corpus}/extract_{split}-{shard}.log",
         wildcard_constraints:
@@ -87,7 +92,7 @@ for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] > 1 else ():
             output:
                 update(
                     expand(
-                        f"{SHARD}{SPLIT}-{{shard:05d}}.parquet",
+                        f"{SHARD}{SPLIT}-{{shard:05d}}.{STUDY.shard_suffix}",
                         layer=MODEL.layers,
                         shard=SHARDS,
                     )
@@ -113,7 +118,9 @@ def shards_of_split(wildcards):
     """Every shard of a split, in order."""
     folder = "results/{0.model}/{0.corpus}/layer{0.layer}/shards".format(wildcards)
     count = STUDY.shards(wildcards.model)[wildcards.split]
-    return [f"{folder}/{wildcards.split}-{shard:05d}.parquet" for shard in range(count)]
+    return [
+        f"{folder}/{wildcards.split}-{shard:05d}.{STUDY.shard_suffix}" for shard in range(count)
+    ]
 
 
 rule pool:

@@ -10,7 +10,8 @@ def main(spec: dict[str, Any], shards: Path, data: Path, out: Path) -> None:
     from expander_sae.activations.pool import build_pool
 
     split = spec["split"]
-    files = [shards / f"{split}-{index:05d}.parquet" for index in range(spec["shards"])]
+    suffix = "json" if spec.get("receipts") else "parquet"
+    files = [shards / f"{split}-{index:05d}.{suffix}" for index in range(spec["shards"])]
     build_pool(files, split, data, out, spec)
 
 

@@ -10,7 +10,8 @@ def main(spec: dict[str, Any], shards: Path, out: Path) -> None:
     from expander_sae.activations.shard_list import list_shards
 
     split = spec["split"]
-    files = [shards / f"{split}-{index:05d}.parquet" for index in range(spec["shards"])]
+    suffix = "json" if spec.get("receipts") else "parquet"
+    files = [shards / f"{split}-{index:05d}.{suffix}" for index in range(spec["shards"])]
     list_shards(files, split, out, spec)
 
 

@@ -98,8 +98,9 @@ class Splits:
     def _full(self, split: str) -> bool:
         return split not in self.wanted or self.documents[split].tokens >= self.wanted[split]
 
-    def check(self) -> None:
-        """Raise `UserError` where the corpus ended before the asked amounts."""
+    def end(self) -> None:
+        """Compare no further document; raise `UserError` where the corpus ended before the asked amounts."""
+        self._filter.forget()
         name, least = f"corpus {self._spec['name']!r}", self._spec["min_tokens"]
         tokens = Counter({split: documents.tokens for split, documents in self.documents.items()})
         if not any(tokens.values()):
@@ -132,7 +133,7 @@ def write_tokens(
         source, splits = open_source(spec), Splits(spec, needs, folder, stack)
         origins = stack.enter_context(OriginsWriter.to(folder / ORIGINS))
         documents, sha256 = _read(source.documents, splits, origins, model)
-        splits.check()
+        splits.end()
         write_token_table(out_parquet, splits.documents)
     described = {split: spool.describe() for split, spool in splits.documents.items()}
     record: dict[str, Any] = {

@@ -120,6 +120,10 @@ class GrowingFilter:
         self.exact_documents: int | None = None
         """How many documents were compared exactly; None as long as all were."""
 
+    def forget(self) -> None:
+        """Let go of all documents, where no other one is to be compared with them."""
+        self._exact, self._sketches = None, Sketches()
+
     def admit(self, grams: frozenset[int], tokens: int) -> bool:
         """Whether no earlier document is a near-duplicate of this one, which has so many tokens."""
         if self._left > 0 and self._exact is not None:

@@ -7,7 +7,7 @@ J = |A ∩ B| / |A ∪ B|.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -131,18 +131,37 @@ class Sample:
     """
 
     def __init__(self, most: int = SAMPLED) -> None:
-        self._most, self.bound, self.held = most, 1 << 64, set[int]()
+        self._most, self.bound = most, 1 << 64
+        self._held = np.zeros(0, np.uint64)
+        self._new: list[np.ndarray] = []
+        self._waiting = 0
 
-    def update(self, elements: Iterable[int]) -> None:
+    def update(self, elements: Collection[int]) -> None:
         """Add elements."""
-        self.held.update(element for element in elements if element < self.bound)
-        while len(self.held) > self._most:
+        new = np.fromiter(elements, np.uint64, len(elements))
+        self._new.append(new[new <= np.uint64(self.bound - 1)])
+        self._waiting += len(self._new[-1])
+        if 4 * self._waiting > self._most:
+            self._gather()
+
+    def _gather(self) -> None:
+        """Put what is waiting beside what is held."""
+        self._held = np.unique(np.concatenate([self._held, *self._new]))
+        self._new, self._waiting = [], 0
+        while len(self._held) > self._most:
             self.bound //= 2
-            self.held = {element for element in self.held if element < self.bound}
+            self._held = self._held[self._held <= np.uint64(self.bound - 1)]
+
+    @property
+    def held(self) -> np.ndarray:
+        """uint64, sorted: the elements below the bound."""
+        self._gather()
+        return self._held
 
     @property
     def kept(self) -> float:
         """Share of the elements that are held, from 0 to 1."""
+        self._gather()
         return self.bound / (1 << 64)
 
     def __len__(self) -> int:
@@ -151,6 +170,6 @@ class Sample:
 
     def share_in(self, other: Sample) -> float:
         """Share of the elements that also stand in another set; 0 for none."""
-        bound = min(self.bound, other.bound)
-        mine = {element for element in self.held if element < bound}
-        return len(mine & other.held) / len(mine) if mine else 0.0
+        mine, others = self.held, other.held
+        mine = mine[mine <= np.uint64(min(self.bound, other.bound) - 1)]
+        return np.isin(mine, others, assume_unique=True).sum().item() / len(mine) if len(mine) else 0.0

@@ -30,7 +30,7 @@ from expander_sae.storage.remote import Place
 _PREFIX = b"expander-sae-sha256:"
 _DIGITS = 64
 _HEAD = 1 << 16
-_PIECE = 1 << 24
+_PIECE = 1 << 20
 _ZEROS = b"0" * _DIGITS
 _JSON_FIELD = b'\n  "seal": "' + _PREFIX
 """The field of `write_sealed_json`: two spaces deep, where nothing but the outermost object's keys are."""

@@ -178,6 +178,12 @@ class Study:
             for first in range(0, count, size)
         ]
 
+    def shard_files(self, model: str, layer: int | str, split: str) -> list[str]:
+        """Every shard of a split, or its receipt, in order."""
+        count = self.shards(model)[split]
+        folder = f"results/{model}/{self.corpus}/layer{layer}/shards"
+        return [f"{folder}/{split}-{shard:05d}.{self.shard_suffix}" for shard in range(count)]
+
     def shard_spec(self, model: str, split: str, shard: int) -> dict[str, Any]:
         """What the extraction job of a shard is told; the layers are those of its outputs."""
         size = self.config["tokens"]["shard"]

@@ -114,18 +114,9 @@ for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] > 1 else ():
                 EXTRACT
 
 
-def shards_of_split(wildcards):
-    """Every shard of a split, in order."""
-    folder = "results/{0.model}/{0.corpus}/layer{0.layer}/shards".format(wildcards)
-    count = STUDY.shards(wildcards.model)[wildcards.split]
-    return [
-        f"{folder}/{wildcards.split}-{shard:05d}.{STUDY.shard_suffix}" for shard in range(count)
-    ]
-
-
 rule pool:
     input:
-        shards=shards_of_split,
+        shards=lambda w: STUDY.shard_files(w.model, w.layer, w.split),
         corpus="results/{model}/{corpus}/corpus.json",
     output:
         data="results/{model}/{corpus}/layer{layer}/pool/{split}.f32",
@@ -150,7 +141,7 @@ rule pool:
 # Training that streams reads the shards themselves: this lists them and copies nothing.
 rule shard_list:
     input:
-        shards=shards_of_split,
+        shards=lambda w: STUDY.shard_files(w.model, w.layer, w.split),
         corpus="results/{model}/{corpus}/corpus.json",
     output:
         "results/{model}/{corpus}/layer{layer}/pool/{split}.shards.json",

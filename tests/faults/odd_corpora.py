@@ -8,7 +8,9 @@ import random
 import re
 import string
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.faults.inputs import attempt
@@ -154,19 +156,19 @@ def _judge(texts: list[str], tokenizer: Any) -> None:
 
     vocabulary = tokenizer.get_vocab()
     spec = {"name": "odd", "context": _CONTEXT, "min_tokens": 2, "max_overlap": 0.2, "data_seed": 0}
-    splits = Splits(spec, {"train": 10**6, "test": 10**6, "ce": 10**4, "shard": 10**6})
+    needs = {"train": 10**6, "test": 10**6, "ce": 10**4, "shard": 10**6}
     special = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)))
-    kept = 0
     documents = [Text(text, None) for text in texts * 2]
-    for number, (text, _), ids in _tokenized(documents, tokenizer, _CONTEXT):
-        expected = [vocabulary.get(character, 0) for character in text[:_CONTEXT]]
-        if ids != expected and not special.search(text):
-            raise AssertionError(f"document {number} has tokens {ids}, expected {expected}")
-        before = sum(map(len, splits.documents.values()))
-        splits.add(number, text, ids)
-        added = sum(map(len, splits.documents.values())) - before
-        if added and number >= len(texts):
-            raise AssertionError(f"document {number} is a copy, and kept")
-        kept += added
+    kept = 0
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        splits = Splits(spec, needs, Path(folder), stack)
+        for number, (text, _), ids in _tokenized(documents, tokenizer, _CONTEXT):
+            expected = [vocabulary.get(character, 0) for character in text[:_CONTEXT]]
+            if ids != expected and not special.search(text):
+                raise AssertionError(f"document {number} has tokens {ids}, expected {expected}")
+            added = splits.add(number, text, ids)
+            if added and number >= len(texts):
+                raise AssertionError(f"document {number} is a copy, and kept")
+            kept += added
     if kept + sum(splits.dropped.values()) != 2 * len(texts):
         raise AssertionError(f"{kept} kept and {splits.dropped} dropped of {2 * len(texts)}")

@@ -24,6 +24,7 @@ class TokenSpool:
     """
 
     def __init__(self, folder: Path) -> None:
+        # Open as long as this is: `__exit__` closes it, which the check cannot see.
         self._file = tempfile.TemporaryFile(dir=folder, buffering=_BUFFER)  # noqa: SIM115
         self._checksum = hashlib.sha256()
         self.documents = self.tokens = 0

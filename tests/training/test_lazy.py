@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.rng import torch_generator
-from expander_sae.study.recipes import RECIPES, resolve
+from expander_sae.study.recipes import RECIPES, Recipe, resolve
 from expander_sae.training.step import TrainingState, train_step
 from expander_sae.training.trainer import Trainer
 from tests.training.small_data import few_directions as pool
@@ -23,12 +24,12 @@ LAZY = replace(RECIPES["standard"], lazy=True, learning_rate=RATE, clip_norm=CLI
 
 
 def start(
-    backend: str, recipe: object = LAZY, k: int = K, encoder: str = "tied", dtype: torch.dtype = torch.float64
+    backend: str, recipe: Recipe = LAZY, k: int = K, encoder: str = "tied", dtype: torch.dtype = torch.float64
 ) -> TrainingState:
     mask = MaskRecipe("expander", M, N, D, 0).generate()
     autoencoder = SparseAutoencoder(M, N, k, mask, encoder, backend, dtype)
     autoencoder.initialise(torch_generator(0, "initialisation"))
-    return TrainingState.start(autoencoder, recipe, seed=0)  # type: ignore[arg-type]
+    return TrainingState.start(autoencoder, recipe, seed=0)
 
 
 def batch(step: int) -> Tensor:
@@ -116,8 +117,16 @@ def test_both_backends_end_alike_in_float32() -> None:
 
 
 def test_a_training_that_was_stopped_goes_on_to_equal_bits(tmp_path: Path) -> None:
-    settings = {"n": N, "d": D, "k": K, "lazy": True, "batch_size": BATCH, "device": "cpu", "recipe": "tuned"}
-    whole = Trainer(pool().float(), **settings).fit(40)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {
+        "n": N,
+        "d": D,
+        "k": K,
+        "batch_size": BATCH,
+        "device": "cpu",
+        "recipe": "tuned",
+    }
+    settings["lazy"] = True
+    whole = Trainer(pool().float(), **settings).fit(40)
     file = tmp_path / "checkpoint"
 
     class Stopped(Exception):
@@ -127,12 +136,12 @@ def test_a_training_that_was_stopped_goes_on_to_equal_bits(tmp_path: Path) -> No
         if row["step"] == 25:
             raise Stopped
 
-    kept = {"checkpoint": file, "checkpoint_every": 20}
+    kept: dict[str, Any] = {"checkpoint": file, "checkpoint_every": 20}
     with pytest.raises(Stopped):
-        Trainer(pool().float(), **settings, **kept, log_every=5, on_log=stop).fit(40)  # type: ignore[arg-type]
-    gone_on = Trainer(pool().float(), **settings, **kept).fit(40)  # type: ignore[arg-type]
+        Trainer(pool().float(), **settings, **kept, log_every=5, on_log=stop).fit(40)
+    gone_on = Trainer(pool().float(), **settings, **kept).fit(40)
     assert torch.equal(gone_on.values, whole.values) and torch.equal(gone_on.b_enc, whole.b_enc)
-    published = Trainer(pool().float(), **settings | {"lazy": False}).fit(40)  # type: ignore[arg-type]
+    published = Trainer(pool().float(), **settings | {"lazy": False}).fit(40)
     assert not torch.equal(published.values, whole.values)
 
 

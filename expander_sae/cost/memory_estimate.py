@@ -125,9 +125,8 @@ class Memory:
         scores = self._batch_size * (run.n if _scored_at_once(run) else piece_sizes.SCORED_FEATURES) * FLOAT
         aimed = 3 * piece_sizes.AIMED_ENTRIES * FLOAT  # directions of silent features, and their places
         pool = self.train_tokens[run.model] * (run.m * FLOAT + 2 * INDEX_BYTES)
-        if (
-            stream := run.recipe_settings.stream
-        ):  # a filling, row groups on their way, norms of the first ones
+        stream = run.recipe_settings.stream
+        if stream:  # a filling, row groups on their way, norms of the first tokens
             pool = (min(stream, run.train_tokens) + 4 * piece_sizes.ROW_GROUP) * run.m * FLOAT + (1 << 25)
         known, needed = support_of(run.support), state + scores + min(aimed, state)
         if known.fitted:  # tokens and covariances in float64

@@ -6,7 +6,9 @@ import torch
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.language_model_checks import check_model
 from expander_sae.errors import UserError
-from tests.fake_models import DEPTH, FAULTS, ODD, VOCABULARY, WIDTH, Fake, language_model
+from tests.fake_models import DEPTH, VOCABULARY, WIDTH, Fake, language_model
+from tests.faulty_models import FAULTS
+from tests.odd_models import ODD
 from tests.tiny_models import ARCHITECTURES, tiny_model_json
 
 TOKENS, LAYER = 40, 1

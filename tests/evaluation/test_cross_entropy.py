@@ -19,6 +19,7 @@ from expander_sae.study.recipes import Recipe
 from expander_sae.study.run import Run
 from expander_sae.training.normalisation import normalisation
 from tests import fake_models
+from tests.odd_models import ODD
 from tests.tiny_models import ARCHITECTURES, DEPTH, VOCABULARY, WIDTH, tiny_model, tiny_model_json
 
 LAYER, SEQUENCES = 1, 5
@@ -124,10 +125,10 @@ def test_one_vector_at_every_token_costs_one_document(tmp_path, monkeypatch, arc
     assert tokens == [max(len(document.token_ids) for document in documents)]
 
 
-@pytest.mark.parametrize("name", fake_models.ODD)
+@pytest.mark.parametrize("name", ODD)
 def test_sums_of_models_that_read_more_above_a_layer_equal_a_full_forward_pass(name):
     fake = fake_models.Fake()
-    fake_models.ODD[name][0](1.0)(fake)
+    ODD[name][0](1.0)(fake)
     model, pool, documents = fake_models.language_model(fake), *fake_models.documents(fake_models.VOCABULARY)
     model.cut = check_model(model, [LAYER], 9)
     rows = torch.randn(len(pool.document), pool.m, generator=torch.Generator().manual_seed(0))

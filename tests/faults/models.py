@@ -16,6 +16,8 @@ from expander_sae.errors import UserError
 from expander_sae.evaluation.cross_entropy import spliced_sums
 from tests import fake_models
 from tests.faults.tally import Tally
+from tests.faulty_models import FAULTS
+from tests.odd_models import ODD
 
 _ERROR = 1e-2
 """Relative error from which a number counts as wrong: far more than what is taken for rounding."""
@@ -26,8 +28,8 @@ def odd_models(count: int, seed: int) -> dict[str, Any]:
     tally = Tally("odd language models")
     for number in range(count):
         draw = random.Random(f"{seed}/{number}")
-        fault = draw.choice((None, *fake_models.FAULTS, *fake_models.FAULTS))
-        form = draw.choice((None, *fake_models.ODD))
+        fault = draw.choice((None, *FAULTS, *FAULTS))
+        form = draw.choice((None, *ODD))
         strength = 10 ** draw.uniform(-5, 1)
         what = f"model {number} ({fault}, {form}, strength {strength:.2g})"
         try:
@@ -43,9 +45,9 @@ def _case(draw: random.Random, fault: str | None, form: str | None, strength: fl
     depth, seed = draw.choice((3, 4)), draw.randrange(1 << 30)
     fake = fake_models.Fake(depth=depth, seed=seed)
     if form:
-        fake_models.ODD[form][0](max(strength, 0.1))(fake)
+        ODD[form][0](max(strength, 0.1))(fake)
     if fault:
-        fake_models.FAULTS[fault][0](strength)(fake)
+        FAULTS[fault][0](strength)(fake)
     tokens = draw.randrange(4, 60)
     layers = sorted(draw.sample(range(depth), draw.choice((1, 1, 2))))
     try:

@@ -17,14 +17,13 @@ import expander_sae
 from expander_sae.activations.language_model import LanguageModel
 from expander_sae.activations.weights import materialise
 from expander_sae.study.presets import MODELS
+from tests.interop import trained_elsewhere
+from tests.interop.trained_elsewhere import Run, Training, agreement, frontier, numbers
 
 pytestmark = [pytest.mark.saelens, pytest.mark.slow]
 
 for _name in ("sae_lens", "sparsify", "dictionary_learning"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: make test-saelens")
-
-from tests.interop import trained_elsewhere  # noqa: E402, it imports them
-from tests.interop.trained_elsewhere import Run, Training, agreement, frontier, numbers  # noqa: E402
 
 MODEL, LAYER, CONTEXT = "smollm2-135m-instruct", 15, 128
 TOKENS, TRAINED, N, K = 2000, 1000, 768, 16
@@ -39,13 +38,14 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def h(tmp_path_factory: pytest.TempPathFactory) -> Tensor:
-    """The residual stream after the layer, [TOKENS + TRAINED or more, m], of documents with their first tokens."""
+    """The residual stream after the layer, [TOKENS + TRAINED or more, m], of whole documents."""
     folder = tmp_path_factory.mktemp("model")
     spec = {**MODELS[MODEL], "name": MODEL, "label": MODEL}
     materialise(spec, folder / "weights", folder / "model.json")
     model = LanguageModel.load(folder / "model.json")
+    tokenizer = model.tokenizer  # made anew each time
     texts = {inspect.getdoc(getattr(np, name)) or "" for name in dir(np)}
-    cut = [model.tokenizer(text)["input_ids"][:CONTEXT] for text in sorted(texts)]
+    cut = [tokenizer(text)["input_ids"][:CONTEXT] for text in sorted(texts)]
     ids = torch.tensor([document for document in cut if len(document) == CONTEXT])
     ids = ids[: -(-(TOKENS + TRAINED) // CONTEXT)]
     return torch.cat([model.residual(part, [LAYER])[LAYER] for part in ids.split(8)]).flatten(0, 1)

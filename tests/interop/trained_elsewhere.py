@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file
 from torch import Tensor
 
 import expander_sae
@@ -63,6 +64,14 @@ class Training:
             yield self.tokens[torch.randint(len(self.tokens), (self.batch,), generator=stream)]
 
 
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """The same first weights each time, and the generator of others left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
 SAELENS: dict[str, dict[str, Any]] = {
     "standard": {"l1_coefficient": 2.0},
     "gated": {"l1_coefficient": 2.0},
@@ -84,7 +93,8 @@ def saelens(name: str, training: Training, folder: Path, **more: Any) -> Run:
     made, config = sae_lens.registry.get_sae_training_class(name)
     scaling = {"normalize_activations": "expected_average_only_in"}
     settings = {**SAELENS[name], **size, **widths, **scaling, **more}
-    sae: Any = made(config(d_in=training.m, d_sae=training.n, **settings))
+    with _seeded():
+        sae: Any = made(config(d_in=training.m, d_sae=training.n, **settings))
     with torch.no_grad():  # at the mean of the activations as they are scaled, as is usual
         mean = training.tokens.mean(dim=0) * training.m**0.5 / training.tokens.norm(dim=1).mean()
         sae.b_dec.copy_(mean)
@@ -102,9 +112,7 @@ def gemma_scope(training: Training, path: Path) -> Run:
     """A file as Gemma Scope publishes them: a JumpReLU of SAELens that encodes h and not h − b_dec."""
     with tempfile.TemporaryDirectory() as folder:
         run = saelens("jumprelu", training, Path(folder), apply_b_dec_to_input=False)
-        import safetensors.numpy
-
-        arrays = safetensors.numpy.load_file(Path(folder) / "sae_weights.safetensors")
+        arrays = load_file(Path(folder) / "sae_weights.safetensors")
     np.savez(path, **arrays)
     return run
 
@@ -117,8 +125,7 @@ def sparsify(training: Training, folder: Path) -> Run:
     from sparsify import SparseCoder, SparseCoderConfig, sparse_coder, utils
 
     sparse_coder.decoder_impl = utils.eager_decode
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with _seeded():
         coder = SparseCoder(training.m, SparseCoderConfig(num_latents=training.n, k=training.k))
     coder.b_dec.data = training.tokens.mean(dim=0)
     adam = torch.optim.Adam(coder.parameters(), lr=training.rate)
@@ -144,7 +151,7 @@ def dictionary_learning(training: Training, folder: Path) -> dict[str, tuple[Pat
     from dictionary_learning.training import trainSAE
     from dictionary_learning.utils import load_dictionary
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), _seeded():
         trainSAE(
             _Batches(training), dictionary_learning_trainers(training), training.steps,
             save_dir=str(folder), normalize_activations=True, device="cpu",
@@ -259,16 +266,18 @@ def main() -> None:
     parser.add_argument("train", type=Path, help="manifest of the pool that is trained on")
     parser.add_argument("test", type=Path, help="manifest of the pool whose first tokens are compared")
     parser.add_argument("--tokens", type=int, default=2000)
-    parser.add_argument("--n", type=int, default=4608)
-    parser.add_argument("--k", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--n", type=int, default=1152)
+    parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
     train, test = (Pool.open(path).activations for path in (options.train, options.test))
     training = Training.on(torch.from_numpy(np.array(train)), options.n, options.k, options.steps)
     h = torch.from_numpy(np.array(test[: options.tokens]))
     norms = h.norm(dim=1)
+    usual = h[norms < 10 * norms.median()]
+    print(f"‖h‖: half below {norms.median():.1f}, {len(h) - len(usual)} of {len(h)} above ten times that")
     print(
-        f"‖h‖: median {norms.median():.1f}, largest {norms.max():.1f}, of the mean {h.mean(dim=0).norm():.1f}"
+        f"The largest is {norms.max():.1f}; the mean of the others has length {usual.mean(dim=0).norm():.1f}."
     )
     print("| autoencoder | l0 | relative error | same features | largest | of long tokens | frontier |")
     print("|---|---|---|---|---|---|---|")
@@ -276,11 +285,8 @@ def main() -> None:
         for told, path, run in everything(training, Path(name)):
             found, theirs = agreement(path, run, h), numbers(run, h)
             (page,) = frontier([path], h, Path(name), "--inference", "encoder")
-            ours = page["metrics"]["encoder"]
-            assert {**expander_sae.evaluate(expander_sae.load(path), h), **ours} == {
-                **ours,
-                "encoded_share": 1,
-            }
+            ours, evaluated = page["metrics"]["encoder"], expander_sae.evaluate(expander_sae.load(path), h)
+            assert evaluated.pop("encoded_share") == 1 and {key: ours[key] for key in evaluated} == evaluated
             apart = max(abs(ours[key] - value) for key, value in theirs.items())
             of = f"{found.same} of {found.tokens} | {found.largest:.1e} | {found.of_long:.1e} | {apart:.1e}"
             print(f"| {told} | {theirs['l0']:.1f} | {theirs['relative_error']:.4f} | {of} |", flush=True)

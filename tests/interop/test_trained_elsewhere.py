@@ -75,7 +75,7 @@ def test_an_import_is_what_its_library_computes(
 ) -> None:
     found = agreement(*made[name], h[:TOKENS])
     # A score that is at the bar in one order of summation can be below it in another.
-    assert found.same >= TOKENS - 2
+    assert found.same + found.ties == TOKENS and found.ties <= 2
     assert found.largest < 1e-5
     assert numbers(made[name][1], h[:TOKENS])["relative_error"] < 0.8, "it has learned something"
 

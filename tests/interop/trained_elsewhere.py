@@ -211,12 +211,14 @@ def everything(training: Training, folder: Path) -> Iterator[tuple[str, Path, Ru
 class Agreement:
     """An import beside its own library, on `tokens` tokens.
 
-    same: how many of them have the same features. largest: ‖ĥ − ĥ′‖/‖h‖ of these, the largest; of_long: the
-    largest of tokens that are ten times as long as half of all.
+    same: how many of them have the same features; ties: how many of the others differ by near ties alone.
+    largest: ‖ĥ − ĥ′‖/‖h‖ of those that have the same, the largest; of_long: the largest of tokens that are
+    ten times as long as half of all.
     """
 
     tokens: int
     same: int
+    ties: int
     largest: float
     of_long: float
 
@@ -228,11 +230,25 @@ def agreement(path: Path, run: Run, h: Tensor) -> Agreement:
     code, rebuilt = run(h)
     ours = sae.encode(h)
     held = torch.zeros(len(h), sae.n + 1).scatter(1, ours.index + 1, 1.0)[:, 1:] > 0
-    same = (held == (code != 0)).all(dim=1)
+    differ = held != (code != 0)
+    same = ~differ.any(dim=1)
     norms = h.norm(dim=1)
     apart = (sae.decode(ours) - rebuilt).norm(dim=1) / norms
     long = same & (norms > 10 * norms.median())
-    return Agreement(len(h), int(same.sum()), float(apart[same].max()), float(apart[long].max()))
+    ties = 0 if same.all() else int(near_ties(run, h[~same], differ[~same]).sum())
+    return Agreement(len(h), int(same.sum()), ties, float(apart[same].max()), float(apart[long].max()))
+
+
+@torch.no_grad()
+def near_ties(run: Run, h: Tensor, features: Tensor) -> Tensor:
+    """bool [T]: within 10⁻⁵ of h the library itself has these features [T, n] here, and there not."""
+    stream, held = torch_generator(0, "near ties"), []
+    for _ in range(64):
+        step = torch.nn.functional.normalize(torch.randn(h.shape, generator=stream), dim=1)
+        held.append(run(h + 1e-5 * h.norm(dim=1, keepdim=True) * step)[0] != 0)
+    found = torch.stack(held)
+    either = found.any(dim=0) & ~found.all(dim=0)
+    return (either | ~features).all(dim=1)
 
 
 @torch.no_grad()
@@ -279,8 +295,8 @@ def main() -> None:
     print(
         f"The largest is {norms.max():.1f}; the mean of the others has length {usual.mean(dim=0).norm():.1f}."
     )
-    print("| autoencoder | l0 | relative error | same features | largest | of long tokens | frontier |")
-    print("|---|---|---|---|---|---|---|")
+    print("| autoencoder | l0 | relative error | same features | ties | largest | of long | frontier |")
+    print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         for told, path, run in everything(training, Path(name)):
             found, theirs = agreement(path, run, h), numbers(run, h)
@@ -288,7 +304,7 @@ def main() -> None:
             ours, evaluated = page["metrics"]["encoder"], expander_sae.evaluate(expander_sae.load(path), h)
             assert evaluated.pop("encoded_share") == 1 and {key: ours[key] for key in evaluated} == evaluated
             apart = max(abs(ours[key] - value) for key, value in theirs.items())
-            of = f"{found.same} of {found.tokens} | {found.largest:.1e} | {found.of_long:.1e} | {apart:.1e}"
+            of = f"{found.same} | {found.ties} | {found.largest:.1e} | {found.of_long:.1e} | {apart:.1e}"
             print(f"| {told} | {theirs['l0']:.1f} | {theirs['relative_error']:.4f} | {of} |", flush=True)
 
 

@@ -93,3 +93,16 @@ def test_the_page_has_the_numbers_of_evaluate_and_of_their_libraries(
         assert ours == pytest.approx(theirs, abs=1e-5 if agreement(path, run, h).same == len(h) else 1e-3), (
             name
         )
+
+
+def test_omp_on_their_decoders_has_the_numbers_of_evaluate(
+    made: dict[str, tuple[Path, Run]], h: Tensor, tmp_path: Path
+) -> None:
+    few = h[:200]
+    paths = [made[name][0] for name in ("SAELens topk", "SAELens standard", "sparsify")]
+    for page, path in zip(frontier(paths, few, tmp_path, "--inference", "omp"), paths, strict=True):
+        evaluated = expander_sae.evaluate(expander_sae.load(path), few, "omp")
+        encoded = expander_sae.evaluate(expander_sae.load(path), few, "encoder")
+        assert page["metrics"]["omp"] == {key: evaluated[key] for key in evaluated if key != "encoded_share"}
+        assert evaluated["relative_error"] < encoded["relative_error"], "at as many features"
+        assert evaluated["l0"] == pytest.approx(encoded["l0"], abs=0.5)

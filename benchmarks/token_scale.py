@@ -153,12 +153,13 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--tokens", type=int, nargs="+", default=SIZES, help="sizes (default: %(default)s)")
+    parser.add_argument("--tasks", choices=TASKS, nargs="+", default=[*TASKS], help="default: all, in turn")
     parser.add_argument("--json", type=Path, help="file to write the rows to, beside those of other tasks")
     options = parser.parse_args()
     if options.task:
         print(json.dumps(_measured(options.task, options.folder, options.tokens[0])))
         return
-    rows: list[dict[str, Any]] = [row for tokens in options.tokens for row in rows_of(tokens, list(TASKS))]
+    rows: list[dict[str, Any]] = [row for tokens in options.tokens for row in rows_of(tokens, options.tasks)]
     if options.json:
         kept = json.loads(options.json.read_text()) if options.json.exists() else []
         again = {(row["task"], row.get("tokens")) for row in rows}

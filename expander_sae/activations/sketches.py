@@ -139,7 +139,9 @@ class Sketches:
 
     def _spread(self) -> None:
         """Twice as many lists of documents: each then has two on average again, or fewer."""
-        self._heads = np.full(2 * len(self._heads), -1, np.int32)
+        lists = 2 * len(self._heads)
+        self._heads = np.zeros(0, np.int32)  # let go of before as much is asked for twice
+        self._heads = np.full(lists, -1, np.int32)
         for start in range(0, self.count, _FEWEST):
             raw = os.pread(self._file.fileno(), _FEWEST * _ROW.itemsize, start * _ROW.itemsize)
             self._write(np.frombuffer(bytearray(raw), _ROW), start)

@@ -74,7 +74,7 @@ for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] == 1 else ():
             **asks(of(STUDY.models, "model", PLAN.extraction)),
             gpu=GPUS,
         params:
-            spec=lambda w: canonical_json(STUDY.shard_spec(w.model, w.split, int(w.shard))),
+            spec=lambda w: canonical_json(STUDY.shard_spec(w.model, w.split)),
             lineage=lineage("extraction"),
         shell:
             EXTRACT
@@ -106,9 +106,7 @@ for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] > 1 else ():
                 **asks(lambda w, shards=len(SHARDS): PLAN.extraction(STUDY.models[w.model], shards)),
                 gpu=GPUS,
             params:
-                spec=lambda w, split=SPLIT, shards=SHARDS: canonical_json(
-                    STUDY.shard_spec(w.model, split, shards[0])
-                ),
+                spec=lambda w, split=SPLIT: canonical_json(STUDY.shard_spec(w.model, split)),
                 lineage=lineage("extraction"),
             shell:
                 EXTRACT

@@ -3,6 +3,7 @@
 import json
 import re
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.docs.blocks import ROOT
@@ -177,3 +178,17 @@ def test_memory_and_time_of_many_tokens(label, task):
     measured = [value for row in (small, large) for value in (row["peak_mb"], row["cpu_seconds"])]
     assert_cells(SCALING, [label], [*measured, 100 * more, *disk])
     assert more < 0.1
+
+
+def test_errors_and_bytes_of_many_features_are_means_over_the_kept_rows():
+    asked = [("none", "storage_total_bytes"), ("encoder", "relative_error"), ("omp", "relative_error")]
+    asked += [("encoder", "ce_recovered"), ("encoder", "dead_fraction")]
+    found = {}
+    for path in sorted((ROOT / "studies" / "flagship" / "rows").glob("*_k64_int8_*.metrics.parquet")):
+        kept = pq.read_table(path).to_pylist()
+        values = {(row["inference"], row["metric"]): row["value"] for row in kept}
+        found.setdefault((kept[0]["n"], kept[0]["d"]), []).append([values[each] for each in asked])
+    assert (1 << 20, 7) in found
+    for (n, d), seeds in found.items():
+        *means, dead = (sum(each) / len(each) for each in zip(*seeds, strict=True))
+        assert_cells("docs/howto/many_features.md", [f"{n:,}, {d}"], [len(seeds), *means, 100 * dead])

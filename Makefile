@@ -39,6 +39,7 @@ STAMP := .venv/installed-$(HASH)
 TEST_STAMP := .venv/tests-$(HASH)
 # Not compiled at once: that takes longer than the download, and Python compiles what it imports.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+TORCH_PIP = $(PIP) $(if $(TORCH_INDEX),--index-url "$$TORCH_INDEX")
 WHEEL_PIP := $(PIP:$(BIN)/%=.venv/wheel/env/bin/%)
 
 # What `make saebench` compares.
@@ -141,8 +142,9 @@ $(STAMP):
 	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$PYTHON is $$("$$PYTHON" --version 2>&1), expected Python 3.11 or newer; say PYTHON=/path/to/python" >&2; exit 2; }
 	@echo "installing into .venv (exact versions: $(LOCK))"
 	@"$$PYTHON" -m venv .venv
-	@$(PIP) --constraint $(LOCK) $(if $(TORCH_INDEX),--index-url "$$TORCH_INDEX") $(TORCH)
-	@$(PIP) --no-deps --requirement $(LOCK)
+	@$(TORCH_PIP) --no-deps $(TORCH) & torch=$$!; \
+	grep -v '^torch==' $(LOCK) | $(PIP) --no-deps --requirement /dev/stdin && wait $$torch
+	@$(TORCH_PIP) --constraint $(LOCK) $(TORCH)
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@rm -f .venv/installed-*
 	@touch $@

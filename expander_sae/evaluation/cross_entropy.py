@@ -24,7 +24,9 @@ from expander_sae.training.training_pool import TrainingPool
 TRAIN_BASELINES = ("ce_clean", "ce_zero")
 """What is known of the model itself on documents of the training pool."""
 
-_ROWS = 512
+_ROWS = 128
+"""Tokens whose losses are taken at once. Logits of so many stay below the 32 MB from which the C library maps
+memory anew."""
 
 Replacement = Tensor | Callable[[Tensor], Tensor]
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, get_origin
 
 from expander_sae.errors import explained
 from expander_sae.machine import available_memory, piece_sizes
+from expander_sae.machine.allocator import keep_freed_memory
 from expander_sae.machine.device import resolve_device, set_threads
 from expander_sae.storage.files import write_json
 
@@ -75,6 +76,7 @@ def run(main: Callable[..., bool | None], stage: str | None = None) -> None:
     of the job that did it are kept.
     """
     set_threads(threads())
+    keep_freed_memory()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_MININTERVAL", "30")
     started = time.perf_counter()

@@ -8,7 +8,6 @@ import job
 
 def main(spec: dict[str, Any], pool: Path) -> bool:
     from expander_sae.kernels.precision import ask_for
-    from expander_sae.machine.allocator import keep_freed_memory
     from expander_sae.study.run import Run
     from expander_sae.training.run_folder import RunFiles, train_runs
 
@@ -18,7 +17,6 @@ def main(spec: dict[str, Any], pool: Path) -> bool:
 
     if all("imported" in told for told in spec.values()):
         return imported(spec, pool)
-    keep_freed_memory()
     runs = [files(folder, told) for folder, told in spec.items()]
     device = job.device()
     if device != "cpu":

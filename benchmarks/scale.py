@@ -30,6 +30,18 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
+def _of(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(key) for key in ("task", "backend", "tokens"))
+
+
+def save(rows: list[Row], path: Path) -> None:
+    """Write rows beside those of other tasks, backends and sizes that the file has."""
+    kept: list[Row] = json.loads(path.read_text()) if path.exists() else []
+    again = [_of(row) for row in rows]
+    kept = [row for row in kept if _of(row) not in again]
+    path.write_text(json.dumps(kept + rows, indent=1) + "\n")
+
+
 def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     made = call()
@@ -126,9 +138,10 @@ TASKS = {"step": step, "lazy_step": lazy_step, "omp": omp, "load": load}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--task", choices=[*TASKS, "read"], help="run this one here and print its row")
+    parser.add_argument("--tasks", choices=TASKS, nargs="+", default=[*TASKS], help="(default: all)")
     parser.add_argument("--backend", default="numba", choices=["numba", "torch"])
     parser.add_argument("--path", help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, help="write the rows of all tasks")
+    parser.add_argument("--json", type=Path, help="write the rows of all tasks, beside others")
     options = parser.parse_args()
     if options.task == "read":
         print(json.dumps(read(options.backend, options.path)))
@@ -139,13 +152,13 @@ def main() -> None:
     else:
         rows = []
         for backend in ("numba", "torch"):
-            for task in TASKS:
+            for task in options.tasks:
                 command = [sys.executable, "-m", "benchmarks.scale", "--task", task, "--backend", backend]
                 found = subprocess.run(command, check=True, capture_output=True, text=True)
                 rows.append(json.loads(found.stdout))
                 print(rows[-1], flush=True)
         if options.json:
-            options.json.write_text(json.dumps(rows, indent=1) + "\n")
+            save(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scale import Row, peak_mb
+from benchmarks.scale import Row, peak_mb, save
 
 SIZES = (1_000_000, 10_000_000)
 WIDTH, DEPTH, LAYER, VOCABULARY, CONTEXT = 64, 1, 0, 8192, 128
@@ -153,17 +153,15 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--tokens", type=int, nargs="+", default=SIZES, help="sizes (default: %(default)s)")
+    parser.add_argument("--tasks", choices=TASKS, nargs="+", default=[*TASKS], help="each needs those before")
     parser.add_argument("--json", type=Path, help="file to write the rows to, beside those of other tasks")
     options = parser.parse_args()
     if options.task:
         print(json.dumps(_measured(options.task, options.folder, options.tokens[0])))
         return
-    rows: list[dict[str, Any]] = [row for tokens in options.tokens for row in rows_of(tokens, list(TASKS))]
+    rows: list[dict[str, Any]] = [row for tokens in options.tokens for row in rows_of(tokens, options.tasks)]
     if options.json:
-        kept = json.loads(options.json.read_text()) if options.json.exists() else []
-        again = {(row["task"], row.get("tokens")) for row in rows}
-        rows = [row for row in kept if (row["task"], row.get("tokens")) not in again] + rows
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        save(rows, options.json)
 
 
 if __name__ == "__main__":

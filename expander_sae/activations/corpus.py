@@ -57,7 +57,9 @@ class Splits:
         self.documents = {split: stack.enter_context(TokenSpool(folder)) for split in shards}
         self.grams = {split: Sample() for split in shards}
         self.dropped: Counter[str] = Counter(too_short=0, near_duplicate=0, not_needed=0)
-        self._filter = GrowingFilter(spec["max_overlap"], spec.get("exact_tokens", EXACT_TOKENS))
+        exact = spec.get("exact_tokens", EXACT_TOKENS)
+        self._filter = GrowingFilter(spec["max_overlap"], exact, folder)
+        stack.callback(self._filter.forget)
 
     @property
     def filled(self) -> int:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import re
 from bisect import bisect_right
-from collections import Counter
 from functools import lru_cache
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 
+from expander_sae.activations.gram_index import GramIndex
 from expander_sae.activations.sketches import Sketches
 from expander_sae.activations.splits import EXACT_TOKENS
 
@@ -77,52 +78,40 @@ class NearDuplicateFilter:
 
     def __init__(self, max_overlap: float) -> None:
         self.max_overlap = max_overlap
-        self._sizes: list[int] = []
-        self._documents_with: dict[int, int | list[int]] = {}  # most are of one document: no list for these
+        self._index = GramIndex()
 
     def admit(self, grams: frozenset[int]) -> bool:
         """Whether no earlier document is a near-duplicate; remembers `grams` either way."""
-        shared: Counter[int] = Counter()
-        sizes, number = self._sizes, len(self._sizes)
-        for gram in grams:
-            known = self._documents_with.setdefault(gram, number)
-            if isinstance(known, list):
-                shared.update(known)
-                known.append(number)
-            elif known != number:
-                shared[known] += 1
-                self._documents_with[gram] = [known, number]
-        sizes.append(len(grams))
+        shared, sizes = self._index.add(grams), self._index.sizes
         smaller = ((common, min(len(grams), sizes[other])) for other, common in shared.items())
         return all(common <= self.max_overlap * size for common, size in smaller)
 
-    def documents(self) -> list[list[int]]:
+    def documents(self) -> list[np.ndarray]:
         """The grams of every document, in the order of arrival."""
-        found: list[list[int]] = [[] for _ in self._sizes]
-        for gram, documents in self._documents_with.items():
-            for document in documents if isinstance(documents, list) else (documents,):
-                found[document].append(gram)
-        return found
+        return self._index.documents()
 
 
 class GrowingFilter:
     """A filter for a corpus of any size: exact at first, and by sketches from some document on.
 
     Documents are compared as `NearDuplicateFilter` does until those before have `exact_tokens` tokens. Later
-    ones are compared by estimates, with all earlier ones: memory is then that of their sketches. Where that
-    changes follows from earlier documents alone, as each decision does.
+    ones are compared by estimates, with all earlier ones, whose sketches lie in a file in `folder`. Where
+    that changes follows from earlier documents alone, as each decision does.
     """
 
-    def __init__(self, max_overlap: float, exact_tokens: int = EXACT_TOKENS) -> None:
+    def __init__(
+        self, max_overlap: float, exact_tokens: int = EXACT_TOKENS, folder: Path | None = None
+    ) -> None:
         self.max_overlap, self._left = max_overlap, exact_tokens
         self._exact: NearDuplicateFilter | None = NearDuplicateFilter(max_overlap)
-        self._sketches = Sketches()
+        self._sketches = Sketches(folder)
         self.exact_documents: int | None = None
         """How many documents were compared exactly; None as long as all were."""
 
     def forget(self) -> None:
         """Let go of all documents, where no other one is to be compared with them."""
-        self._exact, self._sketches = None, Sketches()
+        self._exact = None
+        self._sketches.close()
 
     def admit(self, grams: frozenset[int], tokens: int) -> bool:
         """Whether no earlier document is a near-duplicate of this one, which has so many tokens."""
@@ -133,7 +122,7 @@ class GrowingFilter:
             documents, self._exact = self._exact.documents(), None
             self.exact_documents = len(documents)
             for earlier in documents:
-                self._sketches.add(self._sketches.sketch(earlier), len(earlier))
+                self._sketches.add(self._sketches.sketch(earlier.tolist()), len(earlier))
         sketch = self._sketches.sketch(grams)
         shares = self._sketches.shares(sketch, len(grams))
         self._sketches.add(sketch, len(grams))

@@ -7,8 +7,13 @@ J = |A ∩ B| / |A ∪ B|.
 
 from __future__ import annotations
 
+import errno
+import os
+import struct
+import tempfile
 from collections.abc import Collection
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,20 +37,38 @@ boilerplate it shares with how many others."""
 SAMPLED = 1 << 18
 """Most elements that a `Sample` holds."""
 
+_FEWEST = 1 << 10
+_LINK = struct.Struct("<Ii")
+_ROW = np.dtype(
+    [
+        ("size", "<u4"),
+        ("bytes", np.uint8, ORDERS),
+        ("links", [("first", "<u4"), ("earlier", "<i4")], LOOKED_UP),
+    ]
+)
+"""A document in the file: with each first element that is looked up, the document before it in its list."""
+_LINKS = _ROW.itemsize - LOOKED_UP * _LINK.size
+
 _SPURIOUS = 1 / 256  # two sketches agree in the last byte of a first element that differs
 
 
 class Sketches:
-    """Sketches of the documents that were added, in about 500 bytes each, and a search for near ones."""
+    """Sketches of the documents that were added, and a search for near ones.
 
-    def __init__(self) -> None:
-        self._sizes = np.zeros(0, np.uint32)
-        self._bytes = np.zeros((0, ORDERS), np.uint8)
-        self._firsts = np.zeros((0, LOOKED_UP), np.uint32)
-        self._earlier = np.zeros((0, LOOKED_UP), np.int32)
-        self._heads = np.full((LOOKED_UP, 1 << 10), -1, np.int32)
-        self._orders = np.arange(LOOKED_UP)
+    They lie in a file without a name in `folder`, 388 bytes a document, which is gone when this is closed or
+    the process ends. What a search begins with is held, 64 to 128 bytes a document: the newest document of
+    every list of those that may have the same first element.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        # Open as long as this is, and unbuffered, since it is read and written at places.
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self._heads = np.full(LOOKED_UP * _FEWEST, -1, np.int32)
         self.count = 0
+
+    def close(self) -> None:
+        """Forget all documents."""
+        self._file.close()
 
     def sketch(self, elements: Collection[int]) -> np.ndarray:
         """uint32 [ORDERS] of a set of 64-bit numbers that are hashes; their upper halves are read."""
@@ -56,60 +79,72 @@ class Sketches:
 
     def shares(self, sketch: np.ndarray, size: int) -> np.ndarray:
         """Estimates of |A ∩ B| / min(|A|, |B|), from 0 to 1, with those earlier documents that were found."""
-        documents = self._found(sketch[:LOOKED_UP])
-        alike = (self._bytes[documents] == sketch.astype(np.uint8)).mean(1)
+        found = self._found(sketch[:LOOKED_UP])
+        rows = np.frombuffer(b"".join(found.values()), _ROW)
+        alike = (rows["bytes"] == sketch.astype(np.uint8)).mean(1)
         similarity = np.clip((alike - _SPURIOUS) / (1 - _SPURIOUS), 0, 1)
-        sizes = self._sizes[documents].astype(np.float64)
+        sizes = rows["size"].astype(np.float64)
         common = similarity * (sizes + size) / (1 + similarity)
         return np.minimum(common / np.minimum(sizes, size), 1.0)
 
     def add(self, sketch: np.ndarray, size: int) -> None:
         """Remember a document of `size` elements."""
-        if self.count == len(self._sizes):
-            self._grow()
-        if self.count == 2 * self._heads.shape[1]:
+        if LOOKED_UP * self.count == 2 * len(self._heads):
             self._spread()
-        number, self.count = self.count, self.count + 1
-        self._sizes[number], self._bytes[number] = size, sketch.astype(np.uint8)
-        self._firsts[number] = sketch[:LOOKED_UP]
-        place = self._orders, self._firsts[number] % self._heads.shape[1]
-        self._earlier[number] = self._heads[place]
-        self._heads[place] = number
+        row = np.zeros(1, _ROW)
+        row["size"], row["bytes"], row["links"]["first"] = size, sketch.astype(np.uint8), sketch[:LOOKED_UP]
+        self._write(row, self.count)
+        self.count += 1
 
-    def _found(self, firsts: np.ndarray) -> np.ndarray:
-        """The documents that have one of these first elements, of each the newest ones."""
-        orders, wanted = self._orders, firsts
-        documents = self._heads[orders, firsts % self._heads.shape[1]]
-        found = []
-        for _ in range(NEWEST):
-            there = documents >= 0
-            if not there.any():
-                break
-            documents, orders, wanted = documents[there], orders[there], wanted[there]
-            found.append(documents[self._firsts[documents, orders] == wanted])
-            documents = self._earlier[documents, orders]
-        return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int32)
+    def _found(self, firsts: np.ndarray) -> dict[int, bytes]:
+        """The documents that have one of these first elements, of each the newest ones, with their rows."""
+        descriptor, size = self._file.fileno(), _ROW.itemsize
+        read: dict[int, bytes] = {}
+        found: dict[int, bytes] = {}
+        documents = self._heads[self._lists(firsts)]
+        for order, (wanted, document) in enumerate(zip(firsts.tolist(), documents.tolist(), strict=True)):
+            place = _LINKS + order * _LINK.size
+            for _ in range(NEWEST):
+                if document < 0:
+                    break
+                row = read.get(document)
+                if row is None:
+                    row = read[document] = os.pread(descriptor, size, document * size)
+                first, earlier = _LINK.unpack_from(row, place)
+                if first == wanted:
+                    found[document] = row
+                document = earlier
+        return found
 
-    def _grow(self) -> None:
-        """Room for twice as many documents; what was not yet written to takes no memory."""
-        room = max(1 << 10, 2 * self.count)
-        for name in ("_sizes", "_bytes", "_firsts", "_earlier"):
-            held = getattr(self, name)
-            wider = np.empty((room, *held.shape[1:]), held.dtype)
-            wider[: self.count] = held
-            setattr(self, name, wider)
+    def _write(self, rows: np.ndarray, start: int) -> None:
+        """Put documents at the heads of their lists, and from number `start` on into the file."""
+        lists = self._lists(rows["links"]["first"]).ravel()
+        numbers = np.arange(start, start + len(rows), dtype=np.int32).repeat(LOOKED_UP)
+        turn = np.argsort(lists, kind="stable")
+        lists, numbers = lists[turn], numbers[turn]
+        before = self._heads[lists]
+        same = np.flatnonzero(lists[1:] == lists[:-1])
+        before[same + 1] = numbers[same]
+        earlier = np.empty_like(before)
+        earlier[turn] = before
+        rows["links"]["earlier"] = earlier.reshape(-1, LOOKED_UP)
+        self._heads[lists] = numbers  # the last one of a list stays
+        if os.pwrite(self._file.fileno(), rows.tobytes(), start * _ROW.itemsize) < rows.nbytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _lists(self, firsts: np.ndarray) -> np.ndarray:
+        """int64: in which list a document is by each of its first elements."""
+        each = len(self._heads) // LOOKED_UP
+        return firsts % each + np.arange(0, len(self._heads), each)
 
     def _spread(self) -> None:
         """Twice as many lists of documents: each then has two on average again, or fewer."""
-        buckets = 2 * self._heads.shape[1]
-        self._heads = np.full((LOOKED_UP, buckets), -1, np.int32)
-        for order in range(LOOKED_UP):
-            bucket = self._firsts[: self.count, order] % buckets
-            documents = np.argsort(bucket, kind="stable").astype(np.int32)
-            same = bucket[documents[1:]] == bucket[documents[:-1]]
-            self._earlier[documents[0], order] = -1
-            self._earlier[documents[1:], order] = np.where(same, documents[:-1], -1)
-            self._heads[order, bucket[documents]] = documents  # the last one of a bucket stays
+        lists = 2 * len(self._heads)
+        self._heads = np.zeros(0, np.int32)  # let go of before as much is asked for twice
+        self._heads = np.full(lists, -1, np.int32)
+        for start in range(0, self.count, _FEWEST):
+            raw = os.pread(self._file.fileno(), _FEWEST * _ROW.itemsize, start * _ROW.itemsize)
+            self._write(np.frombuffer(bytearray(raw), _ROW), start)
 
 
 @lru_cache(maxsize=1)

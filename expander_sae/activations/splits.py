@@ -12,7 +12,7 @@ test nor ce needs."""
 
 EXACT_TOKENS = 1 << 20
 """Tokens of documents that are compared exactly for near-duplicates, where `corpus.exact_tokens` does not say
-otherwise; their word sequences take about 100 MB."""
+otherwise; their word sequences take about 45 MB."""
 
 _SHARES = {"train": 0.80, "test": 0.12, "ce": 0.08}
 

@@ -28,7 +28,7 @@ _MB = 1e6
 
 # Resident megabytes of a process before its data: imports, and compiled kernels.
 _BASE = {"plain": 170, "tables": 600, "pool": 235, "model": 400, "extraction": 300, "training": 480}
-_BASE["evaluation"] = 550
+_BASE |= {"evaluation": 550, "corpus": 490}
 _CUDA = 3000  # host memory of a process that uses CUDA beyond that; an estimate, not measured
 
 
@@ -95,10 +95,10 @@ class Memory:
         return _BASE["model"] + 2 * self.sizes[model.label].parameters * FLOAT / _MB
 
     def corpus(self, tokens: int) -> float:
-        """The documents of every word 8-gram, as far as all are compared; then sketches of the documents."""
+        """Word 8-grams as far as they are compared exactly, and where the sketches of documents lie."""
         corpus = self._config["corpus"]
         documents = tokens / corpus["context"]
-        return _BASE["model"] + (600 * min(tokens, corpus["exact_tokens"]) + 1500 * documents) / _MB
+        return _BASE["corpus"] + (100 * min(tokens, corpus["exact_tokens"]) + 200 * documents) / _MB
 
     def extraction(self, model: Model) -> float:
         """A part of a shard of all layers, or what the model's test compares, and a batch on its way."""

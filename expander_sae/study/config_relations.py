@@ -45,6 +45,7 @@ def semantic_errors(config: Config) -> Iterator[str]:
         yield from _synthetic_errors(config["synthetic"])
     yield from sweep_errors(config)
     streamed = config["training"].get("stream", 0) > 0
+    yield from _shard_errors(config, streamed)
     models = {entry["name"]: entry for entry in reversed(config["models"])}
     for index, entry in enumerate(config["runs"]):
         for key, value in entry.items():
@@ -56,6 +57,17 @@ def semantic_errors(config: Config) -> Iterator[str]:
         yield from _block_errors(f"runs[{index}]", block, origin, models, config)
         if streamed:
             yield from _stream_errors(f"runs[{index}]", block, origin)
+
+
+def _shard_errors(config: dict[str, Any], streamed: bool) -> Iterator[str]:
+    """What reads shards that are not kept, or cannot delete them."""
+    if config["compute"]["keep_shards"]:
+        return
+    found = "compute.keep_shards: found false with"
+    if streamed:
+        yield f"{found} training.stream above 0, which reads shards; expected true"
+    if config["tokens"]["address"] is not None:
+        yield f"{found} tokens.address, where nothing is deleted; expected true"
 
 
 def _corpus_errors(corpus: dict[str, Any]) -> Iterator[str]:

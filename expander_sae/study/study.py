@@ -184,10 +184,10 @@ class Study:
         folder = f"results/{model}/{self.corpus}/layer{layer}/shards"
         return [f"{folder}/{split}-{shard:05d}.{self.shard_suffix}" for shard in range(count)]
 
-    def shard_spec(self, model: str, split: str, shard: int) -> dict[str, Any]:
-        """What the extraction job of a shard is told; the layers are those of its outputs."""
+    def shard_spec(self, model: str, split: str) -> dict[str, Any]:
+        """What every extraction job of a split is told; its outputs name the layers and the shards."""
         size = self.config["tokens"]["shard"]
-        spec = {"model": model, "corpus": self.corpus, "split": split, "shard": shard, "shard_tokens": size}
+        spec = {"model": model, "corpus": self.corpus, "split": split, "shard_tokens": size}
         stored = self.config["tokens"]["stored"]
         spec |= {"stored": stored} if stored != "float32" else {}
         spec |= {"address": self.config["tokens"]["address"]} if self.remote else {}

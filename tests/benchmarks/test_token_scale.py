@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks import token_scale
+from benchmarks.scale import save
 from expander_sae.activations.shards import about_of
 from expander_sae.model.autoencoder import SparseAutoencoder
 
@@ -25,3 +27,17 @@ def test_from_texts_to_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     trained = SparseAutoencoder.load(tmp_path / "run" / "weights.safetensors")
     assert trained.about["spec"]["steps"] == tokens // 64 and trained.m == token_scale.WIDTH
     assert not list(tmp_path.rglob("*.f32"))
+
+
+def test_rows_are_saved_beside_those_of_other_tasks_backends_and_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    old = [
+        {"task": "step", "backend": "numba", "seconds": 3},
+        {"task": "step", "backend": "torch", "seconds": 4},
+        {"task": "corpus", "tokens": 10, "seconds": 1},
+        {"task": "corpus", "tokens": 20, "seconds": 2},
+    ]
+    save(old, path)
+    new = [{"task": "corpus", "tokens": 20, "seconds": 5}, {"task": "step", "backend": "torch", "seconds": 6}]
+    save(new, path)
+    assert json.loads(path.read_text()) == [old[0], old[2], *new]

@@ -34,6 +34,7 @@ def test_defaults_are_filled_in():
         "seeds_per_job": 5,
         "cells_per_job": "auto",
         "shards_per_job": 1,
+        "keep_shards": True,
         "trainings_per_job": "auto",
         "products": "bfloat16",
         "batch_tokens": "auto",

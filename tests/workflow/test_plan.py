@@ -91,6 +91,10 @@ def test_one_more_seed_plans_its_mask_and_its_cells(finished):
     assert plan(finished, more) == {"mask": 2, "train": 2, "evaluate": 2, **COLLECTORS}
 
 
+def test_shards_that_are_there_stay_where_a_job_has_more_of_them(finished):
+    assert plan(finished, changed(compute={"shards_per_job": 3})) == {}
+
+
 def test_one_more_layer_leaves_the_other_layer_alone(finished):
     more = copy.deepcopy(CONFIG)
     more["models"][0]["layers"] = [2, 5]

@@ -45,6 +45,11 @@ rule tokens:
 # extracts several shards, which no wildcard can name together, each such job has one.
 # The tokens are ancient: more of them mean further shards and leave these as they are.
 # Of shards in object storage the outputs are receipts.
+# A shard that is not kept goes when its pools are there.
+def shards_out(files):
+    return update(files) if COMPUTE["keep_shards"] else temp(update(files))
+
+
 SHARD = "results/{{model}}/{{corpus}}/layer{layer}/shards/"
 EXTRACT = called(
     "extract.py --log {log:q} --memory {resources.peak_mb}"
@@ -60,7 +65,7 @@ for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] == 1 else ():
             model="results/{model}/model.json",
             tokens=ancient("results/{model}/{corpus}/tokens.parquet"),
         output:
-            update(
+            shards_out(
                 expand(
                     f"{SHARD}{{{{split}}}}-{{{{shard}}}}.{STUDY.shard_suffix}", layer=MODEL.layers
                 )
@@ -74,7 +79,7 @@ for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] == 1 else ():
             **asks(of(STUDY.models, "model", PLAN.extraction)),
             gpu=GPUS,
         params:
-            spec=lambda w: canonical_json(STUDY.shard_spec(w.model, w.split, int(w.shard))),
+            spec=lambda w: canonical_json(STUDY.shard_spec(w.model, w.split)),
             lineage=lineage("extraction"),
         shell:
             EXTRACT
@@ -90,7 +95,7 @@ for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] > 1 else ():
                 model="results/{model}/model.json",
                 tokens=ancient("results/{model}/{corpus}/tokens.parquet"),
             output:
-                update(
+                shards_out(
                     expand(
                         f"{SHARD}{SPLIT}-{{shard:05d}}.{STUDY.shard_suffix}",
                         layer=MODEL.layers,
@@ -106,9 +111,7 @@ for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] > 1 else ():
                 **asks(lambda w, shards=len(SHARDS): PLAN.extraction(STUDY.models[w.model], shards)),
                 gpu=GPUS,
             params:
-                spec=lambda w, split=SPLIT, shards=SHARDS: canonical_json(
-                    STUDY.shard_spec(w.model, split, shards[0])
-                ),
+                spec=lambda w, split=SPLIT: canonical_json(STUDY.shard_spec(w.model, split)),
                 lineage=lineage("extraction"),
             shell:
                 EXTRACT

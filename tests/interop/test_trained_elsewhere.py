@@ -104,5 +104,5 @@ def test_omp_on_their_decoders_has_the_numbers_of_evaluate(
         evaluated = expander_sae.evaluate(expander_sae.load(path), few, "omp")
         encoded = expander_sae.evaluate(expander_sae.load(path), few, "encoder")
         assert page["metrics"]["omp"] == {key: evaluated[key] for key in evaluated if key != "encoded_share"}
-        assert evaluated["relative_error"] < encoded["relative_error"], "at as many features"
-        assert evaluated["l0"] == pytest.approx(encoded["l0"], abs=0.5)
+        assert evaluated["relative_error"] < encoded["relative_error"]
+        assert 0 < evaluated["l0"] <= round(encoded["l0"]), "at no more features"

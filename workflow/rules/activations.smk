@@ -46,10 +46,7 @@ rule tokens:
 # The tokens are ancient: more of them mean further shards and leave these as they are.
 # Of shards in object storage the outputs are receipts.
 # A shard that is not kept goes when its pools are there.
-def shards_out(files):
-    return update(files) if COMPUTE["keep_shards"] else temp(update(files))
-
-
+SHARDS_OUT = update if COMPUTE["keep_shards"] else lambda files: temp(update(files))
 SHARD = "results/{{model}}/{{corpus}}/layer{layer}/shards/"
 EXTRACT = called(
     "extract.py --log {log:q} --memory {resources.peak_mb}"
@@ -65,7 +62,7 @@ for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] == 1 else ():
             model="results/{model}/model.json",
             tokens=ancient("results/{model}/{corpus}/tokens.parquet"),
         output:
-            shards_out(
+            SHARDS_OUT(
                 expand(
                     f"{SHARD}{{{{split}}}}-{{{{shard}}}}.{STUDY.shard_suffix}", layer=MODEL.layers
                 )
@@ -95,7 +92,7 @@ for MODEL in STUDY.models.values() if COMPUTE["shards_per_job"] > 1 else ():
                 model="results/{model}/model.json",
                 tokens=ancient("results/{model}/{corpus}/tokens.parquet"),
             output:
-                shards_out(
+                SHARDS_OUT(
                     expand(
                         f"{SHARD}{SPLIT}-{{shard:05d}}.{STUDY.shard_suffix}",
                         layer=MODEL.layers,

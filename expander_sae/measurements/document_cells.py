@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from expander_sae.errors import UserError
+from expander_sae.masks.supports import described
 from expander_sae.measurements.index import Index
 from expander_sae.measurements.tables import RUN_COLUMNS, completed
 from expander_sae.study.run import CELL_COLUMNS, LEFT_OUT, Cell
@@ -116,6 +117,9 @@ class Comparable:
     dropped: int = 0
 
 
+_ONLY_SEED = 0
+"""Of a support that no seed changes."""
+
 _Series = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -157,22 +161,30 @@ class Tables:
         return cells[0] if cells else None
 
     def compare(self, requests: Sequence[Request], leave_out_diverged: bool = False) -> Comparable:
-        """The cells on the seeds and documents that they share."""
+        """The cells on the seeds and documents that they share.
+
+        One whose support no seed changes has a single run, which stands beside every seed of the others.
+        """
         found = [(request, self.find(request)) for request in requests]
         missing = tuple(str(request) for request, cell in found if not (cell and self._seeds(request, cell)))
         if missing:
             return Comparable(missing=missing)
         cells = [(request, cell) for request, cell in found if cell]
-        measured = [self._seeds(request, cell) for request, cell in cells]
+        seeded = [one for one in cells if described(one[1].support).seeded] or cells
+        measured = [self._seeds(request, cell) for request, cell in seeded]
         everywhere = set.intersection(*measured)
-        flagged = set().union(*(self._index.diverged(cell, request.inference) for request, cell in cells))
+        flagged = set().union(*(self._index.diverged(cell, request.inference) for request, cell in seeded))
         diverged = tuple(sorted(everywhere & flagged))
         seeds = sorted(everywhere.difference(diverged if leave_out_diverged else ()))
         listed = "; ".join(map(str, requests))
         if not seeds:
             why = "every shared seed diverged" if everywhere else "no seed is in every cell"
             return Comparable(missing=(f"{why}: {listed}",), diverged=diverged)
-        series = [[self._series(request, cell, seed) for seed in seeds] for request, cell in cells]
+        runs = [seeds if one in seeded else [_ONLY_SEED] * len(seeds) for one in cells]
+        series = [
+            [self._series(request, cell, seed) for seed in of_cell]
+            for (request, cell), of_cell in zip(cells, runs, strict=True)
+        ]
         shared, dropped = _shared_documents(requests, series)
         if any(len(numbers) == 0 for numbers in shared.values()):
             return Comparable(missing=(f"no document is in every run: {listed}",), diverged=diverged)
@@ -180,8 +192,8 @@ class Tables:
             tuple(
                 _by_document(request, of_cell, shared[request.split])
                 if _has_documents(of_cell)
-                else self._by_seed(request, cell, dict(zip(seeds, of_cell, strict=True)))
-                for (request, cell), of_cell in zip(cells, series, strict=True)
+                else self._by_seed(request, cell, seeds_of_cell, of_cell)
+                for (request, cell), seeds_of_cell, of_cell in zip(cells, runs, series, strict=True)
             ),
             tuple(seeds),
             {split: len(numbers) for split, numbers in shared.items()},
@@ -225,10 +237,13 @@ class Tables:
             found.append((self._numbers[rows], self._sums[rows], self._counts[rows]))
         return found
 
-    def _by_seed(self, request: Request, cell: Cell, series: Mapping[int, list[_Series] | None]) -> Measured:
+    def _by_seed(
+        self, request: Request, cell: Cell, seeds: Sequence[int], series: Sequence[list[_Series] | None]
+    ) -> Measured:
         """A metric without documents."""
         values = self._values(request, cell)
-        fixed = [math.nan if of_seed is None else values[seed] for seed, of_seed in series.items()]
+        numbers = zip(seeds, series, strict=True)
+        fixed = [math.nan if of_seed is None else values[seed] for seed, of_seed in numbers]
         return Measured(request.split, _identity, fixed=np.array(fixed))
 
 

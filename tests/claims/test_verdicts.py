@@ -148,6 +148,25 @@ def test_what_a_document_adds_to_every_run_does_not_blur_their_difference():
     assert np.ptp(found["interval"]) < 0.3 * np.ptp(alone["interval"])
 
 
+@pytest.mark.parametrize("metric", ["ce_recovered", "relative_error", "storage"])
+def test_what_no_seed_changes_stands_beside_every_seed(metric):
+    world, floor = World(), {"support": "pca", "n": 112, "d": 64}
+    world.recovered(0.88, seeds=8).recovered(0.80, seeds=1, **floor)
+    world.error(0.3, seeds=8).error(0.4, seeds=1, **floor)
+    for seed in range(8):
+        world.value(BASE | {"seed": seed}, "storage", 100.0 + seed, "encoder", "test")
+    world.value(BASE | floor, "storage", 50.0, "encoder", "test")
+    above = {"above": 0} if metric != "relative_error" else {"below": 0}
+    cells = {"trained": {"support": "expander"}, "floor": floor}
+    found = verdict(world, {"metric": metric, "cells": cells, "threshold": above})
+    assert (found["verdict"], found["seeds"], found["descriptive"]) == ("holds", 8, False)
+    assert found["comparisons"][0]["seeds_left_out"] == []
+    control = verdict(world, {"metric": metric, "cells": cells | {"floor": floor | {"support": "clustered"}}})
+    assert control["verdict"] == "not run"
+    if metric == "storage":
+        assert found["estimate"] == pytest.approx(53.5)
+
+
 def test_only_shared_seeds_and_documents_are_compared():
     world = World().recovered(0.88, seeds=8).recovered(0.80, seeds=6, support="clustered_cover")
     metrics, documents = world.frames()

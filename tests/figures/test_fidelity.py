@@ -6,6 +6,7 @@ import pytest
 from expander_sae.figures.fidelity import budget_cell, gain
 from expander_sae.figures.places import retention
 from expander_sae.figures.plots import short
+from expander_sae.figures.supports import dose
 from expander_sae.figures.verdicts import short_value, thresholds
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.masks.supports import described
@@ -35,6 +36,16 @@ def test_gain_and_matched_budgets_pick_the_right_runs(view):
         budget_cell(view, "total", "ce_recovered", 100, "encoder").values
         == view.estimate("ce_recovered", "dense", n=400, encoder="warm_tied").values
     )
+
+
+def test_a_number_that_counts_no_supports_is_no_dose():
+    """The 80 of a hybrid is percent, the 256 of a spectral one principal components."""
+    frame = study.study()
+    others = {"dose144": "hybrid80", "dose576": "spectral256"}
+    assert set(others) <= set(frame["support"])
+    of_dose, of_others = (dose(Results(table))[0] for table in (frame, frame.replace({"support": others})))
+    assert of_dose.panels and not of_dose.missing
+    assert not of_others.panels and of_others.missing == ["runs of the family dose{p}"]
 
 
 def test_retention_divides_by_the_dense_mean():

@@ -143,7 +143,8 @@ $(STAMP):
 	@echo "installing into .venv (exact versions: $(LOCK))"
 	@"$$PYTHON" -m venv .venv
 	@$(TORCH_PIP) --no-deps $(TORCH) & torch=$$!; \
-	grep -v '^torch==' $(LOCK) | $(PIP) --no-deps --requirement /dev/stdin && wait $$torch
+	{ grep -v '^torch==' $(LOCK) | $(PIP) --no-deps --requirement /dev/stdin && wait $$torch; } || { kill $$torch 2>/dev/null; false; }
+	@# What a build for CUDA brings with it.
 	@$(TORCH_PIP) --constraint $(LOCK) $(TORCH)
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@rm -f .venv/installed-*

@@ -111,8 +111,10 @@ def _longer(_: float) -> Callable[[Fake], None]:
     """A token is added before the text, as a learned prompt is."""
 
     def change(model: Fake) -> None:
-        inner = model.embedding.forward
-        model.embedding.forward = lambda ids: inner(torch.cat([ids[:, :1], ids], dim=1))  # type: ignore
+        def longer(_: nn.Module, given: tuple[Tensor]) -> Tensor:
+            return torch.cat([given[0][:, :1], given[0]], dim=1)
+
+        model.embedding.register_forward_pre_hook(longer)
 
     return change
 

@@ -44,11 +44,12 @@ def _tuple_with(entries: int, tensors: bool, kind: type = tuple) -> Strong:
             forms(formed)(model)
 
             def read(output: Any, _: Tensor) -> Tensor:
-                hidden, *others = output
+                hidden: Tensor = output[0]
+                others = output[1:]
                 assert len(others) == entries - 1
                 if tensors:
                     assert all(isinstance(other, Tensor) for other in others)
-                return hidden  # type: ignore[no-any-return]
+                return hidden
 
             model.read = read
 

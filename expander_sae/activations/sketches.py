@@ -61,7 +61,8 @@ class Sketches:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        # Open as long as this is, and unbuffered, since it is read and written at places.
+        # Open as long as this is: `close` closes it, which the check cannot see. Unbuffered, since it is read
+        # and written at places.
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         self._heads = np.full(LOOKED_UP * _FEWEST, -1, np.int32)
         self.count = 0

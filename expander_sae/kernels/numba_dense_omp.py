@@ -7,8 +7,8 @@ P_i = Wᵀq_i [n] and the scores α = Wᵀr. Taking column j costs
 
 which is O(t·n) and reads a panel of k·n numbers that stays in the cache; correlating the residual
 anew is O(m·n) each time. The coefficients solve Lᵀx = s at the end, L having the rows (u, ℓ).
-Scores by this recursion carry a rounding error of the target's size: once the best one is small
-beside the target, α is computed from the residual itself.
+Scores by this recursion carry a rounding error of the size of the residual that they started from: once the
+best one is small beside it, α is computed from the residual itself, and the recursion goes on from there.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202
@@ -26,7 +26,7 @@ _CHUNK = 1024
 """Columns worked on at once: their sums stay in the innermost cache."""
 
 _REFRESH = 1e-3
-"""Best score over ‖target‖ under which the scores are computed from the residual itself."""
+"""Best score over ‖r‖ under which the scores are computed anew, r being the residual that they came from."""
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "reassoc"})
@@ -97,7 +97,7 @@ def _solve(factor, step, held, x):
 
 @_compiled
 def _scores_of_residual(weight, target, index, x, held, residual, score):
-    """score = Wᵀ(target − W_S x)."""
+    """score = Wᵀr of the residual r = target − W_S x; ‖r‖ is returned."""
     m = target.shape[0]
     for r in range(m):
         residual[r] = target[r]
@@ -109,6 +109,10 @@ def _scores_of_residual(weight, target, index, x, held, residual, score):
         for r in range(m):
             total += weight[j, r] * residual[r]
         score[j] = total
+    squares = weight.dtype.type(0)
+    for r in range(m):
+        squares += residual[r] * residual[r]
+    return np.sqrt(squares)
 
 
 @_compiled
@@ -126,12 +130,13 @@ def omp(weight, gram, scores, target, length, limit, absolute, dependence, index
         score = scores[b]
         barred[:] = 0
         held = 0
-        exact = False  # whether `score` comes from the residual of what is held
+        exact = True  # whether `score` comes from the residual of what is held
+        size = length[b]  # of the residual that `score` was last computed from
         while held < k:
             best, j = _best(score, barred, absolute)
-            if not exact and held > 0 and best < _REFRESH * length[b]:
+            if not exact and best < _REFRESH * size:
                 _solve(factor, step, held, x)
-                _scores_of_residual(weight, target[b], index[b], x, held, residual, score)
+                size = _scores_of_residual(weight, target[b], index[b], x, held, residual, score)
                 exact = True
                 continue
             if j < 0 or not best > limit[b]:

@@ -17,6 +17,7 @@ from expander_sae.masks.shapes import components
 from expander_sae.model.dictionary import DenseDictionary
 from expander_sae.model.fitted import Fitted, Sample
 from expander_sae.model.principal import principal
+from expander_sae.model.subspace_dictionary import SubspaceDictionary
 from expander_sae.rng import Integers
 
 
@@ -41,9 +42,15 @@ class Coloured(Fitted):
     def stored(cls, recipe: MaskRecipe) -> int:
         return components(recipe.m, recipe.n, recipe.d)
 
-    def dictionary(self) -> DenseDictionary:
+    def dictionary(self) -> DenseDictionary | SubspaceDictionary[DenseDictionary]:
+        """In the r dimensions of the directions where these are fewer than m: n·r products, not n·m."""
         directions = unit_columns(self.values) * self.spread[:, None]
-        return DenseDictionary(unit_columns(self.draws.to(self.values.dtype) @ directions))
+        draws = self.draws.to(self.values.dtype)
+        if len(directions) == self.m:
+            return DenseDictionary(unit_columns(draws @ directions))
+        # Rounded directions are no longer orthogonal to each other.
+        basis, factor = (part.T.to(self.dtype) for part in torch.linalg.qr(directions.detach().double().T))
+        return SubspaceDictionary(DenseDictionary(unit_columns(draws @ factor)), basis)
 
     def record(self) -> dict[str, Any]:
         return {**(super().record() or {}), "sha256": _checksum(self.draws.cpu().numpy())}

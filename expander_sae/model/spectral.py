@@ -86,12 +86,12 @@ class Spectral(Entries):
         key = self.basis.dtype, str(self.basis.device), used
         return _orthonormal.get(self.basis, key, lambda: _nearest(self.basis.detach(), used))
 
-    def _dictionary(self, entries: Tensor) -> SubspaceDictionary:
+    def _dictionary(self, entries: Tensor) -> SubspaceDictionary[SparseDictionary]:
         inner = SparseDictionary(entries, self.rows, self.rank, self.backend)
         return SubspaceDictionary(inner, self.directions())
 
-    def tied_encoder(self, decoder: Dictionary) -> SubspaceDictionary:
-        assert isinstance(decoder, SubspaceDictionary)
+    def tied_encoder(self, decoder: Dictionary) -> SubspaceDictionary[SparseDictionary]:
+        assert isinstance(decoder, SubspaceDictionary) and isinstance(decoder.inner, SparseDictionary)
         gained = decoder.inner.values * self.gamma[self.rows.long()]
         return SubspaceDictionary(SparseDictionary(gained, self.rows, self.rank, self.backend), decoder.basis)
 

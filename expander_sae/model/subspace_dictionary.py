@@ -1,17 +1,20 @@
-"""A dictionary whose columns are sparse in an orthonormal basis of a subspace."""
+"""A dictionary whose columns lie in a subspace, and are known by their coordinates there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from expander_sae.model.dictionary import Dictionary, SparseCode, SparseDictionary, Written
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary, Written
+
+Inner = TypeVar("Inner", SparseDictionary, DenseDictionary)
 
 
-class SubspaceDictionary(Written):
+class SubspaceDictionary(Written, Generic[Inner]):
     """Columns U v_j of R^m, all computed with as the v_j of R^r that they are made from.
 
     Args:
@@ -19,8 +22,9 @@ class SubspaceDictionary(Written):
         basis: Uᵀ [r, m], rows orthonormal.
     """
 
-    def __init__(self, inner: SparseDictionary, basis: Tensor) -> None:
-        self.inner, self.basis, self.m = inner, basis, basis.shape[1]
+    def __init__(self, inner: Inner, basis: Tensor) -> None:
+        self.inner: Inner = inner
+        self.basis, self.m = basis, basis.shape[1]
 
     @property
     def n(self) -> int:
@@ -35,7 +39,7 @@ class SubspaceDictionary(Written):
         return self.inner.device
 
     @property
-    def backend(self) -> ModuleType:
+    def backend(self) -> ModuleType | None:
         return self.inner.backend
 
     def correlate(self, residual: Tensor) -> Tensor:
@@ -61,7 +65,7 @@ class SubspaceDictionary(Written):
     def norms(self) -> Tensor:
         return self.inner.norms()
 
-    def changed(self, change: Callable[[Tensor], Tensor]) -> SubspaceDictionary:
+    def changed(self, change: Callable[[Tensor], Tensor]) -> SubspaceDictionary[Inner]:
         inner = self.inner.changed(change)
         return SubspaceDictionary(inner, self.basis.to(inner.dtype))
 

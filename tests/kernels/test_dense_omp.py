@@ -84,3 +84,18 @@ def test_serves_only_what_fits_and_pays() -> None:
     assert not dense_omp.serves(weight, batch=1, k=8)
     assert not dense_omp.serves(weight.half(), batch=32, k=8)
     assert not dense_omp.serves(torch.zeros(1, 1).expand(40_000, 4), batch=10_000, k=64)
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(400, 12, 12), (2000, 56, 64)])
+def test_as_near_as_fresh_residuals_in_single_precision(n: int, m: int, k: int) -> None:
+    """Where k reaches all dimensions the residual falls by five orders; rounding decides the last picks."""
+    weight, target = weight_of(n, m).float(), targets(60, m).float()
+
+    def left(index: Tensor, value: Tensor) -> Tensor:
+        chosen = weight.double()[index.clamp(min=0)] * (index >= 0).unsqueeze(-1)
+        rebuilt = (value.double().unsqueeze(-1) * chosen).sum(1)
+        return (target.double() - rebuilt).norm(dim=1) / target.double().norm(dim=1)
+
+    fresh = block_omp(DenseDictionary(weight), target, k, 1, "signed")
+    expected = float(left(fresh.index, fresh.value).median())
+    assert float(left(*by_gram(weight, target, k)).median()) < 2 * expected < 1e-4

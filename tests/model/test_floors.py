@@ -14,6 +14,8 @@ from expander_sae import SparseAutoencoder, Trainer, UserError, load, omp
 from expander_sae.evaluation.storage import storage
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.coloured import Coloured, drawn
+from expander_sae.model.dictionary import DenseDictionary
+from expander_sae.model.subspace_dictionary import SubspaceDictionary
 from expander_sae.rng import Integers, torch_generator
 from expander_sae.storage.safetensors_files import load_tensors, save_tensors
 from expander_sae.study.recipes import RECIPES
@@ -105,6 +107,36 @@ def test_random_columns_have_the_covariance_of_the_tokens(h: np.ndarray, kept: n
     directions = recipe_draws @ spread
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     np.testing.assert_allclose(columns(sae), directions, atol=1e-6)
+
+
+@pytest.mark.parametrize("d", [3, 12])
+def test_random_columns_of_fewer_dimensions_answer_as_their_matrix(d: int) -> None:
+    """Directions that are not orthogonal, as those of a file in few bits are not."""
+    recipe = MaskRecipe("random", M, 16 + 4 * (d == 3), d, 0)
+    kind = Coloured(recipe, dtype=torch.float64)
+    generator = torch_generator(1, "directions")
+    kind.fill(torch.randn(len(kind.values), M, generator=generator, dtype=torch.float64))
+    kind.spread.copy_(torch.logspace(0, -1, len(kind.values), dtype=torch.float64))
+    unit = kind.values / kind.values.norm(dim=1, keepdim=True)
+    weight = torch.from_numpy(drawn(recipe)).double() @ (unit * kind.spread[:, None])
+    weight /= weight.norm(dim=1, keepdim=True)
+    dictionary, written = kind.dictionary(), DenseDictionary(weight)
+    assert isinstance(dictionary, SubspaceDictionary) == (d < M)
+    h = torch.randn(9, M, generator=generator, dtype=torch.float64)
+    index = torch.tensor([[0, 5, 9], [15, -1, 3]])
+    assert dictionary.backend is None
+    for found, expected in (
+        (dictionary.correlate(h), written.correlate(h)),
+        (dictionary.columns(index.clamp(min=0)), weight[index.clamp(min=0)]),
+        (dictionary.gram(index), written.gram(index)),
+        (dictionary.norms(), written.norms()),
+        (dictionary.correlate_at(h[:2], index), written.correlate_at(h[:2], index)),
+        (dictionary.changed(lambda entries: -2 * entries).correlate(h), -2 * written.correlate(h)),
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    for k in (2, M):
+        found, expected = (one.synthesize(omp(one, h, k)) for one in (dictionary, written))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
 def test_draws_are_nearly_normal_and_the_same_everywhere() -> None:

@@ -92,6 +92,11 @@ def pursued(
         how = (limit, k, block, selection == "absolute")
         index, value = device_omp.omp(dictionary.backend, unit, dictionary.rows, target, *how)
         return SparseCode(index, value * scale[index.clamp(min=0)])
+    signed = selection == "signed"
+    if signed and isinstance(dictionary, SparseDictionary) and hasattr(dictionary.backend, "block_omp"):
+        unit = dictionary.values.detach() * scale[:, None]
+        index, value = dictionary.backend.block_omp(unit, dictionary.rows, target, limit, k, block)
+        return SparseCode(index, value * scale[index.clamp(min=0)])
     gram = _whole_gram(dictionary, target.shape[0], k)
     pursue = partial(_pursue, dictionary, scale, gram, k, block, selection)
     numbers = k * (k + 4) + 4 * dictionary.m + 2 * dictionary.n

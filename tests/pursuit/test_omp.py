@@ -8,6 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from expander_sae.kernels import reference
@@ -99,7 +101,7 @@ def test_absolute_selection_is_that_of_scikit_learn(kind: str) -> None:
     np.testing.assert_allclose(ours, theirs, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["torch", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("block", [1, 2, 3, 8])
 def test_blocks_equal_least_squares(kind: str, block: int) -> None:
     dictionary = as_kind(kind, *random_columns(64, 200, 7, 2), 64)
@@ -109,6 +111,47 @@ def test_blocks_equal_least_squares(kind: str, block: int) -> None:
         support, x = by_least_squares(written(dictionary), target[b], 8, block, "signed")
         assert code.index[b].tolist() == support
         torch.testing.assert_close(code.value[b], x, atol=1e-8, rtol=1e-8)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    block=st.integers(1, 12),
+    k=st.integers(1, 24),
+    copies=st.integers(1, 3),
+    tolerance=st.sampled_from([1e-5, 0.3]),
+)
+def test_compiled_rounds_find_what_rounds_of_tensors_do(
+    seed: int, block: int, k: int, copies: int, tolerance: float
+) -> None:
+    """Copies of columns, more places than dimensions, a column of zeros, targets that stop early."""
+    values, rows = random_columns(16, 30, 3, seed, unit=False)
+    values[7] = 0
+    values, rows = (part.repeat(copies, 1) for part in (values, rows))
+    target = normal(300, 16, seed=seed + 1)
+    target[1], target[2], target[3, 4] = (
+        0,
+        -values[5].new_zeros(16).scatter(0, rows[5].long(), values[5]),
+        torch.nan,
+    )
+    compiled, expected = (
+        block_omp(as_kind(kind, values, rows, 16), target, k, min(block, k), tolerance=tolerance)
+        for kind in ("numba", "torch")
+    )
+    columns = torch.nn.functional.normalize(written(as_kind("torch", values, rows, 16)))
+    apart = torch.ones(len(target), dtype=torch.bool)
+    for code in (compiled, expected):
+        held = columns[code.index.clamp(min=0)] * (code.index >= 0).unsqueeze(-1)
+        gram = held @ held.transpose(1, 2) + torch.diag_embed((code.index < 0).double())
+        # Nearer to dependence than this, rounding decides whether a column is passed over.
+        apart &= torch.linalg.eigvalsh(gram)[:, 0] > 1e-6
+    assert apart.double().mean() > (0.9 if k <= 8 else 0.3)
+    assert torch.equal(compiled.index[apart], expected.index[apart])
+    torch.testing.assert_close(compiled.value[apart], expected.value[apart], atol=1e-8, rtol=1e-8)
+    sizes = (compiled.index >= 0).sum(dim=1)
+    assert torch.equal(compiled.index >= 0, torch.arange(k) < sizes[:, None]), "empty places are the last"
+    assert not compiled.value[compiled.index < 0].any()
+    assert sizes[[1, 3]].tolist() == [0, 0], "nothing is taken for zeros and NaN"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -198,11 +241,18 @@ def test_tolerance_and_zero_columns(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_batches_beyond_a_tile(kind: str) -> None:
-    dictionary = as_kind(kind, *random_columns(16, 40, 3, 13), 16)
-    target = normal(600, 16, seed=14)
-    whole = omp(dictionary, target, 4)
-    some = omp(dictionary, target[500:510], 4)
+@pytest.mark.parametrize("pursue", [omp, partial(block_omp, block=2)], ids=["omp", "block_omp"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_batches_beyond_a_tile(
+    kind: str, pursue: Callable[..., SparseCode], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, rows = random_columns(16, 40, 3, 13)
+    dictionary = as_kind(kind, values.to(dtype), rows, 16)
+    if kind == "numba":
+        monkeypatch.setattr("expander_sae.kernels.numba_block_omp._FACTOR_BYTES", 1)
+    target = normal(600, 16, seed=14).to(dtype)
+    whole = pursue(dictionary, target, 4)
+    some = pursue(dictionary, target[500:510], 4)
     assert torch.equal(whole.index[500:510], some.index)
     torch.testing.assert_close(whole.value[500:510], some.value)
 

@@ -209,13 +209,3 @@ def omp(
         arrays = _array(values), _array(rows), _array(target), _array(limit)
         threads.run(numba_omp.omp, _tiles(batch), *arrays, absolute, dependence, index.numpy(), value.numpy())
     return index, value
-
-
-def block_omp(
-    values: Tensor, rows: Tensor, target: Tensor, limit: Tensor, k: int, block: int
-) -> tuple[Tensor, Tensor]:
-    """`omp` by signed scores that takes up to `block` columns from each residual."""
-    from expander_sae.kernels import numba_block_omp  # compiled where it is used
-
-    _check(values, rows, target, limit)
-    return numba_block_omp.block_omp(values, rows, target, limit, k, block)

@@ -15,6 +15,7 @@ from expander_sae.kernels.exact_topk import in_order, merged, topk_of_columns
 from expander_sae.machine.batch_sizes import samples_at_once
 from expander_sae.machine.piece_sizes import STORED_SCORES
 from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary, joined
+from expander_sae.pursuit import compiled_rounds
 from expander_sae.pursuit.active_set import ActiveSet
 
 SELECTIONS = ("signed", "absolute")
@@ -92,11 +93,8 @@ def pursued(
         how = (limit, k, block, selection == "absolute")
         index, value = device_omp.omp(dictionary.backend, unit, dictionary.rows, target, *how)
         return SparseCode(index, value * scale[index.clamp(min=0)])
-    signed = selection == "signed"
-    if signed and isinstance(dictionary, SparseDictionary) and hasattr(dictionary.backend, "block_omp"):
-        unit = dictionary.values.detach() * scale[:, None]
-        index, value = dictionary.backend.block_omp(unit, dictionary.rows, target, limit, k, block)
-        return SparseCode(index, value * scale[index.clamp(min=0)])
+    if compiled_rounds.serves(dictionary, selection):
+        return compiled_rounds.block_omp(dictionary, target, limit, k, block)
     gram = _whole_gram(dictionary, target.shape[0], k)
     pursue = partial(_pursue, dictionary, scale, gram, k, block, selection)
     numbers = k * (k + 4) + 4 * dictionary.m + 2 * dictionary.n

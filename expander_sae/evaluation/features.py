@@ -25,7 +25,8 @@ from torch import Tensor
 
 from expander_sae.errors import UserError
 from expander_sae.machine.piece_sizes import STORED_SCORES
-from expander_sae.model.dictionary import Dictionary, SparseCode
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode
+from expander_sae.model.subspace_dictionary import SubspaceDictionary
 from expander_sae.rng import Integers
 
 JACCARD_THRESHOLD = 0.1
@@ -173,7 +174,12 @@ def best_cosine(first: Dictionary, second: Dictionary, block: int = 512) -> Tens
 
 
 def random_signs(dictionary: Dictionary, seed: int) -> Dictionary:
-    """The same columns, each entry with a uniform sign: the null of `best_cosine`."""
+    """The same columns, each entry with a uniform sign: the null of `best_cosine`.
+
+    Entries are those in R^m: columns of a subspace are written out for it, n·m numbers.
+    """
+    if isinstance(dictionary, SubspaceDictionary):
+        dictionary = DenseDictionary(dictionary.columns(torch.arange(dictionary.n, device=dictionary.device)))
 
     def changed(entries: Tensor) -> Tensor:
         signs = Integers(seed, "features/signs").below(2, entries.numel()).reshape(entries.shape) * 2 - 1

@@ -45,11 +45,12 @@ class Coloured(Fitted):
     def dictionary(self) -> DenseDictionary | SubspaceDictionary[DenseDictionary]:
         """In the r dimensions of the directions where these are fewer than m: n·r products, not n·m."""
         directions = unit_columns(self.values) * self.spread[:, None]
-        draws = self.draws.to(self.values.dtype)
-        if len(directions) == self.m:
+        draws, kind = self.draws.to(directions.dtype), directions.dtype
+        # A basis in 16 bits is not orthonormal enough: products in it would not be those of the columns.
+        if len(directions) == self.m or kind.itemsize <= 2:
             return DenseDictionary(unit_columns(draws @ directions))
         # Rounded directions are no longer orthogonal to each other.
-        basis, factor = (part.T.to(self.dtype) for part in torch.linalg.qr(directions.detach().double().T))
+        basis, factor = (part.T.to(kind) for part in torch.linalg.qr(directions.detach().double().T))
         return SubspaceDictionary(DenseDictionary(unit_columns(draws @ factor)), basis)
 
     def record(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ score rounding only, so that a search seldom meets them.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,11 +15,14 @@ from expander_sae.kernels.exact_topk import in_order
 from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.model.joined_dictionary import JoinedDictionary
 
-_FACTOR_BYTES = 1 << 24
-"""Of the factors of all samples that are at work: about what the caches hold."""
+_WORKING_BYTES = 1 << 24
+"""Of what all samples at work have beside their codes: about what the caches hold."""
 
 _LEAST = 4 * 64
 """Samples at work, all the same: a search takes 64 a tile."""
+
+_LISTED = 1 << 22
+"""Most columns that are listed at a time where a search meets columns that were tried."""
 
 _BACKEND = "expander_sae.kernels.numba_cpu"
 
@@ -37,19 +41,20 @@ def serves(dictionary: Dictionary, selection: str) -> bool:
 def block_omp(dictionary: Dictionary, target: Tensor, limit: Tensor, k: int, block: int) -> SparseCode:
     """`pursuit.block_omp` of checked arguments by signed scores; `limit` [B]: at or under it a sample stops.
 
-    Time, with w entries a column: O(B·k/block·n·w) to search, O(B·k²·(k + w)) to refit. Memory: k²
-    numbers of some hundred samples, and the entries once more.
+    Time, with w entries a column: O(B·k/block·n·w) to search, O(B·k²·(k + w)) to refit. Memory: the entries
+    once more, and k² + m numbers of some hundred samples.
     """
     norms = dictionary.norms()
     unit = dictionary.changed(_at_unit_norm)
+    columns = _columns(unit)
     index = torch.full((len(target), k), -1, dtype=torch.int64)
     value = target.new_zeros(len(target), k)
-    size = max(_LEAST, _FACTOR_BYTES // (k * k * target.element_size()))
+    size = max(_LEAST, _WORKING_BYTES // ((k * k + 2 * target.shape[1]) * target.element_size()))
     for start in range(0, len(target), size):
         part = slice(start, start + size)
-        _pursue(unit, target[part], limit[part], block, index[part], value[part])
+        _pursue(unit, columns, target[part], limit[part], block, index[part], value[part])
     held = norms[index.clamp(min=0)]
-    return SparseCode(index, torch.where(held > 0, value / held, 0))
+    return SparseCode(index, torch.where(held == 0, 0, value / held))
 
 
 def _parts(dictionary: Dictionary) -> tuple[Dictionary, ...]:
@@ -57,13 +62,29 @@ def _parts(dictionary: Dictionary) -> tuple[Dictionary, ...]:
 
 
 def _at_unit_norm(entries: Tensor) -> Tensor:
+    """A column of zeros stays one, and one of NaN too, so that divergence shows."""
     entries = entries.detach()
     norms = entries.norm(dim=1, keepdim=True)
-    return torch.where(norms > 0, entries / norms, 0)
+    return torch.where(norms == 0, 0, entries / norms)
+
+
+def _columns(unit: Dictionary) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(dense columns [c, m], values [n − c, w], rows [n − c, w]), c = 0 where there are none."""
+    *dense, tail = _parts(unit)
+    assert isinstance(tail, SparseDictionary)
+    written = [part.weight for part in dense if isinstance(part, DenseDictionary)]
+    core = written[0] if len(written) == 1 else torch.cat([tail.values.new_empty(0, unit.m), *written])
+    return core.contiguous().numpy(), tail.values.contiguous().numpy(), tail.rows.contiguous().numpy()
 
 
 def _pursue(
-    unit: Dictionary, target: Tensor, limit: Tensor, block: int, index: Tensor, value: Tensor
+    unit: Dictionary,
+    columns: tuple[np.ndarray, np.ndarray, np.ndarray],
+    target: Tensor,
+    limit: Tensor,
+    block: int,
+    index: Tensor,
+    value: Tensor,
 ) -> None:
     from expander_sae.kernels import numba_rounds  # compiled where it is used
 
@@ -72,28 +93,36 @@ def _pursue(
     factor, held = target.new_empty(batch, k, k), torch.zeros(batch, dtype=torch.int64)
     going, tried = torch.ones(batch, dtype=torch.bool), torch.empty(batch, 0, dtype=torch.int64)
     dependence = target.new_tensor(1e-12 if target.dtype == torch.float64 else 1e-6).numpy()[()]
-    *dense, tail = _parts(unit)
-    core = torch.cat([target.new_empty(0, unit.m), *(part.columns(torch.arange(part.n)) for part in dense)])
-    assert isinstance(tail, SparseDictionary)
-    given = tuple(part.contiguous().numpy() for part in (core, tail.values, tail.rows))
     state = tuple(part.numpy() for part in (index, value, residual, factor, held, going))
-    while tried.shape[1] < unit.n:
-        chosen, score = _best_untried(unit, residual, min(block, unit.n - tried.shape[1]), tried)
+    while tried.shape[1] < unit.n and bool(going.any()):
+        count = min(block, unit.n - tried.shape[1])
+        chosen = torch.full((batch, count), -1, dtype=torch.int64)
+        score = target.new_full((batch, count), -torch.inf)
+        # Stopped samples are not searched for: their best columns are the ones that they have tried.
+        at = going.nonzero()[:, 0]
+        chosen[at], score[at] = _best_untried(unit, residual[at], count, tried[at])
         tried = torch.cat([tried, chosen], dim=1)
-        found = chosen.contiguous().numpy(), score.contiguous().numpy(), limit.numpy(), dependence
-        threads.run(numba_rounds.take_up, threads.even_bounds(batch), *given, *found, *state)
-        if not bool(going.any()):
-            break
+        found = chosen.numpy(), score.numpy(), limit.numpy(), dependence
+        threads.run(numba_rounds.take_up, threads.even_bounds(batch), *columns, *found, *state)
 
 
 def _best_untried(unit: Dictionary, residual: Tensor, count: int, tried: Tensor) -> tuple[Tensor, Tensor]:
     """(columns, scores), each [B, count], of the largest scores among the columns that were not tried."""
     best = unit.correlate_topk(residual, None, count)
     column, score = in_order(best.index, best.value)
-    again = (column[:, :, None] == tried[:, None, :]).flatten(1).any(dim=1).nonzero()[:, 0]
-    if len(again):
-        best = unit.correlate_topk(residual[again], None, count + tried.shape[1])
-        known = (best.index[:, :, None] == tried[again, None, :]).any(dim=2)
-        names, scores = in_order(best.index, best.value.masked_fill(known, -torch.inf))
-        column[again], score[again] = names[:, :count], scores[:, :count]
+    tried = tried.sort(dim=1).values
+    again = _among(column, tried).any(dim=1).nonzero()[:, 0]
+    for at in again.split(max(1, _LISTED // (count + tried.shape[1]))):
+        best = unit.correlate_topk(residual[at], None, count + tried.shape[1])
+        value = best.value.masked_fill(_among(best.index, tried[at]), -torch.inf)
+        names, scores = in_order(best.index, value)
+        column[at], score[at] = names[:, :count], scores[:, :count]
     return column, score
+
+
+def _among(column: Tensor, tried: Tensor) -> Tensor:
+    """bool [B, c]: whether column [B, c] is one of tried [B, t], which ascend."""
+    if tried.shape[1] == 0:
+        return torch.zeros_like(column, dtype=torch.bool)
+    place = torch.searchsorted(tried, column).clamp(max=tried.shape[1] - 1)
+    return tried.gather(1, place) == column

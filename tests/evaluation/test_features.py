@@ -21,6 +21,7 @@ from expander_sae.evaluation.features import (
     token_entropy,
 )
 from expander_sae.model.dictionary import DenseDictionary, SparseCode, SparseDictionary
+from expander_sae.model.subspace_dictionary import SubspaceDictionary
 
 
 def random_code(batch: int, n: int, k: int, seed: int) -> SparseCode:
@@ -139,6 +140,18 @@ def test_random_signs_keep_sizes_and_places_and_are_fair() -> None:
         assert abs(float((signed > 0).double().mean(dim=1).std()) - 0.5 / math.sqrt(8)) < 0.02
         assert torch.equal(getattr(random_signs(dictionary, 3), entries), signed)
         assert not torch.equal(getattr(random_signs(dictionary, 4), entries), signed)
+
+
+def test_random_signs_of_columns_in_a_subspace_are_those_of_what_they_write() -> None:
+    """Signs of coordinates in a basis would leave columns near its first directions where they are."""
+    generator = torch.Generator().manual_seed(2)
+    basis = torch.linalg.qr(torch.randn(9, 4, generator=generator, dtype=torch.float64))[0].T
+    inner = DenseDictionary(torch.randn(50, 4, generator=generator, dtype=torch.float64))
+    dictionary = SubspaceDictionary(inner, basis)
+    written = dictionary.columns(torch.arange(50))
+    signed = random_signs(dictionary, 3).columns(torch.arange(50))
+    torch.testing.assert_close(signed, random_signs(DenseDictionary(written), 3).columns(torch.arange(50)))
+    torch.testing.assert_close(signed.abs(), written.abs())
 
 
 def test_token_entropy_equals_counts() -> None:

@@ -139,6 +139,22 @@ def test_random_columns_of_fewer_dimensions_answer_as_their_matrix(d: int) -> No
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
+def test_random_columns_change_their_dtype(kind: torch.dtype) -> None:
+    columns = Coloured(MaskRecipe("random", M, 20, 3, 0))
+    columns.fill(torch.randn(len(columns.values), M, generator=torch_generator(2, "directions")))
+    columns.spread.fill_(1)
+    before = columns.dictionary().columns(torch.arange(20))
+    after = columns.to(kind).dictionary()
+    assert after.dtype == kind
+    torch.testing.assert_close(after.columns(torch.arange(20)).float(), before, rtol=0, atol=0.02)
+    # Products in 16 bits, widened as a pursuit does, are those of the columns.
+    wide = after.changed(lambda entries: entries.double())
+    index = torch.arange(20)[None]
+    written = wide.columns(index[0])
+    torch.testing.assert_close(wide.gram(index)[0], written @ written.T, rtol=0, atol=1e-6)
+
+
 def test_draws_are_nearly_normal_and_the_same_everywhere() -> None:
     draws = Integers(0, "bell").bell(1_500_000).astype(np.float64)
     assert abs(draws.mean()) < 5 * 4 / math.sqrt(draws.size)

@@ -249,7 +249,7 @@ def test_batches_beyond_a_tile(
     values, rows = random_columns(16, 40, 3, 13)
     dictionary = as_kind(kind, values.to(dtype), rows, 16)
     if kind == "numba":
-        monkeypatch.setattr("expander_sae.pursuit.compiled_rounds._FACTOR_BYTES", 1)
+        monkeypatch.setattr("expander_sae.pursuit.compiled_rounds._WORKING_BYTES", 1)
     target = normal(600, 16, seed=14).to(dtype)
     whole = pursue(dictionary, target, 4)
     some = pursue(dictionary, target[500:510], 4)

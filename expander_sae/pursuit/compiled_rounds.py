@@ -24,6 +24,9 @@ _LEAST = 4 * 64
 _LISTED = 1 << 22
 """Most columns that are listed at a time where a search meets columns that were tried."""
 
+_COMPARED = 1 << 20
+"""Most pairs of columns that are compared outright; more are looked up in order."""
+
 _BACKEND = "expander_sae.kernels.numba_cpu"
 
 
@@ -98,11 +101,13 @@ def _pursue(
         count = min(block, unit.n - tried.shape[1])
         chosen = torch.full((batch, count), -1, dtype=torch.int64)
         score = target.new_full((batch, count), -torch.inf)
-        # Stopped samples are not searched for: their best columns are the ones that they have tried.
-        at = going.nonzero()[:, 0]
-        chosen[at], score[at] = _best_untried(unit, residual[at], count, tried[at])
+        if bool(going.all()):
+            chosen, score = _best_untried(unit, residual, count, tried)
+        else:  # what has stopped is not searched for: its best columns are the ones that it has tried
+            at = going.nonzero()[:, 0]
+            chosen[at], score[at] = _best_untried(unit, residual[at], count, tried[at])
         tried = torch.cat([tried, chosen], dim=1)
-        found = chosen.numpy(), score.numpy(), limit.numpy(), dependence
+        found = chosen.contiguous().numpy(), score.contiguous().numpy(), limit.numpy(), dependence
         threads.run(numba_rounds.take_up, threads.even_bounds(batch), *columns, *found, *state)
 
 
@@ -110,7 +115,6 @@ def _best_untried(unit: Dictionary, residual: Tensor, count: int, tried: Tensor)
     """(columns, scores), each [B, count], of the largest scores among the columns that were not tried."""
     best = unit.correlate_topk(residual, None, count)
     column, score = in_order(best.index, best.value)
-    tried = tried.sort(dim=1).values
     again = _among(column, tried).any(dim=1).nonzero()[:, 0]
     for at in again.split(max(1, _LISTED // (count + tried.shape[1]))):
         best = unit.correlate_topk(residual[at], None, count + tried.shape[1])
@@ -121,8 +125,9 @@ def _best_untried(unit: Dictionary, residual: Tensor, count: int, tried: Tensor)
 
 
 def _among(column: Tensor, tried: Tensor) -> Tensor:
-    """bool [B, c]: whether column [B, c] is one of tried [B, t], which ascend."""
-    if tried.shape[1] == 0:
-        return torch.zeros_like(column, dtype=torch.bool)
+    """bool [B, c]: whether column [B, c] is one of tried [B, t]."""
+    if column.numel() * tried.shape[1] <= _COMPARED:
+        return (column[:, :, None] == tried[:, None, :]).any(dim=2)
+    tried = tried.sort(dim=1).values
     place = torch.searchsorted(tried, column).clamp(max=tried.shape[1] - 1)
     return tried.gather(1, place) == column

@@ -14,6 +14,7 @@ from expander_sae.kernels import threads
 from expander_sae.kernels.exact_topk import in_order
 from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode, SparseDictionary
 from expander_sae.model.joined_dictionary import JoinedDictionary
+from expander_sae.pursuit.active_set import dependence_limit
 
 _WORKING_BYTES = 1 << 24
 """Of what all samples at work have beside their codes: about what the caches hold."""
@@ -95,16 +96,16 @@ def _pursue(
     residual = target.clone(memory_format=torch.contiguous_format)
     factor, held = target.new_empty(batch, k, k), torch.zeros(batch, dtype=torch.int64)
     going, tried = torch.ones(batch, dtype=torch.bool), torch.empty(batch, 0, dtype=torch.int64)
-    dependence = target.new_tensor(1e-12 if target.dtype == torch.float64 else 1e-6).numpy()[()]
+    dependence = target.new_tensor(dependence_limit(target.dtype)).numpy()[()]
     state = tuple(part.numpy() for part in (index, value, residual, factor, held, going))
     while tried.shape[1] < unit.n and bool(going.any()):
         count = min(block, unit.n - tried.shape[1])
-        chosen = torch.full((batch, count), -1, dtype=torch.int64)
-        score = target.new_full((batch, count), -torch.inf)
         if bool(going.all()):
             chosen, score = _best_untried(unit, residual, count, tried)
         else:  # what has stopped is not searched for: its best columns are the ones that it has tried
             at = going.nonzero()[:, 0]
+            chosen = torch.full((batch, count), -1, dtype=torch.int64)
+            score = target.new_full((batch, count), -torch.inf)
             chosen[at], score[at] = _best_untried(unit, residual[at], count, tried[at])
         tried = torch.cat([tried, chosen], dim=1)
         found = chosen.contiguous().numpy(), score.contiguous().numpy(), limit.numpy(), dependence

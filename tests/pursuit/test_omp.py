@@ -294,6 +294,25 @@ def test_no_tensor_of_a_pursuit_is_of_features_times_samples(
     assert largest.elements <= n * batch / 5
 
 
+@pytest.mark.parametrize("kind", ["torch", "numba"])
+def test_a_column_of_nan_shows(kind: str) -> None:
+    values, rows = random_columns(32, 100, 4, 21)
+    values[3] = torch.nan
+    assert early_stops(block_omp(as_kind(kind, values, rows, 32), normal(20, 32, seed=22), 6, 2)) == 20
+
+
+def test_columns_that_are_passed_over_are_not_compared_all_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight dimensions, and places for 24: a sample may try most of the columns before it stops."""
+    monkeypatch.setattr("expander_sae.pursuit.compiled_rounds._COMPARED", 0)
+    n, batch = 600, 64
+    values, rows = random_columns(8, n, 2, 23)
+    dictionary = as_kind("numba", values.float(), rows, 8)
+    with LargestTensor() as largest:
+        code = block_omp(dictionary, normal(batch, 8, seed=24).float(), 24, 8)
+    assert early_stops(code) == batch
+    assert largest.elements <= n * batch
+
+
 def test_arguments_out_of_range() -> None:
     dictionary = as_kind("torch", *random_columns(8, 10, 2, 0), 8)
     target = normal(2, 8, seed=0)

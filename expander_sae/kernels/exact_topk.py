@@ -44,6 +44,9 @@ def topk_of_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     n, batch = scores.shape
     if not 1 <= k <= n:
         raise ValueError(f"k = {k}: expected 1 <= k <= n = {n}")
+    if k == 1:  # a round of orthogonal matching pursuit; torch names the first of the largest, or of NaN
+        value, index = scores.max(dim=0)
+        return index[:, None], value[:, None]
     scores = scores.contiguous()
     levels = [scores]
     while levels[-1].shape[0] > 2 * _BRANCHING * k:

@@ -117,7 +117,8 @@ def _best_untried(unit: Dictionary, residual: Tensor, count: int, tried: Tensor)
     best = unit.correlate_topk(residual, None, count)
     column, score = in_order(best.index, best.value)
     again = _among(column, tried).any(dim=1).nonzero()[:, 0]
-    for at in again.split(max(1, _LISTED // (count + tried.shape[1]))):
+    # None is the rule, and `split` of none is one empty piece.
+    for at in again.split(max(1, _LISTED // (count + tried.shape[1]))) if len(again) else ():
         best = unit.correlate_topk(residual[at], None, count + tried.shape[1])
         value = best.value.masked_fill(_among(best.index, tried[at]), -torch.inf)
         names, scores = in_order(best.index, value)

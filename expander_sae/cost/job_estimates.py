@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelSize
-from expander_sae.cost.time_model import DENSE, Machine, Shape
+from expander_sae.cost.time_model import DENSE, Machine
 from expander_sae.machine.piece_sizes import (
     EVALUATED_TOKENS,
     LOGITS,
@@ -18,6 +18,7 @@ from expander_sae.machine.piece_sizes import (
     STEPS_TOGETHER,
     batch_tokens,
 )
+from expander_sae.masks.shapes import Piece
 from expander_sae.masks.supports import support_of
 from expander_sae.model.precisions import precision_of, stored_as
 from expander_sae.study.study import Job, Model, Run, Study
@@ -68,7 +69,7 @@ class Plan:
         self.memory = memory or Memory(study)
         self.sizes = self.memory.sizes
         # Layers and seeds share shapes: thousands of jobs ask for a few hundred times.
-        self._call = cache(machine.seconds)
+        self._together, self._coding = cache(machine.together), cache(machine.coding)
         self._peak_of_evaluations = cache(self._largest_evaluation)
 
     def stages(self) -> list[Stage]:
@@ -173,8 +174,7 @@ class Plan:
 
     def _call_alone(self, task: str, run: Run) -> float:
         """What calls take at any size, on the matrices that the columns are computed with."""
-        pieces = support_of(run.support).computed_with(run.m, run.n, run.d)
-        backends = [DENSE if piece.d == piece.m else self.backend for piece in pieces]
+        backends = [DENSE if piece.d == piece.m else self.backend for piece in _pieces(run)]
         return sum(float(self.machine.tasks[task][backend]["a"]) for backend in backends)
 
     def _training_start(self, run: Run) -> float:
@@ -192,7 +192,7 @@ class Plan:
         if self.recipe.count_after_update:
             step += encode
         if run.is_pursued:  # instead of an encoder's pass, one of the pursuit
-            step = max(0.0, step - encode) + self._all_pieces("omp", run, self.recipe.batch_size)
+            step = max(0.0, step - encode) + self._coded(run, run.codes, self.recipe.batch_size)
         return step
 
     def baseline(self, model: Model, layer: int) -> Need:
@@ -232,18 +232,18 @@ class Plan:
 
     def _all_pieces(self, task: str, run: Run, batch: int) -> float:
         """Core seconds of one call, on each of the matrices that the columns are computed with."""
-        seconds = 0.0
-        for piece in support_of(run.support).computed_with(run.m, run.n, run.d):
-            backend = DENSE if piece.d == piece.m else self.backend
-            seconds += self._call(task, backend, Shape(piece.m, piece.n, piece.d, run.k, batch))
-        return seconds
+        return self._together(task, self.backend, _pieces(run), run.k, batch)
+
+    def _coded(self, run: Run, name: str, batch: int) -> float:
+        """Core seconds of the codes of a batch; a pursuit that is not known is taken for OMP."""
+        known = self._coding(name, self.backend, _pieces(run), run.k, batch)
+        return self._all_pieces("omp", run, batch) if known is None else known
 
     def _inference(self, run: Run, name: str, tokens: int) -> float:
         """Codes and reconstructions of that many tokens."""
-        task = "omp" if name == "omp" else "encode_topk"
         calls, rest = divmod(tokens, EVALUATED_TOKENS)
         batches = [(count, batch) for count, batch in ((calls, EVALUATED_TOKENS), (1, rest)) if count * batch]
-        return sum(count * self._all_pieces(task, run, batch) for count, batch in batches) / self.threads
+        return sum(count * self._coded(run, name, batch) for count, batch in batches) / self.threads
 
     def _splice(self, size: ModelSize, layer: int) -> float:
         """The layers above `layer`, head and losses, for all cross-entropy sequences."""
@@ -259,6 +259,11 @@ class Plan:
 
     def _model_start(self, size: ModelSize) -> float:
         return self.machine.jobs["start_model"] + size.parameters * self.machine.jobs["load"]
+
+
+def _pieces(run: Run) -> tuple[Piece, ...]:
+    """The matrices that its columns are computed with."""
+    return support_of(run.support).computed_with(run.m, run.n, run.d)
 
 
 def _stage(name: str, needs: Iterable[Need], gpu: bool = False) -> Stage:

@@ -5,13 +5,12 @@ Tables of measurements hold no times, since these are of a machine and not of a 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
-from expander_sae.cost.time_model import CPU_FILE, DENSE, Machine, Shape
+from expander_sae.cost.time_model import CPU_FILE, Machine
 from expander_sae.figures.candidates import Candidate
 from expander_sae.masks import supports
-from expander_sae.masks.support import SPARSE
+from expander_sae.masks.shapes import Piece
 from expander_sae.pursuit.inference import ENCODER
 
 BATCH = 256
@@ -25,12 +24,12 @@ def machine() -> Machine:
 
 
 def microseconds(one: Candidate) -> float | None:
-    """Of coding one token; None of a decoder or an encoder that the model does not know."""
-    shape, backend = _shape(one), _backend(one)
-    if backend is None or one.cell.encoder != "tied":
+    """Of coding one token; None of a decoder, an encoder or an inference that the model does not know."""
+    pieces = _pieces(one)
+    if not pieces or one.cell.encoder != "tied":
         return None
-    task = "omp" if one.inference == "omp" else "encode_topk"
-    return machine().seconds(task, backend, shape) / BATCH * 1e6
+    seconds = machine().coding(one.inference, machine().backend("auto"), pieces, one.cell.k, BATCH)
+    return None if seconds is None else seconds / BATCH * 1e6
 
 
 def training_seconds(one: Candidate) -> float | None:
@@ -39,25 +38,21 @@ def training_seconds(one: Candidate) -> float | None:
     One that starts from a dense run takes that run's time as well. None, too, where it was trained with codes
     by a pursuit: tables do not say for how many steps.
     """
-    shape, backend = _shape(one), _backend(one)
+    cell, pieces = one.cell, _pieces(one)
     if one.group == "untrained":
         return 0.0
-    if backend is None or one.cell.encoder != "tied" or one.cell.codes != ENCODER:
+    if not pieces or cell.encoder != "tied" or cell.codes != ENCODER:
         return None
-    step = machine().seconds("train_step", backend, shape)
-    if supports.described(one.cell.support).parent:
-        step += machine().seconds("train_step", DENSE, replace(shape, d=shape.m))
-    return step * one.cell.steps
+    begun = [(Piece(cell.m, cell.n, cell.m),)] if supports.described(cell.support).parent else []
+    backend = machine().backend("auto")
+    return cell.steps * sum(
+        machine().together("train_step", backend, each, cell.k, BATCH) for each in (pieces, *begun)
+    )
 
 
-def _shape(one: Candidate) -> Shape:
-    cell = one.cell
-    return Shape(cell.m, cell.n, cell.m if one.group == "untrained" else cell.d, cell.k, BATCH)
-
-
-def _backend(one: Candidate) -> str | None:
-    decoder = supports.described(one.cell.support).decoder
-    # What nobody trained is computed with as dense columns, however it is stored.
-    if decoder == supports.DENSE or one.group == "untrained":
-        return DENSE
-    return machine().backend("auto") if decoder == SPARSE else None
+def _pieces(one: Candidate) -> tuple[Piece, ...]:
+    """The matrices that its columns are computed with; none where these are not known."""
+    cell, known = one.cell, supports.described(one.cell.support)
+    if one.group == "untrained":  # computed with as dense columns, however it is stored
+        return (Piece(cell.m, cell.n, cell.m),)
+    return () if known.imported else known.computed_with(cell.m, cell.n, cell.d)

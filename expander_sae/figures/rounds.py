@@ -11,16 +11,8 @@ from expander_sae.figures.plots import Line, Plot
 from expander_sae.figures.style import step_look
 from expander_sae.measurements.estimate import Estimate
 from expander_sae.measurements.view import View
-from expander_sae.pursuit.inference import ENCODER, find
+from expander_sae.pursuit.inference import ENCODER, rounds_of
 from expander_sae.study.run import Cell
-
-
-def rounds_of(name: str, k: int) -> int | None:
-    """Rounds in which this inference chooses k columns; None where it is not one that chooses for good."""
-    known = find(name)
-    if known is None or known.kind not in ("omp", "block_omp"):
-        return None
-    return -(-k // (known.number or 1))
 
 
 def multiply_adds(cell: Cell, rounds: int) -> float:

@@ -116,6 +116,14 @@ def find(name: str) -> Method | None:
     return replace(known, name=name, number=int(digits))
 
 
+def rounds_of(name: str, k: int) -> int | None:
+    """Rounds in which this inference chooses k columns; None where it is not one that chooses for good."""
+    known = find(name)
+    if known is None or known.kind not in ("omp", "block_omp"):
+        return None
+    return -(-k // (known.number or 1))
+
+
 def inferences(name: str) -> Method:
     """The inference of this name, such as ``encoder``, ``omp`` or ``block_omp_{L}``; `UserError`: no such."""
     known = find(name)

@@ -26,21 +26,24 @@ from expander_sae.cost.time_model import (
 )
 from expander_sae.errors import UserError
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
+from expander_sae.masks.shapes import Piece
 from expander_sae.study.study import Study, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+HALF = {"a": 0.5, "b": 0.0, "c": 0.0, "e": 0.0}
+
+
 def machine(**jobs):
     """Every task takes 1 s a call, jobs nothing but what is given."""
     one = {"a": 1.0, "b": 0.0, "c": 0.0, "e": 0.0}
-    pursuit = {"a": 0.5, "b": 0.0, "c": 0.0, "e": 0.0}
     constants = dict.fromkeys(JOB_CONSTANTS, 0.0)
     constants |= {
         name: 1e30 for name in JOB_CONSTANTS if name.endswith("_bytes") or name.startswith("forward")
     }
     tasks = {"encode_topk": {"dense": one, "numba": one}, "train_step": {"dense": one, "numba": one}}
-    tasks["omp"] = {"dense": pursuit, "numba": pursuit}
+    tasks["omp"] = {"dense": HALF, "numba": HALF}
     return Machine("a machine", 2, tasks, constants | {"logits": 1e30} | jobs)
 
 
@@ -129,6 +132,40 @@ def test_decoders_take_the_time_of_all_their_matrices():
         one = study(runs=[{"support": support, "d": 30, "seeds": 0}])
         assert stages(one, known)["training"].seconds == (seconds,)
         assert "mask" not in stages(one, known) or support == "expander"
+
+
+def test_a_pursuit_goes_through_dense_columns_in_each_round_and_through_a_basis_once():
+    known = machine()
+    known.tasks["encode_topk"]["dense"] = {"a": 3.0, "b": 0.0, "c": 0.0, "e": 0.0}
+    sparse, k = Piece(20, 90, 2), 4
+    pieces = {"alone": (sparse,), "beside": (Piece(20, 10, 20), sparse), "basis": (Piece(50, 20, 50), sparse)}
+    pieces["dense"] = (Piece(20, 90, 20),)  # by its Gram matrix, with a price of its own
+    found = {name: known.coding("omp", "numba", given, k, 1) for name, given in pieces.items()}
+    assert found == {"alone": 2.0, "beside": 2.0 + 4 * 3, "basis": 2.0 + 3, "dense": 2.0}
+
+
+def test_rounds_of_several_columns_are_two_encoder_passes_and_never_dearer_than_omp():
+    known, pieces = machine(), (Piece(20, 90, 2),)
+    found = {
+        name: known.coding(name, "numba", pieces, 8, 1)
+        for name in ("encoder", "block_omp_8", "block_omp_4", "block_omp_2", "omp", "niht")
+    }
+    # 0.5 s a round of OMP, 1 s a pass of the encoder.
+    assert found == {
+        "encoder": 1, "block_omp_8": 2, "block_omp_4": 4, "block_omp_2": 4, "omp": 4, "niht": None,
+    }  # fmt: skip
+
+
+def test_a_step_and_an_evaluation_take_the_time_of_their_own_pursuit():
+    runs = [{"support": "expander", "codes": "block_omp_4", "seeds": 0, "inference": ["block_omp_4"]}]
+    one = study(recipe="tuned", runs=runs, grid={"n": 4608, "d": [7], "k": [32], "seeds": [0]})
+    plan = Plan(one, machine())
+    steps, (run,) = plan.recipe.pursuit_steps, one.runs
+    # A step of 1 s has an encoder's pass of 1 s in it; 8 rounds take 16 s, as OMP's 32 do.
+    assert plan.training(run).seconds == steps * 16
+    faster = machine()
+    faster.tasks["encode_topk"]["numba"] = HALF
+    assert Plan(one, faster).training(run).seconds == steps * (1 - 0.5 + 8)
 
 
 def test_threads_and_load_of_the_model():

@@ -142,6 +142,16 @@ def test_a_pursuit_and_more_values_cost_more_time(every: list[Candidate]) -> Non
     assert training_seconds(find(every, "pca", 112, M, "encoder")) == 0
 
 
+def test_a_hybrid_takes_the_time_of_its_dense_columns_too(every: list[Candidate]) -> None:
+    sparse = find(every, "expander", N, 30, "omp")
+    hybrid = replace(sparse, cell=replace(sparse.cell, support="hybrid80"))
+    assert microseconds(hybrid) > 0 and training_seconds(hybrid) > 0
+    read = [microseconds(replace(hybrid, inference=name)) for name in ("encoder", "omp")]
+    own = [microseconds(replace(sparse, inference=name)) for name in ("encoder", "omp")]
+    assert read[0] > own[0], "a product with dense columns costs more than the values that it saves"
+    assert read[1] > 32 * read[0], "all rounds of a pursuit go through them"
+
+
 def test_what_nobody_trained_takes_the_time_of_a_dense_dictionary(every: list[Candidate]) -> None:
     for inference in ("encoder", "omp"):
         whole = microseconds(find(every, "dense", N, M, inference))

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from expander_sae.figures.rounds import by_rounds, multiply_adds, rounds, rounds_of
+from expander_sae.figures.rounds import by_rounds, multiply_adds, rounds
 from expander_sae.measurements.results import Results
 from expander_sae.measurements.view import View
 from tests.figures import study
@@ -17,11 +17,6 @@ def table() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def view(table: pd.DataFrame) -> View:
     return Results(table).views[0]
-
-
-def test_rounds_are_those_that_choose_k_columns() -> None:
-    names = ("omp", "block_omp_1", "block_omp_16", "block_omp_48", "block_omp_64", "encoder", "niht")
-    assert [rounds_of(name, 64) for name in names] == [64, 64, 4, 2, 1, None, None]
 
 
 def test_work_is_a_correlation_a_round(view: View) -> None:

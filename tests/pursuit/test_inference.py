@@ -9,7 +9,7 @@ from expander_sae.errors import UserError
 from expander_sae.masks.recipe import MaskRecipe
 from expander_sae.model.autoencoder import SparseAutoencoder
 from expander_sae.pursuit.block_omp import block_omp
-from expander_sae.pursuit.inference import INFERENCES, inferences
+from expander_sae.pursuit.inference import INFERENCES, inferences, rounds_of
 from expander_sae.rng import torch_generator
 
 K = 6
@@ -72,3 +72,8 @@ def test_selection_is_signed() -> None:
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=rf"inference: found '{name}', expected one of encoder, omp, niht"):
         inferences(name)
+
+
+def test_rounds_are_those_that_choose_k_columns() -> None:
+    names = ("omp", "block_omp_1", "block_omp_16", "block_omp_48", "block_omp_64", "encoder", "niht")
+    assert [rounds_of(name, 64) for name in names] == [64, 64, 4, 2, 1, None, None]

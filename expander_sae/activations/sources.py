@@ -1,4 +1,4 @@
-"""Where texts come from: docstrings of the dependencies, a Hub data set, or local files."""
+"""Where texts come from: docstrings or code of the dependencies, a Hub data set, or local files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from expander_sae.activations.docstrings import LONE_SURROGATE, PACKAGES, read_docstrings
+from expander_sae.activations.package_texts import PACKAGES, TEXTS_OF, read_package_texts
+from expander_sae.activations.python_texts import LONE_SURROGATE
 from expander_sae.errors import UserError, first_line
 from expander_sae.rng import Integers
 from expander_sae.storage.files import without_doubles
@@ -41,22 +42,22 @@ class Source:
 
 def open_source(spec: dict[str, Any]) -> Source:
     """The source of a corpus spec. Hub and file sources are read as they are consumed."""
-    if spec["source"] == "docstrings":
-        return _docstrings(spec["location"], spec["data_seed"])
+    if spec["source"] in TEXTS_OF:
+        return _of_packages(spec["source"], spec["location"], spec["data_seed"])
     if spec["source"] == "hub":
         return Source((Text(text, None) for text in _hub(spec)), {"revision": spec["revision"]})
     if spec["source"] == "files":
         paths = _matching_files(spec["location"])
         return Source(_files(paths, spec["column"]), {"files": len(paths)})
-    raise UserError(f"corpus.source: found {spec['source']!r}, expected docstrings, hub or files")
+    raise UserError(f"corpus.source: found {spec['source']!r}, expected docstrings, code, hub or files")
 
 
-def _docstrings(package: str | None, data_seed: int) -> Source:
-    """Docstrings of one of the packages, or of all of them, in an order of the seed's."""
+def _of_packages(source: str, package: str | None, data_seed: int) -> Source:
+    """Texts of one of the packages, or of all of them, in an order of the seed's."""
     if package is not None and package not in PACKAGES:
         raise UserError(f"corpus.location: found {package!r}, expected null or one of {', '.join(PACKAGES)}")
     packages = tuple(PACKAGES) if package is None else (package,)
-    corpus = read_docstrings(packages)
+    corpus = read_package_texts(source, packages)
     order = Integers(data_seed, "corpus").permutation(len(corpus.texts))
     about = {name: {"version": corpus.versions[name], "licence": PACKAGES[name]} for name in packages}
     count = len(corpus.texts)

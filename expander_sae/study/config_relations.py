@@ -73,10 +73,10 @@ def _shard_errors(config: dict[str, Any], streamed: bool) -> Iterator[str]:
 def _corpus_errors(corpus: dict[str, Any]) -> Iterator[str]:
     source, location, least = corpus["source"], corpus["location"], corpus["min_tokens"]
     known = presets.DOCSTRING_VERSIONS
-    if source != "docstrings" and location is None:
+    if source not in presets.PACKAGE_SOURCES and location is None:
         what = "the id of a data set" if source == "hub" else "a path or glob"
         yield f"corpus.location: missing, expected {what} for source {source}"
-    if source == "docstrings" and location not in (None, *known):
+    if source in presets.PACKAGE_SOURCES and location not in (None, *known):
         yield f"corpus.location: found {location!r}, expected one of {', '.join(known)}, or null for all"
     if least > corpus["context"]:
         yield f"corpus.min_tokens: found {least}, expected at most {corpus['context']} (corpus.context)"

@@ -34,7 +34,7 @@ def label_model(entry: dict[str, Any]) -> dict[str, Any]:
 
 def label_corpus(entry: dict[str, Any]) -> dict[str, Any]:
     """The entry `corpus` with its label. Its text files, or the versions of the packages whose
-    docstrings are read, are part of what it is."""
+    docstrings or code are read, are part of what it is."""
     # Left out where it is the default, as in specs from before there was such a key.
     entry = {key: value for key, value in entry.items() if (key, value) != ("exact_tokens", EXACT_TOKENS)}
     content: Any = None
@@ -43,7 +43,7 @@ def label_corpus(entry: dict[str, Any]) -> dict[str, Any]:
         content = [_READING, *contents(files_of(entry["location"]))]
     elif entry["source"] == "hub" and entry["name"] not in presets.CORPORA:
         content = _READING  # a built-in one keeps its plain name, by which claims know it: it is in English
-    elif entry["source"] == "docstrings":
+    elif entry["source"] in presets.PACKAGE_SOURCES:
         installed = {name: _installed(name) for name in presets.DOCSTRING_VERSIONS}
         content = None if installed == presets.DOCSTRING_VERSIONS else installed
     return _labelled(entry, presets.CORPORA, content, lineage("pool"), RELEASED["corpus"])
@@ -61,6 +61,6 @@ def _labelled(
 
 def _installed(package: str) -> str | None:
     try:
-        return version(package).partition("+")[0]  # 2.13.0+cpu has the docstrings of 2.13.0
+        return version(package).partition("+")[0]  # 2.13.0+cpu has the texts of 2.13.0
     except PackageNotFoundError:
         return None

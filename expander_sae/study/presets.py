@@ -15,7 +15,10 @@ DOCSTRING_VERSIONS = {
     "torch": "2.13.0",
     "transformers": "5.23.0",
 }
-"""The packages of the corpus `docstrings`, at the versions of requirements.lock."""
+"""The packages of the corpora `docstrings` and `code`, at the versions of requirements.lock."""
+
+PACKAGE_SOURCES = ("docstrings", "code")
+"""Sources that read these packages."""
 
 
 def _on_hub(location: str, revision: str, width: int, depth: int, dtype: str = "float32") -> dict[str, Any]:
@@ -49,10 +52,13 @@ _CORPUS_DEFAULTS: dict[str, Any] = {"location": None, "revision": None, "subset"
 _CORPUS_DEFAULTS |= {"column": "text", "context": 128, "min_tokens": 4, "max_overlap": 0.2, "data_seed": 0}
 
 CORPORA: dict[str, dict[str, Any]] = {
-    "docstrings": {
-        **_CORPUS_DEFAULTS,
-        "source": "docstrings",
-        "licence": "BSD-3-Clause, Apache-2.0 and the Matplotlib licence, by package",
+    **{
+        source: {
+            **_CORPUS_DEFAULTS,
+            "source": source,
+            "licence": "BSD-3-Clause, Apache-2.0 and the Matplotlib licence, by package",
+        }
+        for source in PACKAGE_SOURCES
     },
     "pile": {
         **_CORPUS_DEFAULTS,

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from expander_sae.activations.docstrings import read_docstrings
 from expander_sae.activations.near_duplicates import GrowingFilter, NearDuplicateFilter, word_grams
+from expander_sae.activations.package_texts import read_package_texts
 from expander_sae.rng import Integers
 
 
@@ -118,7 +118,7 @@ def test_what_is_exact_and_what_is_sketched_follows_from_earlier_documents():
 
 @pytest.fixture(scope="module")
 def pandas_texts():
-    return read_docstrings(["pandas"]).texts
+    return read_package_texts("docstrings", ["pandas"]).texts
 
 
 def test_on_built_in_texts_nearly_all_decisions_agree(pandas_texts):

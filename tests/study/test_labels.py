@@ -11,6 +11,8 @@ from expander_sae.study.labels import label_corpus, label_model
 from expander_sae.study.study import load_config
 from tests.study.configs import config, study_of
 
+BUILT_IN = ("pile", "docstrings", "code")
+
 
 def test_labels_tell_settings_apart():
     def labels(**changes):
@@ -75,13 +77,20 @@ def test_a_change_behind_a_link_or_a_tilde_is_noticed(tmp_path, monkeypatch):
 
 def test_texts_that_are_grouped_otherwise_get_another_folder(monkeypatch):
     """Of the Hub's data sets too, whose rows no plan reads; built-in ones keep the names that claims know."""
-    known = [{"name": name, **presets.CORPORA[name]} for name in ("pile", "docstrings")]
-    assert [label_corpus(entry)["label"] for entry in known] == ["pile", "docstrings"]
+    known = [{"name": name, **presets.CORPORA[name]} for name in BUILT_IN]
+    assert tuple(label_corpus(entry)["label"] for entry in known) == BUILT_IN
     own = {**known[0], "name": "own"}
     before = label_corpus(own)["label"]
     monkeypatch.setattr(labels, "_READING", "another")
     assert label_corpus(own)["label"] != before
-    assert [label_corpus(entry)["label"] for entry in known] == ["pile", "docstrings"]
+    assert tuple(label_corpus(entry)["label"] for entry in known) == BUILT_IN
+
+
+@pytest.mark.parametrize("name", presets.PACKAGE_SOURCES)
+def test_texts_of_other_versions_of_the_packages_get_another_folder(name, monkeypatch):
+    entry = {"name": name, **presets.CORPORA[name]}
+    monkeypatch.setattr(labels, "version", lambda package: "0.0.1")
+    assert label_corpus(entry)["label"].startswith(f"{name}-")
 
 
 def test_a_link_to_nothing_and_a_pipe_stop_no_plan(tmp_path):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 MIN_CHARACTERS = 500
-# Newer syntax is refused whichever Python runs, so that the corpus does not depend on it.
+# Newer statements are refused whichever Python runs, so that the corpus does not depend on it.
 _GRAMMAR = (3, 11)
 _TRIPLE_QUOTE = re.compile(rb'"""|\'\'\'')
 _LINE_END = re.compile("\r\n|\r|\n")  # where the grammar ends a line; `splitlines` knows more places
@@ -31,7 +31,8 @@ def docstrings_of(source: bytes) -> list[str]:
 def functions_of(source: bytes) -> list[str]:
     """Long functions and methods of one file, in its order, without docstrings; none if it does not parse.
 
-    A function has those inside it; decorators are left out.
+    A function has those inside it, and none of its own decorators. One that is a docstring alone is its first
+    lines.
     """
     module = _parsed(source)
     try:
@@ -78,14 +79,25 @@ def _functions(node: ast.AST) -> Iterator[_Function]:
 
 
 def _code(function: _Function, lines: list[str]) -> str:
-    """Its lines, without the docstrings that are in it and without the common indentation."""
-    own = range(function.lineno - 1, function.end_lineno or 0)
-    inside = [one for one in ast.walk(function) if isinstance(one, _Documented)]
-    places = [one.body[0] for one in inside if ast.get_docstring(one, clean=False) is not None]
-    left_out = {line for one in places for line in range(one.lineno - 1, one.end_lineno or 0)}
-    kept = [lines[line].expandtabs().rstrip() for line in own if line not in left_out]
-    margin = min((len(line) - len(line.lstrip(" ")) for line in kept if line), default=0)
-    return "\n".join(line[margin:] for line in kept).strip("\n")
+    """Its lines without the docstrings in it; its own indentation is taken from all lines that have it."""
+    end = function.end_lineno or function.lineno
+    kept = dict(zip(range(function.lineno, end + 1), lines[function.lineno - 1 : end], strict=True))
+    for scope in ast.walk(function):
+        if isinstance(scope, _Documented) and ast.get_docstring(scope, clean=False) is not None:
+            _cut(scope.body[0], kept)
+    indentation = lines[function.lineno - 1].encode()[: function.col_offset].decode()
+    return "\n".join(line.removeprefix(indentation) for _, line in sorted(kept.items()))
+
+
+def _cut(docstring: ast.stmt, kept: dict[int, str]) -> None:
+    """Take a docstring out of these lines by their numbers; what else stands on its lines stays."""
+    first, last = docstring.lineno, docstring.end_lineno or docstring.lineno
+    before = kept[first].encode()[: docstring.col_offset].decode()
+    behind = kept[last].encode()[docstring.end_col_offset :].decode().lstrip("; \t")
+    for number in range(first, last + 1):
+        del kept[number]
+    if before.strip() or behind:
+        kept[first] = before + behind
 
 
 def clean(docstring: str) -> str:

@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from expander_sae.cost.job_estimates import Plan, Stage, disk
+from expander_sae.cost.disk_estimate import disk
+from expander_sae.cost.job_estimates import Plan, Stage
 from expander_sae.cost.time_model import CPU_FILE, GPU_FILE, Machine
 from expander_sae.errors import UserError, reported_to_user
 from expander_sae.study.study import Study, load_config

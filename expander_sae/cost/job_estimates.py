@@ -1,15 +1,15 @@
-"""What a study takes: jobs, seconds, memory and disk of each stage, from its configuration alone.
+"""What a study takes: jobs, seconds and memory of each stage, from its configuration alone.
 
 Nothing is measured here and no data is read. Every estimate is of one job with nothing beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from expander_sae.cost.memory_estimate import FLOAT, INDEX_BYTES, Memory, ModelSize
+from expander_sae.cost.memory_estimate import FLOAT, Memory, ModelSize
 from expander_sae.cost.time_model import DENSE, Machine
 from expander_sae.machine.piece_sizes import (
     EVALUATED_TOKENS,
@@ -20,10 +20,8 @@ from expander_sae.machine.piece_sizes import (
 )
 from expander_sae.masks.shapes import Piece
 from expander_sae.masks.supports import support_of
-from expander_sae.model.precisions import precision_of, stored_as
 from expander_sae.study.study import Job, Model, Run, Study
 
-_TOKEN_BYTES = 10  # document, position and token id of a shard's row
 _ROUNDING = 1e-6  # seconds a value, with 48 steps tried
 _BASELINES = 3  # passes over the cross-entropy sequences without an autoencoder; two more are nearly free
 
@@ -174,8 +172,8 @@ class Plan:
 
     def _call_alone(self, task: str, run: Run) -> float:
         """What calls take at any size, on the matrices that the columns are computed with."""
-        backends = [DENSE if piece.d == piece.m else self.backend for piece in _pieces(run)]
-        return sum(float(self.machine.tasks[task][backend]["a"]) for backend in backends)
+        tasks, pieces = self.machine.tasks[task], _pieces(run)
+        return sum(float(tasks[DENSE if one.d == one.m else self.backend]["a"]) for one in pieces)
 
     def _training_start(self, run: Run) -> float:
         """Seconds until the first step: imports, and the pool read once."""
@@ -236,8 +234,8 @@ class Plan:
 
     def _coded(self, run: Run, name: str, batch: int) -> float:
         """Core seconds of the codes of a batch; a pursuit that is not known is taken for OMP."""
-        known = self._coding(name, self.backend, _pieces(run), run.k, batch)
-        return self._all_pieces("omp", run, batch) if known is None else known
+        known = (self._coding(each, self.backend, _pieces(run), run.k, batch) for each in (name, "omp"))
+        return next(seconds for seconds in known if seconds is not None)
 
     def _inference(self, run: Run, name: str, tokens: int) -> float:
         """Codes and reconstructions of that many tokens."""
@@ -270,32 +268,3 @@ def _stage(name: str, needs: Iterable[Need], gpu: bool = False) -> Stage:
     found = tuple(needs)
     seconds = tuple(need.seconds for need in found)
     return Stage(name, seconds, max((need.peak_mb for need in found), default=0.0), gpu)
-
-
-def disk(study: Study, plan: Plan) -> Iterator[tuple[str, float]]:
-    """(what, bytes) of everything that stays in results/, or in the Hub's cache for its models."""
-    models = list(study.models.values())
-    yield "language models", float(sum(plan.sizes[model.label].bytes for model in models))
-    tokens = {model.label: sum(plan.shard_tokens(model).values()) for model in models}
-    yield "token tables", float(5 * sum(tokens.values()))
-    rows = [(plan.sizes[model.label].width, len(model.layers) * tokens[model.label]) for model in models]
-    each = FLOAT if study.config["tokens"]["stored"] == "float32" else FLOAT // 2
-    yield "shards", float(sum((width * each + _TOKEN_BYTES) * count for width, count in rows))
-    if study.recipe_settings.stream:
-        kept = {model.label: tokens[model.label] - plan.shard_tokens(model)["train"] for model in models}
-        rows = [(plan.sizes[model.label].width, len(model.layers) * kept[model.label]) for model in models]
-    yield "pools", float(sum((width * FLOAT + INDEX_BYTES) * count for width, count in rows))
-    yield "weights", sum(map(_weights, study.trained))
-    config = study.config
-    documents = config["tokens"]["test"] / config["corpus"]["context"]
-    # Rows of a document: three metrics of each inference on test, one on cross-entropy; kept thrice.
-    inferences = sum(len(run.evaluation.inference) for run in study.runs)
-    spliced = sum(len(run.evaluation.cross_entropy) for run in study.runs)
-    kept = 3 * documents * inferences + config["tokens"]["ce_sequences"] * spliced
-    yield "tables", kept * 3 * 16 + 60_000.0 * len(study.runs)
-
-
-def _weights(run: Run) -> float:
-    """Bytes of a run's weights, nearly."""
-    share = precision_of(stored_as(run.precision)).bits / 32
-    return (run.n * run.d * (1 if run.encoder == "tied" else 2) + run.n + run.m) * FLOAT * share

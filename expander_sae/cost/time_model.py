@@ -20,9 +20,7 @@ f·n·m·(n + B) once and e·n·B·k² in all. Neither gathers to score, so p is
 
 Columns that several matrices compute (a hybrid, a basis) take the time of all. A pursuit has no Gram matrix
 of them: it goes through dense columns beside others in every round, as an encoder does, and through a basis
-once. One that chooses several columns a round takes two encoder's passes for it, a search and a refit, or
-what orthogonal matching pursuit takes where that is less. For six dictionaries with numba at k = 64 (m = 576,
-n = 4,608) the first rule gave 0.8 to 1.0 of the measured time, the second 0.9 to 1.8 of that of eight rounds.
+once. Rounds of several columns of numba take an encoder's pass each, and one refit in all, B·(u·k³ + v·k²·d).
 """
 
 from __future__ import annotations
@@ -42,6 +40,8 @@ TASKS = ("encode_topk", "train_step", "omp")
 COEFFICIENTS = ("a", "b", "c", "e", "f", "g", "h", "p")
 _OPTIONAL = ("f", "g", "h", "p")  # 0 where a file does not say
 _TILE = {"numba": LANES}
+_REFIT = {"numba": (1.4e-10, 3.6e-10)}
+"""u and v, in seconds, from d = 7 and 30 at k = 64 on an AMD EPYC (docs/howto/inference.md)."""
 DENSE = "dense"
 """The name under which dense dictionaries stand among the backends."""
 
@@ -133,28 +133,32 @@ class Machine:
         return sum(float(fitted.get(name, 0)) * part for name, part in zip(COEFFICIENTS, parts, strict=True))
 
     def together(self, task: str, backend: str, pieces: Sequence[Piece], k: int, batch: int) -> float:
-        """Seconds of a call on columns that these matrices compute; `backend` is that of the sparse ones."""
+        """Seconds of a call that goes once through these matrices; `backend` is that of the sparse ones."""
         seconds = 0.0
         for piece in pieces:
-            shape = Shape(piece.m, piece.n, piece.d, k, batch)
-            if piece.d < piece.m:
-                seconds += self.seconds(task, backend, shape)
-            elif task == "omp" and len(pieces) > 1:
-                beside = all(one.m == piece.m for one in pieces)
-                seconds += (k if beside else 1) * self.seconds("encode_topk", DENSE, shape)
-            else:
-                seconds += self.seconds(task, DENSE, shape)
+            columns = DENSE if piece.d == piece.m else backend
+            seconds += self.seconds(task, columns, Shape(piece.m, piece.n, piece.d, k, batch))
         return seconds
 
     def coding(
         self, inference: str, backend: str, pieces: Sequence[Piece], k: int, batch: int
     ) -> float | None:
         """Seconds of a call that codes `batch` samples; None of a pursuit that the model does not know."""
-        encode, rounds = self.together("encode_topk", backend, pieces, k, batch), rounds_of(inference, k)
-        if rounds is None:
-            return encode if inference == ENCODER else None
-        omp = self.together("omp", backend, pieces, k, batch)
-        return omp if rounds == k else min(omp, 2 * rounds * encode)
+        if inference == ENCODER:
+            return self.together("encode_topk", backend, pieces, k, batch)
+        rounds, (*dense, columns) = rounds_of(inference, k), pieces
+        if rounds == k:
+            seconds = self.together("omp", backend, (columns,), k, batch)
+        elif rounds is None or backend not in _REFIT or columns.d == columns.m:
+            return None
+        else:
+            u, v = _REFIT[backend]
+            seconds = rounds * self.together("encode_topk", backend, (columns,), k, batch)
+            seconds += batch * k * k * (u * k + v * columns.d)
+        for piece in dense:
+            passes = 1 if piece.basis else rounds
+            seconds += passes * self.together("encode_topk", backend, (piece,), k, batch)
+        return seconds
 
 
 JOB_CONSTANTS = {

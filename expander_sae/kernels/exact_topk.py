@@ -19,6 +19,9 @@ from torch import Tensor
 
 _BRANCHING = 4
 
+_SCANNED = 768
+"""Most scores of a sample that are gone through outright for the largest; with more the pyramid is faster."""
+
 
 def _block_maxima(scores: Tensor) -> Tensor:
     """[n, B] -> [ceil(n / 4), B]; the last block may be shorter."""
@@ -44,7 +47,7 @@ def topk_of_columns(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     n, batch = scores.shape
     if not 1 <= k <= n:
         raise ValueError(f"k = {k}: expected 1 <= k <= n = {n}")
-    if k == 1:  # a round of orthogonal matching pursuit; torch names the first of the largest, or of NaN
+    if k == 1 and n <= _SCANNED:  # torch names the first of the largest, or of NaN
         value, index = scores.max(dim=0)
         return index[:, None], value[:, None]
     scores = scores.contiguous()

@@ -10,11 +10,15 @@ from expander_sae.errors import UserError
 
 @dataclass(frozen=True)
 class Piece:
-    """A matrix that columns are computed with: n columns of d entries on m rows, dense where d = m."""
+    """A matrix that columns are computed with: n columns of d entries on m rows, dense where d = m.
+
+    In a `basis` the columns of the next piece are written; other pieces stand side by side.
+    """
 
     m: int
     n: int
     d: int
+    basis: bool = False
 
 
 def require_cover(m: int, n: int, d: int) -> None:
@@ -95,7 +99,7 @@ def require_components(m: int, n: int, d: int, rank: int) -> None:
 
 def spectral_pieces(m: int, n: int, d: int, rank: int) -> tuple[Piece, ...]:
     """The basis, as so many dense columns, and the columns in it."""
-    return Piece(m, rank, m), Piece(rank, n, d)
+    return Piece(m, rank, m, basis=True), Piece(rank, n, d)
 
 
 def starts(m: int, n: int, d: int) -> int:

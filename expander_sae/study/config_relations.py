@@ -72,7 +72,7 @@ def _shard_errors(config: dict[str, Any], streamed: bool) -> Iterator[str]:
 
 def _corpus_errors(corpus: dict[str, Any]) -> Iterator[str]:
     source, location, least = corpus["source"], corpus["location"], corpus["min_tokens"]
-    known = presets.DOCSTRING_VERSIONS
+    known = presets.PACKAGE_VERSIONS
     if source not in presets.PACKAGE_SOURCES and location is None:
         what = "the id of a data set" if source == "hub" else "a path or glob"
         yield f"corpus.location: missing, expected {what} for source {source}"

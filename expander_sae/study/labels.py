@@ -44,8 +44,8 @@ def label_corpus(entry: dict[str, Any]) -> dict[str, Any]:
     elif entry["source"] == "hub" and entry["name"] not in presets.CORPORA:
         content = _READING  # a built-in one keeps its plain name, by which claims know it: it is in English
     elif entry["source"] in presets.PACKAGE_SOURCES:
-        installed = {name: _installed(name) for name in presets.DOCSTRING_VERSIONS}
-        content = None if installed == presets.DOCSTRING_VERSIONS else installed
+        installed = {name: _installed(name) for name in presets.PACKAGE_VERSIONS}
+        content = None if installed == presets.PACKAGE_VERSIONS else installed
     return _labelled(entry, presets.CORPORA, content, lineage("pool"), RELEASED["corpus"])
 
 

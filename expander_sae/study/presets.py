@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-DOCSTRING_VERSIONS = {
+PACKAGE_VERSIONS = {
     "numpy": "2.4.6",
     "scipy": "1.17.1",
     "pandas": "3.1.1",

@@ -103,8 +103,33 @@ def test_lines_of_a_function_are_those_of_the_grammar():
     assert text.split("\n")[:2] == ["def f():", "    a = '\f\u2028'"] and "def g" not in text
 
 
-@pytest.mark.parametrize("wrong", [b"def f(:\n", b"def f():\n    a = '\xff'\n", b"type A = int\n", b""])
+@pytest.mark.parametrize("wrong", [b"def f(:\n", b"def f():\n    a = '\xff'\n", b"type A = int\n"])
 def test_a_file_that_is_no_python_or_no_utf_8_gives_no_functions(wrong):
-    assert functions_of(wrong + f"def f():\n{body('a')}".encode()) == (
-        [] if wrong else ["def f():\n" + body("a")[:-1]]
+    right = f"def f():\n{body('a')}".encode()
+    assert len(functions_of(right)) == 1
+    assert functions_of(wrong + right) == []
+
+
+def test_what_stands_on_the_line_of_a_docstring_stays():
+    source = f'''def f():
+    "left out"; a = "ü"
+    class A: "left out"
+    @decorated
+    def g(): """left
+        out"""; return 5
+{body("b")}'''
+    (text,) = functions_of(source.encode())
+    assert text.split("\n")[:5] == [
+        "def f():", '    a = "ü"', "    class A: ", "    @decorated", "    def g(): return 5",
+    ]  # fmt: skip
+    assert "left" not in text and text.endswith(body("b").rstrip("\n"))
+
+
+def test_a_method_moves_left_and_a_text_in_it_that_begins_its_line_stays():
+    source = (
+        f"class A:\n    def f(self):\n        a = '''\nfirst\n  second  \n\tthird'''\n{body('b', ' ' * 8)}"
     )
+    (text,) = functions_of(source.encode())
+    lines = text.split("\n")
+    assert lines[:5] == ["def f(self):", "    a = '''", "first", "  second  ", "\tthird'''"]
+    assert lines[5].startswith("    b = ")

@@ -13,7 +13,8 @@ import pytest
 
 from benchmarks.fit import fit_all, holding_out
 from expander_sae.cost import __main__ as cost
-from expander_sae.cost.job_estimates import Plan, disk
+from expander_sae.cost.disk_estimate import disk
+from expander_sae.cost.job_estimates import Plan
 from expander_sae.cost.memory_estimate import ModelSize
 from expander_sae.cost.time_model import (
     COEFFICIENTS,
@@ -27,6 +28,7 @@ from expander_sae.cost.time_model import (
 from expander_sae.errors import UserError
 from expander_sae.machine.piece_sizes import EVALUATED_TOKENS
 from expander_sae.masks.shapes import Piece
+from expander_sae.masks.supports import support_of
 from expander_sae.study.study import Study, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,34 +140,58 @@ def test_a_pursuit_goes_through_dense_columns_in_each_round_and_through_a_basis_
     known = machine()
     known.tasks["encode_topk"]["dense"] = {"a": 3.0, "b": 0.0, "c": 0.0, "e": 0.0}
     sparse, k = Piece(20, 90, 2), 4
-    pieces = {"alone": (sparse,), "beside": (Piece(20, 10, 20), sparse), "basis": (Piece(50, 20, 50), sparse)}
+    pieces = {"alone": (sparse,), "beside": (Piece(20, 10, 20), sparse)}
+    pieces |= {"basis": (Piece(50, 20, 50, basis=True), sparse)}
+    pieces |= {"whole": (Piece(20, 20, 20, basis=True), sparse)}  # as many components as coordinates
     pieces["dense"] = (Piece(20, 90, 20),)  # by its Gram matrix, with a price of its own
     found = {name: known.coding("omp", "numba", given, k, 1) for name, given in pieces.items()}
-    assert found == {"alone": 2.0, "beside": 2.0 + 4 * 3, "basis": 2.0 + 3, "dense": 2.0}
+    assert found == {"alone": 2.0, "beside": 2.0 + 4 * 3, "basis": 2.0 + 3, "whole": 2.0 + 3, "dense": 2.0}
 
 
-def test_rounds_of_several_columns_are_two_encoder_passes_and_never_dearer_than_omp():
-    known, pieces = machine(), (Piece(20, 90, 2),)
-    found = {
-        name: known.coding(name, "numba", pieces, 8, 1)
-        for name in ("encoder", "block_omp_8", "block_omp_4", "block_omp_2", "omp", "niht")
-    }
-    # 0.5 s a round of OMP, 1 s a pass of the encoder.
-    assert found == {
-        "encoder": 1, "block_omp_8": 2, "block_omp_4": 4, "block_omp_2": 4, "omp": 4, "niht": None,
-    }  # fmt: skip
+def test_rounds_of_numba_are_encoder_passes_and_one_refit():
+    known, sparse, dense = machine(), Piece(20, 90, 2), Piece(20, 10, 20)
+
+    def seconds(name, *pieces, backend="numba"):
+        return known.coding(name, backend, pieces, 8, 5)
+
+    u, v = 1.4e-10, 3.6e-10
+    refit = 5 * 8 * 8 * (u * 8 + v * 2)
+    assert seconds("block_omp_2", sparse) == pytest.approx(4 + refit, rel=1e-12)
+    assert seconds("block_omp_3", dense, sparse) == pytest.approx(3 + 3 + refit, rel=1e-12)
+    basis = Piece(20, 20, 20, basis=True)
+    assert seconds("block_omp_3", basis, sparse) == pytest.approx(1 + 3 + refit, rel=1e-12)
+    assert seconds("encoder", dense, sparse) == 2
+    assert seconds("niht", sparse) is seconds("block_omp_2", dense) is None
+    assert seconds("block_omp_2", sparse, backend="torch") is None
+
+
+@pytest.mark.parametrize(
+    ("line", "support", "d"),
+    [("expander d = 7", "expander", 7), ("expander d = 30", "expander", 30), ("hybrid", "hybrid80", 30)],
+)
+def test_the_estimates_are_near_the_times_in_the_documentation(line, support, d):
+    """Of one core of the machine that the coefficients are of; not of the encoder's few microseconds."""
+    page = (ROOT / "docs/howto/inference.md").read_text(encoding="utf-8")
+    (row,) = (row for row in page.splitlines() if row.startswith(f"| {line}") and row.count("|") == 8)
+    measured = [float(cell) for cell in row.split("|")[3:-1]]
+    pieces = support_of(support).computed_with(576, 4608, d)
+    names = ("block_omp_64", "block_omp_16", "block_omp_8", "block_omp_4", "omp")
+    for name, told in zip(names, measured, strict=True):
+        estimate = Machine.read(CPU_FILE).coding(name, "numba", pieces, 64, 2048) / 2048 * 1e6
+        assert 0.75 < estimate / told < 1.35, (name, estimate, told)
 
 
 def test_a_step_and_an_evaluation_take_the_time_of_their_own_pursuit():
     runs = [{"support": "expander", "codes": "block_omp_4", "seeds": 0, "inference": ["block_omp_4"]}]
     one = study(recipe="tuned", runs=runs, grid={"n": 4608, "d": [7], "k": [32], "seeds": [0]})
-    plan = Plan(one, machine())
-    steps, (run,) = plan.recipe.pursuit_steps, one.runs
-    # A step of 1 s has an encoder's pass of 1 s in it; 8 rounds take 16 s, as OMP's 32 do.
-    assert plan.training(run).seconds == steps * 16
-    faster = machine()
-    faster.tasks["encode_topk"]["numba"] = HALF
-    assert Plan(one, faster).training(run).seconds == steps * (1 - 0.5 + 8)
+    (run,), steps = one.runs, one.recipe_settings.pursuit_steps
+    refit = one.recipe_settings.batch_size * 32 * 32 * (1.4e-10 * 32 + 3.6e-10 * 7)
+    # A step of 1 s has an encoder's pass of 1 s in it, for which there are 8 and a refit.
+    assert Plan(one, machine()).training(run).seconds == pytest.approx(steps * (8 + refit))
+    unknown = study(
+        recipe="tuned", runs=[{**runs[0], "support": "dense"}], grid={"n": 48, "k": [32], "seeds": 0}
+    )
+    assert Plan(unknown, machine()).training(unknown.runs[0]).seconds == steps * 32 * 0.5, "as by OMP"
 
 
 def test_threads_and_load_of_the_model():

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu_pursuit import pursuit
+from benchmarks.gpu_rounds import rounds
 from benchmarks.gpu_tasks import (
     TOLERANCE,
     GpuVariant,
@@ -48,6 +49,7 @@ TASKS: dict[str, Callable[[Shape, list[int], str, str, list[str]], list[GpuVaria
     "train_step": train,
     "train_graph": train_graph,
     "omp": pursuit,
+    "rounds": rounds,
 }
 Job = tuple[str, Shape, str]
 
@@ -84,7 +86,7 @@ def jobs(tasks: list[str], shapes: list[str], dtypes: list[str], quick: bool) ->
         for dtype in dtypes
         for name in shapes
         for task in tasks
-        if task != "omp" or (dtype == "float32" and (k, batch) == (64, 4096))
+        if task not in ("omp", "rounds") or (dtype == "float32" and (k, batch) == (64, 4096))
     ]
 
 

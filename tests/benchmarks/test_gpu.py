@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_pursuit, gpu_tasks
+from benchmarks import gpu, gpu_pursuit, gpu_rounds, gpu_tasks
 from benchmarks.measure import Ceilings
 from benchmarks.tasks import Shape, columns_of
 from expander_sae.kernels.precision import PRECISIONS
-from expander_sae.model.dictionary import SparseDictionary
+from expander_sae.model.dictionary import SparseCode, SparseDictionary
 from expander_sae.pursuit.omp import omp
 
 SMALL = Shape(m=24, n=60, d=0, k=4, batch=10)
@@ -50,6 +50,27 @@ def test_a_wrong_selection_shows() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_close_to_float64(name: str) -> None:
     assert gpu_tasks.gradient_error(Shape(24, 60, 3, 4, 10), name, "cpu") < 1e-5
+
+
+def test_rounds_leave_the_residual_of_float64() -> None:
+    shape = Shape(m=24, n=96, d=0, k=8, batch=10)
+    variants = gpu_rounds.rounds(shape, [6], "float32", "cpu", ["torch"])
+    what = ["encoder", "1", "2", "4", "8"]
+    names = [f"{decoder}, {count}" for decoder in ("expander", "hybrid", "dense 24") for count in what]
+    assert [variant.name for variant in variants] == names
+    assert max(variant.error() for variant in variants if variant.error) < 1e-5
+    following = gpu_tasks.batches(shape, "cpu", 0)
+    for variant in variants:
+        assert variant.make(following)().index.shape == (10, 8)
+
+
+def test_other_columns_at_a_larger_residual_show() -> None:
+    shape = Shape(m=24, n=96, d=0, k=8, batch=10)
+    exact = gpu_rounds.decoders(shape, 6, "torch")["expander"].double().dictionary()
+    h = gpu_tasks.fresh(shape, "cpu")
+    code = omp(exact, h.double(), 8)
+    assert gpu_rounds.residual_error(code, exact, h, 8, 1) < 1e-12
+    assert gpu_rounds.residual_error(SparseCode(code.index, 0.9 * code.value), exact, h, 8, 1) > 1e-3
 
 
 def test_training_and_pursuit_variants_run() -> None:

@@ -84,7 +84,8 @@ def test_a_part_has_what_its_setting_has_unless_it_says_other():
 def test_every_setting_s_runs_are_in_a_shipped_configuration():
     """A setting of other sizes than its configuration's would never be judged, and nobody would know."""
     register = read_register(ROOT / "workflow" / "claims.yaml")
-    studies = ("smollm2-135m", "smollm2-tuned", "smollm2-tuned-layer22", "smollm2-tuned-code", "paper")
+    studies = ("smollm2-135m", "smollm2-tuned", "smollm2-tuned-layer22", "smollm2-tuned-code")
+    studies += ("smollm2-tuned-grid", "paper")
     files = [ROOT / "config.yaml", *(ROOT / f"configs/{name}.yaml" for name in studies)]
     runs = [run for file in files for run in Study(load_config(file)).runs]
     for setting in register.settings:

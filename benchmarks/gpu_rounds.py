@@ -60,11 +60,11 @@ def residual_error(found: SparseCode, exact: Dictionary, h: Tensor, k: int, bloc
 
 
 def rounds(shape: Shape, widths: list[int], dtype: str, device: str, names: list[str]) -> list[GpuVariant]:
-    """Each decoder's encoding, and its pursuit in 1, 2, 4, 8, 16 and k rounds, of the first backend."""
+    """Each decoder's encoding, and its pursuit in 1, 2, 4, 8, 16 and k rounds, of backend auto."""
     k, variants = shape.k, []
     h = fresh(shape, device)[:_CHECKED]
     for d in widths:
-        for name, autoencoder in decoders(shape, d, names[0]).items():
+        for name, autoencoder in decoders(shape, d, "auto").items():
             exact = deepcopy(autoencoder).double().dictionary()
             dictionary = autoencoder.to(device).dictionary()
             bias = torch.zeros(dictionary.n, device=device)

@@ -137,11 +137,16 @@ def synthesize(
     return _Synthesize.apply(values, value, backend, rows, index, m)
 
 
-def columns_and_inverse(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of values [n, w] at unit norm, and 1 / norm [n, 1]; 0 for a zero row."""
+def columns_and_inverse(values: Tensor, single: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Rows of values [n, w] at unit norm, and 1 / norm [n, 1]; 0 for a zero row.
+
+    Rows of one entry are its sign: `single` [n, 1] says which. Times 1 / norm it would be off by rounding,
+    and their gradient, which is 0, a rounding error that Adam scales up to whole steps.
+    """
     norm = torch.linalg.vector_norm(values, dim=1, keepdim=True)
     inverse = torch.where(norm > 0, norm.reciprocal(), torch.zeros_like(norm))
-    return values * inverse, inverse
+    unit = values * inverse
+    return unit if single is None else torch.where(single, values.sign(), unit), inverse
 
 
 def through_unit_columns(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
@@ -153,19 +158,19 @@ def through_unit_columns(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Ten
 
 class _UnitColumns(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        unit, inverse = columns_and_inverse(values)
+    def forward(ctx: Any, values: Tensor, single: Tensor | None) -> Tensor:
+        unit, inverse = columns_and_inverse(values, single)
         ctx.save_for_backward(unit, inverse)
         return unit
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return through_unit_columns(gradients[0], *ctx.saved_tensors)
+        return through_unit_columns(gradients[0], *ctx.saved_tensors), None
 
 
-def unit_columns(values: Tensor) -> Tensor:
+def unit_columns(values: Tensor, single: Tensor | None = None) -> Tensor:
     """colnorm: each row of values [n, w] divided by its norm; a zero row stays zero, without NaN.
 
-    Gradient: (g − w·wᵀg) / ‖v‖.
+    Gradient: (g − w·wᵀg) / ‖v‖. `single` as for `columns_and_inverse`.
     """
-    return _UnitColumns.apply(values)
+    return _UnitColumns.apply(values, single)

@@ -215,7 +215,7 @@ class Entries(Columns):
     """Columns whose one parameter is their entries: values [n, w].
 
     rows: int32 [n, w], the place of each entry; None: w = m. valid: bool [n, w], which entries are no
-    padding of an irregular mask; None: all.
+    padding of an irregular mask; None: all. single: bool [n, 1], which columns have one entry; None: none.
     """
 
     @property
@@ -224,6 +224,10 @@ class Entries(Columns):
 
     @property
     def valid(self) -> Tensor | None:
+        return None
+
+    @property
+    def single(self) -> Tensor | None:
         return None
 
     def _register(self, width: int) -> None:
@@ -245,7 +249,7 @@ class Entries(Columns):
     @torch.no_grad()
     def start_at(self, decoder: Columns) -> None:
         assert isinstance(decoder, Entries)
-        self.values.copy_(unit_columns(decoder._on_support(decoder.values)))
+        self.values.copy_(unit_columns(decoder._on_support(decoder.values), decoder.single))
 
     def valid_of(self, name: str) -> Tensor | None:
         return self.valid
@@ -260,15 +264,15 @@ class Entries(Columns):
 
     def dictionary(self) -> Dictionary:
         entries = self._entries()
-        return self._dictionary(entries if self.free else unit_columns(entries))
+        return self._dictionary(entries if self.free else unit_columns(entries, self.single))
 
     def tied(self, b_enc: Tensor, b_dec: Tensor, h: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        columns = unit_columns(self._entries())
+        columns = unit_columns(self._entries(), self.single)
         return tied_reconstruction(columns, b_enc, b_dec, h, k, self.rows, self.kernels())
 
     @torch.no_grad()
     def tied_step(self, b_enc: Tensor, b_dec: Tensor, h: Tensor, k: int) -> TiedStep:
-        columns, inverse = columns_and_inverse(self._entries())
+        columns, inverse = columns_and_inverse(self._entries(), self.single)
         step = tied_step(columns, b_enc, b_dec, h, k, self.rows, self.kernels())
         gradient = self._on_support(through_unit_columns(step.d_columns, columns, inverse))
         self.values.grad = gradient if self.values.requires_grad else None

@@ -25,12 +25,15 @@ class Places(nn.Module):
 
     rows: Tensor
     valid: Tensor | None
+    single: Tensor | None
 
     def __init__(self, mask: Mask) -> None:
         super().__init__()
         self.register_buffer("rows", torch.from_numpy(mask.rows), persistent=False)
         valid = None if mask.regular else torch.from_numpy(mask.valid())
         self.register_buffer("valid", valid, persistent=False)
+        single = torch.from_numpy(mask.degrees == 1).unsqueeze(1)
+        self.register_buffer("single", single if bool(single.any()) else None, persistent=False)
 
 
 class Sparse(Entries):
@@ -56,6 +59,10 @@ class Sparse(Entries):
     @property
     def valid(self) -> Tensor | None:
         return self.places.valid
+
+    @property
+    def single(self) -> Tensor | None:
+        return self.places.single
 
     def encoder(self, name: str) -> Columns | None:
         if name == "full":

@@ -56,10 +56,10 @@ def called(body: Call, changed: Sequence[torch.Tensor]) -> Call:
     return body
 
 
-def session(device: str = "cuda", **settings: Any) -> Session:
+def session(device: str = "cuda", steps: int = STEPS, **settings: Any) -> Session:
     pool = TensorPool(activations())
     tokens = KeptTokens(pool.activations, normalisation(pool, pool.tokens, RECIPE), device)
-    return Session(tokens, RECIPE, STEPS, **settings)
+    return Session(tokens, RECIPE, steps, **settings)
 
 
 def ended(given: Session, kinds: Sequence[tuple[str, str]]) -> list[TrainingState]:
@@ -79,11 +79,14 @@ def difference(found: TrainingState, expected: TrainingState) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_graph_ends_where_calls_end(kind: tuple[str, str]) -> None:
-    """But for atomics, which add in no order: 1e-7 to 2e-6 after 40 steps; a selection may then differ."""
-    (graph,), (calls,) = ended(session(), [kind]), ended(session(record=called), [kind])
+    """But for atomics, which add in no order: 1e-7 to 4e-6. Before the first aiming at samples, where
+    rounding can choose another sample; the next test has that, with sums in order."""
+    steps = RECIPE.resample_every - 2
+    (graph,) = ended(session(steps=steps), [kind])
+    (calls,) = ended(session(steps=steps, record=called), [kind])
     assert recorder_for([graph.autoencoder]) is recorded_on_cuda
-    assert difference(graph, calls) < 2e-2
-    assert graph.log[-1][1] == pytest.approx(calls.log[-1][1], rel=1e-2)
+    assert difference(graph, calls) < 1e-4
+    assert graph.log[-1][1] == pytest.approx(calls.log[-1][1], rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -127,3 +127,24 @@ def test_a_parameter_that_needs_no_gradient_stays_as_it_is() -> None:
     train_step(state, pool(torch.float32)[:100] + 1, recipe)
     assert torch.equal(state.autoencoder.b_dec, before)
     assert state.autoencoder.b_dec.grad is None
+
+
+@pytest.mark.parametrize("encoder", ["tied", "warm_tied"])
+@pytest.mark.parametrize(("family", "d"), [("expander", 1), ("bernoulli", 3)])
+def test_columns_of_one_entry_do_not_move(family: str, d: int, encoder: str) -> None:
+    """Their gradient is 0. Of a rounding error in its place Adam makes whole steps: signs flip."""
+    recipe = replace(RECIPES["tuned"], learning_rate=0.05)
+    mask = MaskRecipe(family, M, N, d, 0).generate()
+    autoencoder = SparseAutoencoder(M, N, K, mask, encoder, "torch")
+    autoencoder.initialise(torch_generator(0, "initialisation"))
+    state = TrainingState.start(autoencoder, recipe, seed=0)
+    single = torch.from_numpy(mask.degrees == 1)
+    before = autoencoder.values.detach().clone()
+    data = pool().float()
+    for start_at in range(0, 20 * 32, 32):
+        train_step(state, data[start_at : start_at + 32], recipe)
+    assert int(single.sum()) > 10
+    assert torch.equal(autoencoder.values[single], before[single])
+    assert torch.equal(autoencoder.values, before) == bool(single.all())
+    columns = autoencoder.dictionary().columns(single.nonzero().flatten())
+    assert torch.equal(columns.abs().sum(dim=1), torch.ones(int(single.sum())))

@@ -121,15 +121,17 @@ class Session:
         """Train each to the last step, or until a logged loss is not finite; returns how many there were.
 
         One is taken only when there is room for it, and let go of when it is over: where they are made as
-        they are taken, no more than `side_by_side` exist at a time.
+        they are taken, no more than `side_by_side` exist at a time, and one that waits where a GPU cannot
+        record its steps with those that run.
         """
         waiting, finished = iter(trainings), 0
         running: list[Training] = []
+        held: list[Training] = []
         together: Round | None = None
         tokens = self._tokens_near()
         shown = sys.stderr.isatty() and self.processes.first
         with tqdm(desc="training", unit="step", disable=not shown) as bar:
-            while running := self._joined(running, waiting):
+            while running := self._joined(running, waiting, held):
                 going = [training for training in running if not self._over(training)]
                 finished += len(running) - len(going)
                 running = going
@@ -161,15 +163,27 @@ class Session:
             return None
         return self.record or recorder_for([state.autoencoder for state in states])
 
-    def _joined(self, running: list[Training], waiting: Iterator[Training]) -> list[Training]:
-        """Those that run, and of the waiting ones as many as find room beside them."""
+    def _joined(
+        self, running: list[Training], waiting: Iterator[Training], held: list[Training]
+    ) -> list[Training]:
+        """Those that run, and of the waiting ones as many as find room beside them.
+
+        One whose steps cannot be recorded would have those of all be called, launch by launch. So it is held
+        until they are over, and what can be recorded until it is over.
+        """
         joined = list(running)
         while self._has_room(joined):
-            found = next(waiting, None)
+            found = held.pop() if held else next(waiting, None)
             if found is None:
+                break
+            if joined and self._is_recorded(found) != self._is_recorded(joined[0]):
+                held.append(found)
                 break
             joined.append(found)
         return joined
+
+    def _is_recorded(self, training: Training) -> bool:
+        return self._recorder([training.state]) is not None
 
     def _has_room(self, running: list[Training]) -> bool:
         """Whether one more may run beside these."""

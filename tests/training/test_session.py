@@ -219,6 +219,30 @@ def test_training_side_by_side_is_training_alone(side_by_side: int) -> None:
         assert_same(training.state, alone.state)
 
 
+def test_what_cannot_be_recorded_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside it they would all be called, launch by launch."""
+    groups: list[list[str]] = []
+
+    def recorder(autoencoders: list[SparseAutoencoder]) -> Callable[..., Any] | None:
+        groups.append([each.decoder.recipe.family for each in autoencoders])
+        return None if "bernoulli" in groups[-1] else lambda body, changed: body
+
+    monkeypatch.setattr("expander_sae.training.session.recorder_for", recorder)
+    families = ["expander", "bernoulli", "bernoulli", "expander", "clustered", "expander"]
+    data = few_directions(torch.float32)
+    session = Session(tokens(data), SMALL, 5, side_by_side=4)
+    given = [session.start(untrained(3, seed=seed, family=name), seed) for seed, name in enumerate(families)]
+    assert session.train(iter(given)) == len(families)
+    together = [group for group in groups if len(group) > 1]
+    assert together == [["bernoulli", "bernoulli"], ["expander", "clustered", "expander"]]
+    monkeypatch.undo()
+    for seed, (name, training) in enumerate(zip(families, given, strict=True)):
+        alone = Session(tokens(data), SMALL, 5)
+        one = alone.start(untrained(3, seed=seed, family=name), seed)
+        alone.train([one])
+        assert_same(training.state, one.state)
+
+
 @pytest.mark.parametrize("side_by_side", [1, 2])
 def test_only_those_that_are_side_by_side_are_in_memory(side_by_side: int) -> None:
     alive: list[weakref.ref[SparseAutoencoder]] = []

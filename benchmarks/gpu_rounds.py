@@ -15,36 +15,50 @@ from torch import Tensor
 from benchmarks.gpu_tasks import Following, GpuVariant, fresh
 from benchmarks.measure import Call
 from benchmarks.tasks import Shape
+from expander_sae.errors import UserError
 from expander_sae.masks.recipe import Mask, MaskRecipe
+from expander_sae.masks.shapes import hybrid_parts
 from expander_sae.model.autoencoder import SparseAutoencoder
-from expander_sae.model.dictionary import Dictionary, SparseCode
+from expander_sae.model.dictionary import DenseDictionary, Dictionary, SparseCode
 from expander_sae.pursuit.block_omp import block_omp
 
 _ROUNDS = (1, 2, 4, 8, 16)
 """Beside k rounds, which are OMP; a round takes k over this many columns, and the last what is left."""
 
-_HYBRID = "hybrid80"
+_PERCENT = 80
+"""Of a hybrid's values, those in dense columns."""
 _CHECKED = 32
 
 
-def decoders(shape: Shape, d: int, backend: str) -> dict[str, SparseAutoencoder]:
-    """Name → an autoencoder as training starts it. A hybrid of no sparse value is left out."""
-    small = max(shape.k, d * shape.n // shape.m)
+def decoders(shape: Shape, d: int) -> dict[str, SparseAutoencoder]:
+    """Name → an autoencoder as training starts it, of d·n values or a few less.
+
+    A hybrid is left out where its sparse columns would have one entry, and so equal ones, and a small dense
+    dictionary where it would have fewer than 2k columns.
+    """
+    small = d * shape.n // shape.m
     recipes: dict[str, Mask | MaskRecipe | None] = {
-        "expander": MaskRecipe("expander", shape.m, shape.n, d, 0).generate(),
-        "hybrid": MaskRecipe(_HYBRID, shape.m, shape.n, d, 0),
-        f"dense {small}": None,
+        "expander": MaskRecipe("expander", shape.m, shape.n, d, 0).generate()
     }
+    if _sparse_entries(shape, d) > 1:
+        recipes["hybrid"] = MaskRecipe(f"hybrid{_PERCENT}", shape.m, shape.n, d, 0)
+    if small >= 2 * shape.k:
+        recipes[f"dense {small}"] = None
     found = {}
     for name, support in recipes.items():
         n = small if support is None else shape.n
-        try:
-            held = SparseAutoencoder(shape.m, n, shape.k, support, backend=backend)
-        except ValueError:  # so few values that a dense column leaves none
-            continue
+        held = SparseAutoencoder(shape.m, n, shape.k, support)
         held.initialise(torch.Generator().manual_seed(0))
         found[name] = held
     return found
+
+
+def _sparse_entries(shape: Shape, d: int) -> int:
+    """Entries of a sparse column of the hybrid; 0 where there is no such hybrid."""
+    try:
+        return hybrid_parts(shape.m, shape.n, d, _PERCENT)[1]
+    except UserError:
+        return 0
 
 
 @torch.no_grad()
@@ -64,7 +78,7 @@ def rounds(shape: Shape, widths: list[int], dtype: str, device: str, names: list
     k, variants = shape.k, []
     h = fresh(shape, device)[:_CHECKED]
     for d in widths:
-        for name, autoencoder in decoders(shape, d, "auto").items():
+        for name, autoencoder in decoders(shape, d).items():
             exact = deepcopy(autoencoder).double().dictionary()
             dictionary = autoencoder.to(device).dictionary()
             bias = torch.zeros(dictionary.n, device=device)
@@ -73,12 +87,13 @@ def rounds(shape: Shape, widths: list[int], dtype: str, device: str, names: list
                 return lambda: dictionary.correlate_topk(following(), bias, k)
 
             make = partial(encoding, dictionary=dictionary, bias=bias)
-            variants.append(GpuVariant(f"{name}, encoder", d, make))
+            width = dictionary.m if isinstance(dictionary, DenseDictionary) else d
+            variants.append(GpuVariant(f"{name}, encoder", width, make))
             for count in [number for number in _ROUNDS if number < k] + [k]:
                 block = -(-k // count)
                 call = partial(block_omp, dictionary, k=k, block=block)
                 error = partial(_checked, call, exact, h, k, block)
-                variants.append(GpuVariant(f"{name}, {count}", d, partial(_pursuing, call), error))
+                variants.append(GpuVariant(f"{name}, {count}", width, partial(_pursuing, call), error))
     return variants
 
 

@@ -18,6 +18,7 @@ from expander_sae.kernels import backends
 from expander_sae.kernels.autograd import unit_columns
 from expander_sae.masks.recipe import Mask
 from expander_sae.model.dictionary import SparseCode, SparseDictionary
+from expander_sae.model.sparse import single_columns
 
 _UNFOLDABLE = ("constant_norm_rescale", "layer_norm", "covariance_whitening")
 _DENSE_SHARE = 8
@@ -56,6 +57,7 @@ class OnMask(SAE[Any]):
         mask = self.mask()
         self._rows = torch.from_numpy(mask.rows)
         self._valid = None if mask.regular else torch.from_numpy(mask.valid())
+        self._single = single_columns(mask)
         self.values = self.zeros(*mask.rows.shape)
         self.encoder_values = None if self.cfg.encoder == "tied" else self.zeros(*mask.rows.shape)
         self.b_enc, self.b_dec = self.zeros(self.cfg.d_sae), self.zeros(self.cfg.d_in)
@@ -87,7 +89,8 @@ class OnMask(SAE[Any]):
 
     def decoder(self) -> SparseDictionary:
         """Unit-norm columns, for pursuits; float32, as the kernels want it."""
-        return self.dictionary(unit_columns(self.on_mask(self.values.float())))
+        entries = self.on_mask(self.values.float())
+        return self.dictionary(unit_columns(entries, self._on_device("_single")))
 
     def encoder(self, decoder: SparseDictionary | None = None) -> SparseDictionary:
         """The encoder's columns; those of the `decoder` where it is tied."""

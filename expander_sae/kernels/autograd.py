@@ -146,7 +146,7 @@ def columns_and_inverse(values: Tensor, single: Tensor | None = None) -> tuple[T
     norm = torch.linalg.vector_norm(values, dim=1, keepdim=True)
     inverse = torch.where(norm > 0, norm.reciprocal(), torch.zeros_like(norm))
     unit = values * inverse
-    return unit if single is None else torch.where(single, values.sign(), unit), inverse
+    return unit if single is None else torch.where(single & norm.isfinite(), values.sign(), unit), inverse
 
 
 def through_unit_columns(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from expander_sae.masks.supports import support_of
 from expander_sae.model import rounding, stored_values
 from expander_sae.model.columns import Columns, Entries
 from expander_sae.model.dense import Dense, dense_recipe
+from expander_sae.model.dictionary import Dictionary
 from expander_sae.model.joined_dictionary import JoinedDictionary
 from expander_sae.model.sparse import Sparse
 
@@ -55,7 +56,10 @@ class Hybrid(Columns):
             part.initialise(generator)
 
     def dictionary(self) -> JoinedDictionary:
-        return JoinedDictionary(*(part._dictionary(unit_columns(self._used(part))) for part in self._parts))
+        return JoinedDictionary(*map(self._part, self._parts))
+
+    def _part(self, part: Entries) -> Dictionary:
+        return part._dictionary(unit_columns(self._used(part), part.single))
 
     def _used(self, part: Entries) -> Tensor:
         entries = part.values

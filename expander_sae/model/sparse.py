@@ -20,6 +20,12 @@ from expander_sae.model.dictionary import SparseDictionary
 from expander_sae.model.precisions import FLOAT32
 
 
+def single_columns(mask: Mask) -> Tensor | None:
+    """bool [n, 1]: which columns have one entry; None where none has."""
+    single = torch.from_numpy(mask.degrees == 1).unsqueeze(1)
+    return single if bool(single.any()) else None
+
+
 class Places(nn.Module):
     """The rows of a mask on a device; a decoder and an encoder on one mask share them."""
 
@@ -32,8 +38,7 @@ class Places(nn.Module):
         self.register_buffer("rows", torch.from_numpy(mask.rows), persistent=False)
         valid = None if mask.regular else torch.from_numpy(mask.valid())
         self.register_buffer("valid", valid, persistent=False)
-        single = torch.from_numpy(mask.degrees == 1).unsqueeze(1)
-        self.register_buffer("single", single if bool(single.any()) else None, persistent=False)
+        self.register_buffer("single", single_columns(mask), persistent=False)
 
 
 class Sparse(Entries):

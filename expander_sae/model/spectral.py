@@ -71,6 +71,10 @@ class Spectral(Entries):
         return self.places.rows
 
     @property
+    def single(self) -> Tensor | None:
+        return self.places.single
+
+    @property
     def words(self) -> str:
         return f"columns of {self.d} nonzeros in {self.rank} principal components"
 

@@ -121,8 +121,7 @@ class Session:
         """Train each to the last step, or until a logged loss is not finite; returns how many there were.
 
         One is taken only when there is room for it, and let go of when it is over: where they are made as
-        they are taken, no more than `side_by_side` exist at a time, and one that waits where a GPU cannot
-        record its steps with those that run.
+        they are taken, no more than `side_by_side` exist at a time.
         """
         waiting, finished = iter(trainings), 0
         running: list[Training] = []
@@ -171,6 +170,8 @@ class Session:
         One whose steps cannot be recorded would have those of all be called, launch by launch. So it is held
         until they are over, and what can be recorded until it is over.
         """
+        if running and held:
+            return running
         joined = list(running)
         while self._has_room(joined):
             found = held.pop() if held else next(waiting, None)

@@ -52,25 +52,43 @@ def test_gradients_are_close_to_float64(name: str) -> None:
     assert gpu_tasks.gradient_error(Shape(24, 60, 3, 4, 10), name, "cpu") < 1e-5
 
 
-def test_rounds_leave_the_residual_of_float64() -> None:
-    shape = Shape(m=24, n=96, d=0, k=8, batch=10)
-    variants = gpu_rounds.rounds(shape, [6], "float32", "cpu", ["torch"])
-    what = ["encoder", "1", "2", "4", "8"]
-    names = [f"{decoder}, {count}" for decoder in ("expander", "hybrid", "dense 24") for count in what]
-    assert [variant.name for variant in variants] == names
+ROUNDS = Shape(m=24, n=96, d=0, k=8, batch=10)
+
+
+def test_rounds_leave_the_residual_of_float64_and_less_of_it_each() -> None:
+    variants = gpu_rounds.rounds(ROUNDS, [10], "float32", "cpu", ["torch"])
+    decoders = ("expander", "hybrid", "dense 40")
+    names = [f"{decoder}, {count}" for decoder in decoders for count in (1, 2, 4, 8)]
+    assert [variant.name for variant in variants if variant.error] == names
     assert max(variant.error() for variant in variants if variant.error) < 1e-5
-    following = gpu_tasks.batches(shape, "cpu", 0)
-    for variant in variants:
-        assert variant.make(following)().index.shape == (10, 8)
+    h = gpu_tasks.fresh(ROUNDS, "cpu")
+    for decoder, autoencoder in gpu_rounds.decoders(ROUNDS, 10).items():
+        dictionary, left = autoencoder.requires_grad_(False).dictionary(), {}
+        for variant in variants:
+            code = variant.make(lambda: h)()
+            assert code.index.shape == (10, 8)
+            if variant.name.startswith(f"{decoder}, "):
+                left[variant.name] = float((h - dictionary.synthesize(code)).norm())
+        assert sorted(left.values(), reverse=True) == list(left.values()), left
+        assert left[f"{decoder}, 8"] < 0.95 * left[f"{decoder}, 1"]
+
+
+def test_decoders_that_are_none_are_left_out_of_rounds() -> None:
+    """One entry a sparse column of the hybrid; 16 dense columns, of which 8 are taken."""
+    assert list(gpu_rounds.decoders(ROUNDS, 6)) == ["expander", "dense 24"]
+    assert list(gpu_rounds.decoders(replace(ROUNDS, k=16), 6)) == ["expander"]
+    assert list(gpu_rounds.decoders(ROUNDS, 4)) == ["expander", "dense 16"], "a hybrid of none is no error"
 
 
 def test_other_columns_at_a_larger_residual_show() -> None:
-    shape = Shape(m=24, n=96, d=0, k=8, batch=10)
-    exact = gpu_rounds.decoders(shape, 6, "torch")["expander"].double().dictionary()
-    h = gpu_tasks.fresh(shape, "cpu")
+    exact = gpu_rounds.decoders(ROUNDS, 10)["expander"].double().dictionary()
+    h = gpu_tasks.fresh(ROUNDS, "cpu")
     code = omp(exact, h.double(), 8)
     assert gpu_rounds.residual_error(code, exact, h, 8, 1) < 1e-12
-    assert gpu_rounds.residual_error(SparseCode(code.index, 0.9 * code.value), exact, h, 8, 1) > 1e-3
+    other = (code.index + 1) % exact.n
+    columns = exact.columns(other).transpose(1, 2)
+    value = torch.linalg.lstsq(columns, h.double()[:, :, None]).solution[:, :, 0]
+    assert gpu_rounds.residual_error(SparseCode(other, value), exact, h, 8, 1) > 1e-3
 
 
 def test_training_and_pursuit_variants_run() -> None:

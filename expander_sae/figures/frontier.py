@@ -61,7 +61,9 @@ def frontier(results: Results) -> list[Sheet]:
     """The pages; none where no autoencoder is measured."""
     sheets = choices(results)
     for kind in words.KINDS:
-        rows = [_row(kind, view, results.every_view) for view in results.every_view]
+        every = [_row(kind, view, results.every_view) for view in results.every_view]
+        # Where all is measured by a pursuit alone, the page of encoders has nothing to show.
+        rows = [row for row in every if row.points or row.has_published]
         if kind.supplementary:
             rows = [row for row in rows if _worth_showing(kind, row)]
         looks = looks_for(results.index.supports, by_pursuit=kind.only_inference is not None)

@@ -44,6 +44,9 @@ def cases(table: Table, diverge: Table) -> dict[str, pd.DataFrame]:
             corpus="texts-of-my-own-d4e5f6",
         ),
         "dense only": table(ds=(), controls=()),
+        "other supports by a pursuit alone": table(controls=(), dense=False)
+        .replace({"support": {"expander": "hybrid80"}})
+        .loc[lambda frame: frame["inference"] != "encoder"],
         "later families, no cross-entropy by omp": table(controls=("dose64", "right_regular"), omp_ce=False),
         "encoders of their own": pd.concat([table(), table().replace({"encoder": {"tied": "warm_tied"}})]),
     }

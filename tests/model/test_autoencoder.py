@@ -101,6 +101,8 @@ def test_values_and_gradients_equal_dense_computation(
 
     (expected - h).square().sum(1).mean().backward()
     (rebuilt - h).square().sum(1).mean().backward()
+    assert v.grad is not None
+    v.grad[:, degrees == 1] = 0  # of one entry at unit norm; the dense formula has what rounding leaves
     pairs = [(autoencoder.values, v, (rows, degrees)), (autoencoder.encoder, e, own)]
     for sparse, full, support in pairs:
         if sparse is not None and full is not None:

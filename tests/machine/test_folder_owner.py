@@ -27,7 +27,7 @@ with reported_to_user():
 print("taken", folder_owner.Owner.this_process().name, flush=True)
 sys.stdin.readline()
 """
-IDLE = [sys.executable, "-c", "import sys; sys.stdin.readline()"]
+IDLE = [sys.executable, "-c", "import sys; print('works', flush=True); sys.stdin.readline()"]
 
 
 @pytest.fixture
@@ -121,6 +121,7 @@ def test_a_zombie_owns_nothing(start, tmp_path):
 def test_jobs_that_outlive_a_killed_run_keep_the_folder(start, tmp_path):
     first, word = holder(start)
     job = start(IDLE, **{VARIABLE: word.removeprefix("taken ")})
+    assert job.stdout.readline() == "works\n"  # before, its environment may not be there yet
     lock(tmp_path)
     first.kill()
     first.wait()

@@ -27,6 +27,7 @@ _ROUNDS = (1, 2, 4, 8, 16)
 
 _PERCENT = 80
 """Of a hybrid's values, those in dense columns."""
+
 _CHECKED = 32
 
 
@@ -82,11 +83,7 @@ def rounds(shape: Shape, widths: list[int], dtype: str, device: str, names: list
             exact = deepcopy(autoencoder).double().dictionary()
             dictionary = autoencoder.to(device).dictionary()
             bias = torch.zeros(dictionary.n, device=device)
-
-            def encoding(following: Following, dictionary: Dictionary, bias: Tensor) -> Call:
-                return lambda: dictionary.correlate_topk(following(), bias, k)
-
-            make = partial(encoding, dictionary=dictionary, bias=bias)
+            make = partial(_encoding, dictionary, bias, k)
             width = dictionary.m if isinstance(dictionary, DenseDictionary) else d
             variants.append(GpuVariant(f"{name}, encoder", width, make))
             for count in [number for number in _ROUNDS if number < k] + [k]:
@@ -95,6 +92,10 @@ def rounds(shape: Shape, widths: list[int], dtype: str, device: str, names: list
                 error = partial(_checked, call, exact, h, k, block)
                 variants.append(GpuVariant(f"{name}, {count}", width, partial(_pursuing, call), error))
     return variants
+
+
+def _encoding(dictionary: Dictionary, bias: Tensor, k: int, following: Following) -> Call:
+    return lambda: dictionary.correlate_topk(following(), bias, k)
 
 
 def _pursuing(call: Callable[[Tensor], SparseCode], following: Following) -> Call:

@@ -77,14 +77,24 @@ def difference(found: TrainingState, expected: TrainingState) -> float:
     return max(float((a - b).norm() / b.norm().clamp(min=1e-6)) for a, b in zip(*both, strict=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_graph_ends_where_calls_end(kind: tuple[str, str]) -> None:
-    """But for atomics, which add in no order: 1e-7 to 4e-6. Before the first aiming at samples, where
-    rounding can choose another sample; the next test has that, with sums in order."""
-    steps = RECIPE.resample_every - 2
+def graph_and_calls(kind: tuple[str, str], steps: int = STEPS) -> tuple[TrainingState, TrainingState]:
     (graph,) = ended(session(steps=steps), [kind])
     (calls,) = ended(session(steps=steps, record=called), [kind])
     assert recorder_for([graph.autoencoder]) is recorded_on_cuda
+    return graph, calls
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_graph_ends_where_calls_end(kind: tuple[str, str]) -> None:
+    """But for atomics, which add in no order: 1e-7 to 2e-6 after 40 steps; a selection may then differ."""
+    graph, calls = graph_and_calls(kind)
+    assert difference(graph, calls) < 2e-2
+    assert graph.log[-1][1] == pytest.approx(calls.log[-1][1], rel=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_graph_is_where_calls_are_before_they_aim_at_samples(kind: tuple[str, str]) -> None:
+    graph, calls = graph_and_calls(kind, RECIPE.resample_every - 2)
     assert difference(graph, calls) < 1e-4
     assert graph.log[-1][1] == pytest.approx(calls.log[-1][1], rel=1e-4)
 
@@ -93,7 +103,7 @@ def test_a_graph_ends_where_calls_end(kind: tuple[str, str]) -> None:
 def test_a_graph_ends_exactly_where_calls_end_where_sums_are_in_order(
     deterministic: None, kind: tuple[str, str]
 ) -> None:
-    (graph,), (calls,) = ended(session(), [kind]), ended(session(record=called), [kind])
+    graph, calls = graph_and_calls(kind)
     for name, tensor in calls.tensors().items():
         assert torch.equal(graph.tensors()[name].cpu(), tensor.cpu()) or name == "log", name
 
